@@ -1,0 +1,2 @@
+//! The sidewire command.
+fn main() {}

@@ -1,0 +1,2 @@
+//! See preload/README.md.
+#![no_std]

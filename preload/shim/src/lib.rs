@@ -1,0 +1,1 @@
+//! See preload/README.md.

@@ -1,0 +1,3 @@
+//! Linux numbers and layouts.
+#![forbid(unsafe_code)]
+#![no_std]

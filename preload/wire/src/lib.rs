@@ -1,0 +1,3 @@
+//! Checked views and emitters of the headers on the wire.
+#![forbid(unsafe_code)]
+#![no_std]
