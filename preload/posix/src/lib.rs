@@ -1,1 +1,4 @@
-//! See preload/README.md.
+//! The imperative shell around the engine; see preload/README.md.
+
+pub mod raw;
+pub mod real;
