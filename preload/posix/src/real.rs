@@ -36,9 +36,9 @@ fn missing() -> isize {
 
 macro_rules! kernel {
     ($nr:ident $(, $arg:expr)*) => {{
+        let given: &[usize] = &[$($arg as usize),*];
         let mut args = [0usize; 6];
-        let mut _i = 0;
-        $( args[_i] = $arg as usize; _i += 1; )*
+        args[..given.len()].copy_from_slice(given);
         // SAFETY: same arguments as the libc function, whose contract the caller keeps.
         unsafe { raw::libc_call(Sysno::$nr, args) as _ }
     }};
@@ -89,7 +89,7 @@ macro_rules! real_one {
         /// # Safety
         /// The contract of the C function.
         #[inline]
-        #[allow(clippy::too_many_arguments)]
+        #[allow(non_snake_case)]
         pub unsafe fn $name( $($arg: $ty),* ) -> $ret {
             let f = TABLE.$name.load(Ordering::Relaxed);
             if f.is_null() {
@@ -216,7 +216,7 @@ real! {
     fn ioctl(fd: c_int, request: usize, arg: usize) -> c_int = kernel!(ioctl, fd, request, arg);
     #[safe] fn sockatmark(fd: c_int) -> c_int = {
         let mut flag: c_int = 0;
-        let r: c_int = kernel!(ioctl, fd, libc::SIOCATMARK, &raw mut flag);
+        let r: c_int = kernel!(ioctl, fd, sidewire_uapi::ioctl::SIOCATMARK, &raw mut flag);
         if r < 0 { r } else { flag }
     };
 
@@ -252,7 +252,7 @@ real! {
         kernel!(pselect6, n, r, w, e, at, data.as_ptr())
     };
     #[safe] fn epoll_create(size: c_int) -> c_int
-        = if size <= 0 { kernel!(epoll_create1, -1) } else { kernel!(epoll_create1, 0) };
+        = if size <= 0 { kernel!(epoll_create1, c_int::MAX) } else { kernel!(epoll_create1, 0) };
     #[safe] fn epoll_create1(flags: c_int) -> c_int = kernel!(epoll_create1, flags);
     fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int
         = kernel!(epoll_ctl, epfd, op, fd, event);
