@@ -1,8 +1,10 @@
 //! What the kernel's own TCP of a namespace did: the proof, from outside, of
 //! who carried a connection.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
+use crate::lab::Lab;
+use crate::library::Stats;
 use crate::netns::Netns;
 
 /// Counters of one namespace's kernel TCP (`/proc/net/snmp`, RFC 4022 names).
@@ -36,6 +38,77 @@ impl KernelTcp {
             retrans_segs: self.retrans_segs - before.retrans_segs,
             out_rsts: self.out_rsts - before.out_rsts,
         }
+    }
+}
+
+/// Who carried what between two readings of a lab's counters.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// What the shim counted, under the shim.
+    pub stats: Option<Stats>,
+    /// The near host's kernel TCP.
+    pub near: KernelTcp,
+    /// The far host's.
+    pub far: KernelTcp,
+}
+
+impl Carried {
+    /// Segments sent again, by whoever carried them, at both ends.
+    pub fn retransmits(&self) -> u64 {
+        let engine = self.stats.as_ref().map_or(0, |s| s.retransmits);
+        engine + self.near.retrans_segs + self.far.retrans_segs
+    }
+
+    /// That the engine carried `connections` of the near host's connections and
+    /// the kernel none.
+    ///
+    /// # Errors
+    /// When the shim says otherwise, or when the near host's kernel TCP has seen
+    /// or sent a segment; also when nothing was under the shim.
+    pub fn all_by_engine(&self, connections: u64) -> Result<()> {
+        let stats = self.stats.as_ref().context("not under the shim")?;
+        ensure!(
+            stats.connections_engine == connections && stats.connections_kernel == 0,
+            "{connections} connections should be the engine's: {stats:?}"
+        );
+        ensure!(
+            self.near.in_segs == 0 && self.near.out_segs == 0,
+            "the kernel's TCP took part: {:?}",
+            self.near
+        );
+        Ok(())
+    }
+}
+
+/// The counters of both hosts at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    near: KernelTcp,
+    far: KernelTcp,
+}
+
+impl Before {
+    /// Takes them.
+    ///
+    /// # Errors
+    /// As [`KernelTcp::of`].
+    pub fn of(lab: &Lab) -> Result<Self> {
+        Ok(Before {
+            near: KernelTcp::of(&lab.near)?,
+            far: KernelTcp::of(&lab.far)?,
+        })
+    }
+
+    /// What was counted from there to now.
+    ///
+    /// # Errors
+    /// As [`KernelTcp::of`].
+    pub fn until_now(self, lab: &Lab, stats: Option<Stats>) -> Result<Carried> {
+        Ok(Carried {
+            stats,
+            near: KernelTcp::of(&lab.near)?.since(self.near),
+            far: KernelTcp::of(&lab.far)?.since(self.far),
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::counters::KernelTcp;
+use crate::counters::{Before, Carried};
 use crate::lab::{FAR, Lab, NEAR};
 use crate::library::{Stack, Stats};
 use crate::patience::PATIENCE;
@@ -51,16 +51,12 @@ pub struct Outcome {
     pub bits_per_second: f64,
     /// Payload bytes that arrived, in both directions.
     pub bytes: u64,
-    /// Segments sent again by both ends, when iperf3 knows.
-    pub retransmits: Option<u64>,
     /// CPU seconds (user and system) of the near process during the test.
     pub near_cpu: f64,
     /// CPU seconds of the far process.
     pub far_cpu: f64,
-    /// What the shim counted, under the shim.
-    pub stats: Option<Stats>,
-    /// What the near host's kernel TCP did meanwhile.
-    pub kernel: KernelTcp,
+    /// Who carried it.
+    pub carried: Carried,
 }
 
 impl Iperf3 {
@@ -72,6 +68,18 @@ impl Iperf3 {
             amount,
             cpus: None,
         }
+    }
+
+    /// How many data connections it opens; its control connection is one more.
+    pub fn streams(&self) -> u64 {
+        let parallel = self.args.iter().skip_while(|arg| *arg != "-P").nth(1);
+        let parallel = parallel.and_then(|n| n.parse().ok()).unwrap_or(1);
+        let directions = if self.args.iter().any(|arg| arg == "--bidir") {
+            2
+        } else {
+            1
+        };
+        parallel * directions
     }
 
     /// Runs it with the near end on `stack`.
@@ -114,7 +122,7 @@ impl Iperf3 {
             client = client.cpu(of_client);
         }
 
-        let before = KernelTcp::of(&lab.near)?;
+        let before = Before::of(lab)?;
         let server_host = match self.role {
             Role::Client => &lab.far,
             Role::Server => &lab.near,
@@ -125,7 +133,10 @@ impl Iperf3 {
         let report = parse(&client).with_context(|| client.to_string())?;
         let server = server.wait()?.success()?;
         let client = client.success()?;
-        let kernel = KernelTcp::of(&lab.near)?.since(before);
+        let stats = stack
+            .is_sidewire()
+            .then(|| Stats::read(&stats))
+            .transpose()?;
 
         let (near_cpu, far_cpu) = match self.role {
             Role::Client => (report.client_cpu, report.server_cpu),
@@ -143,14 +154,9 @@ impl Iperf3 {
         Ok(Outcome {
             bits_per_second: report.bits_per_second,
             bytes: report.bytes,
-            retransmits: report.retransmits,
             near_cpu,
             far_cpu,
-            stats: stack
-                .is_sidewire()
-                .then(|| Stats::read(&stats))
-                .transpose()?,
-            kernel,
+            carried: before.until_now(lab, stats)?,
         })
     }
 }
@@ -159,7 +165,6 @@ struct Report {
     bits_per_second: f64,
     bytes: u64,
     bytes_sent: u64,
-    retransmits: Option<u64>,
     client_cpu: f64,
     server_cpu: f64,
 }
@@ -179,7 +184,6 @@ fn parse(client: &Finished) -> Result<Report> {
         bits_per_second: 0.0,
         bytes: 0,
         bytes_sent: 0,
-        retransmits: None,
         client_cpu: 0.0,
         server_cpu: 0.0,
     };
@@ -195,9 +199,6 @@ fn parse(client: &Finished) -> Result<Report> {
             .as_f64()
             .context("rate received")?;
         seconds = seconds.max(received["seconds"].as_f64().context("duration")?);
-        if let Some(n) = sent["retransmits"].as_u64() {
-            report.retransmits = Some(report.retransmits.unwrap_or(0) + n);
-        }
     }
     ensure!(report.bytes > 0, "nothing arrived");
     let cpu = &end["cpu_utilization_percent"];

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod cpus;
 pub mod iperf3;
 pub mod lab;
 pub mod library;
@@ -19,6 +20,7 @@ pub mod payload;
 pub mod process;
 pub mod program;
 pub mod suite;
+pub mod table;
 
 pub use lab::{Lab, Link, Offloads};
 pub use library::{Library, Stack};

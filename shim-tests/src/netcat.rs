@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::counters::KernelTcp;
+use crate::counters::{Before, Carried};
 use crate::lab::{FAR, Lab, NEAR};
 use crate::library::{Stack, Stats};
 use crate::patience::PATIENCE;
@@ -113,10 +113,8 @@ pub struct Outcome {
     pub bits_per_second: f64,
     /// SHA-256 of what was sent; what arrived has been found the same.
     pub sha256: String,
-    /// What the shim counted, under the shim.
-    pub stats: Option<Stats>,
-    /// What the near host's kernel TCP did meanwhile.
-    pub kernel: KernelTcp,
+    /// Who carried it.
+    pub carried: Carried,
 }
 
 /// Moves `size` bytes with the near host playing `part` on `stack`.
@@ -161,7 +159,7 @@ pub fn move_file(
         far = far.stdin(&source);
     }
 
-    let before = KernelTcp::of(&lab.near)?;
+    let before = Before::of(lab)?;
     let (listener, connector, host) = if part.listens {
         (near, far, &lab.near)
     } else {
@@ -187,14 +185,14 @@ pub fn move_file(
         "{} bytes of {size} arrived, and they differ: {arrived} for {sent}\n{first}\n{last}",
         std::fs::metadata(&sink)?.len()
     );
+    let stats = stack
+        .is_sidewire()
+        .then(|| Stats::read(&stats))
+        .transpose()?;
     Ok(Outcome {
         #[expect(clippy::cast_precision_loss, reason = "a rate for people to read")]
         bits_per_second: size as f64 * 8.0 / took.as_secs_f64(),
         sha256: sent,
-        stats: stack
-            .is_sidewire()
-            .then(|| Stats::read(&stats))
-            .transpose()?,
-        kernel: KernelTcp::of(&lab.near)?.since(before),
+        carried: before.until_now(lab, stats)?,
     })
 }
