@@ -11,22 +11,28 @@
 
 extern crate alloc;
 
+pub mod cmsg;
 pub mod cong;
 pub mod demux;
 pub mod error;
 pub mod errqueue;
 pub mod event;
 pub mod fastopen;
+pub mod freeze;
+pub mod ioctl;
 pub mod listen;
 pub mod memory;
 pub mod mib;
 pub mod net;
 pub mod opts;
+pub mod poll;
 pub mod repair;
 pub mod segment;
+pub mod sendmsg;
 pub mod seq;
 pub mod skb;
 pub mod sock;
+pub mod sockopt;
 pub mod stack;
 pub mod sysctl;
 pub mod time;
