@@ -4,7 +4,11 @@ use crate::Errno;
 use crate::frame::{MAX_FRAME, MAX_HEADERS, MAX_L2, TxFrame, TxVerdict};
 use crate::packet::vnet::VNET_HDR_LEN;
 use crate::raw;
+use sidewire_wire::checksum;
+use sidewire_wire::ethernet::EthernetHeader;
+use sidewire_wire::segment::Segmenter;
 use std::mem::zeroed;
+use std::num::NonZeroU16;
 use std::os::fd::RawFd;
 
 /// Frames per sendmmsg.
@@ -65,27 +69,24 @@ impl Cutter {
         let l2 = if frame.dst_mac.is_some() { MAX_L2 } else { 0 };
         let at = VNET_HDR_LEN + l2;
         self.head_len = at + frame.headers.len();
-        let protocol =
-            if frame.headers[0] >> 4 == 6 { libc::ETH_P_IPV6 as u16 } else { libc::ETH_P_IP as u16 };
-        let (size, len, count) = (self.size, self.len, self.segments());
-        for (i, head) in self.heads.chunks_exact_mut(HEAD).take(count).enumerate() {
+        let ethertype = frame.ethertype();
+        let segmenter = NonZeroU16::new(self.size as u16)
+            .and_then(|size| Segmenter::new(frame.headers, self.len, size).ok())
+            .ok_or(TxVerdict::Refused(Errno::EINVAL))?;
+        for (segment, head) in segmenter.clone().zip(self.heads.chunks_exact_mut(HEAD)) {
             head[..VNET_HDR_LEN].fill(0);
             if let Some(dst) = frame.dst_mac {
-                head[VNET_HDR_LEN..][..6].copy_from_slice(&dst);
-                head[VNET_HDR_LEN + 6..][..6].copy_from_slice(&frame.src_mac);
-                head[VNET_HDR_LEN + 12..][..2].copy_from_slice(&protocol.to_be_bytes());
+                let ethernet = EthernetHeader { dst, src: frame.src_mac, ethertype };
+                ethernet.emit(&mut head[VNET_HDR_LEN..]);
             }
-            let from = i * size;
-            let part = &self.payload[from..len.min(from + size)];
-            let headers = &mut head[at..at + frame.headers.len()];
-            headers.copy_from_slice(frame.headers);
-            segment(headers, i, count, from, part);
+            let sum = checksum::sum(&self.payload[segment.offset..][..segment.len]);
+            segmenter.emit(&segment, sum, &mut head[at..]).ok_or(TxVerdict::TooBig)?;
         }
         self.name.sll_family = libc::AF_PACKET as u16;
-        self.name.sll_protocol = protocol.to_be();
+        self.name.sll_protocol = ethertype.to_be();
         self.name.sll_ifindex = frame.ifindex as i32;
         self.name.sll_halen = 6;
-        self.name.sll_addr[..6].copy_from_slice(&frame.dst_mac.unwrap_or_default());
+        self.name.sll_addr[..6].copy_from_slice(&frame.dst_mac.unwrap_or_default().0);
         Ok(())
     }
 

@@ -1,10 +1,8 @@
 //! What goes over a link: frames with references to their payload out, frames looked at before they are taken in.
 
 use crate::Errno;
+use sidewire_wire::ethernet::{self, MacAddr};
 use std::os::fd::RawFd;
-
-/// An Ethernet address.
-pub type Mac = [u8; 6];
 
 /// Largest frame that leaves in one piece, link-layer header included: the kernel cuts up anything longer.
 pub const MAX_FRAME: usize = 65535;
@@ -13,7 +11,7 @@ pub const MAX_FRAME: usize = 65535;
 pub const MAX_FRAGS: usize = 64;
 
 /// Longest link-layer header of the devices that a link carries (Ethernet).
-pub const MAX_L2: usize = 14;
+pub const MAX_L2: usize = ethernet::HEADER_LEN;
 
 /// Longest IP and TCP header together (two headers of 60 bytes).
 pub const MAX_HEADERS: usize = 120;
@@ -25,9 +23,9 @@ pub struct TxFrame<'a> {
     /// The device to leave by.
     pub ifindex: u32,
     /// The next hop's link-layer address; None for a device without a link-layer header (tun).
-    pub dst_mac: Option<Mac>,
+    pub dst_mac: Option<MacAddr>,
     /// Our address on that device.
-    pub src_mac: Mac,
+    pub src_mac: MacAddr,
     /// IP and TCP header, at most [`MAX_HEADERS`] bytes. The TCP checksum field holds the folded, not complemented
     /// sum of the pseudo-header (with the whole TCP length); the IPv4 header checksum is complete.
     pub headers: &'a [u8],
@@ -46,6 +44,11 @@ impl TxFrame<'_> {
     /// Payload bytes.
     pub fn payload_len(&self) -> usize {
         self.frags.iter().map(|f| f.iov_len).sum()
+    }
+
+    /// Ethernet protocol number of the IP version.
+    pub fn ethertype(&self) -> u16 {
+        if self.headers.first().is_some_and(|b| b >> 4 == 6) { ethernet::ETH_P_IPV6 } else { ethernet::ETH_P_IP }
     }
 
     /// Whole length, link-layer header included.

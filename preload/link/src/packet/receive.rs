@@ -112,15 +112,15 @@ impl BatchSource {
         let frame = &self.buffers[i * BUFFER..][..self.lens[i] as usize];
         let from = &self.from[i];
         let (hdr, rest) = frame.split_at(VNET_HDR_LEN.min(frame.len()));
-        let offload = vnet::parse(hdr.try_into().unwrap_or(&[0; VNET_HDR_LEN]));
+        let (gso_size, csum) = vnet::offload(hdr);
         let bytes = &rest[l2_len(from.sll_hatype).min(rest.len())..];
         let meta = RxMeta {
             ifindex: from.sll_ifindex as u32,
             pkttype: from.sll_pkttype,
             protocol: u16::from_be(from.sll_protocol),
             len: bytes.len() as u32,
-            gso_size: offload.gso_size,
-            csum: offload.csum,
+            gso_size,
+            csum,
             stamp: self.stamps[i],
         };
         (meta, bytes)

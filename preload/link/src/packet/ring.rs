@@ -143,8 +143,8 @@ impl RingSource {
             // SAFETY: the kernel writes the vnet header right before the link-layer header, within the slot.
             unsafe { std::ptr::copy_nonoverlapping(slot.add(mac - VNET_HDR_LEN), vnet.as_mut_ptr(), VNET_HDR_LEN) };
         }
-        let offload = vnet::parse(&vnet);
-        let csum = match offload.csum {
+        let (gso_size, csum) = vnet::offload(&vnet);
+        let csum = match csum {
             Checksum::Unknown if status & libc::TP_STATUS_CSUMNOTREADY != 0 => Checksum::NotReady,
             Checksum::Unknown if status & libc::TP_STATUS_CSUM_VALID != 0 => Checksum::Valid,
             csum => csum,
@@ -154,7 +154,7 @@ impl RingSource {
             pkttype: from.sll_pkttype,
             protocol: u16::from_be(from.sll_protocol),
             len,
-            gso_size: offload.gso_size,
+            gso_size,
             csum,
             stamp: Some(u64::from(hdr.tp_sec) * 1_000_000_000 + u64::from(hdr.tp_nsec)),
         };

@@ -11,6 +11,8 @@ use crate::fd::Fd;
 use crate::frame::{FrameSink, MAX_FRAGS, MAX_FRAME, MAX_HEADERS, MAX_L2, TxFrame, TxVerdict};
 use crate::raw;
 use arrayvec::ArrayVec;
+use sidewire_wire::ethernet::EthernetHeader;
+use sidewire_wire::vnet::VnetHeader;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -54,23 +56,21 @@ impl Message {
     }
 
     /// Lays out a frame with the vnet header `vnet`.
-    fn set(&mut self, frame: &TxFrame<'_>, vnet: [u8; VNET_HDR_LEN], with_priority: bool) {
+    fn set(&mut self, frame: &TxFrame<'_>, vnet: VnetHeader, with_priority: bool) {
         let mut at = VNET_HDR_LEN;
-        self.head[..at].copy_from_slice(&vnet);
-        let protocol = protocol(frame.headers);
+        vnet.emit(&mut self.head);
+        let ethertype = frame.ethertype();
         if let Some(dst) = frame.dst_mac {
-            self.head[at..at + 6].copy_from_slice(&dst);
-            self.head[at + 6..at + 12].copy_from_slice(&frame.src_mac);
-            self.head[at + 12..at + 14].copy_from_slice(&protocol.to_be_bytes());
+            EthernetHeader { dst, src: frame.src_mac, ethertype }.emit(&mut self.head[at..]);
             at += MAX_L2;
         }
         self.head[at..at + frame.headers.len()].copy_from_slice(frame.headers);
         self.head_len = at + frame.headers.len();
         self.name.sll_family = libc::AF_PACKET as u16;
-        self.name.sll_protocol = protocol.to_be();
+        self.name.sll_protocol = ethertype.to_be();
         self.name.sll_ifindex = frame.ifindex as i32;
         self.name.sll_halen = 6;
-        self.name.sll_addr[..6].copy_from_slice(&frame.dst_mac.unwrap_or_default());
+        self.name.sll_addr[..6].copy_from_slice(&frame.dst_mac.unwrap_or_default().0);
         self.control_len = 0;
         if frame.mark != 0 {
             self.push_control(libc::SO_MARK, frame.mark);
@@ -114,10 +114,6 @@ fn pair(first: u32, second: u32) -> [u8; 8] {
     out[..4].copy_from_slice(&first.to_ne_bytes());
     out[4..].copy_from_slice(&second.to_ne_bytes());
     out
-}
-
-fn protocol(headers: &[u8]) -> u16 {
-    if headers.first().is_some_and(|b| b >> 4 == 6) { libc::ETH_P_IPV6 as u16 } else { libc::ETH_P_IP as u16 }
 }
 
 /// The way out through a packet socket.
@@ -164,7 +160,7 @@ impl PacketSink {
     }
 
     /// The vnet header of a frame that can be sent in one piece, or why it cannot.
-    fn vnet(frame: &TxFrame<'_>) -> Result<[u8; VNET_HDR_LEN], TxVerdict> {
+    fn vnet(frame: &TxFrame<'_>) -> Result<VnetHeader, TxVerdict> {
         if frame.headers.len() > MAX_HEADERS || frame.frags.len() > MAX_FRAGS {
             return Err(TxVerdict::Refused(Errno::EINVAL));
         }
@@ -176,7 +172,7 @@ impl PacketSink {
     }
 
     /// Sends by the device's offloads; learns from EINVAL.
-    fn send_offloaded(&mut self, frame: &TxFrame<'_>, vnet: [u8; VNET_HDR_LEN]) -> TxVerdict {
+    fn send_offloaded(&mut self, frame: &TxFrame<'_>, vnet: VnetHeader) -> TxVerdict {
         loop {
             let message = &mut self.messages[0];
             message.set(frame, vnet, self.priority_cmsg);

@@ -1,66 +1,52 @@
-//! The virtio-net header that stands in front of every frame of a packet socket (VIRTIO 1.2 §5.1.6, the 10-byte
-//! form, in the host's byte order as `PACKET_VNET_HDR` has it).
+//! From frames to vnet headers and back: what a TCP frame asks of the device, and what the kernel says of one.
 
 use crate::frame::Checksum;
+use sidewire_wire::tcp::TcpFlags;
+use sidewire_wire::vnet::{
+    GsoType, HEADER_LEN, VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, VnetHeader,
+};
 
 /// Bytes of the header.
-pub const VNET_HDR_LEN: usize = 10;
+pub const VNET_HDR_LEN: usize = HEADER_LEN;
 
-const F_NEEDS_CSUM: u8 = 1;
-const F_DATA_VALID: u8 = 2;
-const GSO_TCPV4: u8 = 1;
-const GSO_TCPV6: u8 = 4;
-const GSO_ECN: u8 = 0x80;
-
-/// Offset of the checksum within the TCP header.
+/// Offset of the checksum, and of the flags, within the TCP header.
 const TCP_CHECK_OFFSET: u16 = 16;
+const TCP_FLAGS_OFFSET: usize = 13;
 
-/// TCP's CWR flag, in byte 13 of its header.
-const TCP_CWR: u8 = 0x80;
-
-/// What a received vnet header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RxOffload {
-    /// Payload bytes per merged segment; 0 for a frame that was not merged.
-    pub gso_size: u16,
-    /// State of the checksum.
-    pub csum: Checksum,
-}
-
-/// Reads a vnet header.
-pub fn parse(hdr: &[u8; VNET_HDR_LEN]) -> RxOffload {
-    let csum = if hdr[0] & F_NEEDS_CSUM != 0 {
+/// What a received vnet header says: payload bytes per merged segment (0 for a frame that was not merged), and the
+/// state of the checksum.
+pub fn offload(bytes: &[u8]) -> (u16, Checksum) {
+    let Ok(hdr) = VnetHeader::parse(bytes) else { return (0, Checksum::Unknown) };
+    let csum = if hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM != 0 {
         Checksum::NotReady
-    } else if hdr[0] & F_DATA_VALID != 0 {
+    } else if hdr.flags & VIRTIO_NET_HDR_F_DATA_VALID != 0 {
         Checksum::Valid
     } else {
         Checksum::Unknown
     };
-    let gso_size = if hdr[1] & !GSO_ECN == 0 { 0 } else { u16::from_ne_bytes([hdr[4], hdr[5]]) };
-    RxOffload { gso_size, csum }
+    (if hdr.gso_type == GsoType::None { 0 } else { hdr.gso_size }, csum)
 }
 
-/// The header of a TCP frame whose checksum is to be finished by the device: `l2` bytes of link-layer header in front
-/// of `headers` (IP and TCP), `gso_size` payload bytes per segment or 0. None when `headers` is not IPv4 or IPv6 with
+/// The header of a TCP frame whose checksum the device finishes: `l2` bytes of link-layer header in front of
+/// `headers` (IP and TCP), `gso_size` payload bytes per segment or 0. None when `headers` is not IPv4 or IPv6 with
 /// TCP right behind.
-pub fn for_tcp(headers: &[u8], l2: usize, gso_size: u16) -> Option<[u8; VNET_HDR_LEN]> {
+pub fn for_tcp(headers: &[u8], l2: usize, gso_size: u16) -> Option<VnetHeader> {
     let (l3, gso_type) = match headers.first()? >> 4 {
-        4 => (usize::from(headers[0] & 15) * 4, GSO_TCPV4),
-        6 => (40, GSO_TCPV6),
+        4 => (usize::from(headers[0] & 15) * 4, GsoType::TcpV4),
+        6 => (40, GsoType::TcpV6),
         _ => return None,
     };
-    let flags = headers.get(l3 + 13)?;
-    let mut hdr = [0u8; VNET_HDR_LEN];
-    hdr[0] = F_NEEDS_CSUM;
-    if gso_size != 0 {
-        // ECN tells the cutter to leave CWR on the first segment only (RFC 3168 §6.1.2).
-        hdr[1] = gso_type | if flags & TCP_CWR != 0 { GSO_ECN } else { 0 };
-        hdr[4..6].copy_from_slice(&gso_size.to_ne_bytes());
-    }
-    hdr[2..4].copy_from_slice(&((l2 + headers.len()) as u16).to_ne_bytes());
-    hdr[6..8].copy_from_slice(&((l2 + l3) as u16).to_ne_bytes());
-    hdr[8..10].copy_from_slice(&TCP_CHECK_OFFSET.to_ne_bytes());
-    Some(hdr)
+    let flags = TcpFlags::from_bits_retain(*headers.get(l3 + TCP_FLAGS_OFFSET)?);
+    Some(VnetHeader {
+        flags: VIRTIO_NET_HDR_F_NEEDS_CSUM,
+        gso_type: if gso_size == 0 { GsoType::None } else { gso_type },
+        // Tells the cutter to leave CWR on the first segment only (RFC 3168 §6.1.2).
+        ecn: gso_size != 0 && flags.contains(TcpFlags::CWR),
+        hdr_len: (l2 + headers.len()) as u16,
+        gso_size,
+        csum_start: (l2 + l3) as u16,
+        csum_offset: TCP_CHECK_OFFSET,
+    })
 }
 
 #[cfg(test)]
@@ -77,20 +63,19 @@ mod tests {
     #[test]
     fn single_segment_asks_for_the_checksum_only() {
         let h = for_tcp(&headers(), 14, 0).unwrap();
-        assert_eq!(h[0], F_NEEDS_CSUM);
-        assert_eq!(h[1], 0);
-        assert_eq!(u16::from_ne_bytes([h[2], h[3]]), 54);
-        assert_eq!(u16::from_ne_bytes([h[6], h[7]]), 34);
-        assert_eq!(u16::from_ne_bytes([h[8], h[9]]), 16);
+        assert_eq!((h.gso_type, h.gso_size, h.ecn), (GsoType::None, 0, false));
+        assert_eq!((h.hdr_len, h.csum_start, h.csum_offset), (54, 34, 16));
     }
 
     #[test]
     fn super_frame_with_cwr_is_marked_ecn() {
         let mut frame = headers();
-        frame[33] = TCP_CWR;
+        frame[33] = TcpFlags::CWR.bits();
         let h = for_tcp(&frame, 0, 1448).unwrap();
-        assert_eq!(h[1], GSO_TCPV4 | GSO_ECN);
-        assert_eq!(parse(&h), RxOffload { gso_size: 1448, csum: Checksum::NotReady });
+        assert_eq!((h.gso_type, h.gso_size, h.ecn), (GsoType::TcpV4, 1448, true));
+        let mut bytes = [0; VNET_HDR_LEN];
+        h.emit(&mut bytes).unwrap();
+        assert_eq!(offload(&bytes), (1448, Checksum::NotReady));
     }
 
     #[test]
