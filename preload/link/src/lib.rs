@@ -6,6 +6,7 @@
 mod cut;
 pub mod fd;
 pub mod frame;
+pub mod netlink;
 pub mod packet;
 mod raw;
 

@@ -148,6 +148,24 @@ pub(crate) fn recv(fd: RawFd, buf: &mut [u8], flags: i32) -> Result<usize, Errno
     unsafe { syscall!(Sysno::recvfrom, fd, buf.as_mut_ptr(), buf.len(), flags, 0, 0) }
 }
 
+/// Receives a datagram, without waiting, and its sender as `T`.
+pub(crate) fn recvfrom<T>(fd: RawFd, buf: &mut [u8], from: &mut T) -> Result<usize, Errno> {
+    let mut len = size_of::<T>() as u32;
+    // SAFETY: the kernel writes at most buf.len() bytes to a live slice and `len` bytes to a live reference, whose T is
+    // a structure of integers.
+    unsafe {
+        syscall!(
+            Sysno::recvfrom,
+            fd,
+            buf.as_mut_ptr(),
+            buf.len(),
+            libc::MSG_DONTWAIT,
+            from as *mut T,
+            &mut len as *mut u32
+        )
+    }
+}
+
 /// # Safety
 /// `request` must read and write no more than the structure `T`, and what pointers inside it name.
 pub(crate) unsafe fn ioctl<T>(fd: RawFd, request: u64, arg: &mut T) -> Result<usize, Errno> {

@@ -185,6 +185,20 @@ pub fn drop_all() -> [Insn; 1] {
     [ret(0)]
 }
 
+/// The program that accepts ARP replies on Ethernet.
+pub(crate) fn arp_replies() -> [Insn; 6] {
+    let op = insn(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, ETHERNET_HEADER + 6);
+    let ether = u32::from(libc::ARPHRD_ETHER);
+    [
+        ld_ext(libc::SKF_AD_HATYPE),
+        jump(libc::BPF_JEQ, ether, 0, 3),
+        op,
+        jump(libc::BPF_JEQ, 2, 0, 1),
+        ret(ACCEPT),
+        ret(0),
+    ]
+}
+
 /// The program for a listening TCP socket that serves only clients on this host: frames of the loopback device pass.
 /// The filter of a TCP socket runs with the data pointer at the TCP header; the device is an extension load.
 pub fn only_loopback() -> [Insn; 4] {
