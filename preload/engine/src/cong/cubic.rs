@@ -145,8 +145,7 @@ impl Cubic {
     /// Never slower than Reno would be (RFC 9438 §4.3).
     fn reno_friendly(&mut self, cwnd: u32) {
         let delta = (u64::from(cwnd) * RENO_SCALE) >> 3;
-        if delta > 0 {
-            let steps = (self.ack_cnt.saturating_sub(1)) / delta;
+        if let Some(steps) = self.ack_cnt.saturating_sub(1).checked_div(delta) {
             self.ack_cnt -= steps * delta;
             self.tcp_cwnd = self.tcp_cwnd.saturating_add(steps as u32);
         }
