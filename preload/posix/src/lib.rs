@@ -10,6 +10,7 @@ pub mod iov;
 pub mod memory;
 pub mod net;
 mod pump;
+pub mod process;
 pub mod raw;
 pub mod real;
 mod receive;

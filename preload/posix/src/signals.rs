@@ -129,10 +129,11 @@ pub fn pending() -> bool {
     THREAD.with(|t| t.deferred.load(Relaxed) != 0)
 }
 
-/// Whether the signal that ended the wait has SA_RESTART. Ask before the guard drops.
+/// Whether the call that a signal interrupted is made again: the signal has SA_RESTART, or it was none of the program's
+/// (libc's own, for setxid and cancellation). Ask before the guard drops.
 #[must_use]
 pub fn restartable() -> bool {
-    THREAD.with(|t| t.restart.load(Relaxed) == DO_RESTART)
+    THREAD.with(|t| t.deferred.load(Relaxed) == 0 || t.restart.load(Relaxed) == DO_RESTART)
 }
 
 /// A point where a cancelled thread ends, as it does in libc's own calls. Nothing may be held.
@@ -165,15 +166,15 @@ pub fn call<T>(mut body: impl FnMut() -> Result<T, c_int>) -> Result<T, c_int> {
     }
 }
 
-/// A sleep about to begin. A signal that is deferred while this lives changes `word` to [`SIGNALLED`](Sleeping::SIGNALLED)
+/// A sleep about to begin. A signal that is deferred while this lives sets the bit [`SIGNALLED`](Sleeping::SIGNALLED) of `word`
 /// and adds one to the eventfd `fd`, so that a futex wait on the word or a poll that includes the eventfd returns even when
 /// the signal came just before it. Check [`pending`] after making this and before sleeping; and after.
 #[must_use]
 pub struct Sleeping<'a>(&'a AtomicU32);
 
 impl<'a> Sleeping<'a> {
-    /// What the word holds after a signal.
-    pub const SIGNALLED: u32 = u32::MAX;
+    /// The bit of the word that says that a signal came.
+    pub const SIGNALLED: u32 = 1 << 31;
 
     /// `fd` is -1 for a sleep on the word alone.
     pub fn new(word: &'a AtomicU32, fd: c_int) -> Self {
@@ -289,7 +290,7 @@ unsafe fn defer(signum: c_int, word: usize, info: *mut siginfo_t, context: *mut 
         }
         // SAFETY: set by `Sleeping`, which outlives the sleep.
         if let Some(word) = unsafe { t.word.load(Relaxed).as_ref() } {
-            word.store(Sleeping::SIGNALLED, Relaxed);
+            word.fetch_or(Sleeping::SIGNALLED, SeqCst);
             let fd = t.fd.load(Relaxed);
             if fd >= 0 {
                 let one = 1u64;
@@ -322,10 +323,14 @@ fn requeue(signum: c_int, info: *mut siginfo_t) {
     }
 }
 
+/// Resets the handler as the kernel does for SA_RESETHAND: flags and mask stay.
 fn set_default(signum: c_int) {
-    // SAFETY: all-zero is SIG_DFL without flags.
+    // SAFETY: all-zero is SIG_DFL without flags; live local.
     unsafe {
-        let action: Action = MaybeUninit::zeroed().assume_init();
+        let mut action: Action = MaybeUninit::zeroed().assume_init();
+        real::sigaction(signum, null(), &raw mut action);
+        program_view(signum, &mut action);
+        action.sa_sigaction = SIG_DFL;
         real::sigaction(signum, &raw const action, null_mut());
     }
 }
