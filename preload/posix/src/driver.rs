@@ -146,6 +146,13 @@ impl Driver {
         }
     }
 
+    /// Something was opened or closed: a parked pump looks again.
+    pub(crate) fn wake_pump(&self) {
+        if self.pump_parked.load(Ordering::SeqCst) {
+            self.kick_pump();
+        }
+    }
+
     #[cold]
     pub(crate) fn kick_pump(&self) {
         syscall::eventfd_signal(self.pump_wake.as_raw_fd());

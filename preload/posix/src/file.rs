@@ -167,7 +167,7 @@ fn release(file: &'static File) {
         w.closed(file);
     }
     if !file.stack.load(Ordering::Relaxed).is_null() {
-        let _ = ();
+        crate::calls::close::release(file);
     }
     FREE.lock().push(file);
 }

@@ -67,7 +67,8 @@ impl Holders {
     ///
     /// # Errors
     /// What the kernel says to the filter.
-    pub fn listen(&mut self, local: SocketAddr) -> Result<(), Errno> {
+    pub fn listen(&mut self, local: SocketAddr, fd: i32) -> Result<(), Errno> {
+        let _ = fd;
         self.add_port(local)
     }
 
@@ -90,8 +91,8 @@ impl Holders {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn accepted(&mut self, tuple: Tuple) -> Result<(), Errno> {
-        self.connect(tuple)
+    pub fn accepted(&mut self, tuple: Tuple) {
+        let _ = self.connect(tuple);
     }
 
     /// The engine is done with a connection.

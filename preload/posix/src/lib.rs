@@ -1,6 +1,6 @@
 //! The imperative shell around the engine; see preload/README.md.
 
-
+pub mod calls;
 pub mod copy;
 pub mod driver;
 pub mod fdtable;

@@ -195,6 +195,18 @@ pub enum Unavailable {
     Cookie(Errno),
 }
 
+impl core::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Packet(Errno::EPERM) => f.write_str("no packet socket without CAP_NET_RAW"),
+            Self::Packet(e) => write!(f, "no packet socket: {e}"),
+            Self::Netlink(e) => write!(f, "no routes over netlink: {e}"),
+            Self::TooMany => write!(f, "more than {MAX_STACKS} network namespaces"),
+            Self::Cookie(e) => write!(f, "no SO_NETNS_COOKIE: {e}"),
+        }
+    }
+}
+
 /// The stack of the namespace that a kernel socket belongs to; made at the first call.
 ///
 /// # Errors

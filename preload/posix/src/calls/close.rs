@@ -10,12 +10,13 @@ use sidewire_engine::Step;
 use crate::driver::{self, Woken};
 use crate::file::File;
 use crate::wait::Waiter;
-use crate::{fdtable, internal, raw, real, signals};
+use crate::{fdtable, raw, real, signals};
+use sidewire_link::fd::is_internal;
 
 /// `close`.
 pub fn close(fd: c_int) -> c_int {
     if !fdtable::is_ours(fd) {
-        if internal::is_internal(fd) {
+        if is_internal(fd) {
             raw::set_errno(libc::EBADF);
             return -1;
         }

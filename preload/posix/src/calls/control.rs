@@ -7,7 +7,8 @@ use sidewire_uapi::ioctl::{FIONBIO, FIONREAD, SIOCATMARK, SIOCOUTQNSD, TIOCOUTQ}
 
 use super::{answer_int, errno_of};
 use crate::file::FileRef;
-use crate::{copy, fdtable, internal, raw, real, signals};
+use crate::{copy, fdtable, raw, real, signals};
+use sidewire_link::fd::is_internal;
 
 /// `fcntl`, with the third argument as a word.
 ///
@@ -15,7 +16,7 @@ use crate::{copy, fdtable, internal, raw, real, signals};
 /// The contract of the C function.
 pub unsafe fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> c_int {
     let Some(file) = fdtable::get(fd) else {
-        if internal::is_internal(fd) {
+        if is_internal(fd) {
             raw::set_errno(libc::EBADF);
             return -1;
         }

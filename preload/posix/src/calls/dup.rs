@@ -4,7 +4,8 @@ use core::ffi::c_int;
 
 use super::socket::forget_stale;
 use crate::file::FileRef;
-use crate::{fdtable, internal, raw, real, signals};
+use crate::{fdtable, raw, real, signals};
+use sidewire_link::fd::is_internal;
 
 /// Puts a file behind a descriptor that the kernel just made.
 pub(super) fn share(new: c_int, file: FileRef) {
@@ -30,7 +31,7 @@ pub fn dup(fd: c_int) -> c_int {
 
 /// What `dup2` and `dup3` do to the number that they take over.
 fn onto(fd: c_int, new: c_int, real: impl Fn() -> c_int) -> c_int {
-    if internal::is_internal(new) || internal::is_internal(fd) {
+    if is_internal(new) || is_internal(fd) {
         raw::set_errno(libc::EBADF);
         return -1;
     }
@@ -49,7 +50,7 @@ fn onto(fd: c_int, new: c_int, real: impl Fn() -> c_int) -> c_int {
 
 /// `dup2`.
 pub fn dup2(fd: c_int, new: c_int) -> c_int {
-    if !fdtable::is_ours(fd) && !fdtable::is_ours(new) && !internal::is_internal(new) {
+    if !fdtable::is_ours(fd) && !fdtable::is_ours(new) && !is_internal(new) {
         return real::dup2(fd, new);
     }
     onto(fd, new, || real::dup2(fd, new))
@@ -57,7 +58,7 @@ pub fn dup2(fd: c_int, new: c_int) -> c_int {
 
 /// `dup3`.
 pub fn dup3(fd: c_int, new: c_int, flags: c_int) -> c_int {
-    if !fdtable::is_ours(fd) && !fdtable::is_ours(new) && !internal::is_internal(new) {
+    if !fdtable::is_ours(fd) && !fdtable::is_ours(new) && !is_internal(new) {
         return real::dup3(fd, new, flags);
     }
     onto(fd, new, || real::dup3(fd, new, flags))

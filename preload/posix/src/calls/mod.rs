@@ -1,21 +1,36 @@
 //! The calls themselves, one file a group. Each takes the C function's arguments, does what the kernel would do for a
 //! descriptor of ours and hands every other one to the real function; each sets `errno` itself.
 
-pub mod accept;
-pub mod address;
-pub mod bind;
-pub mod close;
-pub mod connect;
-pub mod control;
-pub mod dup;
-pub mod recv;
+mod accept;
+mod address;
+mod bind;
+pub(crate) mod close;
+mod connect;
+mod control;
+mod dup;
+mod recv;
 mod scm;
-pub mod send;
-pub mod sendfile;
-pub mod shutdown;
+mod send;
+mod sendfile;
+mod shutdown;
 pub mod socket;
-pub mod sockopt;
-pub mod splice;
+mod sockopt;
+mod splice;
+
+pub use accept::{accept, accept4};
+pub use address::{getpeername, getsockname};
+pub use bind::{bind, listen};
+pub use close::close;
+pub use connect::connect;
+pub use control::{fcntl, ioctl, sockatmark};
+pub use dup::{dup, dup2, dup3};
+pub use recv::{read, readv, recv, recvfrom, recvmmsg, recvmsg};
+pub use send::{send, sendmmsg, sendmsg, sendto, write, writev};
+pub use sendfile::sendfile;
+pub use shutdown::shutdown;
+pub use socket::socket;
+pub use sockopt::{getsockopt, setsockopt};
+pub use splice::splice;
 
 use core::ffi::c_int;
 
