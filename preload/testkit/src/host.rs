@@ -71,7 +71,9 @@ impl Host {
     /// Receives an IP packet, as one of a batch that [`rx_batch_end`](Self::rx_batch_end) ends.
     /// A packet that is neither TCP nor an ICMP error about it is dropped.
     pub fn rx(&mut self, packet: &[u8]) {
-        let Ok(ip) = Ipv4View::parse(packet) else { return };
+        let Ok(ip) = Ipv4View::parse(packet) else {
+            return;
+        };
         match ip.protocol() {
             IPPROTO_TCP => self.rx_tcp(packet, &ip),
             IPPROTO_ICMP => {
@@ -84,11 +86,18 @@ impl Host {
     }
 
     fn rx_tcp(&mut self, packet: &[u8], ip: &Ipv4View<'_>) {
-        let Ok(tcp) = TcpView::parse(ip.payload()) else { return };
-        let csum =
-            if tcp.checksum_ok(ip.pseudo_header()) { RxCsum::Good } else { RxCsum::Bad };
+        let Ok(tcp) = TcpView::parse(ip.payload()) else {
+            return;
+        };
+        let csum = if tcp.checksum_ok(ip.pseudo_header()) {
+            RxCsum::Good
+        } else {
+            RxCsum::Bad
+        };
         let payload = (tcp.payload_len() > 0).then(|| Frag {
-            mem: self.memory.region(RegionKind::Arena, tcp.payload().to_vec()),
+            mem: self
+                .memory
+                .region(RegionKind::Arena, tcp.payload().to_vec()),
             off: 0,
             len: tcp.payload_len() as u32,
         });
@@ -148,5 +157,10 @@ fn secrets(seed: u64) -> Secrets {
         key[8..].copy_from_slice(&n.to_le_bytes());
         key
     };
-    Secrets { isn: part(1), ts: part(2), fastopen: part(3), hash: part(4) }
+    Secrets {
+        isn: part(1),
+        ts: part(2),
+        fastopen: part(3),
+        hash: part(4),
+    }
 }

@@ -86,7 +86,11 @@ impl TestNet {
 
     /// Checks what the link relies on, and cuts the frame as the device would.
     fn keep(&mut self, frame: &Transmit<'_>) {
-        let payload: Vec<u8> = frame.frags.iter().flat_map(|f| self.memory.bytes_of(f)).collect();
+        let payload: Vec<u8> = frame
+            .frags
+            .iter()
+            .flat_map(|f| self.memory.bytes_of(f))
+            .collect();
         let whole = [frame.headers, &payload].concat();
         let ip = Ipv4View::parse(&whole).expect("the engine's IP header");
         assert_eq!(ip.total_len(), whole.len(), "IP total length");
@@ -95,16 +99,27 @@ impl TestNet {
         let tcp = TcpView::parse(ip.payload()).expect("the engine's TCP header");
         assert_eq!(tcp.payload_len(), payload.len(), "TCP header length");
         let field = tcp.checksum();
-        assert_eq!(field, ip.pseudo_header(), "the checksum field of an unfinished checksum");
+        assert_eq!(
+            field,
+            ip.pseudo_header(),
+            "the checksum field of an unfinished checksum"
+        );
         let gso_size = match NonZeroU16::new(frame.gso_size) {
             None => {
-                assert!(whole.len() <= self.mtu as usize, "a frame of {} bytes", whole.len());
+                assert!(
+                    whole.len() <= self.mtu as usize,
+                    "a frame of {} bytes",
+                    whole.len()
+                );
                 NonZeroU16::MAX
             }
             Some(size) => {
                 let largest = frame.headers.len() + usize::from(size.get());
                 assert!(largest <= self.mtu as usize, "segments of {largest} bytes");
-                assert!(payload.len() > usize::from(size.get()), "gso_size for one segment");
+                assert!(
+                    payload.len() > usize::from(size.get()),
+                    "gso_size for one segment"
+                );
                 let segs = payload.len().div_ceil(usize::from(size.get()));
                 assert!(segs <= usize::from(self.gso_max_segs), "{segs} segments");
                 size
@@ -117,14 +132,19 @@ impl TestNet {
             let len = cut.emit(&segment, checksum::sum(data), &mut bytes);
             assert_eq!(len, Some(bytes.len()));
             bytes.extend_from_slice(data);
-            self.sent.push_back(Packet { at: self.now, bytes });
+            self.sent.push_back(Packet {
+                at: self.now,
+                bytes,
+            });
         }
     }
 }
 
 impl Net for TestNet {
     fn route(&mut self, key: &FlowKey) -> Result<Dst, Error> {
-        let IpAddr::V4(daddr) = key.daddr else { return Err(Error::NetUnreach) };
+        let IpAddr::V4(daddr) = key.daddr else {
+            return Err(Error::NetUnreach);
+        };
         if daddr.is_multicast() || daddr.is_broadcast() {
             return Err(Error::NetUnreach);
         }
@@ -158,5 +178,8 @@ impl Net for TestNet {
 /// Finishes the checksum of a TCP segment whose field is zero.
 pub(crate) fn finish_checksum(segment: &mut [u8], pseudo_header: u16) {
     let sum = checksum::add(pseudo_header, checksum::sum(segment));
-    assert!(tcp::set_checksum(segment, checksum::finish(sum)), "a TCP header");
+    assert!(
+        tcp::set_checksum(segment, checksum::finish(sum)),
+        "a TCP header"
+    );
 }

@@ -123,7 +123,10 @@ impl Expr {
         match self {
             Self::Int(_) => Vec::new(),
             Self::Field(offset, _) => {
-                let name = FIELDS.iter().find(|(_, at, _)| at == offset).map_or("?", |f| f.0);
+                let name = FIELDS
+                    .iter()
+                    .find(|(_, at, _)| at == offset)
+                    .map_or("?", |f| f.0);
                 vec![format!("{name} = {}", self.eval(info).unwrap_or_default())]
             }
             Self::Binary(_, a, b) => [a.fields(info), b.fields(info)].concat(),
@@ -137,7 +140,9 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn level(&mut self, level: usize) -> Result<Expr, String> {
-        let Some(operators) = LEVELS.get(level) else { return self.atom() };
+        let Some(operators) = LEVELS.get(level) else {
+            return self.atom();
+        };
         let mut left = self.level(level + 1)?;
         while let Some((text, op)) = operators.iter().find(|(text, op)| self.sees(text, *op)) {
             self.skip(text.len());
@@ -149,7 +154,9 @@ impl Parser<'_> {
 
     /// Does `text` stand here, and not a longer operator that begins with it?
     fn sees(&self, text: &str, op: Op) -> bool {
-        let Some(after) = self.rest.strip_prefix(text) else { return false };
+        let Some(after) = self.rest.strip_prefix(text) else {
+            return false;
+        };
         match op {
             Op::BitAnd => !after.starts_with('&'),
             Op::Lt | Op::Gt => !after.starts_with(['<', '>']),

@@ -62,5 +62,10 @@ const OTHERS: &[(&str, i64)] = &[
 #[must_use]
 pub fn lookup(name: &str) -> Option<i64> {
     let errno = || Errno::from_name(name).map(|errno| i64::from(errno.0));
-    TABLE.iter().chain(OTHERS).find(|(n, _)| *n == name).map(|(_, v)| *v).or_else(errno)
+    TABLE
+        .iter()
+        .chain(OTHERS)
+        .find(|(n, _)| *n == name)
+        .map(|(_, v)| *v)
+        .or_else(errno)
 }

@@ -6,9 +6,7 @@ use sidewire_wire::tcp::{TcpFlags, TcpOptions};
 use sidewire_wire::tcp_options::{FastOpen, SackBlock};
 
 use super::assertion;
-use super::ast::{
-    Action, Call, CallResult, Event, Expr, IcmpSpec, PacketSpec, Script, Time,
-};
+use super::ast::{Action, Call, CallResult, Event, Expr, IcmpSpec, PacketSpec, Script, Time};
 use super::constants;
 
 /// What is wrong with a script's text.
@@ -39,7 +37,10 @@ pub fn parse(text: &str) -> Result<Script, SyntaxError> {
             Ok(()) => continue,
             Err(message) => message,
         };
-        return Err(SyntaxError { line: cursor.line(), message });
+        return Err(SyntaxError {
+            line: cursor.line(),
+            message,
+        });
     }
 }
 
@@ -63,18 +64,32 @@ fn item(cursor: &mut Cursor<'_>, line: usize, script: &mut Script) -> Parsed<()>
     let start = cursor.at;
     let (time, until) = time(cursor)?;
     let action = action(cursor)?;
-    let text = cursor.text[start..cursor.at].split_whitespace().collect::<Vec<_>>().join(" ");
-    script.events.push(Event { line, text, time, until, action });
+    let text = cursor.text[start..cursor.at]
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    script.events.push(Event {
+        line,
+        text,
+        time,
+        until,
+        action,
+    });
     Ok(())
 }
 
 fn sysctl(command: &str) -> Parsed<(String, String)> {
-    let setting = command.strip_prefix("sysctl").map(|s| s.trim_start().trim_start_matches("-q"));
+    let setting = command
+        .strip_prefix("sysctl")
+        .map(|s| s.trim_start().trim_start_matches("-q"));
     let setting = setting.or_else(|| command.starts_with("net.").then_some(command));
     let (name, value) = setting
         .and_then(|s| s.split_once('='))
         .ok_or_else(|| format!("only `sysctl -q net.ipv4.NAME=VALUE` is known, not `{command}`"))?;
-    let name = name.trim().trim_start_matches("net.ipv4.").trim_start_matches("net.core.");
+    let name = name
+        .trim()
+        .trim_start_matches("net.ipv4.")
+        .trim_start_matches("net.core.");
     Ok((name.into(), value.trim().trim_matches('"').into()))
 }
 
@@ -94,8 +109,19 @@ fn time(cursor: &mut Cursor<'_>) -> Parsed<(Time, Option<u64>)> {
         };
         return Ok((time, None));
     }
-    let until = if cursor.eat("...") { Some(cursor.microseconds()?) } else { None };
-    Ok((if relative { Time::Relative(from) } else { Time::Absolute(from) }, until))
+    let until = if cursor.eat("...") {
+        Some(cursor.microseconds()?)
+    } else {
+        None
+    };
+    Ok((
+        if relative {
+            Time::Relative(from)
+        } else {
+            Time::Absolute(from)
+        },
+        until,
+    ))
 }
 
 fn action(cursor: &mut Cursor<'_>) -> Parsed<Action> {
@@ -151,9 +177,21 @@ fn packet(cursor: &mut Cursor<'_>) -> Parsed<PacketSpec> {
     let urg = cursor.keyword("urg").then(|| cursor.number()).transpose()?;
     let half = |n: u32| u16::try_from(n).map_err(|_| format!("{n} does not fit into 16 bits"));
     cursor.skip_blanks();
-    let options = if cursor.eat("<") { options(cursor)? } else { Some(TcpOptions::default()) };
+    let options = if cursor.eat("<") {
+        options(cursor)?
+    } else {
+        Some(TcpOptions::default())
+    };
     let (window, urg) = (window.map(half).transpose()?, urg.map(half).transpose()?);
-    Ok(PacketSpec { flags, seq, len, ack, window, urg, options })
+    Ok(PacketSpec {
+        flags,
+        seq,
+        len,
+        ack,
+        window,
+        urg,
+        options,
+    })
 }
 
 fn flags(word: &str) -> Parsed<TcpFlags> {
@@ -172,7 +210,11 @@ fn flags(word: &str) -> Parsed<TcpFlags> {
             _ => return Err(format!("`{word}` are not control bits")),
         };
     }
-    if word.is_empty() { Err("control bits expected".into()) } else { Ok(flags) }
+    if word.is_empty() {
+        Err("control bits expected".into())
+    } else {
+        Ok(flags)
+    }
 }
 
 /// The options after `<`, `None` for `...`.
@@ -226,8 +268,14 @@ fn options(cursor: &mut Cursor<'_>) -> Parsed<Option<TcpOptions>> {
 fn bytes_of_hex(hex: &str) -> Option<Vec<u8>> {
     let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
     let digit = |c: u8| char::from(c).to_digit(16);
-    let bytes = pairs.iter().map(|[a, b]| Some((digit(*a)? << 4 | digit(*b)?) as u8));
-    if rest.is_empty() { bytes.collect() } else { None }
+    let bytes = pairs
+        .iter()
+        .map(|[a, b]| Some((digit(*a)? << 4 | digit(*b)?) as u8));
+    if rest.is_empty() {
+        bytes.collect()
+    } else {
+        None
+    }
 }
 
 /// `unreachable frag_needed mtu 1300 [1:1001(1000)]`.
@@ -415,13 +463,18 @@ impl<'a> Cursor<'a> {
             return Ok(());
         }
         let found: String = self.rest().chars().take(20).collect();
-        Err(format!("`{wanted}` expected before `{}`", found.escape_default()))
+        Err(format!(
+            "`{wanted}` expected before `{}`",
+            found.escape_default()
+        ))
     }
 
     /// The text before `end`, which is skipped.
     fn until(&mut self, end: &str) -> Parsed<&'a str> {
         let rest = self.rest();
-        let len = rest.find(end).ok_or_else(|| format!("`{}` is missing", end.escape_default()))?;
+        let len = rest
+            .find(end)
+            .ok_or_else(|| format!("`{}` is missing", end.escape_default()))?;
         self.at += len + end.len();
         Ok(&rest[..len])
     }
@@ -457,7 +510,9 @@ impl<'a> Cursor<'a> {
     fn number(&mut self) -> Parsed<u32> {
         self.skip_blanks();
         let digits = self.take_while(|c| c.is_ascii_digit());
-        digits.parse().map_err(|_| format!("a number below 2^32 expected, not `{digits}`"))
+        digits
+            .parse()
+            .map_err(|_| format!("a number below 2^32 expected, not `{digits}`"))
     }
 
     /// Seconds with up to six decimals, as microseconds.
@@ -475,7 +530,9 @@ impl<'a> Cursor<'a> {
             return Err("a time in seconds with up to six decimals expected".into());
         }
         let padded = format!("{whole}{decimals:0<6}");
-        padded.parse().map_err(|_| format!("`{whole}` seconds is too long"))
+        padded
+            .parse()
+            .map_err(|_| format!("`{whole}` seconds is too long"))
     }
 }
 
