@@ -1,8 +1,5 @@
 //! The imperative shell around the engine; see preload/README.md.
 
-<<<<<<< HEAD
-pub mod process;
-=======
 pub mod calls;
 pub mod copy;
 pub mod driver;
@@ -13,7 +10,7 @@ pub mod iov;
 pub mod memory;
 pub mod net;
 mod pump;
->>>>>>> posix-core
+pub mod process;
 pub mod raw;
 pub mod real;
 mod receive;

@@ -129,10 +129,11 @@ pub fn pending() -> bool {
     THREAD.with(|t| t.deferred.load(Relaxed) != 0)
 }
 
-/// Whether the signal that ended the wait has SA_RESTART. Ask before the guard drops.
+/// Whether the call that a signal interrupted is made again: the signal has SA_RESTART, or it was none of the program's
+/// (libc's own, for setxid and cancellation). Ask before the guard drops.
 #[must_use]
 pub fn restartable() -> bool {
-    THREAD.with(|t| t.restart.load(Relaxed) == DO_RESTART)
+    THREAD.with(|t| t.deferred.load(Relaxed) == 0 || t.restart.load(Relaxed) == DO_RESTART)
 }
 
 /// A point where a cancelled thread ends, as it does in libc's own calls. Nothing may be held.
