@@ -8,6 +8,13 @@ use crate::sendmsg::{Exit, SendCall};
 use crate::sock::TcpSock;
 use crate::stack::{Io, SocketId, Stack};
 
+/// Bit of `net.ipv4.tcp_fastopen`: clients may.
+pub const TFO_CLIENT_ENABLE: u32 = 1;
+/// Bytes of one cookie key, and of a key with its predecessor (FO-49).
+pub const KEY_LEN: usize = 16;
+/// See [`KEY_LEN`].
+pub const KEY_BUF_LEN: usize = 32;
+
 /// A client's request in progress: Linux's `struct tcp_fastopen_request`.
 #[derive(Debug, Default)]
 pub struct FastopenReq {}

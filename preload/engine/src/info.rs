@@ -147,4 +147,3 @@ fn counters(sk: &TcpSock, now: Instant, info: &mut TcpInfo) {
     info.tcpi_total_rto_recoveries = c.total_rto_recoveries;
     info.tcpi_total_rto_time = c.total_rto_time_ms;
 }
-

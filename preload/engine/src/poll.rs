@@ -21,9 +21,7 @@ pub fn tcp_epollin_ready(sk: &TcpSock, target: u32) -> bool {
         return false;
     }
     let threshold = sk.rcvbuf - (sk.rcvbuf >> 3);
-    avail as u32 >= target
-        || sk.rmem_alloc > threshold
-        || sk.receive_window() <= sk.ack.rcv_mss
+    avail as u32 >= target || sk.rmem_alloc > threshold || sk.receive_window() <= sk.ack.rcv_mss
 }
 
 /// The poll mask of one socket.
@@ -31,7 +29,10 @@ pub fn tcp_epollin_ready(sk: &TcpSock, target: u32) -> bool {
 pub fn tcp_poll(sk: &TcpSock, sysctl: &Sysctl) -> u32 {
     if sk.state == TcpState::Listen {
         // RD-1
-        let ready = sk.listen.as_ref().is_some_and(|l| !l.accept_queue.is_empty());
+        let ready = sk
+            .listen
+            .as_ref()
+            .is_some_and(|l| !l.accept_queue.is_empty());
         return if ready { POLLIN | POLLRDNORM } else { 0 };
     }
     let mut mask = 0;

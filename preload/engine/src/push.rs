@@ -50,10 +50,7 @@ pub fn sk_stream_write_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
 #[inline]
 #[must_use]
 pub fn forced_push(sk: &TcpSock) -> bool {
-    after(
-        sk.write_seq,
-        sk.pushed_seq.wrapping_add(sk.max_window >> 1),
-    )
+    after(sk.write_seq, sk.pushed_seq.wrapping_add(sk.max_window >> 1))
 }
 
 /// Marks the unsent tail PSH (Linux `tcp_mark_push`).

@@ -27,7 +27,8 @@ use crate::zerocopy::{self, ZcRequest};
 use crate::{fastopen, output, tstamp};
 
 /// Flag bits that only the kernel may use: cleared when a program passes them (A9).
-const KERNEL_ONLY: i32 = so::MSG_SPLICE_PAGES | so::MSG_SENDPAGE_NOPOLICY | so::MSG_SENDPAGE_DECRYPTED;
+const KERNEL_ONLY: i32 =
+    so::MSG_SPLICE_PAGES | so::MSG_SENDPAGE_NOPOLICY | so::MSG_SENDPAGE_DECRYPTED;
 
 /// `msg_name` as the program gave it: `msg_namelen` bytes of a `sockaddr`. Only MSG_FASTOPEN looks at it (A13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,8 +263,8 @@ fn zerocopy_begin(
             ipc_lock: call.caps.ipc_lock,
             memlock_limit: call.memlock_limit,
         };
-        let uarg = zerocopy::msg_zerocopy_realloc(sk, cx, &request)
-            .ok_or(Exit::OutErr(Error::NoBufs))?;
+        let uarg =
+            zerocopy::msg_zerocopy_realloc(sk, cx, &request).ok_or(Exit::OutErr(Error::NoBufs))?;
         p.uarg = Some(uarg);
         if sg {
             p.zc = Zc::Pin;

@@ -156,12 +156,7 @@ impl Attributes {
 }
 
 /// SCM_TIMESTAMPING_OPT_STATS, in Linux's order (TS-54..TS-69; Linux `tcp_get_timestamping_opt_stats`).
-fn opt_stats_attributes(
-    sk: &TcpSock,
-    cx: &Cx<'_, '_>,
-    skb: &Skb,
-    ttl: Option<u8>,
-) -> Box<[u8]> {
+fn opt_stats_attributes(sk: &TcpSock, cx: &Cx<'_, '_>, skb: &Skb, ttl: Option<u8>) -> Box<[u8]> {
     let i = &sk.info;
     let chrono = info::chrono_stats(sk, cx.now);
     let mut a = Attributes(Vec::with_capacity(256));

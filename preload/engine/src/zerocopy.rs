@@ -9,8 +9,8 @@ use core::fmt;
 
 use sidewire_uapi::errqueue::{SO_EE_CODE_ZEROCOPY_COPIED, SO_EE_ORIGIN_ZEROCOPY, SockExtendedErr};
 
-use crate::errqueue::{Charge, ErrEntry, ErrPayload, is_zerocopy, sk_error_report};
 use crate::error::Error;
+use crate::errqueue::{Charge, ErrEntry, ErrPayload, is_zerocopy, sk_error_report};
 use crate::memory::MemRef;
 use crate::seq::after;
 use crate::skb::{SKB_TRUESIZE, Skb, UbufId};

@@ -68,11 +68,7 @@ fn tail_room(sk: &TcpSock, size_goal: u32) -> Option<u32> {
 
 /// F3, F4: memory is tested here and only here; then the buffer is made. Where it had to wait but need not sleep, no buffer
 /// was made: the caller looks at the tail again.
-fn new_segment(
-    sk: &mut TcpSock,
-    cx: &mut Cx<'_, '_>,
-    call: &mut SendCall<'_>,
-) -> Result<(), Exit> {
+fn new_segment(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> Result<(), Exit> {
     if sk_stream_memory_free(sk, &cx.sh.sysctl, false) {
         tcp_skb_entail(sk, cx);
         Ok(())

@@ -1,8 +1,6 @@
 //! SOL_IP (spec/sockopts.md SO-74..SO-77).
 
-use sidewire_uapi::ip::{
-    IP_MTU, IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_RECVERR, IP_TOS, IP_TTL,
-};
+use sidewire_uapi::ip::{IP_MTU, IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_RECVERR, IP_TOS, IP_TTL};
 
 use super::socket::sk_dst_reset;
 use super::{Out, int};

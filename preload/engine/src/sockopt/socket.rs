@@ -14,7 +14,6 @@ use crate::push::sk_stream_write_space;
 use crate::sock::TcpSock;
 use crate::stack::{Caps, Cx};
 use crate::time::{HZ, JIFFY_NS, NSEC_PER_SEC, NSEC_PER_USEC};
-use crate::timer::{tcp_set_keepalive};
 
 /// Linux's SOCK_MIN_SNDBUF on this word size.
 pub(super) const SOCK_MIN_SNDBUF: u32 = 4608;
@@ -175,8 +174,15 @@ pub(super) fn get(
             out.bytes(&pair(clockid, flags as i32))
         }
         so::SO_BUF_LOCK => out.int(
-            if o.buf_lock_snd { so::SOCK_SNDBUF_LOCK } else { 0 }
-                | if o.buf_lock_rcv { so::SOCK_RCVBUF_LOCK } else { 0 },
+            if o.buf_lock_snd {
+                so::SOCK_SNDBUF_LOCK
+            } else {
+                0
+            } | if o.buf_lock_rcv {
+                so::SOCK_RCVBUF_LOCK
+            } else {
+                0
+            },
         ),
         so::SO_TXREHASH => out.flag(o.txrehash),
         // SO_TIMESTAMPNS is a flavour of SO_TIMESTAMP, and the *_NEW forms show both (TS-80).

@@ -325,8 +325,7 @@ fn set_quickack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, v: i32) {
         return;
     }
     sk.ack.pingpong = 0;
-    if matches!(sk.state, TcpState::Established | TcpState::CloseWait)
-        && inet_csk_ack_scheduled(sk)
+    if matches!(sk.state, TcpState::Established | TcpState::CloseWait) && inet_csk_ack_scheduled(sk)
     {
         sk.ack.pending |= pending::PUSHED;
         tcp_cleanup_rbuf(sk, cx, 1);
