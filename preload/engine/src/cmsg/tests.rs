@@ -183,10 +183,7 @@ fn zc_31_zc_32_layout_of_an_error_message() {
     };
     let mut buf = [0xaa; 128];
     for (v6, len, space, level, ty) in [(false, 48u64, 48, 0, 11), (true, 60, 64, 41, 25)] {
-        let m = RecvCmsg::RecvErr {
-            ee,
-            offender: None,
-        };
+        let m = RecvCmsg::RecvErr { ee, offender: None };
         assert_eq!(put_cmsgs(&[m], v6, &mut buf), (space, false));
         assert_eq!(buf[..8], len.to_ne_bytes());
         assert_eq!(buf[8..12], i32::to_ne_bytes(level));
