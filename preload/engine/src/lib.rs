@@ -50,6 +50,8 @@ pub mod sockopt;
 pub mod stack;
 pub mod state;
 pub mod sysctl;
+#[cfg(test)]
+pub(crate) mod testbed;
 pub mod time;
 pub mod timers;
 pub mod timewait;
