@@ -315,3 +315,6 @@ pub fn tcp_peek_sndq(sk: &TcpSock, iter: &mut dyn IovIter) -> Result<usize, Erro
     }
     Ok(total)
 }
+
+#[cfg(test)]
+mod tests;
