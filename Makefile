@@ -19,6 +19,11 @@ help:
 build:
 	$(CARGO) build --release -p sidewire-shim -p sidewire-cli
 
+demo:
+	@$(NEED) demo
+	@$(CARGO) build --release -p sidewire-shim -p sidewire-cli -p shim-tests
+	@target/release/sidewire demo
+
 packages:
 	$(NEED) check
 
