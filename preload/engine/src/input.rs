@@ -2,7 +2,7 @@
 
 use sidewire_uapi::tcp::TcpState;
 
-use crate::ack::{FLAG_DATA, FLAG_SLOWPATH, FLAG_UPDATE_TS_RECENT, tcp_ack};
+use crate::ack::{AckFlag, AckOutcome, tcp_ack};
 use crate::data_queue::{
     rx_skb, tcp_data_queue, tcp_data_ready, tcp_event_data_recv, tcp_queue_rcv,
 };
@@ -323,7 +323,7 @@ pub(crate) fn tcp_rcv_established(
             tcp_store_ts_recent(sk, cx.now);
         }
         let Some(payload) = seg.payload.take() else {
-            tcp_ack(sk, cx, seg, 0);
+            tcp_ack(sk, cx, seg, AckFlag::empty());
             // A pure ack says nothing about how long our window takes.
             sk.tuning.last_tsecr = sk.rcv_tsecr;
             return Verdict::Done;
@@ -336,7 +336,7 @@ pub(crate) fn tcp_rcv_established(
         if seg.ack_seq == sk.snd_una {
             sk.snd_wl1 = seg.seq;
         } else {
-            tcp_ack(sk, cx, seg, FLAG_DATA);
+            tcp_ack(sk, cx, seg, AckFlag::DATA);
         }
         tcp_data_ready(sk, cx);
         return Verdict::Done;
@@ -349,8 +349,13 @@ pub(crate) fn tcp_rcv_established(
     if !tcp_validate_incoming(sk, cx, seg) {
         return Verdict::Done;
     }
-    if !tcp_ack(sk, cx, seg, FLAG_SLOWPATH | FLAG_UPDATE_TS_RECENT).acceptable() {
-        return Verdict::Done;
+    match tcp_ack(sk, cx, seg, AckFlag::SLOWPATH | AckFlag::UPDATE_TS_RECENT) {
+        AckOutcome::Ok | AckOutcome::Old => {}
+        AckOutcome::TooOld => {
+            tcp_send_challenge_ack(sk, cx);
+            return Verdict::Done;
+        }
+        AckOutcome::Unsent => return Verdict::Done,
     }
     tcp_rcv_rtt_measure_ts(sk, seg, cx.now);
     tcp_urg(sk, cx, seg);

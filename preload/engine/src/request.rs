@@ -23,7 +23,7 @@ use crate::sock::{TcpSock, ecn};
 use crate::stack::{Cx, Ehash, Io, RequestId, SocketId, Stack, TimerOwner};
 use crate::state_process::{TCPOLEN_TSTAMP_ALIGNED, tcp_rcv_state_process};
 use crate::sysctl::Sysctl;
-use crate::time::{Instant, NSEC_PER_MSEC, NSEC_PER_SEC, NSEC_PER_USEC};
+use crate::time::{Instant, NSEC_PER_MSEC, NSEC_PER_SEC};
 use crate::timer::{keepalive_time_when, tcp_reset_keepalive_timer};
 use crate::timewait::tcp_in_window;
 use crate::window::{tcp_full_space, tcp_initialize_rcv_mss, tcp_select_initial_window};
@@ -565,7 +565,6 @@ fn init_child(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, req: &RequestSock) {
     }
     // Karn: a SYN-ACK that was re-sent says nothing about the RTT.
     if req.num_retrans == 0 {
-        let rtt_us = (cx.now - req.snt_synack) / NSEC_PER_USEC;
-        tcp_synack_rtt_meas(sk, cx, rtt_us as u32);
+        tcp_synack_rtt_meas(sk, cx, req.snt_synack);
     }
 }

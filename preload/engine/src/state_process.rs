@@ -2,7 +2,7 @@
 
 use sidewire_uapi::tcp::TcpState;
 
-use crate::ack::{FLAG_NO_CHALLENGE_ACK, FLAG_SLOWPATH, FLAG_UPDATE_TS_RECENT, tcp_ack};
+use crate::ack::{AckFlag, AckOutcome, tcp_ack};
 use crate::data_queue::tcp_data_queue;
 use crate::event::Events;
 use crate::input::{
@@ -52,14 +52,14 @@ pub(crate) fn tcp_rcv_state_process(
         sk,
         cx,
         seg,
-        FLAG_SLOWPATH | FLAG_UPDATE_TS_RECENT | FLAG_NO_CHALLENGE_ACK,
+        AckFlag::SLOWPATH | AckFlag::UPDATE_TS_RECENT | AckFlag::NO_CHALLENGE_ACK,
     );
-    if !outcome.acceptable() || outcome.old() {
+    if outcome != AckOutcome::Ok {
         if sk.state == TcpState::SynRecv {
             return Verdict::Reset;
         }
         // An old ack is harmless while closing.
-        if !outcome.acceptable() {
+        if outcome != AckOutcome::Old {
             tcp_send_challenge_ack(sk, cx);
             return Verdict::Done;
         }

@@ -2,7 +2,7 @@
 
 use sidewire_uapi::tcp::TcpState;
 
-use crate::ack::{FLAG_SLOWPATH, tcp_ack};
+use crate::ack::{AckFlag, tcp_ack};
 use crate::delack::{
     TCP_DELACK_MAX_NS, TCP_MAX_QUICKACKS, inet_csk_in_pingpong_mode, inet_csk_schedule_ack,
     tcp_enter_quickack_mode,
@@ -141,7 +141,7 @@ fn established(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &mut Segment) {
     sk.irs = seg.seq;
     sk.snd_wl1 = seg.seq;
     undo_spurious_syn(sk);
-    tcp_ack(sk, cx, seg, FLAG_SLOWPATH);
+    tcp_ack(sk, cx, seg, AckFlag::SLOWPATH);
 
     sk.rcv_nxt = seg.seq.wrapping_add(1);
     sk.rcv_wup = sk.rcv_nxt;
