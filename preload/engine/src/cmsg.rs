@@ -1,25 +1,23 @@
 //! Control messages: what a send reads (Linux's `sock_cmsg_send`, spec/cmsg.md) and what a receive delivers.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
-use alloc::boxed::Box;
 use arrayvec::ArrayVec;
-use sidewire_uapi::errqueue::SockExtendedErr;
 use sidewire_uapi::ip::{IP_RECVERR, IPV6_RECVERR};
 use sidewire_uapi::socket as so;
 use sidewire_uapi::tcp::TCP_CM_INQ;
 use sidewire_uapi::timestamping::SOF_TIMESTAMPING_TX_RECORD_MASK;
 
+use crate::calls::RecvCmsg;
 use crate::error::Error;
 use crate::opts::SockOpts;
 use crate::stack::Caps;
+use crate::time::NSEC_PER_SEC;
 
 /// `sizeof(struct cmsghdr)`: length (8), level (4), type (4).
 pub const CMSG_HDR_LEN: usize = 16;
 /// Control messages are aligned to this.
 pub const CMSG_ALIGN: usize = 8;
-/// Most control messages that one receive delivers.
-pub const RECV_CMSG_MAX: usize = 6;
 
 /// What the control messages of one send ask for: Linux's `struct sockcm_cookie`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,144 +118,79 @@ impl SockcmCookie {
     }
 }
 
-/// A point of CLOCK_REALTIME: seconds and nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timespec {
-    /// Seconds.
-    pub sec: i64,
-    /// Nanoseconds, 0..=999_999_999.
-    pub nsec: i64,
-}
-
-impl Timespec {
-    /// From nanoseconds since the epoch.
-    #[must_use]
-    pub const fn from_ns(ns: u64) -> Self {
-        Self {
-            sec: (ns / 1_000_000_000) as i64,
-            nsec: (ns % 1_000_000_000) as i64,
-        }
-    }
-}
-
-/// A control message that a receive delivers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecvCmsg {
-    /// SO_TIMESTAMP (29), or 63 when `new`: microseconds.
-    Timestamp {
-        /// The *_NEW type number.
-        new: bool,
-        /// When.
-        at: Timespec,
-    },
-    /// SO_TIMESTAMPNS (35), or 64 when `new`: nanoseconds.
-    TimestampNs {
-        /// The *_NEW type number.
-        new: bool,
-        /// When.
-        at: Timespec,
-    },
-    /// SCM_TIMESTAMPING (37), or 65 when `new`: software, 0, hardware.
-    Timestamping {
-        /// The *_NEW type number.
-        new: bool,
-        /// Software stamp, nothing, hardware stamp (spec/timestamping.md TS-45).
-        at: [Timespec; 3],
-    },
-    /// SCM_TIMESTAMPING_OPT_STATS: netlink attributes.
-    OptStats(Box<[u8]>),
-    /// IP_RECVERR or IPV6_RECVERR.
-    RecvErr {
-        /// The socket is an IPv6 one.
-        v6: bool,
-        /// What happened.
-        ee: SockExtendedErr,
-        /// The offender; all zero when `None`.
-        offender: Option<IpAddr>,
-    },
-    /// TCP_CM_INQ: bytes left in the receive queue.
-    Inq(i32),
-}
-
-/// The control messages of one receive, in Linux's order.
-pub type RecvCmsgs = ArrayVec<RecvCmsg, RECV_CMSG_MAX>;
-
 /// Longest fixed-size payload: `sock_extended_err` and a `sockaddr_in6`.
 const CMSG_DATA_MAX: usize = 64;
 
-impl RecvCmsg {
-    /// `cmsg_level` and `cmsg_type`.
-    #[must_use]
-    pub const fn level_and_type(&self) -> (i32, i32) {
-        match self {
-            Self::Timestamp { new: false, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMP),
-            Self::Timestamp { new: true, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMP_NEW),
-            Self::TimestampNs { new: false, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMPNS),
-            Self::TimestampNs { new: true, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMPNS_NEW),
-            Self::Timestamping { new: false, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMPING),
-            Self::Timestamping { new: true, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMPING_NEW),
-            Self::OptStats(_) => (so::SOL_SOCKET, so::SCM_TIMESTAMPING_OPT_STATS),
-            Self::RecvErr { v6: false, .. } => (so::SOL_IP, IP_RECVERR),
-            Self::RecvErr { v6: true, .. } => (so::SOL_IPV6, IPV6_RECVERR),
-            Self::Inq(_) => (so::SOL_TCP, TCP_CM_INQ),
-        }
-    }
-
-    /// The payload's bytes in this machine's order.
-    fn with_data<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
-        let mut buf = ArrayVec::<u8, CMSG_DATA_MAX>::new();
-        let mut put = |b: &[u8]| buf.extend(b.iter().copied());
-        match self {
-            Self::Timestamp { at, .. } => {
-                put(&at.sec.to_ne_bytes());
-                put(&(at.nsec / 1000).to_ne_bytes());
-            }
-            Self::TimestampNs { at, .. } => {
-                put(&at.sec.to_ne_bytes());
-                put(&at.nsec.to_ne_bytes());
-            }
-            Self::Timestamping { at, .. } => {
-                for t in at {
-                    put(&t.sec.to_ne_bytes());
-                    put(&t.nsec.to_ne_bytes());
-                }
-            }
-            Self::OptStats(bytes) => return f(bytes),
-            Self::RecvErr { v6, ee, offender } => {
-                put(&ee.to_bytes());
-                put(&sockaddr_bytes(*v6, *offender)[..if *v6 { 28 } else { 16 }]);
-            }
-            Self::Inq(n) => put(&n.to_ne_bytes()),
-        }
-        f(&buf)
+/// `cmsg_level` and `cmsg_type` on a socket of the given family.
+const fn level_and_type(msg: &RecvCmsg, v6: bool) -> (i32, i32) {
+    match msg {
+        RecvCmsg::Timestamp { new: false, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMP),
+        RecvCmsg::Timestamp { new: true, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMP_NEW),
+        RecvCmsg::TimestampNs { new: false, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMPNS),
+        RecvCmsg::TimestampNs { new: true, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMPNS_NEW),
+        RecvCmsg::Timestamping { new: false, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMPING),
+        RecvCmsg::Timestamping { new: true, .. } => (so::SOL_SOCKET, so::SO_TIMESTAMPING_NEW),
+        RecvCmsg::OptStats(_) => (so::SOL_SOCKET, so::SCM_TIMESTAMPING_OPT_STATS),
+        RecvCmsg::RecvErr { .. } if v6 => (so::SOL_IPV6, IPV6_RECVERR),
+        RecvCmsg::RecvErr { .. } => (so::SOL_IP, IP_RECVERR),
+        RecvCmsg::Inq(_) => (so::SOL_TCP, TCP_CM_INQ),
     }
 }
 
-/// `sockaddr_in` or `sockaddr_in6` of an offender, port 0; zero when there is none (TS-48).
-fn sockaddr_bytes(v6: bool, addr: Option<IpAddr>) -> [u8; 28] {
+/// Seconds, and the rest divided by `unit` (1 = nanoseconds, 1000 = microseconds), as two 64-bit words.
+fn time_bytes(ns: u64, unit: u64) -> [u8; 16] {
+    let mut out = [0; 16];
+    out[..8].copy_from_slice(&(ns / NSEC_PER_SEC).to_ne_bytes());
+    out[8..].copy_from_slice(&(ns % NSEC_PER_SEC / unit).to_ne_bytes());
+    out
+}
+
+/// The payload's bytes in this machine's order.
+fn with_data<R>(msg: &RecvCmsg, v6: bool, f: impl FnOnce(&[u8]) -> R) -> R {
+    let mut buf = ArrayVec::<u8, CMSG_DATA_MAX>::new();
+    let mut put = |b: &[u8]| buf.extend(b.iter().copied());
+    match msg {
+        RecvCmsg::Timestamp { ns, .. } => put(&time_bytes(*ns, 1000)),
+        RecvCmsg::TimestampNs { ns, .. } => put(&time_bytes(*ns, 1)),
+        RecvCmsg::Timestamping { ns, .. } => ns.iter().for_each(|t| put(&time_bytes(*t, 1))),
+        RecvCmsg::OptStats(bytes) => return f(bytes),
+        RecvCmsg::RecvErr { ee, offender } => {
+            put(&ee.to_bytes());
+            put(&sockaddr_bytes(v6, *offender)[..if v6 { 28 } else { 16 }]);
+        }
+        RecvCmsg::Inq(n) => put(&n.to_ne_bytes()),
+    }
+    f(&buf)
+}
+
+/// `sockaddr_in` or `sockaddr_in6` of an offender; zero when there is none (TS-48).
+fn sockaddr_bytes(v6: bool, addr: Option<SocketAddr>) -> [u8; 28] {
     let mut out = [0; 28];
-    match addr {
-        Some(IpAddr::V4(a)) if !v6 => {
+    let Some(addr) = addr else {
+        return out;
+    };
+    out[2..4].copy_from_slice(&addr.port().to_be_bytes());
+    match addr.ip() {
+        IpAddr::V4(a) if !v6 => {
             out[..2].copy_from_slice(&so::AF_INET.to_ne_bytes());
             out[4..8].copy_from_slice(&a.octets());
         }
-        Some(a) if v6 => {
-            let a = match a {
+        ip => {
+            let a = match ip {
                 IpAddr::V4(a) => a.to_ipv6_mapped(),
                 IpAddr::V6(a) => a,
             };
             out[..2].copy_from_slice(&so::AF_INET6.to_ne_bytes());
             out[8..24].copy_from_slice(&a.octets());
         }
-        _ => {}
     }
     out
 }
 
-/// Writes `msgs` to the program's control buffer (Linux `put_cmsg`).
+/// Writes `msgs` to the program's control buffer (Linux `put_cmsg`); `v6` is the socket's family.
 ///
 /// Returns the bytes used (`msg_controllen`) and whether something did not fit (MSG_CTRUNC, spec ZC-48, TS-82).
-pub fn put_cmsgs(msgs: &[RecvCmsg], control: &mut [u8]) -> (usize, bool) {
+pub fn put_cmsgs(msgs: &[RecvCmsg], v6: bool, control: &mut [u8]) -> (usize, bool) {
     let mut used = 0;
     let mut ctrunc = false;
     for m in msgs {
@@ -266,8 +199,8 @@ pub fn put_cmsgs(msgs: &[RecvCmsg], control: &mut [u8]) -> (usize, bool) {
             ctrunc = true;
             continue;
         }
-        let (level, ty) = m.level_and_type();
-        m.with_data(|data| {
+        let (level, ty) = level_and_type(m, v6);
+        with_data(m, v6, |data| {
             let mut len = CMSG_HDR_LEN + data.len();
             if room < len {
                 ctrunc = true;

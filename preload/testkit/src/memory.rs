@@ -77,7 +77,10 @@ impl TestMemory {
             table: Arc::downgrade(&self.table),
         });
         let mut table = lock(&self.table);
-        assert!(table.len() < MAX_REGIONS, "more than {MAX_REGIONS} regions alive");
+        assert!(
+            table.len() < MAX_REGIONS,
+            "more than {MAX_REGIONS} regions alive"
+        );
         table.insert(slab.base, Arc::downgrade(&slab));
         slab
     }
@@ -102,12 +105,17 @@ impl TestMemory {
     #[must_use]
     pub fn alive(&self, kind: RegionKind) -> usize {
         // Upgraded references end after the lock: a last one takes it.
-        let alive: Vec<_> = lock(&self.table).values().filter_map(Weak::upgrade).collect();
+        let alive: Vec<_> = lock(&self.table)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect();
         alive.iter().filter(|slab| slab.kind == kind).count()
     }
 
     fn slab(&self, mem: &MemRef) -> Arc<Slab> {
-        let found = lock(&self.table).get(&(mem.base() as usize)).and_then(Weak::upgrade);
+        let found = lock(&self.table)
+            .get(&(mem.base() as usize))
+            .and_then(Weak::upgrade);
         found.expect("a region of this host")
     }
 }
@@ -159,7 +167,11 @@ impl ProgramIter {
     /// A cursor at the start of `iov`.
     #[must_use]
     pub fn new(memory: &TestMemory, iov: Vec<IoVec>) -> Self {
-        Self { memory: memory.clone(), iov, at: 0 }
+        Self {
+            memory: memory.clone(),
+            iov,
+            at: 0,
+        }
     }
 
     /// One buffer that holds `bytes`, to be sent.
@@ -246,11 +258,17 @@ impl IovIter for ProgramIter {
         let mut skip = self.at;
         for entry in &self.iov {
             if skip < entry.len() {
-                let IoVec::Mapped(slab, off, len) = entry else { return Err(Fault) };
+                let IoVec::Mapped(slab, off, len) = entry else {
+                    return Err(Fault);
+                };
                 let len = (len - skip).min(max as usize);
                 self.at += len;
                 let off = (off + skip) as u32;
-                return Ok(Frag { mem: slab.clone(), off, len: len as u32 });
+                return Ok(Frag {
+                    mem: slab.clone(),
+                    off,
+                    len: len as u32,
+                });
             }
             skip -= entry.len();
         }
@@ -282,7 +300,11 @@ mod tests {
         let page = memory.alloc_page_frag().unwrap();
         iter.copy_in(&page, 10, 8).unwrap();
         assert_eq!(iter.remaining(), 3);
-        let frag = Frag { mem: page, off: 12, len: 5 };
+        let frag = Frag {
+            mem: page,
+            off: 12,
+            len: 5,
+        };
         assert_eq!(memory.bytes_of(&frag), b"llo w");
         let mut sink = ProgramIter::sink(&memory, 7);
         sink.copy_out(&frag).unwrap();

@@ -1,6 +1,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use sidewire_uapi::errqueue::SockExtendedErr;
 use sidewire_uapi::socket as so;
 
 use super::*;
@@ -182,12 +183,8 @@ fn zc_31_zc_32_layout_of_an_error_message() {
     };
     let mut buf = [0xaa; 128];
     for (v6, len, space, level, ty) in [(false, 48u64, 48, 0, 11), (true, 60, 64, 41, 25)] {
-        let m = RecvCmsg::RecvErr {
-            v6,
-            ee,
-            offender: None,
-        };
-        assert_eq!(put_cmsgs(&[m], &mut buf), (space, false));
+        let m = RecvCmsg::RecvErr { ee, offender: None };
+        assert_eq!(put_cmsgs(&[m], v6, &mut buf), (space, false));
         assert_eq!(buf[..8], len.to_ne_bytes());
         assert_eq!(buf[8..12], i32::to_ne_bytes(level));
         assert_eq!(buf[12..16], i32::to_ne_bytes(ty));
@@ -199,32 +196,32 @@ fn zc_31_zc_32_layout_of_an_error_message() {
 #[test]
 fn zc_47_zc_48_ts_82_too_small_a_control_buffer() {
     let m = [RecvCmsg::RecvErr {
-        v6: false,
         ee: SockExtendedErr {
             ee_errno: 42,
             ..SockExtendedErr::default()
         },
         offender: None,
     }];
-    assert_eq!(put_cmsgs(&m, &mut []), (0, true));
+    assert_eq!(put_cmsgs(&m, false, &mut []), (0, true));
     let mut buf = [0; 20];
-    assert_eq!(put_cmsgs(&m, &mut buf), (20, true));
+    assert_eq!(put_cmsgs(&m, false, &mut buf), (20, true));
     assert_eq!(buf[..8], 20u64.to_ne_bytes());
     assert_eq!(buf[16..20], 42u32.to_ne_bytes());
 }
 
 #[test]
 fn ts_45_ts_76_timestamps() {
-    let at = Timespec::from_ns(7_000_001_234);
+    let ns = 7_000_001_234;
     let mut buf = [0; 128];
     let (n, trunc) = put_cmsgs(
         &[
-            RecvCmsg::Timestamp { new: false, at },
+            RecvCmsg::Timestamp { new: false, ns },
             RecvCmsg::Timestamping {
                 new: true,
-                at: [at, Timespec::default(), Timespec::default()],
+                ns: [ns, 0, 0],
             },
         ],
+        false,
         &mut buf,
     );
     assert_eq!((n, trunc), (32 + 64, false));
