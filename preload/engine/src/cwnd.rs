@@ -22,8 +22,7 @@ pub(crate) fn tcp_current_ssthresh(sk: &TcpSock) -> u32 {
     if tcp_in_cwnd_reduction(sk) {
         sk.snd_ssthresh
     } else {
-        sk.snd_ssthresh
-            .max((sk.snd_cwnd >> 1) + (sk.snd_cwnd >> 2))
+        sk.snd_ssthresh.max((sk.snd_cwnd >> 1) + (sk.snd_cwnd >> 2))
     }
 }
 

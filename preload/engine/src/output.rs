@@ -31,9 +31,8 @@ use crate::stack::Cx;
 use crate::timer::{tcp_check_probe_timer, tcp_rearm_rto};
 use crate::timers::{IcskPending, Timer};
 use crate::tso::{
-    Queue, tcp_cwnd_test, tcp_fragment, tcp_grow_skb, tcp_minshall_update,
-    tcp_mss_split_point, tcp_nagle_test, tcp_set_skb_tso_segs, tcp_snd_wnd_test, tcp_tso_segs,
-    tcp_tso_should_defer,
+    Queue, tcp_cwnd_test, tcp_fragment, tcp_grow_skb, tcp_minshall_update, tcp_mss_split_point,
+    tcp_nagle_test, tcp_set_skb_tso_segs, tcp_snd_wnd_test, tcp_tso_segs, tcp_tso_should_defer,
 };
 use crate::window::tcp_select_window;
 use crate::{tstamp, window};
