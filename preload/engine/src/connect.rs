@@ -8,17 +8,17 @@ use crate::calls::ConnectCall;
 use crate::error::Error;
 use crate::event::Events;
 use crate::handshake::tcp_connect;
+use crate::init_sock::unspecified;
+use crate::input::now_s;
 use crate::isn::{secure_tcp_seq, secure_tcp_ts_off};
 use crate::net::{FlowKey, Tuple};
 use crate::output::tcp_send_active_reset;
 use crate::request::mss_absent;
 use crate::seq::after;
-use crate::init_sock::unspecified;
 use crate::sndbuf::tcp_write_queue_purge;
 use crate::sock::TcpSock;
 use crate::stack::{Ehash, Io, SocketId, Stack, Step, StepResult, TimewaitId, WaitReason};
 use crate::state::{tcp_clear_xmit_timers, tcp_need_reset, tcp_set_state};
-use crate::input::now_s;
 
 impl Stack {
     /// True when `connect` would start an attempt: the caller then checks the address, binds the shadow and takes a
@@ -135,7 +135,10 @@ impl Stack {
             Some(_) => return Err(Error::AddrNotAvail),
         };
         let inherited = match reused {
-            Some(tw) => Some(self.timewait_unique(tw, id, io).ok_or(Error::AddrNotAvail)?),
+            Some(tw) => Some(
+                self.timewait_unique(tw, id, io)
+                    .ok_or(Error::AddrNotAvail)?,
+            ),
             None => None,
         };
 
@@ -235,8 +238,8 @@ impl Stack {
             return;
         };
         let old = sk.state;
-        let unsent_end = sk.snd_nxt != sk.write_seq
-            && matches!(old, TcpState::Closing | TcpState::LastAck);
+        let unsent_end =
+            sk.snd_nxt != sk.write_seq && matches!(old, TcpState::Closing | TcpState::LastAck);
         // The RST needs the state in which it is sent.
         if tcp_need_reset(old) || unsent_end {
             tcp_send_active_reset(sk, &mut cx);
@@ -286,10 +289,7 @@ fn forget_peer(sk: &mut TcpSock) {
 /// First values for what a connection leaves behind; options, buffers, an error that was not read and the send sequence
 /// stay (spec/readiness.md RD-26, RD-40).
 fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
-    let mut seq = sk
-        .write_seq
-        .wrapping_add(sk.max_window)
-        .wrapping_add(2);
+    let mut seq = sk.write_seq.wrapping_add(sk.max_window).wrapping_add(2);
     if seq == 0 {
         seq = 1;
     }

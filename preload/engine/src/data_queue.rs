@@ -41,9 +41,7 @@ pub(crate) fn tcp_epollin_ready(sk: &TcpSock, target: u32) -> bool {
         return false;
     }
     // With the window all but closed no more would come.
-    avail as u32 >= target
-        || sk.rmem_alloc > sk.rcvbuf
-        || sk.receive_window() <= sk.ack.rcv_mss
+    avail as u32 >= target || sk.rmem_alloc > sk.rcvbuf || sk.receive_window() <= sk.ack.rcv_mss
 }
 
 /// Wakes readers when there is enough for them (Linux `tcp_data_ready`).

@@ -127,10 +127,7 @@ pub(crate) fn __tcp_ack_snd_check(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, ofo_pos
     let more_than_a_frame = sk.rcv_nxt.wrapping_sub(sk.rcv_wup) > sk.ack.rcv_mss
         && (sk.rcv_nxt.wrapping_sub(sk.copied_seq) < sk.opts.rcvlowat
             || tcp_window_by_space(sk, &cx.sh.sysctl) >= sk.rcv_wnd);
-    if more_than_a_frame
-        || tcp_in_quickack_mode(sk, cx.sh)
-        || sk.ack.pending & icsk_ack::NOW != 0
-    {
+    if more_than_a_frame || tcp_in_quickack_mode(sk, cx.sh) || sk.ack.pending & icsk_ack::NOW != 0 {
         tcp_send_ack(sk, cx);
         return;
     }

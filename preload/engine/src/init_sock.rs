@@ -103,7 +103,7 @@ impl TcpSock {
             lsndtime: Instant::ZERO,
             ip_id: 0,
 
-            ca: CongestionControl::default(),
+            ca: CongestionControl::by_name(&sysctl.tcp_congestion_control).unwrap_or_default(),
             ca_state: CaState::Open,
             snd_cwnd: TCP_INIT_CWND,
             snd_cwnd_cnt: 0,
@@ -148,6 +148,13 @@ impl TcpSock {
             pacing_needed: false,
             tcp_wstamp_ns: Instant::ZERO,
             chrono: Chrono::default(),
+            pmtu_cookie: 0,
+            retransmit_hint: None,
+            highest_sack: 0,
+            is_sack_reneg: false,
+            ecn_flags: 0,
+            rto_stamp: 0,
+            tx_fault: false,
 
             srtt_us: 0,
             mdev_us: TCP_MDEV_INIT_US,

@@ -6,7 +6,9 @@ use crate::ack::{AckFlag, AckOutcome, tcp_ack};
 use crate::data_queue::{
     rx_skb, tcp_data_queue, tcp_data_ready, tcp_event_data_recv, tcp_queue_rcv,
 };
-use crate::delack::{TCP_MAX_QUICKACKS, inet_csk_ack_scheduled, tcp_ack_snd_check, tcp_enter_quickack_mode};
+use crate::delack::{
+    TCP_MAX_QUICKACKS, inet_csk_ack_scheduled, tcp_ack_snd_check, tcp_enter_quickack_mode,
+};
 use crate::mib::Counter;
 use crate::ofo::tcp_dsack_set;
 use crate::output::{tcp_data_snd_check, tcp_send_ack};
@@ -210,11 +212,7 @@ fn tcp_reset_check(sk: &TcpSock, seg: &Segment) -> bool {
 
 /// Steps 1 to 4 of RFC 9293 §3.10.7.4, with RFC 7323 and RFC 5961 (Linux `tcp_validate_incoming`).
 /// False when the segment has been dealt with. Timestamps have been read.
-pub(crate) fn tcp_validate_incoming(
-    sk: &mut TcpSock,
-    cx: &mut Cx<'_, '_>,
-    seg: &Segment,
-) -> bool {
+pub(crate) fn tcp_validate_incoming(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) -> bool {
     if sk.saw_tstamp
         && !seg.rst()
         && !paws_check(

@@ -48,10 +48,15 @@ pub(crate) const fn rx_truesize(len: u32) -> u32 {
 /// (Linux `tcp_measure_rcv_mss`).
 pub(crate) fn tcp_measure_rcv_mss(sk: &mut TcpSock, seg: &Segment) {
     let last_seg_size = core::mem::take(&mut sk.ack.last_seg_size);
-    let len = if seg.gso_size != 0 { seg.gso_size } else { seg.len };
+    let len = if seg.gso_size != 0 {
+        seg.gso_size
+    } else {
+        seg.len
+    };
     if len >= sk.ack.rcv_mss {
         if len != sk.ack.rcv_mss {
-            let ratio = (u64::from(seg.len) << TCP_RMEM_TO_WIN_SCALE) / u64::from(rx_truesize(seg.len));
+            let ratio =
+                (u64::from(seg.len) << TCP_RMEM_TO_WIN_SCALE) / u64::from(rx_truesize(seg.len));
             let ratio = ratio.clamp(1, u64::from(u8::MAX)) as u8;
             if ratio != sk.scaling_ratio {
                 sk.scaling_ratio = ratio;
@@ -306,25 +311,27 @@ fn collapse(queue: &mut VecDeque<RxSkb>, cx: &mut Cx<'_, '_>) -> u32 {
         let joins = |last: &RxSkb| last.end_seq == skb.seq && !last.fin;
         let small = skb.frag.len > 0 && skb.frag.len < RX_SKB_OVERHEAD;
         let worth = small
-            && (out.back().is_some_and(|last| joins(last) && page_ends(&page, last))
-                || queue.front().is_some_and(|next| next.seq == skb.end_seq && next.frag.len < RX_SKB_OVERHEAD));
+            && (out
+                .back()
+                .is_some_and(|last| joins(last) && page_ends(&page, last))
+                || queue.front().is_some_and(|next| {
+                    next.seq == skb.end_seq && next.frag.len < RX_SKB_OVERHEAD
+                }));
         if !worth {
             out.push_back(skb);
             continue;
         }
         match copy_to_page(&mut page, &skb.frag, cx) {
-            Some(frag) => {
-                match out.back_mut() {
-                    Some(last) if joins(last) && last.frag.abuts(&frag) => {
-                        last.frag.len += frag.len;
-                        last.end_seq = skb.end_seq;
-                        last.fin = skb.fin;
-                        last.tstamp_ns = skb.tstamp_ns;
-                        last.truesize += frag.len;
-                    }
-                    _ => out.push_back(RxSkb { frag, ..skb }),
+            Some(frag) => match out.back_mut() {
+                Some(last) if joins(last) && last.frag.abuts(&frag) => {
+                    last.frag.len += frag.len;
+                    last.end_seq = skb.end_seq;
+                    last.fin = skb.fin;
+                    last.tstamp_ns = skb.tstamp_ns;
+                    last.truesize += frag.len;
                 }
-            }
+                _ => out.push_back(RxSkb { frag, ..skb }),
+            },
             None => out.push_back(skb),
         }
     }
@@ -345,7 +352,10 @@ fn copy_to_page(
     from: &Frag,
     cx: &mut Cx<'_, '_>,
 ) -> Option<Frag> {
-    if page.as_ref().is_none_or(|(_, used)| used + from.len > PAGE_FRAG_SIZE) {
+    if page
+        .as_ref()
+        .is_none_or(|(_, used)| used + from.len > PAGE_FRAG_SIZE)
+    {
         *page = Some((cx.mem.alloc_page_frag()?, 0));
     }
     let (mem, used) = page.as_mut()?;

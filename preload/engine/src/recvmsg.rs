@@ -167,7 +167,11 @@ fn drain(
                 return Round::Done;
             }
             if call.signal {
-                return Round::Fail(if call.nonblock { Error::Again } else { Error::Intr });
+                return Round::Fail(if call.nonblock {
+                    Error::Again
+                } else {
+                    Error::Intr
+                });
             }
         }
         let Some(skb) = sk.receive_queue.get(index) else {

@@ -111,7 +111,9 @@ impl Stack {
             ts_off: secure_tcp_ts_off(&self.sh.secrets, &seg.tuple),
             snt_synack: io.now,
             deadline: io.now + TCP_TIMEOUT_INIT_NS,
-            saved_syn: (sk.opts.save_syn != 0).then(|| seg.headers.clone()).flatten(),
+            saved_syn: (sk.opts.save_syn != 0)
+                .then(|| seg.headers.clone())
+                .flatten(),
             ..req
         };
         // One that does not get out is sent again by the timer.
@@ -315,10 +317,7 @@ impl Stack {
             return;
         }
         let listener = req.listener;
-        let (num_timeout, bare) = (
-            req.num_timeout,
-            seg.end_seq == req.rcv_isn.wrapping_add(1),
-        );
+        let (num_timeout, bare) = (req.num_timeout, seg.end_seq == req.rcv_isn.wrapping_add(1));
         let Some(sk) = self.socks.get(listener).filter(|sk| sk.listen.is_some()) else {
             self.drop_request(id);
             return;

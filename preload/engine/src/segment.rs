@@ -99,7 +99,10 @@ impl Segment {
                     return Err(Counter::InHdrErrors);
                 }
                 let (src, dst) = (ip.src(), ip.dst());
-                if dst.is_multicast() || dst.is_broadcast() || src.is_multicast() || src.is_broadcast()
+                if dst.is_multicast()
+                    || dst.is_broadcast()
+                    || src.is_multicast()
+                    || src.is_broadcast()
                 {
                     return Err(Counter::InHdrErrors);
                 }
@@ -155,7 +158,11 @@ impl Segment {
             len: payload_len as u32,
             payload: frame.payload.take().filter(|p| p.len > 0),
             gso_segs: frame.gso_segs.max(1),
-            gso_size: if frame.gso_segs > 1 { frame.gso_size } else { 0 },
+            gso_size: if frame.gso_segs > 1 {
+                frame.gso_size
+            } else {
+                0
+            },
             tos,
             ttl,
             iif: frame.iif,

@@ -5,9 +5,9 @@ use sidewire_uapi::tcp::TcpState;
 use crate::error::Error;
 use crate::event::Events;
 use crate::mib::Counter;
+use crate::sndbuf::tcp_write_queue_purge;
 use crate::sock::{TcpSock, shutdown};
 use crate::stack::{Cx, Shared};
-use crate::sndbuf::tcp_write_queue_purge;
 use crate::timers::{IcskPending, TimerTable};
 
 /// What Linux's `sk_state_change` wakes: everybody, who then look at the level.
@@ -18,9 +18,7 @@ pub(crate) const STATE_CHANGE: Events = Events::IN
 
 /// Enters `state` and keeps the counters. The stack takes a socket in CLOSE out of its tables when it settles.
 pub(crate) fn tcp_set_state(sk: &mut TcpSock, sh: &mut Shared, state: TcpState) {
-    if state == TcpState::Close
-        && sk.in_state(&[TcpState::Established, TcpState::CloseWait])
-    {
+    if state == TcpState::Close && sk.in_state(&[TcpState::Established, TcpState::CloseWait]) {
         sh.mib.inc(Counter::EstabResets);
     }
     sk.state = state;

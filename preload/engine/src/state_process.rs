@@ -10,19 +10,17 @@ use crate::input::{
 };
 use crate::mib::Counter;
 use crate::rcvbuf::tcp_init_rcv_space;
-use crate::window::tcp_initialize_rcv_mss;
-use crate::timer::{tcp_fin_time, tcp_init_transfer_snd, tcp_reset_keepalive_timer};
 use crate::segment::Segment;
 use crate::seq::{after, before};
 use crate::skb::tcphdr;
 use crate::sock::{TcpSock, shutdown};
 use crate::stack::Cx;
-use crate::state::{
-    STATE_CHANGE, tcp_done, tcp_reset, tcp_set_state,
-};
+use crate::state::{STATE_CHANGE, tcp_done, tcp_reset, tcp_set_state};
 use crate::synsent::tcp_rcv_synsent_state_process;
+use crate::timer::{tcp_fin_time, tcp_init_transfer_snd, tcp_reset_keepalive_timer};
 use crate::timewait::{TCP_TIMEWAIT_LEN_NS, tcp_time_wait};
 use crate::urgent::tcp_urg;
+use crate::window::tcp_initialize_rcv_mss;
 
 /// Bytes of the timestamps option with its padding.
 pub(crate) const TCPOLEN_TSTAMP_ALIGNED: u16 = 12;

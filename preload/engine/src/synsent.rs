@@ -8,22 +8,22 @@ use crate::delack::{
     tcp_enter_quickack_mode,
 };
 use crate::event::Events;
+use crate::handshake::tcp_send_synack_sk;
 use crate::input::{Verdict, now_s, paws_reject};
 use crate::mib::Counter;
 use crate::mss::tcp_sync_mss;
 use crate::output::tcp_send_ack;
-use crate::handshake::tcp_send_synack_sk;
 use crate::rcvbuf::tcp_init_rcv_space;
-use crate::window::tcp_initialize_rcv_mss;
-use crate::timer::{keepalive_time_when, tcp_init_transfer_snd, tcp_reset_keepalive_timer};
 use crate::segment::Segment;
 use crate::seq::{after, between};
-use crate::sock::{TcpSock, ecn, icsk_ack};
+use crate::sock::{TcpSock, icsk_ack};
 use crate::stack::Cx;
 use crate::state::{STATE_CHANGE, tcp_reset, tcp_set_state};
 use crate::state_process::{TCPOLEN_TSTAMP_ALIGNED, undo_spurious_syn};
+use crate::timer::{keepalive_time_when, tcp_init_transfer_snd, tcp_reset_keepalive_timer};
 use crate::timers::Timer;
 use crate::urgent::tcp_urg;
+use crate::window::tcp_initialize_rcv_mss;
 
 /// MSS that a peer which sends no option is taken to have.
 const MSS_ABSENT: u16 = 536;
@@ -61,10 +61,7 @@ pub(crate) fn tcp_rcv_synsent_state_process(
             return reset_unless_rst(seg);
         }
         let now_ts = cx.now.as_ms() as u32;
-        if sk.saw_tstamp
-            && sk.rcv_tsecr != 0
-            && !between(sk.rcv_tsecr, sk.retrans_stamp, now_ts)
-        {
+        if sk.saw_tstamp && sk.rcv_tsecr != 0 && !between(sk.rcv_tsecr, sk.retrans_stamp, now_ts) {
             cx.sh.mib.inc(Counter::PAWSEstab);
             return reset_unless_rst(seg);
         }

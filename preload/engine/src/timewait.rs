@@ -183,12 +183,15 @@ fn tw_state_process(
         .timestamps
         .filter(|_| tw.ts_recent_stamp != 0)
         .map(|(tsval, _)| tsval);
-    let paws = tsval.is_some_and(|tsval| {
-        paws_reject(tw.ts_recent, tw.ts_recent_stamp, tsval, seg.rst(), now)
-    });
+    let paws = tsval
+        .is_some_and(|tsval| paws_reject(tw.ts_recent, tw.ts_recent_stamp, tsval, seg.rst(), now));
     let limited_ack = |tw: &mut TimewaitSock, sh: &mut Shared, restart: bool| {
         if tcp_oow_rate_limited(sh, seg, &mut tw.last_oow_ack_time, now) {
-            if restart { TwAction::Restart } else { TwAction::None }
+            if restart {
+                TwAction::Restart
+            } else {
+                TwAction::None
+            }
         } else {
             TwAction::Ack { restart }
         }
