@@ -58,6 +58,8 @@ pub mod sock;
 pub mod sockopt;
 pub mod stack;
 pub mod sysctl;
+#[cfg(test)]
+mod testbench;
 pub mod time;
 pub mod timer;
 pub mod timers;

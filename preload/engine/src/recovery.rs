@@ -643,3 +643,6 @@ pub fn check_scoreboard(sk: &TcpSock) {
         "left_out > packets_out"
     );
 }
+
+#[cfg(test)]
+mod tests;
