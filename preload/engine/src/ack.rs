@@ -6,6 +6,7 @@ use bitflags::bitflags;
 use crate::chrono::{ChronoKind, tcp_chrono_stop};
 use crate::cong;
 use crate::cwnd::tcp_slow_start_after_idle_check;
+use crate::input::tcp_replace_ts_recent;
 use crate::mss::tcp_sync_mss;
 use crate::pacing::tcp_update_pacing_rate;
 use crate::rack::{tcp_rack_advance, tcp_rack_update_reo_wnd};
@@ -26,7 +27,7 @@ use crate::skb::{Sacked, tcphdr};
 use crate::sndbuf::tcp_wmem_free_skb;
 use crate::sock::{CaState, TcpSock, ecn};
 use crate::stack::Cx;
-use crate::time::{Instant, NSEC_PER_SEC};
+use crate::time::Instant;
 use crate::timer::{
     tcp_clamp_probe0_to_user_timeout, tcp_clear_xmit_timer, tcp_probe0_when_us, tcp_rearm_rto,
     tcp_reset_xmit_timer,
@@ -223,20 +224,6 @@ pub fn tcp_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment, flag: AckFl
     tcp_cong_control(sk, cx, delivered, flag, &rs);
     tcp_xmit_recovery(sk, cx, rexmit);
     AckOutcome::Ok
-}
-
-/// RFC 7323 §4.3: the timestamp of a segment that begins where the last ack ended is the one to echo.
-fn tcp_replace_ts_recent(sk: &mut TcpSock, now: Instant, seq: u32) {
-    if !sk.saw_tstamp || after(seq, sk.rcv_wup) {
-        return;
-    }
-    // Timestamps of bare acks may be out of order.
-    let newer = (sk.rcv_tsval.wrapping_sub(sk.ts_recent) as i32) >= 0;
-    let stale = now.0 / NSEC_PER_SEC >= sk.ts_recent_stamp + 24 * 24 * 3_600;
-    if newer || stale || sk.ts_recent == 0 {
-        sk.ts_recent = sk.rcv_tsval;
-        sk.ts_recent_stamp = now.0 / NSEC_PER_SEC;
-    }
 }
 
 /// Takes window and ack number over (RFC 9293 §3.10.7.4).

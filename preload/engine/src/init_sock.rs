@@ -16,14 +16,12 @@ use crate::sock::{
     TCP_INFINITE_SSTHRESH, TCP_INIT_CWND, TcpSock,
 };
 use crate::sysctl::Sysctl;
-use crate::time::{Instant, NSEC_PER_MSEC};
+use crate::time::Instant;
 use crate::timers::{IcskPending, TimerTable};
 use crate::zerocopy::ZerocopyState;
 
 /// Scaling ratio (256ths of `rcvbuf` that may be announced as window) before the first segment was measured.
 pub const TCP_DEFAULT_SCALING_RATIO: u8 = 128;
-/// Shortest delayed ack, nanoseconds.
-pub const TCP_DELACK_MIN_NS: u64 = 40 * NSEC_PER_MSEC;
 /// RTO before the first sample, microseconds.
 pub const TCP_TIMEOUT_INIT_US: u32 = 1_000_000;
 /// Smallest deviation estimate before the first sample, microseconds: Linux's TCP_TIMEOUT_INIT as `mdev`.
@@ -191,7 +189,6 @@ impl TcpSock {
             rcvbuf: sysctl.tcp_rmem[1],
             scaling_ratio: TCP_DEFAULT_SCALING_RATIO,
             ack: IcskAck {
-                ato_ns: TCP_DELACK_MIN_NS,
                 rcv_mss: TCP_MSS_DEFAULT,
                 ..IcskAck::default()
             },

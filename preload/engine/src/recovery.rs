@@ -319,6 +319,34 @@ pub(crate) fn tcp_enter_recovery(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, ece_ack:
     tcp_set_ca_state(sk, CaState::Recovery, cx.now);
 }
 
+/// The path takes less than was sent: segments that are too large are lost for certain, and go again in smaller pieces
+/// (Linux `tcp_simple_retransmit`). The congestion window stays: only its unit changed.
+pub(crate) fn tcp_simple_retransmit(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    let mss = crate::mss::tcp_current_mss(sk, cx);
+    for i in 0..sk.rtx_queue.len() {
+        let skb = &sk.rtx_queue[i];
+        let seglen = if skb.gso_segs > 1 {
+            skb.gso_size
+        } else {
+            skb.len
+        };
+        if seglen > mss {
+            tcp_mark_skb_lost(sk, cx, i);
+        }
+    }
+    if sk.lost_out == 0 {
+        return;
+    }
+    if sk.ca_state != CaState::Loss {
+        sk.high_seq = sk.snd_nxt;
+        sk.snd_ssthresh = tcp_current_ssthresh(sk);
+        sk.prior_ssthresh = 0;
+        sk.undo_marker = 0;
+        tcp_set_ca_state(sk, CaState::Loss, cx.now);
+    }
+    crate::retransmit::tcp_xmit_retransmit_queue(sk, cx);
+}
+
 fn tcp_timeout_mark_lost(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     let reneg = sk
         .rtx_queue
