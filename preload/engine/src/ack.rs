@@ -458,3 +458,6 @@ fn tcp_cong_control(
     }
     tcp_update_pacing_rate(sk, cx);
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,6 +71,8 @@ pub mod state;
 pub mod state_process;
 pub mod synsent;
 pub mod sysctl;
+#[cfg(test)]
+mod testbench;
 pub mod time;
 pub mod timer;
 pub mod timers;

@@ -600,3 +600,6 @@ pub fn tcp_send_fin(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     let mss_now = tcp_current_mss(sk, cx);
     tcp_push_pending(sk, cx, mss_now, nagle::OFF);
 }
+
+#[cfg(test)]
+mod tests;

@@ -657,3 +657,6 @@ pub fn tcp_init_transfer_snd(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
         crate::sndbuf::tcp_sndbuf_expand(sk, cx);
     }
 }
+
+#[cfg(test)]
+mod tests;

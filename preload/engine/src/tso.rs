@@ -362,3 +362,6 @@ pub(crate) fn tcp_adjust_pcount(sk: &mut TcpSock, sacked: Sacked, decr: i32) {
         sk.sacked_out -= sk.sacked_out.min(decr as u32);
     }
 }
+
+#[cfg(test)]
+mod tests;
