@@ -134,7 +134,8 @@ fn sleep(stack: &'static NetStack, at: Option<u64>, armed: bool) {
     let d = &stack.driver;
     if !armed {
         // Deadlines before this are the program's to watch, or come late by no more than a tick.
-        d.pump_until.store(at.unwrap_or(u64::MAX), Ordering::Relaxed);
+        d.pump_until
+            .store(at.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
     let mut fds = [want(d.pump_wake.as_raw_fd()), want(-1), want(-1)];
     if armed {
