@@ -12,9 +12,7 @@ use std::sync::Mutex;
 use sidewire_uapi::TcpState;
 
 use crate::error::Error;
-use crate::memory::{
-    Fault, Frag, IovIter, MemRef, Memory, PAGE_FRAG_SIZE, Region, RegionKind,
-};
+use crate::memory::{Fault, Frag, IovIter, MemRef, Memory, PAGE_FRAG_SIZE, Region, RegionKind};
 use crate::net::{Dst, FlowKey, Net, Transmit, TxVerdict};
 use crate::sendmsg::SendCall;
 use crate::skb::SKB_TRUESIZE;
@@ -379,7 +377,11 @@ impl Bed {
             net: &mut self.wire,
         };
         let (sk, mut cx) = self.stack.borrow(&mut io, id).unwrap();
-        let skbs: Vec<Box<_>> = sk.rtx_queue.drain(..).chain(sk.write_queue.drain(..)).collect();
+        let skbs: Vec<Box<_>> = sk
+            .rtx_queue
+            .drain(..)
+            .chain(sk.write_queue.drain(..))
+            .collect();
         sk.packets_out = 0;
         sk.snd_una = sk.write_seq;
         sk.snd_nxt = sk.write_seq;
@@ -418,12 +420,7 @@ impl Bed {
         Ok(i32::from_ne_bytes(bytes.try_into().expect("four bytes")))
     }
 
-    pub(crate) fn get_bytes(
-        &mut self,
-        level: i32,
-        name: i32,
-        len: i32,
-    ) -> Result<Vec<u8>, Error> {
+    pub(crate) fn get_bytes(&mut self, level: i32, name: i32, len: i32) -> Result<Vec<u8>, Error> {
         let mut out = vec![0xee; 512];
         let n = self.with(|stack, io, id| stack.getsockopt(io, id, level, name, len, &mut out))?;
         out.truncate(n);

@@ -113,12 +113,15 @@ fn slow_link_with_a_short_queue() {
 
 #[test]
 fn slow_reader() {
-    let mut profile = Profile::default();
-    profile.server = ProgramConfig {
+    let server = ProgramConfig {
         read_max: 3_000,
         read_pause_ns: 20 * NSEC_PER_MSEC,
         rcvbuf: Some(10_000),
         ..ProgramConfig::default()
+    };
+    let mut profile = Profile {
+        server,
+        ..Profile::default()
     };
     profile.client.sends = 150_000;
     run_all(&profile);

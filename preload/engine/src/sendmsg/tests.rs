@@ -139,10 +139,7 @@ fn c4_c5_h6_waiting_for_the_connection() {
     assert!(!call.restartable, "H5: a timeout is set");
 
     let mut call = SendCall::new(0, &[], None, NOBODY, false);
-    assert!(matches!(
-        bed.step(&mut call, &mut iter),
-        Step::Wait { .. }
-    ));
+    assert!(matches!(bed.step(&mut call, &mut iter), Step::Wait { .. }));
     bed.now = bed.now + NSEC_PER_SEC;
     assert_eq!(
         bed.step(&mut call, &mut iter),
@@ -153,7 +150,10 @@ fn c4_c5_h6_waiting_for_the_connection() {
     let mut call = SendCall::new(0, &[], None, NOBODY, false);
     assert!(matches!(
         bed.step(&mut call, &mut iter),
-        Step::Wait { deadline: Instant::NEVER, .. }
+        Step::Wait {
+            deadline: Instant::NEVER,
+            ..
+        }
     ));
     call.signal = true;
     assert_eq!(
@@ -337,10 +337,7 @@ fn h2_h7_h8_what_ends_a_wait_for_memory() {
         }
         let mut call = SendCall::new(0, &[], None, NOBODY, false);
         let mut iter = Iter::new(&bed, vec![(vec![1; 200_000], true)]);
-        assert!(matches!(
-            bed.step(&mut call, &mut iter),
-            Step::Wait { .. }
-        ));
+        assert!(matches!(bed.step(&mut call, &mut iter), Step::Wait { .. }));
         (bed, call, iter)
     };
     // RST with nothing taken: the error; with something: the count first.
@@ -353,7 +350,10 @@ fn h2_h7_h8_what_ends_a_wait_for_memory() {
     assert!(!call.sigpipe);
     let (mut bed, mut call, mut iter) = wait(true);
     bed.sk().sk_err = Some(Error::ConnReset);
-    assert!(matches!(bed.step(&mut call, &mut iter), Step::Ready(Ok(1..))));
+    assert!(matches!(
+        bed.step(&mut call, &mut iter),
+        Step::Ready(Ok(1..))
+    ));
     assert_eq!(bed.call(0, &[], 1), (Err(Error::ConnReset), false));
     // Own shutdown from another thread.
     let (mut bed, mut call, mut iter) = wait(false);
@@ -373,7 +373,10 @@ fn h2_h7_h8_what_ends_a_wait_for_memory() {
     assert!(call.restartable);
     let (mut bed, mut call, mut iter) = wait(true);
     call.signal = true;
-    assert!(matches!(bed.step(&mut call, &mut iter), Step::Ready(Ok(1..))));
+    assert!(matches!(
+        bed.step(&mut call, &mut iter),
+        Step::Ready(Ok(1..))
+    ));
 }
 
 #[test]
@@ -561,10 +564,7 @@ fn payload_arrives_in_order() {
     let bytes: Vec<u8> = (0..30_000u32).map(|i| (i * 7) as u8).collect();
     let mut iter = Iter::new(&bed, vec![(bytes.clone(), true)]);
     let mut call = SendCall::new(0, &[], None, NOBODY, true);
-    assert_eq!(
-        bed.step(&mut call, &mut iter),
-        Step::Ready(Ok(bytes.len()))
-    );
+    assert_eq!(bed.step(&mut call, &mut iter), Step::Ready(Ok(bytes.len())));
     let frags: Vec<_> = bed
         .sk()
         .write_queue

@@ -71,9 +71,9 @@ impl Observer {
     /// # Panics
     /// When it breaks a rule.
     pub fn sent(&mut self, side: Side, packet: &[u8]) {
-        let (me, peer) = match side {
-            Side::Client => (&mut self.client, &self.server),
-            Side::Server => (&mut self.server, &self.client),
+        let me = match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
         };
         let ip = Ipv4View::parse(packet).expect("an IP packet");
         let tcp = TcpView::parse(ip.payload()).expect("a TCP segment");
