@@ -19,8 +19,11 @@ macro_rules! scripts {
 }
 
 scripts! {
+    ack_of_unsent
     ack_pingpong
+    blocked_reader_reset
     challenge_ack
+    child_reset
     close_unread
     connect_refused
     cork
@@ -29,8 +32,10 @@ scripts! {
     disconnect
     fast_retransmit_newreno
     fast_retransmit_sack
+    fin_retransmission
     fin_wait2_timeout
     half_close
+    half_open
     handshake_active
     handshake_blocking
     handshake_passive
@@ -45,15 +50,22 @@ scripts! {
     msg_eor
     msg_more
     nagle
+    newreno_spurious_dupacks
     out_of_order
     passive_close
     paws
+    rack_reordering
+    rack_timer
     receive_options
+    receive_window
     rst
     rst_after_data
     rto_backoff
     send_timeout
     simultaneous_close
+    slow_start_after_idle
+    spurious_rto
+    syn_recv_rst
     syn_retransmission
     tail_loss_probe
     time_wait

@@ -186,9 +186,14 @@ impl Flow {
                 *tsval = expected.0;
             }
         }
+        let mut flags = spec.flags;
+        flags.set(
+            TcpFlags::PSH,
+            seen.flags.contains(TcpFlags::PSH) && spec.any_psh || flags.contains(TcpFlags::PSH),
+        );
         let options = spec.options.unwrap_or(seen.options);
         let wanted = Seen {
-            flags: spec.flags,
+            flags,
             seq: spec.seq,
             len: spec.len,
             ack: spec.ack,
