@@ -33,11 +33,8 @@ fn main() {
         .and_then(|s| s.parse().ok())
         .unwrap_or(1.0);
     // SAFETY: one thread so far.
-    assert_eq!(
-        unsafe { libc::unshare(libc::CLONE_NEWNET) },
-        0,
-        "run as root or under unshare -Urn"
-    );
+    let unshared = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    assert_eq!(unshared, 0, "run as root or under unshare -Urn");
     sh("ip link set lo up");
     let peer = Netns::new();
     veth(&peer);

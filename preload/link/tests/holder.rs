@@ -127,11 +127,8 @@ impl Peer {
                     revents: 0,
                 };
                 // SAFETY: one live pollfd.
-                assert_eq!(
-                    unsafe { libc::poll(&mut p, 1, 10_000) },
-                    1,
-                    "the marker is answered"
-                );
+                let n = unsafe { libc::poll(&mut p, 1, 10_000) };
+                assert_eq!(n, 1, "the marker is answered");
                 continue;
             };
             let ip = Ipv4View::parse(f.bytes).unwrap();

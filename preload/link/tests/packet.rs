@@ -4,6 +4,7 @@ mod netns;
 
 use netns::{Netns, enter, ifindex, sh, veth};
 use sidewire_link::frame::{Checksum, FrameSink, FrameSource, Rest, TxFrame, TxVerdict};
+use sidewire_link::netlink::{LinkKind, Routes};
 use sidewire_link::packet::filter::PortFilter;
 use sidewire_link::packet::{BatchSource, PacketSocket, RingConfig, RingSource};
 use sidewire_wire::checksum;
@@ -540,6 +541,9 @@ fn tun_device_has_no_link_layer_header() {
     );
     let tun = attach_tun("t0");
     wait_running("t0");
+    let routes = Routes::open().unwrap();
+    let dev = routes.device(ifindex("t0")).unwrap();
+    assert_eq!((dev.name.as_str(), dev.kind), ("t0", LinkKind::None));
     let socket = open_port(PORT);
     let mut source = socket.source().unwrap();
     let mut sink = socket.sink();
