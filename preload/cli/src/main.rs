@@ -1,2 +1,83 @@
-//! The sidewire command.
-fn main() {}
+//! The `sidewire` command: starts programs with the shim in front, and says no
+//! beforehand where the shim could not take effect.
+#![forbid(unsafe_code)]
+
+mod installation;
+mod reach;
+mod run;
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Our own failure, as env(1), nohup(1) and timeout(1) report theirs.
+const EXIT_CANCELED: u8 = 125;
+
+/// Carries the TCP connections of unmodified programs on an engine of their own
+#[derive(Parser)]
+#[command(name = "sidewire", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Start a program with its TCP connections on Sidewire
+    Run(run::Options),
+    /// Run iperf3 and nc on a private link, next to the kernel's TCP
+    #[command(disable_help_flag = true)]
+    Demo {
+        /// See `sidewire demo --help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Compare with the kernel's TCP, cell by cell
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// See `sidewire bench --help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let failure = match Cli::parse().command {
+        Action::Run(options) => run::run(&options),
+        Action::Demo { args } => lab_program("sidewire-demo", &args),
+        Action::Bench { args } => lab_program("sidewire-bench", &args),
+    };
+    // Only failures come back: success is another program in our place.
+    eprintln!("sidewire: {}", failure.message);
+    ExitCode::from(failure.code)
+}
+
+/// Why another program did not take our place.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    fn canceled(message: impl Into<String>) -> Self {
+        Failure {
+            code: EXIT_CANCELED,
+            message: message.into(),
+        }
+    }
+}
+
+/// Becomes a program of the lab, which is built beside us and not installed.
+fn lab_program(name: &str, args: &[OsString]) -> Failure {
+    let Some(path) = installation::beside_us(name) else {
+        let target = name.trim_start_matches("sidewire-");
+        return Failure::canceled(format!(
+            "{name} is not beside this program; in the source tree, run `make {target}`"
+        ));
+    };
+    let error = Command::new(&path).args(args).exec();
+    Failure::canceled(format!("{}: {error}", path.display()))
+}

@@ -1,2 +1,54 @@
-//! See preload/README.md.
+//! The TCP: Linux's, sans I/O.
+//!
+//! Time, entropy, memory and the network come in as arguments ([`Io`]); what the engine wants to say comes back as return
+//! values ([`Step`]), as frames handed to [`Net::transmit`], and as [`event`]s. It holds no payload bytes: a [`memory::Frag`]
+//! refers to them.
+//!
+//! File names and function names are Linux's: `output` is what `tcp_output.c` does, `input` what `tcp_input.c` does, and so on.
+//! `preload/README.md` is the map.
 #![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod accept;
+pub mod calls;
+pub mod close;
+pub mod cmsg;
+pub mod cong;
+pub mod connect;
+pub mod demux;
+pub mod error;
+pub mod errqueue;
+pub mod event;
+pub mod fastopen;
+pub mod freeze;
+pub mod icmp;
+pub mod init_sock;
+pub mod ioctl;
+pub mod listen;
+pub mod memory;
+pub mod mib;
+pub mod net;
+pub mod opts;
+pub mod poll;
+pub mod recvmsg;
+pub mod repair;
+pub mod segment;
+pub mod sendmsg;
+pub mod seq;
+pub mod skb;
+pub mod sock;
+pub mod sockopt;
+pub mod stack;
+pub mod sysctl;
+pub mod time;
+pub mod timers;
+pub mod timewait;
+pub mod zerocopy;
+
+pub use calls::{AcceptCall, CloseCall, ConnectCall, RecvCall, RecvCmsg};
+pub use error::Error;
+pub use net::Net;
+pub use stack::{Cx, Io, SocketId, Stack, Step, WaitReason};
+pub use time::Instant;

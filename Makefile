@@ -1,0 +1,44 @@
+# Thin on purpose: what happens is in packaging/, shim-tests/ and preload/.
+
+CARGO ?= cargo
+FUZZ := preload/fuzz/Cargo.toml
+NEED := packaging/need-packages
+
+.PHONY: all build demo check check-long bench bench-quick packages fmt clippy fuzz-build clean help
+
+all: build
+
+help:
+	@echo "make demo        iperf3 and nc over Sidewire, next to the kernel's TCP, on a private link"
+	@echo "make check       format, lints and every test"
+	@echo "make check-long  the tests that take longer as well"
+	@echo "make bench       the full comparison with the kernel, to target/bench/"
+	@echo "make bench-quick a few cells of it"
+	@echo "make build       target/release/libsidewire.so and target/release/sidewire"
+
+build:
+	$(CARGO) build --release -p sidewire-shim -p sidewire-cli
+
+demo:
+	@$(NEED) demo
+	@$(CARGO) build --release -p sidewire-shim -p sidewire-cli -p shim-tests
+	@target/release/sidewire demo
+
+packages:
+	$(NEED) check
+
+fmt:
+	$(CARGO) fmt --all --check
+	@if test -e $(FUZZ); then $(CARGO) fmt --manifest-path $(FUZZ) --check; fi
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+fuzz-build:
+	@if test -e $(FUZZ); then $(CARGO) build --manifest-path $(FUZZ); fi
+
+check: packages fmt clippy fuzz-build build
+	$(CARGO) test --workspace --no-fail-fast
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,205 @@
+//! `sidewire run`: the program takes our place, with the shim in front.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::{Args, ValueEnum};
+use rustix::thread::{CapabilitySet, capabilities};
+
+use crate::reach::{self, Refusal};
+use crate::{Failure, installation};
+
+/// A program that cannot be executed, and one that is not there, as a shell
+/// reports them.
+const EXIT_CANNOT_INVOKE: u8 = 126;
+const EXIT_ENOENT: u8 = 127;
+
+/// How much the library writes to standard error.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Level {
+    /// Nothing.
+    Off,
+    /// What keeps a connection from working.
+    Error,
+    /// Also what keeps it off the engine.
+    Warn,
+    /// Also every connection.
+    Info,
+    /// Also every call.
+    Debug,
+    /// Also every segment.
+    Trace,
+}
+
+/// What `sidewire run` takes.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Stop, rather than leave TCP to the kernel, when the engine cannot work
+    #[arg(long)]
+    strict: bool,
+
+    /// How much to write to standard error
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<Level>,
+
+    /// Set one setting; may be given again
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
+    settings: Vec<(String, String)>,
+
+    /// Write the program's frames to a pcapng file
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM ARGS")]
+    command: Vec<OsString>,
+}
+
+/// Becomes the program. Returns only when that fails.
+pub(crate) fn run(options: &Options) -> Failure {
+    match prepare(options) {
+        Ok(mut command) => {
+            let error = command.exec();
+            let code = if error.kind() == ErrorKind::NotFound {
+                EXIT_ENOENT
+            } else {
+                EXIT_CANNOT_INVOKE
+            };
+            Failure {
+                code,
+                message: format!("{}: {error}", command.get_program().to_string_lossy()),
+            }
+        }
+        Err(failure) => failure,
+    }
+}
+
+fn prepare(options: &Options) -> Result<Command, Failure> {
+    let (name, args) = options
+        .command
+        .split_first()
+        .ok_or_else(|| Failure::canceled("no program given"))?;
+    let program = reach::find(name).map_err(refused)?;
+    reach::check(&program).map_err(refused)?;
+    let library = installation::library().map_err(Failure::canceled)?;
+    if options.strict && !has_net_raw() {
+        return Err(Failure::canceled(
+            "CAP_NET_RAW is missing, which frames are sent and received with; run as root, \
+             or inside `unshare -Urn`, or without --strict on the kernel's TCP",
+        ));
+    }
+    let preload = preload(&library, env::var_os("LD_PRELOAD")).map_err(Failure::canceled)?;
+
+    let mut command = Command::new(program);
+    // argv[0] as it was typed: programs look at it.
+    command.arg0(name).args(args).env("LD_PRELOAD", preload);
+    for (key, value) in &options.settings {
+        command.env(variable(key), value);
+    }
+    if options.strict {
+        command.env("SIDEWIRE_STRICT", "1");
+    }
+    if let Some(level) = options.log.and_then(|level| level.to_possible_value()) {
+        command.env("SIDEWIRE_LOG", level.get_name());
+    }
+    if let Some(file) = &options.pcap {
+        // The program may change its directory before it opens a socket.
+        let file = std::path::absolute(file)
+            .map_err(|error| Failure::canceled(format!("{}: {error}", file.display())))?;
+        command.env("SIDEWIRE_PCAP", file);
+    }
+    Ok(command)
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::NotFound(message) => Failure {
+            code: EXIT_ENOENT,
+            message,
+        },
+        Refusal::NotExecutable(message) => Failure {
+            code: EXIT_CANNOT_INVOKE,
+            message,
+        },
+        Refusal::OutOfReach(message) => Failure::canceled(message),
+    }
+}
+
+fn has_net_raw() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_RAW))
+}
+
+/// LD_PRELOAD with our library first and what was there behind it.
+fn preload(library: &Path, others: Option<OsString>) -> Result<OsString, String> {
+    let ours = library.as_os_str();
+    let separator = |b: &u8| b": \t\n".contains(b);
+    if ours.as_bytes().iter().any(separator) {
+        return Err(format!(
+            "{}: the dynamic linker takes a blank or a colon in this path for its end; \
+             move the library",
+            library.display()
+        ));
+    }
+    let mut all = ours.to_owned();
+    let others = others.unwrap_or_default();
+    for other in others.as_bytes().split(|b| separator(b)) {
+        if !other.is_empty() && other != ours.as_bytes() {
+            all.push(":");
+            all.push(OsStr::from_bytes(other));
+        }
+    }
+    Ok(all)
+}
+
+/// The environment variable of a setting.
+fn variable(key: &str) -> String {
+    format!(
+        "SIDEWIRE_{}",
+        key.replace(['-', '.'], "_").to_ascii_uppercase()
+    )
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a setting is KEY=VALUE")?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    if key.is_empty() || !key.chars().all(allowed) {
+        return Err(format!(
+            "the key {key:?} may only have letters, digits, `_`, `-` and `.`"
+        ));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_stay_behind_ours() {
+        let preload = |others: &str| preload(Path::new("/l/libsidewire.so"), Some(others.into()));
+        assert_eq!(preload("").unwrap(), "/l/libsidewire.so");
+        assert_eq!(
+            preload("/a.so /b.so:/l/libsidewire.so").unwrap(),
+            "/l/libsidewire.so:/a.so:/b.so"
+        );
+        assert!(super::preload(Path::new("/a b/x.so"), None).is_err());
+    }
+
+    #[test]
+    fn settings_become_variables() {
+        assert_eq!(
+            setting("loopback=engine"),
+            Ok(("loopback".to_owned(), "engine".to_owned()))
+        );
+        assert_eq!(setting("a=b=c").unwrap().1, "b=c");
+        assert!(setting("loopback").is_err());
+        assert!(setting("=1").is_err());
+        assert!(setting("a b=1").is_err());
+        assert_eq!(variable("rx-ring.slots"), "SIDEWIRE_RX_RING_SLOTS");
+    }
+}

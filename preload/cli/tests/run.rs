@@ -1,0 +1,150 @@
+//! The command as a user meets it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// A directory with a library that does nothing, to be put in front.
+struct Bench {
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Bench {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        bench.compile(
+            "library",
+            &["-shared", "-fPIC"],
+            "int sidewire_test_library;",
+        );
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn compile(&self, name: &str, flags: &[&str], source: &str) -> PathBuf {
+        let (from, to) = (self.path(&format!("{name}.c")), self.path(name));
+        fs::write(&from, source).unwrap();
+        let status = Command::new("gcc")
+            .args(flags)
+            .arg("-o")
+            .args([&to, &from])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        to
+    }
+
+    fn sidewire(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_sidewire"))
+            .args(args)
+            .env("SIDEWIRE_LIBRARY", self.path("library"))
+            .env_remove("LD_PRELOAD")
+            .output()
+            .unwrap()
+    }
+
+    fn run(&self, program: &Path) -> Output {
+        self.sidewire(&["run", "--", program.to_str().unwrap()])
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn the_program_gets_the_library_and_the_settings() {
+    let bench = Bench::new();
+    let output = bench.sidewire(&[
+        "run",
+        "--strict",
+        "--log",
+        "info",
+        "--set",
+        "loopback=engine",
+        "--pcap",
+        "trace.pcapng",
+        "--",
+        "env",
+    ]);
+    if !output.status.success() {
+        // Only a user without CAP_NET_RAW is told so, because of --strict.
+        assert!(text(&output.stderr).contains("CAP_NET_RAW"), "{output:?}");
+        return;
+    }
+    let environment = text(&output.stdout);
+    let library = format!("LD_PRELOAD={}\n", bench.path("library").display());
+    let pcap = std::env::current_dir().unwrap().join("trace.pcapng");
+    for line in [
+        library.as_str(),
+        "SIDEWIRE_STRICT=1\n",
+        "SIDEWIRE_LOG=info\n",
+        "SIDEWIRE_LOOPBACK=engine\n",
+        &format!("SIDEWIRE_PCAP={}\n", pcap.display()),
+    ] {
+        assert!(environment.contains(line), "{line} is not in {environment}");
+    }
+}
+
+#[test]
+fn status_and_arguments_are_the_programs_own() {
+    let bench = Bench::new();
+    let output = bench.sidewire(&["run", "sh", "-c", "echo $0 $1; exit 7", "--strict", "b"]);
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(text(&output.stdout), "--strict b\n");
+}
+
+#[test]
+fn a_static_program_is_refused() {
+    let bench = Bench::new();
+    let program = bench.compile("static", &["-static"], "int main(void) { return 0; }");
+    let output = bench.run(&program);
+    assert_eq!(output.status.code(), Some(125));
+    let message = text(&output.stderr);
+    assert!(message.contains("linked statically"), "{message}");
+    assert_eq!(message.lines().count(), 1);
+}
+
+#[test]
+fn a_script_is_judged_by_its_interpreter() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let bench = Bench::new();
+    let program = bench.compile("static", &["-static"], "int main(void) { return 0; }");
+    let script = bench.path("script");
+    fs::write(&script, format!("#!{}\n", program.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(bench.run(&script).status.code(), Some(125));
+    fs::write(&script, "#!/bin/sh\nexit 3\n").unwrap();
+    assert_eq!(bench.run(&script).status.code(), Some(3));
+}
+
+#[test]
+fn what_is_not_there_is_said_as_a_shell_says_it() {
+    let bench = Bench::new();
+    for (program, code) in [
+        ("no-such-program-anywhere", 127),
+        ("/no/such/program", 127),
+        ("/etc/passwd", 126),
+    ] {
+        let output = bench.run(Path::new(program));
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(text(&output.stderr).contains(program));
+    }
+}
+
+#[test]
+fn a_missing_library_is_said() {
+    let bench = Bench::new();
+    fs::remove_file(bench.path("library")).unwrap();
+    let output = bench.run(Path::new("true"));
+    assert_eq!(output.status.code(), Some(125));
+    assert!(text(&output.stderr).contains("SIDEWIRE_LIBRARY"));
+}

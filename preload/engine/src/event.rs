@@ -1,0 +1,23 @@
+//! What the engine has to say to those who wait: Linux's `sk_data_ready`, `sk_write_space`, `sk_state_change` and
+//! `sk_error_report`, as the poll bits that they wake with. Each is an *edge*; levels come from [`crate::Stack::poll`].
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// Poll bits of a wake-up (Linux's numbers).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Events: u32 {
+        /// Data, FIN, or a connection to accept.
+        const IN = 0x1;
+        /// Urgent data.
+        const PRI = 0x2;
+        /// Room to write, or connected.
+        const OUT = 0x4;
+        /// sk_err, or an entry on the error queue.
+        const ERR = 0x8;
+        /// Both directions are shut.
+        const HUP = 0x10;
+        /// The peer sent FIN.
+        const RDHUP = 0x2000;
+    }
+}

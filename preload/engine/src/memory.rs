@@ -1,0 +1,132 @@
+//! How a safe engine refers to other people's bytes.
+
+use alloc::sync::Arc;
+use core::fmt;
+
+/// Size of one page fragment, in bytes: Linux's `SKB_FRAG_PAGE_ORDER` (32 KiB), spec/send-path.md F8.
+pub const PAGE_FRAG_SIZE: u32 = 32 * 1024;
+
+/// Where the bytes of a region live, which decides who may look at them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionKind {
+    /// Our own arena: send page fragments and receive buffers.
+    Arena,
+    /// The program's memory, referenced by MSG_ZEROCOPY: never dereferenced in user space.
+    User,
+    /// A mapped file (sendfile, splice): contents may change until sent.
+    File,
+    /// A registered dma-buf.
+    DmaBuf,
+}
+
+/// A run of bytes that lives at a fixed address until the last reference goes.
+pub trait Region: Send + Sync {
+    /// First byte. The engine only passes it on; only `posix` and `link` dereference.
+    fn base(&self) -> *const u8;
+    /// Length in bytes.
+    fn len(&self) -> usize;
+    /// Never true for a region in use; here because `len` is.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Who owns the bytes.
+    fn kind(&self) -> RegionKind;
+}
+
+/// A counted reference to a region. Dropping the last one gives the bytes back to their owner.
+pub type MemRef = Arc<dyn Region>;
+
+/// A piece of a region.
+#[derive(Clone)]
+pub struct Frag {
+    /// The region.
+    pub mem: MemRef,
+    /// First byte, from the region's base.
+    pub off: u32,
+    /// Bytes.
+    pub len: u32,
+}
+
+impl Frag {
+    /// Address of the first byte, for the code that may dereference it.
+    #[must_use]
+    pub fn ptr(&self) -> *const u8 {
+        self.mem.base().wrapping_add(self.off as usize)
+    }
+
+    /// Takes the first `n` bytes away and returns them as a fragment of their own.
+    #[must_use]
+    pub fn split_to(&mut self, n: u32) -> Self {
+        debug_assert!(n <= self.len);
+        let head = Self {
+            mem: self.mem.clone(),
+            off: self.off,
+            len: n,
+        };
+        self.off += n;
+        self.len -= n;
+        head
+    }
+
+    /// True when `next` begins in the same region where `self` ends, so that both can be one fragment.
+    #[must_use]
+    pub fn abuts(&self, next: &Self) -> bool {
+        Arc::ptr_eq(&self.mem, &next.mem) && self.off + self.len == next.off
+    }
+}
+
+impl fmt::Debug for Frag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frag({:?} {}+{})", self.mem.kind(), self.off, self.len)
+    }
+}
+
+/// A page of the program's that cannot be read or written: EFAULT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault;
+
+/// Linux's `struct iov_iter`: a cursor over the program's buffers.
+///
+/// Copies are whole or not at all: on `Fault` the cursor stands where it stood (spec/send-path.md E7).
+pub trait IovIter {
+    /// Bytes left.
+    fn remaining(&self) -> usize;
+    /// Copies `len` bytes from the program into `mem` at `off` and advances.
+    ///
+    /// # Errors
+    /// `Fault` when any byte of the range cannot be read.
+    fn copy_in(&mut self, mem: &MemRef, off: u32, len: u32) -> Result<(), Fault>;
+    /// Copies a fragment to the program and advances.
+    ///
+    /// # Errors
+    /// `Fault` when any byte of the range cannot be written.
+    fn copy_out(&mut self, frag: &Frag) -> Result<(), Fault>;
+    /// Copies plain bytes to the program (error-queue payloads) and advances.
+    ///
+    /// # Errors
+    /// `Fault` when any byte of the range cannot be written.
+    fn copy_out_bytes(&mut self, bytes: &[u8]) -> Result<(), Fault>;
+    /// References (MSG_ZEROCOPY, splice) up to `max` bytes of the current segment without copying, and advances.
+    ///
+    /// # Errors
+    /// `Fault` when the page is not mapped at all.
+    fn pin(&mut self, max: u32) -> Result<Frag, Fault>;
+    /// Skips `n` bytes (MSG_TRUNC).
+    fn advance(&mut self, n: usize);
+    /// Goes back `n` bytes of what was copied or pinned.
+    fn revert(&mut self, n: usize);
+}
+
+/// The arenas that the engine allocates from.
+pub trait Memory {
+    /// A send page fragment of [`PAGE_FRAG_SIZE`] bytes, or `None` when the arena's bound is reached
+    /// (Linux: page allocation failure, spec/send-path.md H9).
+    fn alloc_page_frag(&mut self) -> Option<MemRef>;
+    /// Reads a fragment's bytes: freezing, repair, error-queue payloads, SYN data. `dst.len() == frag.len`.
+    ///
+    /// # Errors
+    /// `Fault` when the program took its pages away.
+    fn read(&mut self, frag: &Frag, dst: &mut [u8]) -> Result<(), Fault>;
+    /// Writes bytes into an arena region (thaw, repair, SYN data).
+    fn write(&mut self, mem: &MemRef, off: u32, src: &[u8]);
+}

@@ -1,0 +1,181 @@
+//! Counters, by Linux's names where Linux has them (`/proc/net/snmp`, `/proc/net/netstat`).
+
+macro_rules! mib {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One counter's name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(usize)]
+        pub enum Counter { $($(#[$doc])* $name,)* }
+
+        /// Names in table order, for `status` and tests.
+        pub const NAMES: &[&str] = &[$(stringify!($name),)*];
+    };
+}
+
+mib! {
+    /// Active opens.
+    ActiveOpens,
+    /// Passive opens.
+    PassiveOpens,
+    /// Connection attempts that failed.
+    AttemptFails,
+    /// Established connections that were reset.
+    EstabResets,
+    /// Segments received, in error or not.
+    InSegs,
+    /// Segments sent, retransmissions excluded.
+    OutSegs,
+    /// Segments retransmitted.
+    RetransSegs,
+    /// RSTs sent.
+    OutRsts,
+    /// Dropped: IP or TCP header malformed.
+    InHdrErrors,
+    /// Dropped: checksum wrong.
+    InCsumErrors,
+    /// Dropped: no socket of ours (the kernel answers, or nobody).
+    NoSocket,
+    /// Dropped: options malformed.
+    BadOptions,
+    /// Dropped: sequence outside the window.
+    OutOfWindow,
+    /// Dropped: RFC 7323 PAWS.
+    PAWSEstab,
+    /// Dropped: ack for data never sent or far too old.
+    TCPAckSkipped,
+    /// Challenge acks sent (RFC 5961).
+    TCPChallengeACK,
+    /// SYN in window.
+    TCPSYNChallenge,
+    /// Dropped: accept queue full.
+    ListenOverflows,
+    /// SYNs to listeners dropped for any reason.
+    ListenDrops,
+    /// Request queue full.
+    TCPReqQFullDrop,
+    /// Dropped: receive buffer full.
+    TCPRcvQDrop,
+    /// Out-of-order data queued.
+    TCPOFOQueue,
+    /// Out-of-order data dropped for memory.
+    OfoPruned,
+    /// Receive queue pruned for memory.
+    RcvPruned,
+    /// Zero window advertised on a full queue; data dropped.
+    TCPZeroWindowDrop,
+    /// Window went to zero.
+    TCPToZeroWindowAdv,
+    /// Window opened from zero.
+    TCPFromZeroWindowAdv,
+    /// Delayed acks sent.
+    DelayedACKs,
+    /// Duplicate segments received (DSACK sent).
+    TCPDSACKOldSent,
+    /// DSACKs received.
+    TCPDSACKRecv,
+    /// Fast recoveries entered with SACK.
+    TCPSackRecovery,
+    /// Fast recoveries entered without SACK.
+    TCPRenoRecovery,
+    /// Retransmission timeouts.
+    TCPTimeouts,
+    /// Spurious timeouts found by F-RTO.
+    TCPSpuriousRTOs,
+    /// Tail loss probes sent.
+    TCPLossProbes,
+    /// Tail loss probes that repaired the loss.
+    TCPLossProbeRecovery,
+    /// Fast retransmissions.
+    TCPFastRetrans,
+    /// Retransmissions in slow start after a timeout.
+    TCPSlowStartRetrans,
+    /// Frames thrown away by the local qdisc.
+    TCPLocalDrop,
+    /// Frames refused because the packet socket was full.
+    TCPLocalNoSpace,
+    /// Lost retransmissions.
+    TCPLostRetransmit,
+    /// Recoveries undone by timestamps or DSACK.
+    TCPFullUndo,
+    /// Connections aborted by close with unread data.
+    TCPAbortOnClose,
+    /// Connections aborted by data after close.
+    TCPAbortOnData,
+    /// Connections aborted by a timeout.
+    TCPAbortOnTimeout,
+    /// Connections aborted by linger.
+    TCPAbortOnLinger,
+    /// Connections aborted because the program unmapped zerocopy pages.
+    TCPAbortOnFault,
+    /// Keepalive probes sent.
+    TCPKeepAlive,
+    /// Zero-window probes sent.
+    TCPWinProbe,
+    /// TIME_WAIT sockets made.
+    TW,
+    /// TIME_WAIT sockets re-used.
+    TWRecycled,
+    /// TIME_WAIT table at its bound.
+    TCPTimeWaitOverflow,
+    /// Fast open SYNs with data acked.
+    TCPFastOpenActive,
+    /// Fast open SYNs whose data was not acked.
+    TCPFastOpenActiveFail,
+    /// Fast open accepted passively.
+    TCPFastOpenPassive,
+    /// Fast open refused passively: bad cookie.
+    TCPFastOpenPassiveFail,
+    /// Fast open cookies requested.
+    TCPFastOpenCookieReqd,
+    /// Fast open: listener's queue was full.
+    TCPFastOpenListenOverflow,
+    /// Segments received that were already there.
+    TCPRcvCoalesce,
+    /// Autocork deferrals.
+    TCPAutoCorking,
+    /// Bytes that the engine copied on the way out (0 for zerocopy sends).
+    BytesCopiedOut,
+    /// Orphans killed at their bound.
+    TCPOrphanOverflow,
+    /// ICMP errors taken.
+    InIcmp,
+}
+
+/// The table of counters.
+#[derive(Clone, Debug)]
+pub struct Mib {
+    counts: [u64; NAMES.len()],
+}
+
+impl Default for Mib {
+    fn default() -> Self {
+        Self {
+            counts: [0; NAMES.len()],
+        }
+    }
+}
+
+impl Mib {
+    /// Adds one.
+    #[inline]
+    pub fn inc(&mut self, c: Counter) {
+        self.add(c, 1);
+    }
+
+    /// Adds `n`.
+    #[inline]
+    pub fn add(&mut self, c: Counter, n: u64) {
+        self.counts[c as usize] += n;
+    }
+
+    /// Present value.
+    #[must_use]
+    pub fn get(&self, c: Counter) -> u64 {
+        self.counts[c as usize]
+    }
+
+    /// All counters with their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        NAMES.iter().copied().zip(self.counts.iter().copied())
+    }
+}

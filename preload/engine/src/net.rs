@@ -1,0 +1,112 @@
+//! The network as the engine sees it: routes, and a place to put frames.
+
+use core::net::{IpAddr, SocketAddr};
+
+use crate::error::Error;
+use crate::memory::Frag;
+
+/// Longest header of a frame that the engine builds: IPv6 (40) or IPv4 (20), TCP with 40 bytes of options (60).
+pub const MAX_HEADER: usize = 100;
+
+/// A connection's four-tuple, seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: SocketAddr,
+}
+
+/// What a route look-up depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowKey {
+    /// Destination.
+    pub daddr: IpAddr,
+    /// Source, when it is fixed already.
+    pub saddr: Option<IpAddr>,
+    /// SO_BINDTODEVICE, 0 for none.
+    pub oif: u32,
+    /// SO_MARK.
+    pub mark: u32,
+    /// IP_TOS without its ECN bits.
+    pub tos: u8,
+}
+
+/// Linux's `dst_entry`: where frames of a connection leave, and how large they may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dst {
+    /// Egress interface.
+    pub oif: u32,
+    /// Next hop when it is not the destination itself.
+    pub gateway: Option<IpAddr>,
+    /// Source address.
+    pub saddr: IpAddr,
+    /// Path MTU in bytes, IP header included.
+    pub mtu: u32,
+    /// `advmss` metric of the route, 0 when it has none.
+    pub advmss: u32,
+    /// Device's gso_max_size in bytes, IP header included (spec/send-path.md D5).
+    pub gso_max_size: u32,
+    /// Device's gso_max_segs.
+    pub gso_max_segs: u16,
+    /// Device does scatter-gather (spec/zerocopy.md ZC-41).
+    pub sg: bool,
+    /// What the kernel's own TCP would report as ee_code on this device: packets are copied on their way
+    /// (veth, tap, loopback; spec/zerocopy.md ZC-39).
+    pub zerocopy_copied: bool,
+    /// Changes whenever the route table did; a socket whose number differs looks its route up again.
+    pub generation: u32,
+}
+
+/// One (super-)frame from the IP header on.
+#[derive(Debug)]
+pub struct Transmit<'a> {
+    /// Where to.
+    pub dst: &'a Dst,
+    /// Final destination: the neighbour to resolve when `dst.gateway` is none.
+    pub daddr: IpAddr,
+    /// IP and TCP headers. The TCP checksum field holds the pseudo header's sum (CHECKSUM_PARTIAL).
+    pub headers: &'a [u8],
+    /// Length of the IP header in `headers`: where the TCP header begins.
+    pub l4_offset: usize,
+    /// Payload.
+    pub frags: &'a [Frag],
+    /// Payload bytes of each segment on the wire when there is more than one, else 0.
+    pub gso_size: u16,
+    /// The socket's SO_MARK.
+    pub mark: u32,
+    /// The socket's SO_PRIORITY.
+    pub priority: u32,
+}
+
+/// What became of a frame. Known before `snd_nxt` advances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxVerdict {
+    /// The device has it.
+    Sent,
+    /// The packet socket is full: nothing happened; [`crate::Stack::tx_space`] says when to go on.
+    NoSpace,
+    /// The queueing discipline threw it away: Linux's local congestion (NET_XMIT_DROP).
+    Dropped,
+    /// The next hop is being resolved; the frame was kept for it (counts as sent).
+    Resolving,
+    /// The next hop does not answer: EHOSTUNREACH (spec/errors.md ER-21).
+    Unreachable,
+    /// The program unmapped pages that it had given with MSG_ZEROCOPY.
+    Fault,
+    /// The interface is gone or down: counts as lost.
+    DeviceGone,
+}
+
+/// Routes and frames; implemented by posix over link, and by tests.
+pub trait Net {
+    /// Looks a route up.
+    ///
+    /// # Errors
+    /// `NetUnreach`, `HostUnreach`, `Access`, `Inval`, `AddrNotAvail` as Linux's FIB answers.
+    fn route(&mut self, key: &FlowKey) -> Result<Dst, Error>;
+    /// The table's present generation ([`Dst::generation`]).
+    fn route_generation(&self) -> u32;
+    /// Hands a frame to the device; never sleeps.
+    fn transmit(&mut self, frame: &Transmit<'_>) -> TxVerdict;
+}

@@ -1,0 +1,10 @@
+//! TCP_REPAIR (spec/repair.md).
+
+/// A socket's repair mode.
+#[derive(Clone, Debug, Default)]
+pub struct RepairState {
+    /// TCP_REPAIR is on.
+    pub on: bool,
+    /// 0 none, 1 receive, 2 send.
+    pub queue: u8,
+}

@@ -1,0 +1,5 @@
+//! MSG_ZEROCOPY notification objects (spec/zerocopy.md).
+
+/// A socket's objects and id counter.
+#[derive(Debug, Default)]
+pub struct ZerocopyState {}

@@ -1,0 +1,173 @@
+//! Two hosts on one link.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::counters::{TCP_LISTEN, kernel_sockets};
+use crate::netns::Netns;
+use crate::patience::until;
+
+/// The address of [`Lab::near`] (TEST-NET-1 of RFC 5737).
+pub const NEAR: &str = "192.0.2.1";
+/// The address of [`Lab::far`].
+pub const FAR: &str = "192.0.2.2";
+const SUBNET: &str = "192.0.2.0/24";
+/// The name of the link's device in both namespaces.
+pub const DEVICE: &str = "sw0";
+
+/// Whether the devices cut, join and checksum segments for the hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offloads {
+    /// As veth comes: TSO, GSO, GRO and checksums by the device.
+    On,
+    /// None of them: every frame as small as the MTU, checksums in software.
+    Off,
+}
+
+/// The shape of the link.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// Bytes of an IP packet, 68 to 65535.
+    pub mtu: u32,
+    /// Of both devices.
+    pub offloads: Offloads,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Link {
+            mtu: 1500,
+            offloads: Offloads::On,
+        }
+    }
+}
+
+/// Two namespaces, the link between them, and a directory for their files. All
+/// of it goes when this is dropped.
+pub struct Lab {
+    // Dropped in this order: the directory is the last.
+    /// The host under test.
+    pub near: Netns,
+    /// Its peer: always the kernel's TCP.
+    pub far: Netns,
+    dir: TempDir,
+}
+
+impl Lab {
+    /// Two hosts on a link of shape `link`.
+    ///
+    /// # Errors
+    /// When namespaces or veth are not to be had.
+    pub fn new(link: Link) -> Result<Self> {
+        let near = Netns::new()?;
+        let far = near.sibling()?;
+        let lab = Lab {
+            near,
+            far,
+            dir: tempfile::Builder::new()
+                .prefix("sidewire-lab-")
+                .tempdir()
+                .context("a directory for the lab")?,
+        };
+        lab.near.run(
+            "ip",
+            [
+                "link",
+                "add",
+                DEVICE,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                DEVICE,
+                "netns",
+                &lab.far.id().to_string(),
+            ],
+        )?;
+        for (netns, address) in [(&lab.near, NEAR), (&lab.far, FAR)] {
+            let address = format!("{address}/24");
+            netns.run("ip", ["address", "add", &address, "dev", DEVICE])?;
+        }
+        lab.shape(link)?;
+        for netns in [&lab.near, &lab.far] {
+            netns.run("ip", ["link", "set", DEVICE, "up"])?;
+        }
+        // The host's own choice of congestion control would come along into the
+        // namespaces, and an ordinary namespace may not set one that the host
+        // does not list as allowed: so the route asks for cubic.
+        for (netns, address) in [(&lab.near, NEAR), (&lab.far, FAR)] {
+            let route = ["route", "replace", SUBNET, "dev", DEVICE];
+            let how = [
+                "proto", "kernel", "scope", "link", "src", address, "congctl", "cubic",
+            ];
+            netns.run("ip", [route.as_slice(), &how].concat())?;
+        }
+        until("the link to come up", || {
+            let state = lab.near.run("ip", ["-br", "link", "show", DEVICE])?;
+            Ok(state.contains("LOWER_UP").then_some(()))
+        })?;
+        Ok(lab)
+    }
+
+    /// Gives the link another shape.
+    ///
+    /// # Errors
+    /// When a device refuses it.
+    pub fn shape(&self, link: Link) -> Result<()> {
+        let on_off = match link.offloads {
+            Offloads::On => "on",
+            Offloads::Off => "off",
+        };
+        for netns in [&self.near, &self.far] {
+            netns.run("ip", ["link", "set", DEVICE, "mtu", &link.mtu.to_string()])?;
+            netns.run(
+                "ethtool",
+                [
+                    "-K", DEVICE, "tx", on_off, "tso", on_off, "gso", on_off, "gro", on_off,
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Has `netns` lose one in `every` of the frames that it sends, the first of
+    /// them after `every` others: the same frames in each run.
+    ///
+    /// # Errors
+    /// When nftables or its egress hook is missing (Linux 5.16).
+    pub fn lose_one_in(&self, netns: &Netns, every: u32) -> Result<()> {
+        let rules = format!(
+            "table netdev lab {{ chain out {{ type filter hook egress device {DEVICE} priority 0; \
+             numgen inc mod {every} {} counter drop; }}; }}",
+            every - 1
+        );
+        netns.run("nft", [rules.as_str()])?;
+        Ok(())
+    }
+
+    /// A path in the lab's own directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The lab's own directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Waits until something listens on `port` of `netns`.
+    ///
+    /// # Errors
+    /// When nothing does in time.
+    pub fn wait_for_listener(&self, netns: &Netns, port: u16) -> Result<()> {
+        until(&format!("a listener on port {port}"), || {
+            let sockets = kernel_sockets(netns)?;
+            let found = sockets
+                .iter()
+                .any(|s| s.state == TCP_LISTEN && s.local_port == port);
+            Ok(found.then_some(()))
+        })
+    }
+}
