@@ -97,6 +97,8 @@ pub struct Shared {
     pub metrics: MetricsCache,
     /// Sockets that no program holds any more and that are not closed yet (Linux `tcp_orphan_count`).
     pub orphans: u32,
+    /// TIME_WAIT remnants.
+    pub timewaits: u32,
     /// Challenge acks left in the running second, and which second that is (RFC 5961 §7).
     pub challenge: (u32, u64),
 }
@@ -186,6 +188,8 @@ pub struct Stack {
     pub(crate) ehash: HashMap<Tuple, Ehash, crate::demux::TupleHash>,
     /// Listeners by local address; an unspecified IP is the wildcard.
     pub(crate) lhash: HashMap<SocketAddr, SocketId, crate::demux::TupleHash>,
+    /// Local ports in use: entries of `ehash` and `lhash` with each.
+    pub(crate) ports: HashMap<u16, u32, crate::demux::TupleHash>,
     /// Lazy heap of deadlines: an entry may be stale; `timer_queued` of its owner says which counts.
     pub(crate) heap: BinaryHeap<Reverse<(Instant, TimerOwner)>>,
     /// Tuples whose holders may go ([`Stack::take_released`]).
@@ -220,7 +224,8 @@ impl Stack {
             reqs: SlotMap::with_key(),
             tws: SlotMap::with_key(),
             ehash: HashMap::with_hasher(hash.clone()),
-            lhash: HashMap::with_hasher(hash),
+            lhash: HashMap::with_hasher(hash.clone()),
+            ports: HashMap::with_hasher(hash),
             heap: BinaryHeap::new(),
             released: Vec::new(),
             sh: Shared {
@@ -235,6 +240,7 @@ impl Stack {
                 prng: seed | 1,
                 metrics: MetricsCache::default(),
                 orphans: 0,
+                timewaits: 0,
                 challenge: (0, u64::MAX),
             },
         }
@@ -338,8 +344,7 @@ impl Stack {
     /// True when anything of the engine's uses the local port.
     #[must_use]
     pub fn port_in_use(&self, port: u16) -> bool {
-        self.ehash.keys().any(|t| t.local.port() == port)
-            || self.lhash.keys().any(|a| a.port() == port)
+        self.ports.contains_key(&port)
     }
 
     /// Tuples that `accept` or `connect` made known to the caller and whose last user (socket, orphan, TIME_WAIT) is
@@ -416,19 +421,25 @@ impl Stack {
             return;
         };
         if sk.state == TcpState::Close {
-            if sk.hashed {
-                sk.hashed = false;
-                self.ehash.remove(&sk.tuple);
+            let tuple = sk.tuple;
+            let hashed = core::mem::take(&mut sk.hashed);
+            let held = core::mem::take(&mut sk.held);
+            let gone = sk.orphan;
+            if hashed {
+                self.unhash(&tuple);
             }
-            if core::mem::take(&mut sk.held) {
-                self.released.push(sk.tuple);
+            if held {
+                self.released.push(tuple);
             }
-            if sk.orphan {
+            if gone {
                 self.sh.orphans -= 1;
                 self.socks.remove(id);
                 return;
             }
         }
+        let Some(sk) = self.socks.get_mut(id) else {
+            return;
+        };
         let at = sk.timers.earliest();
         if at < sk.timer_queued {
             sk.timer_queued = at;
@@ -475,7 +486,7 @@ impl Stack {
                     self.sock_timers(io, id);
                 }
                 TimerOwner::Request(id) => self.reqsk_timer(io, id),
-                TimerOwner::Timewait(id) => self.timewait_timer(io, id),
+                TimerOwner::Timewait(id) => self.timewait_timer(io.now, id),
             }
         }
     }
