@@ -24,6 +24,11 @@ demo:
 	@$(CARGO) build --release -p sidewire-shim -p sidewire-cli -p shim-tests
 	@target/release/sidewire demo
 
+bench bench-quick:
+	@$(NEED) bench
+	@$(CARGO) build --release -p sidewire-shim -p sidewire-cli -p shim-tests
+	@target/release/sidewire bench $(if $(filter bench-quick,$@),--quick)
+
 packages:
 	$(NEED) check
 

@@ -61,7 +61,18 @@ impl Lab {
     /// # Errors
     /// When namespaces or veth are not to be had.
     pub fn new(link: Link) -> Result<Self> {
-        let near = Netns::new()?;
+        Self::from(Netns::new()?, link)
+    }
+
+    /// The same with an ordinary user's rights: [`Netns::unprivileged`].
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn unprivileged(link: Link) -> Result<Self> {
+        Self::from(Netns::unprivileged()?, link)
+    }
+
+    fn from(near: Netns, link: Link) -> Result<Self> {
         let far = near.sibling()?;
         let lab = Lab {
             near,
