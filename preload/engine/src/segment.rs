@@ -1,6 +1,6 @@
 //! A received segment, parsed: what the input path works on.
 
-use sidewire_wire::tcp::TcpOptions;
+use sidewire_wire::tcp_options::TcpOptions;
 
 use crate::memory::Frag;
 use crate::net::Tuple;
