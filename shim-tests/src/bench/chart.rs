@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::measurement::{Measurement, Verdict};
 
-const LABELS: f64 = 430.0;
+const LABELS: f64 = 470.0;
 const PLOT: f64 = 520.0;
 const FIGURES: f64 = 70.0;
 const ROW: f64 = 18.0;
