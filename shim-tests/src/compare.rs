@@ -4,7 +4,7 @@
 use anyhow::{Result, bail, ensure};
 
 use crate::counters::Before;
-use crate::lab::{FAR, Lab};
+use crate::lab::{DEVICE, FAR, Lab};
 use crate::library::{Stack, Stats};
 use crate::probe::probe;
 use crate::process::{Finished, Running};
@@ -12,6 +12,9 @@ use crate::suite::TestResult;
 
 /// The port of [`start_peer`].
 pub const PEER_PORT: u16 = 7070;
+
+/// The far host's second address, as the probes know it.
+const FAR_TOO: &str = "192.0.2.3";
 
 /// How many differing lines a failure shows.
 const MAX_DIFFERENCES: usize = 40;
@@ -39,6 +42,10 @@ pub fn start_peer(lab: &Lab) -> Result<Running> {
 /// engine carried nothing.
 pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
     let lab = Lab::new(crate::Link::default())?;
+    // A second host to talk to, for the probes that want one.
+    let second = format!("{FAR_TOO}/24");
+    lab.far
+        .run("ip", ["address", "add", &second, "dev", DEVICE])?;
     let _peer = start_peer(&lab)?;
     let run = |stack: &Stack| -> Result<Finished> {
         let finished = lab

@@ -158,6 +158,28 @@ impl Lab {
         Ok(())
     }
 
+    /// Lets `netns` send no faster than `rate`, in tc's notation (`16mbit`).
+    ///
+    /// # Errors
+    /// When the host lacks the token bucket filter (sch_tbf).
+    pub fn slow_down(&self, netns: &Netns, rate: &str) -> Result<()> {
+        let shape = [
+            "root", "tbf", "rate", rate, "burst", "128kb", "latency", "50ms",
+        ];
+        let replace = ["qdisc", "replace", "dev", DEVICE];
+        netns.run("tc", [replace.as_slice(), &shape].concat())?;
+        Ok(())
+    }
+
+    /// Ends [`Lab::slow_down`].
+    ///
+    /// # Errors
+    /// When it was not slowed down.
+    pub fn full_speed(&self, netns: &Netns) -> Result<()> {
+        netns.run("tc", ["qdisc", "delete", "dev", DEVICE, "root"])?;
+        Ok(())
+    }
+
     /// A path in the lab's own directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
