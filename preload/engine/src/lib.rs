@@ -11,22 +11,35 @@
 
 extern crate alloc;
 
+pub mod accept;
+pub mod calls;
+pub mod close;
+pub mod cmsg;
 pub mod cong;
+pub mod connect;
 pub mod demux;
 pub mod error;
 pub mod errqueue;
 pub mod event;
 pub mod fastopen;
+pub mod freeze;
+pub mod icmp;
+pub mod init_sock;
+pub mod ioctl;
 pub mod listen;
 pub mod memory;
 pub mod mib;
 pub mod net;
 pub mod opts;
+pub mod poll;
+pub mod recvmsg;
 pub mod repair;
 pub mod segment;
+pub mod sendmsg;
 pub mod seq;
 pub mod skb;
 pub mod sock;
+pub mod sockopt;
 pub mod stack;
 pub mod sysctl;
 pub mod time;
@@ -34,6 +47,7 @@ pub mod timers;
 pub mod timewait;
 pub mod zerocopy;
 
+pub use calls::{AcceptCall, CloseCall, ConnectCall, RecvCall, RecvCmsg};
 pub use error::Error;
 pub use net::Net;
 pub use stack::{Cx, Io, SocketId, Stack, Step, WaitReason};

@@ -189,6 +189,20 @@ pub struct TcpSock {
     pub ss_connected: bool,
     /// Refused or failed connect: the next one says ECONNABORTED once (spec/errors.md ER-23, ER-33).
     pub events: Events,
+    /// Stands in the stack's table of connections under `tuple`.
+    pub hashed: bool,
+    /// The caller keeps a port holder for `tuple`; it is told when that may go.
+    pub held: bool,
+    /// Stands in [`crate::stack::Shared::batch`].
+    pub in_batch: bool,
+    /// The program bound the address itself (Linux SOCK_BINDADDR_LOCK); a disconnect keeps it.
+    pub bound_addr: bool,
+    /// The program bound the port itself (Linux SOCK_BINDPORT_LOCK).
+    pub bound_port: bool,
+    /// Counts disconnects, so that a sleeper sees that the connection under it went (Linux `sk_disconnects`).
+    pub disconnects: u32,
+    /// The remnant that takes this socket's place in the table; set by `tcp_time_wait`, taken by the stack.
+    pub timewait: Option<Box<crate::timewait::TimewaitSock>>,
 
     // Send
     pub snd_una: u32,
@@ -306,6 +320,10 @@ pub struct TcpSock {
     /// An ack is due at the end of the receive batch.
     pub ack_now: bool,
     pub compressed_ack: u8,
+    /// `rcv_nxt` that the counter of duplicate acks belongs to.
+    pub compressed_ack_rcv_nxt: u32,
+    /// Duplicate acks sent for it.
+    pub dup_ack_counter: u8,
     pub selective_acks: [SackBlock; 4],
     pub num_sacks: u8,
     pub duplicate_sack: Option<SackBlock>,

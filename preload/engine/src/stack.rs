@@ -13,8 +13,10 @@ use core::cmp::Reverse;
 use core::net::SocketAddr;
 
 use hashbrown::HashMap;
+use sidewire_uapi::tcp::TcpState;
 use slotmap::{SlotMap, new_key_type};
 
+use crate::demux::TupleHash;
 use crate::error::Error;
 use crate::event::Events;
 use crate::fastopen::MetricsCache;
@@ -93,6 +95,10 @@ pub struct Shared {
     pub prng: u64,
     /// Fast-open cookies and what else is remembered per destination.
     pub metrics: MetricsCache,
+    /// Sockets that no program holds any more and that are not closed yet (Linux `tcp_orphan_count`).
+    pub orphans: u32,
+    /// Challenge acks left in the running second, and which second that is (RFC 5961 §7).
+    pub challenge: (u32, u64),
 }
 
 /// A borrowed view for code that works on one socket.
@@ -182,6 +188,8 @@ pub struct Stack {
     pub(crate) lhash: HashMap<SocketAddr, SocketId, crate::demux::TupleHash>,
     /// Lazy heap of deadlines: an entry may be stale; `timer_queued` of its owner says which counts.
     pub(crate) heap: BinaryHeap<Reverse<(Instant, TimerOwner)>>,
+    /// Tuples whose holders may go ([`Stack::take_released`]).
+    pub(crate) released: Vec<Tuple>,
     pub(crate) sh: Shared,
 }
 
@@ -194,4 +202,281 @@ pub enum TimerOwner {
     Request(RequestId),
     /// A TIME_WAIT remnant.
     Timewait(TimewaitId),
+}
+
+/// Stale entries that the heap may hold for each live one, before it is built anew.
+const HEAP_SLACK: usize = 4;
+/// Entries below which the heap is never built anew.
+const HEAP_MIN: usize = 1024;
+
+impl Stack {
+    /// An empty stack. `secrets.hash` also seeds the jitter.
+    #[must_use]
+    pub fn new(sysctl: Sysctl, secrets: Secrets) -> Self {
+        let hash = TupleHash::new(secrets.hash);
+        let seed = u64::from_le_bytes(secrets.hash[..8].try_into().unwrap_or_default());
+        Self {
+            socks: SlotMap::with_key(),
+            reqs: SlotMap::with_key(),
+            tws: SlotMap::with_key(),
+            ehash: HashMap::with_hasher(hash.clone()),
+            lhash: HashMap::with_hasher(hash),
+            heap: BinaryHeap::new(),
+            released: Vec::new(),
+            sh: Shared {
+                sysctl,
+                mib: Mib::default(),
+                secrets,
+                pool: SkbPool::default(),
+                ready: Vec::new(),
+                batch: Vec::new(),
+                tx_blocked: Vec::new(),
+                // Xorshift must not start at 0.
+                prng: seed | 1,
+                metrics: MetricsCache::default(),
+                orphans: 0,
+                challenge: (0, u64::MAX),
+            },
+        }
+    }
+
+    /// A socket in CLOSE. `user` comes back with its events.
+    pub fn socket(&mut self, v6: bool, user: u64) -> SocketId {
+        let sk = Box::new(TcpSock::new(v6, user, &self.sh.sysctl));
+        self.socks.insert(sk)
+    }
+
+    /// Changes the cookie that comes with events; an accepted child gets its first one so.
+    pub fn set_user(&mut self, id: SocketId, user: u64) {
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.user = user;
+        }
+    }
+
+    /// False once the socket is gone for good.
+    #[must_use]
+    pub fn exists(&self, id: SocketId) -> bool {
+        self.socks.contains_key(id)
+    }
+
+    /// The socket; for the API's files, which answer questions about one.
+    #[must_use]
+    pub fn sock(&self, id: SocketId) -> Option<&TcpSock> {
+        self.socks.get(id).map(|sk| &**sk)
+    }
+
+    /// The program bound the socket to `local` (its shadow in the kernel said yes). A disconnect keeps what it chose.
+    pub fn bound(&mut self, id: SocketId, local: SocketAddr) {
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.tuple.local = local;
+            sk.bound_addr |= !local.ip().is_unspecified();
+            sk.bound_port |= local.port() != 0;
+        }
+    }
+
+    /// `connect` or `listen` had the socket bound to `local`; a disconnect forgets it.
+    pub fn autobound(&mut self, id: SocketId, local: SocketAddr) {
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.tuple.local = local;
+        }
+    }
+
+    /// The socket's state; CLOSE when it is gone.
+    #[must_use]
+    pub fn state(&self, id: SocketId) -> TcpState {
+        self.socks.get(id).map_or(TcpState::Close, |sk| sk.state)
+    }
+
+    /// `getsockname`: the local address, unspecified while unbound.
+    #[must_use]
+    pub fn local(&self, id: SocketId) -> Option<SocketAddr> {
+        self.socks.get(id).map(|sk| sk.tuple.local)
+    }
+
+    /// `getpeername`.
+    ///
+    /// # Errors
+    /// `NotConn` in CLOSE and SYN_SENT, and without a peer.
+    pub fn peer(&self, id: SocketId) -> Result<SocketAddr, Error> {
+        let sk = self.socks.get(id).ok_or(Error::BadFd)?;
+        if sk.tuple.remote.port() == 0 || sk.in_state(&[TcpState::Close, TcpState::SynSent]) {
+            return Err(Error::NotConn);
+        }
+        Ok(sk.tuple.remote)
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn mib(&self) -> &Mib {
+        &self.sh.mib
+    }
+
+    /// Settings.
+    #[must_use]
+    pub fn sysctl(&self) -> &Sysctl {
+        &self.sh.sysctl
+    }
+
+    /// Every socket, for status.
+    pub fn for_each(&self, mut f: impl FnMut(SocketId, &TcpSock)) {
+        for (id, sk) in &self.socks {
+            f(id, sk);
+        }
+    }
+
+    /// TIME_WAIT remnants.
+    #[must_use]
+    pub fn timewait_count(&self) -> usize {
+        self.tws.len()
+    }
+
+    /// Tuples that the engine still uses: connections, orphans, handshakes and TIME_WAIT remnants.
+    pub fn tuples(&self) -> impl Iterator<Item = &Tuple> {
+        self.ehash.keys()
+    }
+
+    /// True when anything of the engine's uses the local port.
+    #[must_use]
+    pub fn port_in_use(&self, port: u16) -> bool {
+        self.ehash.keys().any(|t| t.local.port() == port)
+            || self.lhash.keys().any(|a| a.port() == port)
+    }
+
+    /// Tuples that `accept` or `connect` made known to the caller and whose last user (socket, orphan, TIME_WAIT) is
+    /// gone: once for each such connection.
+    pub fn take_released(&mut self, mut f: impl FnMut(Tuple)) {
+        for tuple in self.released.drain(..) {
+            f(tuple);
+        }
+    }
+
+    /// True when the process may end without taking anything from a peer: no orphan, nothing unsent or unacknowledged.
+    /// TIME_WAIT does not count.
+    #[must_use]
+    pub fn quiescent(&self) -> bool {
+        self.sh.orphans == 0
+            && self
+                .socks
+                .values()
+                .all(|sk| sk.rtx_queue.is_empty() && sk.write_queue.is_empty())
+    }
+
+    /// When [`Stack::on_timers`] wants to be called; may be early, never late.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        self.heap
+            .peek()
+            .map_or(Instant::NEVER, |Reverse((at, _))| *at)
+    }
+
+    /// Hands out the events since the last call: the caller's cookie, the socket, the edges.
+    pub fn take_events(&mut self, mut f: impl FnMut(u64, SocketId, Events)) {
+        for id in core::mem::take(&mut self.sh.ready) {
+            if let Some(sk) = self.socks.get_mut(id) {
+                let events = core::mem::take(&mut sk.events);
+                // A child that nobody accepted has no one to tell; what it has to say is a level by then.
+                if !sk.orphan && sk.parent.is_none() && !events.is_empty() {
+                    f(sk.user, id, events);
+                }
+            }
+        }
+    }
+
+    /// A socket and what code that works on one socket needs beside it.
+    pub(crate) fn borrow<'s, 'io>(
+        &'s mut self,
+        io: &'s mut Io<'io>,
+        id: SocketId,
+    ) -> Option<(&'s mut TcpSock, Cx<'s, 'io>)> {
+        let sk = self.socks.get_mut(id)?;
+        let cx = Cx {
+            now: io.now,
+            wall_ns: io.wall_ns,
+            id,
+            mem: &mut *io.mem,
+            net: &mut *io.net,
+            sh: &mut self.sh,
+        };
+        Some((sk, cx))
+    }
+
+    /// Brings the tables and the heap in line with what a call did to a socket.
+    pub(crate) fn settle(&mut self, id: SocketId) {
+        let Some(sk) = self.socks.get_mut(id) else {
+            return;
+        };
+        #[cfg(debug_assertions)]
+        sk.check();
+        if let Some(tw) = sk.timewait.take() {
+            sk.hashed = false;
+            sk.held = false;
+            self.insert_timewait(tw);
+        }
+        let Some(sk) = self.socks.get_mut(id) else {
+            return;
+        };
+        if sk.state == TcpState::Close {
+            if sk.hashed {
+                sk.hashed = false;
+                self.ehash.remove(&sk.tuple);
+            }
+            if core::mem::take(&mut sk.held) {
+                self.released.push(sk.tuple);
+            }
+            if sk.orphan {
+                self.sh.orphans -= 1;
+                self.socks.remove(id);
+                return;
+            }
+        }
+        let at = sk.timers.earliest();
+        if at < sk.timer_queued {
+            sk.timer_queued = at;
+            self.heap.push(Reverse((at, TimerOwner::Sock(id))));
+            self.trim_heap();
+        }
+    }
+
+    /// Builds the heap anew when stale entries dominate it.
+    pub(crate) fn trim_heap(&mut self) {
+        let live = self.socks.len() + self.reqs.len() + self.tws.len();
+        if self.heap.len() > HEAP_MIN && self.heap.len() > live * HEAP_SLACK {
+            let mut heap = core::mem::take(&mut self.heap);
+            heap.retain(|Reverse((at, owner))| self.queued(*owner) == *at);
+            self.heap = heap;
+        }
+    }
+
+    /// The heap entry that counts for `owner`; `NEVER` when it has none or is gone.
+    fn queued(&self, owner: TimerOwner) -> Instant {
+        match owner {
+            TimerOwner::Sock(id) => self.socks.get(id).map(|sk| sk.timer_queued),
+            TimerOwner::Request(id) => self.reqs.get(id).map(|r| r.timer_queued),
+            TimerOwner::Timewait(id) => self.tws.get(id).map(|t| t.timer_queued),
+        }
+        .unwrap_or(Instant::NEVER)
+    }
+
+    /// Runs what is due. The caller takes the events afterwards.
+    pub fn on_timers(&mut self, io: &mut Io<'_>) {
+        while let Some(&Reverse((at, owner))) = self.heap.peek() {
+            if at > io.now {
+                break;
+            }
+            self.heap.pop();
+            if self.queued(owner) != at {
+                continue;
+            }
+            match owner {
+                TimerOwner::Sock(id) => {
+                    if let Some(sk) = self.socks.get_mut(id) {
+                        sk.timer_queued = Instant::NEVER;
+                    }
+                    self.sock_timers(io, id);
+                }
+                TimerOwner::Request(id) => self.reqsk_timer(io, id),
+                TimerOwner::Timewait(id) => self.timewait_timer(io, id),
+            }
+        }
+    }
 }

@@ -1,1 +1,13 @@
-//! See preload/README.md.
+//! Frames in and out, routes and neighbours, port holders, and a tee.
+//!
+//! Nothing here calls a libc function that libsidewire.so interposes: see the module `raw`, and
+//! `tests/libc_symbols.rs`, which looks at the compiled code.
+
+mod cut;
+pub mod fd;
+pub mod frame;
+pub mod netlink;
+pub mod packet;
+mod raw;
+
+pub use syscalls::Errno;

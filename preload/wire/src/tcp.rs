@@ -1,9 +1,11 @@
 //! TCP segments (RFC 9293).
 
 use crate::bytes::{be16, be32, put};
-use crate::tcp_options::{MAX_OPTIONS_LEN, TcpOptions};
+use crate::tcp_options::MAX_OPTIONS_LEN;
 use crate::{ParseError, checksum};
 use core::fmt;
+
+pub use crate::tcp_options::TcpOptions;
 
 /// Length of the header without options, bytes.
 pub const HEADER_LEN: usize = 20;

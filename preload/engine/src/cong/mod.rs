@@ -1,9 +1,148 @@
 //! Congestion control: Linux's `tcp_congestion_ops` as an enum, so that a socket's state stays plain data.
 
+mod cubic;
+mod reno;
+
+pub use cubic::Cubic;
+
+use crate::sock::{CaState, TcpSock};
+use crate::time::Instant;
+
 /// The algorithm and its state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CongestionControl {
     /// RFC 5681.
-    #[default]
     Reno,
+    /// RFC 9438 with HyStart, as Linux's tcp_cubic.
+    Cubic(Cubic),
+}
+
+impl Default for CongestionControl {
+    fn default() -> Self {
+        Self::Cubic(Cubic::default())
+    }
+}
+
+impl CongestionControl {
+    /// The algorithm of that name, or `None` when we lack it (spec/sockopts.md SO-54).
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "reno" => Some(Self::Reno),
+            "cubic" => Some(Self::Cubic(Cubic::default())),
+            _ => None,
+        }
+    }
+
+    /// The name that TCP_CONGESTION reads.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Reno => "reno",
+            Self::Cubic(_) => "cubic",
+        }
+    }
+}
+
+/// The connection is established, or the algorithm was changed: Linux `tcp_init_congestion_control`.
+pub fn init(sk: &mut TcpSock, now: Instant) {
+    sk.prior_ssthresh = 0;
+    with_cubic(sk, |ca, sk| ca.init(sk, now));
+}
+
+/// The slow-start threshold after a loss, in segments, at least 2.
+pub fn ssthresh(sk: &mut TcpSock) -> u32 {
+    match &mut sk.ca {
+        CongestionControl::Reno => reno::ssthresh(sk),
+        CongestionControl::Cubic(ca) => ca.recalc_ssthresh(sk.snd_cwnd),
+    }
+}
+
+/// Grows the window for `acked` newly acknowledged segments (Linux `cong_avoid`).
+pub fn cong_avoid(sk: &mut TcpSock, now: Instant, acked: u32) {
+    if !tcp_is_cwnd_limited(sk) {
+        return;
+    }
+    let acked = if sk.in_slow_start() {
+        tcp_slow_start(sk, acked)
+    } else {
+        acked
+    };
+    if acked == 0 {
+        return;
+    }
+    match &mut sk.ca {
+        CongestionControl::Reno => {
+            let w = sk.snd_cwnd;
+            tcp_cong_avoid_ai(sk, w, acked);
+        }
+        CongestionControl::Cubic(ca) => {
+            ca.update(sk.snd_cwnd, acked, now);
+            let cnt = ca.cnt;
+            tcp_cong_avoid_ai(sk, cnt, acked);
+        }
+    }
+}
+
+/// The window to return to when a reduction proves to have been wrong.
+#[must_use]
+pub fn undo_cwnd(sk: &TcpSock) -> u32 {
+    sk.snd_cwnd.max(sk.prior_cwnd)
+}
+
+/// The congestion state is about to become `state`.
+pub fn set_state(sk: &mut TcpSock, state: CaState, now: Instant) {
+    if state == CaState::Loss {
+        with_cubic(sk, |ca, sk| ca.reset_on_loss(sk, now));
+    }
+}
+
+/// Sending begins again after nothing was in flight (Linux CA_EVENT_TX_START).
+pub fn cwnd_event_tx_start(sk: &mut TcpSock, now: Instant) {
+    let lsndtime = sk.lsndtime;
+    with_cubic(sk, |ca, _| ca.tx_start(lsndtime, now));
+}
+
+/// An ack brought an RTT sample of `rtt_us` microseconds; negative when it brought none.
+pub fn pkts_acked(sk: &mut TcpSock, rtt_us: i64, now: Instant) {
+    if rtt_us >= 0 {
+        with_cubic(sk, |ca, sk| ca.acked(sk, rtt_us as u64, now));
+    }
+}
+
+fn with_cubic(sk: &mut TcpSock, f: impl FnOnce(&mut Cubic, &mut TcpSock)) {
+    if let CongestionControl::Cubic(ca) = &sk.ca {
+        let mut ca = ca.clone();
+        f(&mut ca, sk);
+        sk.ca = CongestionControl::Cubic(ca);
+    }
+}
+
+/// RFC 7661 in Linux's form: growing a window that is not used would allow a burst that was never tested.
+#[must_use]
+pub fn tcp_is_cwnd_limited(sk: &TcpSock) -> bool {
+    sk.is_cwnd_limited || (sk.in_slow_start() && sk.snd_cwnd < 2 * sk.max_packets_out)
+}
+
+/// One segment for each segment acked, up to ssthresh; what is left over belongs to congestion avoidance.
+pub fn tcp_slow_start(sk: &mut TcpSock, acked: u32) -> u32 {
+    let cwnd = sk.snd_cwnd.saturating_add(acked).min(sk.snd_ssthresh);
+    let left = acked - (cwnd - sk.snd_cwnd);
+    sk.snd_cwnd = cwnd;
+    left
+}
+
+/// Additive increase: one segment for every `w` acked.
+pub fn tcp_cong_avoid_ai(sk: &mut TcpSock, w: u32, acked: u32) {
+    // `w` may have shrunk since the last ack: then what was counted already pays for one segment.
+    if sk.snd_cwnd_cnt >= w {
+        sk.snd_cwnd_cnt = 0;
+        sk.snd_cwnd += 1;
+    }
+    sk.snd_cwnd_cnt += acked;
+    if sk.snd_cwnd_cnt >= w {
+        let delta = sk.snd_cwnd_cnt / w;
+        sk.snd_cwnd_cnt -= delta * w;
+        sk.snd_cwnd += delta;
+    }
 }

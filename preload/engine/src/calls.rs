@@ -1,0 +1,135 @@
+//! The arguments of calls that may sleep: what a call was given, how far it came, and what it hands back.
+//!
+//! The caller makes one per system call and passes the same one again after every [`crate::Step::Wait`].
+
+use alloc::boxed::Box;
+use core::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+use sidewire_uapi::errqueue::SockExtendedErr;
+
+use crate::time::Instant;
+
+/// Control messages of one receive call: timestamps (two), bytes left, and those of the error queue.
+pub const MAX_RECV_CMSGS: usize = 6;
+
+/// When a sleep of a call ends by itself: fixed at the first wait, so that the budget is per call and not per sleep.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timeo {
+    deadline: Option<Instant>,
+}
+
+impl Timeo {
+    /// The call's deadline, fixed at the first use: `now` when it may not wait (`nonblock`, or a timeout of 0), `NEVER`
+    /// when `timeout_ns` is none.
+    pub fn deadline(&mut self, now: Instant, nonblock: bool, timeout_ns: Option<u64>) -> Instant {
+        *self.deadline.get_or_insert(match (nonblock, timeout_ns) {
+            (true, _) => now,
+            (false, Some(ns)) => now + ns,
+            (false, None) => Instant::NEVER,
+        })
+    }
+}
+
+/// `accept`.
+#[derive(Debug, Default)]
+pub struct AcceptCall {
+    /// A signal is pending: do not sleep again, answer `Intr`. Set by the caller.
+    pub signal: bool,
+    pub(crate) timeo: Timeo,
+}
+
+/// `connect`.
+#[derive(Debug, Default)]
+pub struct ConnectCall {
+    /// A signal is pending: do not sleep again, answer `Intr`. The handshake goes on (spec/errors.md ER-39).
+    pub signal: bool,
+    pub(crate) timeo: Timeo,
+    /// The attempt was made by this very call.
+    pub(crate) started: bool,
+    /// `disconnects` of the socket when the sleep began.
+    pub(crate) disconnects: u32,
+}
+
+/// `close`.
+#[derive(Debug, Default)]
+pub struct CloseCall {
+    /// A signal is pending: end the lingering.
+    pub signal: bool,
+    pub(crate) timeo: Timeo,
+    pub(crate) begun: bool,
+}
+
+/// A control message of a receive call; the caller encodes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecvCmsg {
+    /// SOL_TCP, TCP_CM_INQ: bytes left after this read.
+    Inq(i32),
+    /// SOL_SOCKET, SCM_TIMESTAMP: a `timeval`.
+    Timestamp {
+        /// CLOCK_REALTIME nanoseconds.
+        ns: u64,
+        /// The *_NEW layout and type.
+        new: bool,
+    },
+    /// SOL_SOCKET, SCM_TIMESTAMPNS: a `timespec`.
+    TimestampNs {
+        /// CLOCK_REALTIME nanoseconds.
+        ns: u64,
+        /// The *_NEW layout and type.
+        new: bool,
+    },
+    /// SOL_SOCKET, SCM_TIMESTAMPING: software, 0, hardware.
+    Timestamping {
+        /// CLOCK_REALTIME nanoseconds each, 0 when absent.
+        ns: [u64; 3],
+        /// The *_NEW layout and type.
+        new: bool,
+    },
+    /// IP_RECVERR or IPV6_RECVERR: an entry of the error queue.
+    RecvErr {
+        /// The entry.
+        ee: SockExtendedErr,
+        /// SO_EE_OFFENDER; `None` writes AF_UNSPEC.
+        offender: Option<SocketAddr>,
+    },
+    /// SOL_SOCKET, SCM_TIMESTAMPING_OPT_STATS: netlink attributes.
+    OptStats(Box<[u8]>),
+}
+
+/// `recv`, `recvfrom`, `recvmsg`, `read`, `readv`.
+#[derive(Debug, Default)]
+pub struct RecvCall {
+    /// MSG_* flags of the call.
+    pub flags: i32,
+    /// O_NONBLOCK or MSG_DONTWAIT.
+    pub nonblock: bool,
+    /// A signal is pending: do not sleep again, answer what was copied or `Intr`. Set by the caller.
+    pub signal: bool,
+    /// MSG_* flags for `msg_flags`.
+    pub msg_flags: i32,
+    /// Control messages to hand out.
+    pub cmsgs: ArrayVec<RecvCmsg, MAX_RECV_CMSGS>,
+    pub(crate) timeo: Timeo,
+    pub(crate) begun: bool,
+    /// Bytes handed out (or skipped, MSG_TRUNC) by earlier rounds of this call.
+    pub(crate) copied: usize,
+    /// Bytes that satisfy a blocking call.
+    pub(crate) target: usize,
+    /// Where MSG_PEEK reads next.
+    pub(crate) peek_seq: u32,
+    /// Wall-clock arrival of the last byte handed out.
+    pub(crate) tstamp_ns: u64,
+}
+
+impl RecvCall {
+    /// A call with `flags`; `nonblock` is O_NONBLOCK (MSG_DONTWAIT is seen in `flags`).
+    #[must_use]
+    pub fn new(flags: i32, nonblock: bool) -> Self {
+        Self {
+            flags,
+            nonblock: nonblock || flags & sidewire_uapi::socket::MSG_DONTWAIT != 0,
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,233 @@
+use alloc::vec;
+use alloc::vec::Vec;
+
+use sidewire_uapi::errqueue::SockExtendedErr;
+use sidewire_uapi::socket as so;
+
+use super::*;
+
+const NONE: Caps = Caps {
+    net_admin: false,
+    net_raw: false,
+    ipc_lock: false,
+};
+const RAW: Caps = Caps {
+    net_admin: false,
+    net_raw: true,
+    ipc_lock: false,
+};
+
+fn cmsg(level: i32, ty: i32, data: &[u8]) -> Vec<u8> {
+    raw(CMSG_HDR_LEN as u64 + data.len() as u64, level, ty, data)
+}
+
+fn raw(len: u64, level: i32, ty: i32, data: &[u8]) -> Vec<u8> {
+    let mut v = Vec::new();
+    v.extend(len.to_ne_bytes());
+    v.extend(level.to_ne_bytes());
+    v.extend(ty.to_ne_bytes());
+    v.extend(data);
+    v.resize(v.len().next_multiple_of(CMSG_ALIGN), 0);
+    v
+}
+
+fn parse_with(control: &[u8], opts: &SockOpts, caps: Caps) -> (Result<(), Error>, SockcmCookie) {
+    let mut c = SockcmCookie::seeded(0x10);
+    let r = c.parse(control, opts, caps);
+    (r, c)
+}
+
+fn parse(control: &[u8]) -> Result<(), Error> {
+    parse_with(control, &SockOpts::default(), NONE).0
+}
+
+#[test]
+fn cm_1_less_than_a_header_is_no_message() {
+    for n in 0..CMSG_HDR_LEN {
+        assert_eq!(parse(&vec![0xff; n]), Ok(()), "{n} bytes");
+    }
+}
+
+#[test]
+fn cm_2_cm_3_lengths_out_of_range_are_einval_at_any_level() {
+    for len in [0, 15, 25, u64::MAX] {
+        for level in [so::SOL_SOCKET, so::SOL_IP, 12345] {
+            assert_eq!(
+                parse(&raw(len, level, 1, &[0; 8])),
+                Err(Error::Inval),
+                "{len} {level}"
+            );
+        }
+    }
+}
+
+#[test]
+fn cm_4_cm_5_what_follows_a_valid_message() {
+    let mut v = cmsg(so::SOL_SOCKET, so::SCM_RIGHTS, &[0; 4]);
+    v.extend([0; 15]);
+    assert_eq!(parse(&v), Ok(()));
+    v.push(0);
+    assert_eq!(parse(&v), Err(Error::Inval));
+}
+
+#[test]
+fn cm_6_the_next_header_is_aligned_to_eight() {
+    let mut v = cmsg(so::SOL_SOCKET, so::SO_PRIORITY, &5u32.to_ne_bytes());
+    assert_eq!(v.len(), 24);
+    v.extend(cmsg(so::SOL_SOCKET, 99, &[]));
+    let (r, c) = parse_with(&v, &SockOpts::default(), NONE);
+    assert_eq!(r, Err(Error::Inval));
+    assert_eq!(c.priority, Some(5), "CM-9: what stood before took effect");
+}
+
+#[test]
+fn cm_7_other_levels_are_skipped() {
+    for level in [so::SOL_IP, so::SOL_IPV6, so::SOL_TCP, 12345] {
+        assert_eq!(parse(&cmsg(level, 99, &[1, 2, 3])), Ok(()));
+    }
+}
+
+#[test]
+fn cm_8_cm_12_to_cm_17_cm_21_to_cm_25_types() {
+    for ty in [so::SCM_RIGHTS, so::SCM_CREDENTIALS] {
+        assert_eq!(parse(&cmsg(1, ty, &[])), Ok(()));
+        assert_eq!(parse(&cmsg(1, ty, &[0; 100])), Ok(()));
+    }
+    for ty in [
+        so::SCM_SECURITY,
+        so::SCM_PIDFD,
+        so::SO_TIMESTAMP,
+        so::SO_TIMESTAMPNS,
+        so::SCM_DEVMEM_LINEAR,
+        so::SO_DEVMEM_DONTNEED,
+        so::SCM_TS_OPT_ID,
+        99,
+        0,
+        -1,
+    ] {
+        assert_eq!(parse(&cmsg(1, ty, &[0; 4])), Err(Error::Inval), "{ty}");
+    }
+}
+
+#[test]
+fn cm_10_the_last_of_a_type_wins() {
+    let mut v = cmsg(1, so::SCM_DEVMEM_DMABUF, &7u32.to_ne_bytes());
+    v.extend(cmsg(1, so::SCM_DEVMEM_DMABUF, &0u32.to_ne_bytes()));
+    let (r, c) = parse_with(&v, &SockOpts::default(), NONE);
+    assert_eq!((r, c.dmabuf_id), (Ok(()), 0));
+}
+
+#[test]
+fn cm_16_priority_length_then_permission() {
+    let p = |v: i32| cmsg(1, so::SO_PRIORITY, &v.to_ne_bytes());
+    assert_eq!(parse(&cmsg(1, so::SO_PRIORITY, &[0; 8])), Err(Error::Inval));
+    assert_eq!(parse(&p(0)), Ok(()));
+    assert_eq!(parse(&p(6)), Ok(()));
+    assert_eq!(parse(&p(7)), Err(Error::Perm));
+    assert_eq!(parse(&p(-1)), Err(Error::Perm));
+    assert_eq!(parse_with(&p(7), &SockOpts::default(), RAW).0, Ok(()));
+}
+
+#[test]
+fn cm_18_mark_permission_then_length() {
+    let short = cmsg(1, so::SO_MARK, &[0; 2]);
+    assert_eq!(parse(&short), Err(Error::Perm));
+    let d = SockOpts::default();
+    assert_eq!(parse_with(&short, &d, RAW).0, Err(Error::Inval));
+    let (r, c) = parse_with(&cmsg(1, so::SO_MARK, &9u32.to_ne_bytes()), &d, RAW);
+    assert_eq!((r, c.mark), (Ok(()), Some(9)));
+}
+
+#[test]
+fn cm_19_timestamping_replaces_the_record_bits_only() {
+    for ty in [so::SO_TIMESTAMPING, so::SO_TIMESTAMPING_NEW] {
+        assert_eq!(parse(&cmsg(1, ty, &[0; 8])), Err(Error::Inval));
+        assert_eq!(
+            parse(&cmsg(1, ty, &0x10u32.to_ne_bytes())),
+            Err(Error::Inval)
+        );
+        let mut c = SockcmCookie::seeded(0x10 | 0x2 | 0x100);
+        let v = cmsg(1, ty, &0x200u32.to_ne_bytes());
+        assert_eq!(c.parse(&v, &SockOpts::default(), NONE), Ok(()));
+        assert_eq!(c.tsflags, 0x10 | 0x200);
+        let v = cmsg(1, ty, &0u32.to_ne_bytes());
+        assert_eq!(c.parse(&v, &SockOpts::default(), NONE), Ok(()));
+        assert_eq!(c.tsflags, 0x10);
+    }
+    let all = cmsg(1, so::SO_TIMESTAMPING, &0x40303u32.to_ne_bytes());
+    assert_eq!(parse(&all), Ok(()));
+}
+
+#[test]
+fn cm_20_txtime_needs_the_option_then_the_length() {
+    let good = cmsg(1, so::SCM_TXTIME, &5u64.to_ne_bytes());
+    assert_eq!(parse(&good), Err(Error::Inval));
+    let on = SockOpts {
+        txtime: Some((1, 0)),
+        ..SockOpts::default()
+    };
+    let (r, c) = parse_with(&good, &on, NONE);
+    assert_eq!((r, c.transmit_time), (Ok(()), 5));
+    let bad = cmsg(1, so::SCM_TXTIME, &[0; 4]);
+    assert_eq!(parse_with(&bad, &on, NONE).0, Err(Error::Inval));
+}
+
+#[test]
+fn zc_31_zc_32_layout_of_an_error_message() {
+    let ee = SockExtendedErr {
+        ee_origin: 5,
+        ee_code: 1,
+        ee_info: 3,
+        ee_data: 4,
+        ..SockExtendedErr::default()
+    };
+    let mut buf = [0xaa; 128];
+    for (v6, len, space, level, ty) in [(false, 48u64, 48, 0, 11), (true, 60, 64, 41, 25)] {
+        let m = RecvCmsg::RecvErr { ee, offender: None };
+        assert_eq!(put_cmsgs(&[m], v6, &mut buf), (space, false));
+        assert_eq!(buf[..8], len.to_ne_bytes());
+        assert_eq!(buf[8..12], i32::to_ne_bytes(level));
+        assert_eq!(buf[12..16], i32::to_ne_bytes(ty));
+        assert_eq!(buf[16..32], ee.to_bytes());
+        assert!(buf[32..len as usize].iter().all(|b| *b == 0));
+    }
+}
+
+#[test]
+fn zc_47_zc_48_ts_82_too_small_a_control_buffer() {
+    let m = [RecvCmsg::RecvErr {
+        ee: SockExtendedErr {
+            ee_errno: 42,
+            ..SockExtendedErr::default()
+        },
+        offender: None,
+    }];
+    assert_eq!(put_cmsgs(&m, false, &mut []), (0, true));
+    let mut buf = [0; 20];
+    assert_eq!(put_cmsgs(&m, false, &mut buf), (20, true));
+    assert_eq!(buf[..8], 20u64.to_ne_bytes());
+    assert_eq!(buf[16..20], 42u32.to_ne_bytes());
+}
+
+#[test]
+fn ts_45_ts_76_timestamps() {
+    let ns = 7_000_001_234;
+    let mut buf = [0; 128];
+    let (n, trunc) = put_cmsgs(
+        &[
+            RecvCmsg::Timestamp { new: false, ns },
+            RecvCmsg::Timestamping {
+                new: true,
+                ns: [ns, 0, 0],
+            },
+        ],
+        false,
+        &mut buf,
+    );
+    assert_eq!((n, trunc), (32 + 64, false));
+    assert_eq!(buf[16..24], 7i64.to_ne_bytes());
+    assert_eq!(buf[24..32], 1i64.to_ne_bytes());
+    assert_eq!(buf[32..40], 64u64.to_ne_bytes());
+    assert_eq!(buf[44..48], 65i32.to_ne_bytes());
+    assert_eq!(buf[56..64], 1234i64.to_ne_bytes());
+}

@@ -1,0 +1,90 @@
+//! File descriptors of our own: close-on-exec, at high numbers, closed without libc.
+
+use crate::Errno;
+use crate::raw;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// Highest number from which a descriptor of ours is looked for, whatever RLIMIT_NOFILE says: the kernel's
+/// descriptor table grows to the highest number in use (8 bytes each).
+const HIGH_FD_CEILING: u64 = 65536;
+
+/// At most this many numbers below the limit are kept for ourselves.
+const HIGH_FD_RESERVE: u64 = 4096;
+
+/// An open file that the program did not open. Dropping it closes it by a raw system call.
+#[derive(Debug)]
+pub struct Fd(RawFd);
+
+impl Fd {
+    /// Takes ownership of a descriptor.
+    pub fn from_raw(fd: RawFd) -> Fd {
+        Fd(fd)
+    }
+
+    /// Gives the descriptor away: the caller closes it.
+    pub fn into_raw(self) -> RawFd {
+        let fd = self.0;
+        std::mem::forget(self);
+        fd
+    }
+}
+
+impl AsRawFd for Fd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+impl Drop for Fd {
+    fn drop(&mut self) {
+        raw::close(self.0);
+    }
+}
+
+/// The number from which descriptors of ours are looked for under a soft RLIMIT_NOFILE of `limit`: the upper
+/// quarter, at most [`HIGH_FD_RESERVE`] numbers below the limit or [`HIGH_FD_CEILING`], whichever is lower.
+fn high_fd_base(limit: u64) -> RawFd {
+    let top = limit.min(HIGH_FD_CEILING);
+    (top - (top / 4).min(HIGH_FD_RESERVE)) as RawFd
+}
+
+/// Moves a descriptor to a high number with close-on-exec, so that the program finds its own numbers where the
+/// kernel's rule "lowest free" puts them. With a full upper range lower ranges are tried; when nothing above 2 is
+/// left the descriptor stays where it is, close-on-exec all the same.
+///
+/// # Errors
+/// EBADF for a descriptor that is not open.
+pub fn move_high(fd: Fd) -> Result<Fd, Errno> {
+    let mut base = high_fd_base(raw::nofile_limit());
+    loop {
+        match raw::dup_cloexec(fd.as_raw_fd(), base) {
+            Ok(high) => return Ok(high),
+            Err(Errno::EMFILE | Errno::EINVAL) if base > 3 => base /= 2,
+            Err(Errno::EMFILE | Errno::EINVAL) => {
+                raw::set_cloexec(fd.as_raw_fd())?;
+                return Ok(fd);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_keeps_room_below_small_limits() {
+        assert_eq!(high_fd_base(64), 48);
+        assert_eq!(high_fd_base(1024), 768);
+        assert_eq!(high_fd_base(20_000), 20_000 - 4096);
+        assert_eq!(high_fd_base(1 << 30), 65536 - 4096);
+    }
+
+    #[test]
+    fn moved_descriptors_are_high_and_close_on_exec() {
+        let fd = move_high(raw::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0).unwrap()).unwrap();
+        assert!(fd.as_raw_fd() >= high_fd_base(raw::nofile_limit()) / 2);
+        assert!(raw::is_cloexec(fd.as_raw_fd()).unwrap());
+    }
+}

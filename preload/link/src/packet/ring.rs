@@ -1,0 +1,254 @@
+//! Receiving through a TPACKET_V2 ring with small slots and PACKET_COPY_THRESH: a small frame is whole in its slot; of
+//! a large one the slot has the headers, and the frame itself waits in the socket's queue for one recvmsg into the
+//! place where it belongs.
+
+use super::packet_drops;
+use super::vnet::{self, VNET_HDR_LEN};
+use crate::Errno;
+use crate::fd::Fd;
+use crate::frame::{Checksum, FrameSource, MAX_FRAGS, MAX_L2, Rest, RxFrame, RxMeta, scatter};
+use crate::raw;
+use std::mem::zeroed;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Shape of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingConfig {
+    /// Bytes per slot, a multiple of 16 that divides `block_size` or leaves a rest that is wasted.
+    pub slot_size: u32,
+    /// Bytes per block of slots, a multiple of the page size.
+    pub block_size: u32,
+    /// Blocks in the ring.
+    pub blocks: u32,
+}
+
+/// Bytes of receive buffer below which large frames do not fit in the socket's queue often enough: a receive buffer
+/// of 4 MiB as granted by the stock rmem_max of 6.17 (doubled) is above it, the older 208 KiB below.
+const SMALL_RCVBUF: i32 = 4 << 20;
+
+impl RingConfig {
+    /// 4096 slots of 2 KiB (8 MiB): a burst of 5 MB in MTU frames, or as many super-frames as the receive buffer
+    /// takes.
+    pub const SMALL_SLOTS: RingConfig = RingConfig { slot_size: 2048, block_size: 1 << 18, blocks: 32 };
+
+    /// 240 slots that hold a super-frame each (16 MiB), for a small receive buffer: ring memory is not charged to it.
+    pub const LARGE_SLOTS: RingConfig = RingConfig { slot_size: 69_632, block_size: 1 << 20, blocks: 16 };
+
+    /// The shape that fits a receive buffer of `rcvbuf` bytes, as getsockopt tells it.
+    pub fn for_rcvbuf(rcvbuf: i32) -> RingConfig {
+        if rcvbuf < SMALL_RCVBUF { RingConfig::LARGE_SLOTS } else { RingConfig::SMALL_SLOTS }
+    }
+
+    fn slots_per_block(self) -> u32 {
+        self.block_size / self.slot_size
+    }
+}
+
+/// A frame that peek has shown: where its slot is and what take needs.
+#[derive(Clone, Copy, Debug)]
+struct Peeked {
+    /// Offset of the network header within the slot, bytes there, and their number in the whole frame.
+    net: usize,
+    here: usize,
+    /// Length of the link-layer header.
+    l2: usize,
+    rest: Rest,
+    meta: RxMeta,
+}
+
+/// The ring, mapped.
+#[derive(Debug)]
+pub struct RingSource {
+    fd: Arc<Fd>,
+    base: *mut u8,
+    map_len: usize,
+    config: RingConfig,
+    slots: u32,
+    head: u32,
+    peeked: Option<Peeked>,
+}
+
+// SAFETY: the mapping belongs to this object alone; the kernel's side synchronises through the slots' status words.
+unsafe impl Send for RingSource {}
+
+impl RingSource {
+    /// Makes a ring on a packet socket that does not yet receive.
+    ///
+    /// # Errors
+    /// ENOMEM; EBUSY when the socket has a ring; EINVAL for a shape that the kernel does not take.
+    pub fn new(fd: Arc<Fd>, config: RingConfig) -> Result<RingSource, Errno> {
+        let raw_fd = fd.as_raw_fd();
+        let version = libc::tpacket_versions::TPACKET_V2 as i32;
+        raw::setsockopt(raw_fd, libc::SOL_PACKET, libc::PACKET_VERSION, &version)?;
+        raw::setsockopt(raw_fd, libc::SOL_PACKET, libc::PACKET_COPY_THRESH, &1i32)?;
+        let slots = config.slots_per_block() * config.blocks;
+        let req = libc::tpacket_req {
+            tp_block_size: config.block_size,
+            tp_block_nr: config.blocks,
+            tp_frame_size: config.slot_size,
+            tp_frame_nr: slots,
+        };
+        raw::setsockopt(raw_fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &req)?;
+        let map_len = config.block_size as usize * config.blocks as usize;
+        let base = raw::mmap_shared(raw_fd, map_len)?;
+        Ok(RingSource { fd, base, map_len, config, slots, head: 0, peeked: None })
+    }
+
+    /// Address of the head slot. Slots do not cross blocks.
+    fn slot(&self) -> *mut u8 {
+        let per_block = self.config.slots_per_block();
+        let block = (self.head / per_block) as usize * self.config.block_size as usize;
+        let within = (self.head % per_block) as usize * self.config.slot_size as usize;
+        debug_assert!(block + within + self.config.slot_size as usize <= self.map_len);
+        // SAFETY: head < slots, so the slot lies within the mapping.
+        unsafe { self.base.add(block + within) }
+    }
+
+    fn status(&self) -> &AtomicU32 {
+        // SAFETY: a slot starts with the 32-bit, 16-byte aligned status word, which both sides access atomically.
+        unsafe { &*self.slot().cast::<AtomicU32>() }
+    }
+
+    /// Gives the head slot back to the kernel and moves on.
+    fn advance(&mut self) {
+        self.status().store(libc::TP_STATUS_KERNEL, Ordering::Release);
+        self.head = if self.head + 1 == self.slots { 0 } else { self.head + 1 };
+    }
+
+    /// Reads the head slot, which the kernel has handed over with `status`.
+    fn look(&self, status: u32) -> Peeked {
+        let slot = self.slot();
+        // SAFETY: the slot is ours since the acquiring load of its status; a tpacket2_hdr stands at its start and a
+        // sockaddr_ll behind it (aligned to 16), both made of integers.
+        let (hdr, from) = unsafe {
+            let hdr = slot.cast::<libc::tpacket2_hdr>().read();
+            let at = size_of::<libc::tpacket2_hdr>().next_multiple_of(libc::TPACKET_ALIGNMENT);
+            (hdr, slot.add(at).cast::<libc::sockaddr_ll>().read())
+        };
+        let (mac, net) = (usize::from(hdr.tp_mac), usize::from(hdr.tp_net));
+        let l2 = net.saturating_sub(mac);
+        let here = (hdr.tp_snaplen as usize).saturating_sub(l2).min((self.config.slot_size as usize).saturating_sub(net));
+        let len = hdr.tp_len.saturating_sub(l2 as u32);
+        let rest = if here as u32 == len {
+            Rest::Here
+        } else if status & libc::TP_STATUS_COPY != 0 {
+            Rest::Queued
+        } else {
+            Rest::Lost
+        };
+        let mut vnet = [0u8; VNET_HDR_LEN];
+        if mac >= VNET_HDR_LEN {
+            // SAFETY: the kernel writes the vnet header right before the link-layer header, within the slot.
+            unsafe { std::ptr::copy_nonoverlapping(slot.add(mac - VNET_HDR_LEN), vnet.as_mut_ptr(), VNET_HDR_LEN) };
+        }
+        let (gso_size, csum) = vnet::offload(&vnet);
+        let csum = match csum {
+            Checksum::Unknown if status & libc::TP_STATUS_CSUMNOTREADY != 0 => Checksum::NotReady,
+            Checksum::Unknown if status & libc::TP_STATUS_CSUM_VALID != 0 => Checksum::Valid,
+            csum => csum,
+        };
+        let meta = RxMeta {
+            ifindex: from.sll_ifindex as u32,
+            pkttype: from.sll_pkttype,
+            protocol: u16::from_be(from.sll_protocol),
+            len,
+            gso_size,
+            csum,
+            stamp: Some(u64::from(hdr.tp_sec) * 1_000_000_000 + u64::from(hdr.tp_nsec)),
+        };
+        Peeked { net, here, l2, rest, meta }
+    }
+
+    fn bytes(&self, p: &Peeked) -> &[u8] {
+        // SAFETY: `here` bytes from `net` on lie within the slot (bounded in look), which stays ours until advance,
+        // and advance needs &mut self.
+        unsafe { std::slice::from_raw_parts(self.slot().add(p.net), p.here) }
+    }
+
+    /// Takes the frame that belongs to a COPY slot out of the socket's queue.
+    ///
+    /// # Safety
+    /// As for [`FrameSource::take`].
+    unsafe fn recv_queued(&self, skip: usize, into: &[libc::iovec]) -> Result<usize, Errno> {
+        let mut scratch = [0u8; VNET_HDR_LEN + MAX_L2 + 256];
+        debug_assert!(skip <= scratch.len() && into.len() <= MAX_FRAGS);
+        let skip = skip.min(scratch.len());
+        let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_FRAGS + 1];
+        iov[0] = libc::iovec { iov_base: scratch.as_mut_ptr().cast(), iov_len: skip };
+        let parts = into.len().min(MAX_FRAGS);
+        iov[1..=parts].copy_from_slice(&into[..parts]);
+        // SAFETY: msghdr is made of integers and pointers; all zero is valid.
+        let mut msg: libc::msghdr = unsafe { zeroed() };
+        msg.msg_iov = iov.as_mut_ptr();
+        msg.msg_iovlen = parts + 1;
+        loop {
+            // SAFETY: the first part is ours, the others by the caller.
+            match unsafe { raw::recvmsg(self.fd.as_raw_fd(), &mut msg, libc::MSG_DONTWAIT) } {
+                Ok(got) => return Ok(got.saturating_sub(skip)),
+                // An error that was pending on the socket: the frame is still queued, and must not be left there.
+                Err(Errno::ENETDOWN) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+impl FrameSource for RingSource {
+    fn peek(&mut self) -> Result<Option<RxFrame<'_>>, Errno> {
+        let p = match self.peeked {
+            Some(p) => p,
+            None => {
+                let status = self.status().load(Ordering::Acquire);
+                if status & libc::TP_STATUS_USER == 0 {
+                    return Ok(None);
+                }
+                let p = self.look(status);
+                self.peeked = Some(p);
+                p
+            }
+        };
+        Ok(Some(RxFrame { meta: p.meta, bytes: self.bytes(&p), rest: p.rest }))
+    }
+
+    unsafe fn take(&mut self, skip: usize, into: &[libc::iovec]) -> Result<usize, Errno> {
+        let Some(p) = self.peeked.take() else { return Ok(0) };
+        let result = match p.rest {
+            // SAFETY: by the caller; the queued frame starts with vnet and link-layer header.
+            Rest::Queued => unsafe { self.recv_queued(VNET_HDR_LEN + p.l2 + skip, into) },
+            Rest::Here | Rest::Lost => {
+                let bytes = self.bytes(&p);
+                // SAFETY: by the caller: `into` is mapped for frames that are here; the ring is not part of it.
+                Ok(unsafe { scatter(&bytes[skip.min(bytes.len())..], into) })
+            }
+        };
+        self.advance();
+        result
+    }
+
+    fn release(&mut self) {
+        let Some(p) = self.peeked.take() else { return };
+        if p.rest == Rest::Queued {
+            // SAFETY: no target at all. The queue holds the frame (the slot said so), an error would mean that it is
+            // gone.
+            let _ = unsafe { self.recv_queued(0, &[]) };
+        }
+        self.advance();
+    }
+
+    fn take_drops(&mut self) -> u32 {
+        packet_drops(self.fd.as_raw_fd())
+    }
+
+    fn readable_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Drop for RingSource {
+    fn drop(&mut self) {
+        // SAFETY: slices of the mapping borrow self, so none is left. The kernel frees the ring with the socket.
+        unsafe { raw::munmap(self.base, self.map_len) };
+    }
+}

@@ -1,0 +1,256 @@
+//! Sending: one sendmsg per frame, iov = [vnet header, link-layer, IP and TCP headers, payload where it lies].
+//!
+//! The kernel finishes checksums and cuts super-frames itself where a device cannot, and does it faster than we
+//! could from here (see the table in [`super`]). Only where it answers EINVAL to a vnet header do we cut and
+//! checksum in user space, remembered per device.
+
+use super::vnet::{self, VNET_HDR_LEN};
+use crate::Errno;
+use crate::cut::Cutter;
+use crate::fd::Fd;
+use crate::frame::{FrameSink, MAX_FRAGS, MAX_FRAME, MAX_HEADERS, MAX_L2, TxFrame, TxVerdict};
+use crate::raw;
+use arrayvec::ArrayVec;
+use sidewire_wire::ethernet::EthernetHeader;
+use sidewire_wire::vnet::VnetHeader;
+use std::mem::zeroed;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+/// Frames per sendmmsg.
+const BATCH: usize = 8;
+
+/// Devices that are remembered as refusing offloads; of further ones each frame is tried anew.
+const MAX_REFUSING: usize = 16;
+
+/// Link-layer and other headers of one frame, vnet header included.
+const HEAD: usize = VNET_HDR_LEN + MAX_L2 + MAX_HEADERS;
+
+/// Room for the control messages SO_MARK and SO_PRIORITY.
+const CONTROL: usize = 48;
+
+/// How a device takes our frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offload {
+    /// Super-frames and unfinished checksums.
+    Full,
+    /// Neither.
+    None,
+}
+
+/// What one message needs to live while the kernel reads it.
+struct Message {
+    head: [u8; HEAD],
+    head_len: usize,
+    name: libc::sockaddr_ll,
+    control: [u64; CONTROL / 8],
+    control_len: usize,
+    iov: [libc::iovec; MAX_FRAGS + 1],
+    parts: usize,
+}
+
+impl Message {
+    fn empty() -> Message {
+        // SAFETY: integers, raw pointers and arrays of them; all zero is valid.
+        unsafe { zeroed() }
+    }
+
+    /// Lays out a frame with the vnet header `vnet`.
+    fn set(&mut self, frame: &TxFrame<'_>, vnet: VnetHeader, with_priority: bool) {
+        let mut at = VNET_HDR_LEN;
+        vnet.emit(&mut self.head);
+        let ethertype = frame.ethertype();
+        if let Some(dst) = frame.dst_mac {
+            EthernetHeader { dst, src: frame.src_mac, ethertype }.emit(&mut self.head[at..]);
+            at += MAX_L2;
+        }
+        self.head[at..at + frame.headers.len()].copy_from_slice(frame.headers);
+        self.head_len = at + frame.headers.len();
+        self.name.sll_family = libc::AF_PACKET as u16;
+        self.name.sll_protocol = ethertype.to_be();
+        self.name.sll_ifindex = frame.ifindex as i32;
+        self.name.sll_halen = 6;
+        self.name.sll_addr[..6].copy_from_slice(&frame.dst_mac.unwrap_or_default().0);
+        self.control_len = 0;
+        if frame.mark != 0 {
+            self.push_control(libc::SO_MARK, frame.mark);
+        }
+        if frame.priority != 0 && with_priority {
+            self.push_control(libc::SO_PRIORITY, frame.priority);
+        }
+        self.parts = frame.frags.len();
+        self.iov[1..=self.parts].copy_from_slice(frame.frags);
+    }
+
+    /// A control message of level SOL_SOCKET with a 32-bit value: 24 bytes with its padding.
+    fn push_control(&mut self, kind: i32, value: u32) {
+        let at = self.control_len / 8;
+        self.control[at] = 20;
+        self.control[at + 1] = u64::from_ne_bytes(pair(libc::SOL_SOCKET as u32, kind as u32));
+        self.control[at + 2] = u64::from_ne_bytes(pair(value, 0));
+        self.control_len += 24;
+    }
+
+    /// The msghdr that names this message. It holds pointers into `self`, which must not move before it is used.
+    fn hdr(&mut self) -> libc::msghdr {
+        self.iov[0] = libc::iovec { iov_base: self.head.as_mut_ptr().cast(), iov_len: self.head_len };
+        // SAFETY: integers and pointers; all zero is valid.
+        let mut hdr: libc::msghdr = unsafe { zeroed() };
+        hdr.msg_name = (&raw mut self.name).cast();
+        hdr.msg_namelen = size_of::<libc::sockaddr_ll>() as u32;
+        hdr.msg_iov = self.iov.as_mut_ptr();
+        hdr.msg_iovlen = self.parts + 1;
+        if self.control_len > 0 {
+            hdr.msg_control = self.control.as_mut_ptr().cast();
+            hdr.msg_controllen = self.control_len;
+        }
+        hdr
+    }
+}
+
+/// Two 32-bit numbers as they follow each other in memory.
+fn pair(first: u32, second: u32) -> [u8; 8] {
+    let mut out = [0; 8];
+    out[..4].copy_from_slice(&first.to_ne_bytes());
+    out[4..].copy_from_slice(&second.to_ne_bytes());
+    out
+}
+
+/// The way out through a packet socket.
+pub struct PacketSink {
+    fd: Arc<Fd>,
+    messages: Box<[Message]>,
+    /// Devices that answered EINVAL to a vnet header.
+    refusing: ArrayVec<u32, MAX_REFUSING>,
+    /// Whether the kernel takes SO_PRIORITY as a control message (Linux 6.14).
+    priority_cmsg: bool,
+    cutter: Option<Box<Cutter>>,
+}
+
+impl std::fmt::Debug for PacketSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PacketSink").field("fd", &self.fd).field("refusing", &self.refusing).finish_non_exhaustive()
+    }
+}
+
+// SAFETY: the raw pointers in `messages` are set anew for each call and not used after it.
+unsafe impl Send for PacketSink {}
+
+impl PacketSink {
+    pub(super) fn new(fd: Arc<Fd>) -> PacketSink {
+        let messages = (0..BATCH).map(|_| Message::empty()).collect();
+        PacketSink { fd, messages, refusing: ArrayVec::new(), priority_cmsg: true, cutter: None }
+    }
+
+    /// Cuts and checksums in user space for this device from now on, as if it had refused offloads.
+    pub fn refuse_offloads(&mut self, ifindex: u32) {
+        if !self.refusing.contains(&ifindex) {
+            // A full list only means that the kernel's EINVAL is met again.
+            let _ = self.refusing.try_push(ifindex);
+        }
+    }
+
+    /// Forgets what a device refused, when it is gone or its features have changed.
+    pub fn forget_device(&mut self, ifindex: u32) {
+        self.refusing.retain(|&mut i| i != ifindex);
+    }
+
+    fn offload(&self, ifindex: u32) -> Offload {
+        if self.refusing.contains(&ifindex) { Offload::None } else { Offload::Full }
+    }
+
+    /// The vnet header of a frame that can be sent in one piece, or why it cannot.
+    fn vnet(frame: &TxFrame<'_>) -> Result<VnetHeader, TxVerdict> {
+        if frame.headers.len() > MAX_HEADERS || frame.frags.len() > MAX_FRAGS {
+            return Err(TxVerdict::Refused(Errno::EINVAL));
+        }
+        if frame.frame_len() > MAX_FRAME {
+            return Err(TxVerdict::TooBig);
+        }
+        let l2 = if frame.dst_mac.is_some() { MAX_L2 } else { 0 };
+        vnet::for_tcp(frame.headers, l2, frame.gso_size).ok_or(TxVerdict::Refused(Errno::EINVAL))
+    }
+
+    /// Sends by the device's offloads; learns from EINVAL.
+    fn send_offloaded(&mut self, frame: &TxFrame<'_>, vnet: VnetHeader) -> TxVerdict {
+        loop {
+            let message = &mut self.messages[0];
+            message.set(frame, vnet, self.priority_cmsg);
+            let hdr = message.hdr();
+            // SAFETY: name, control and the first part lie in `message`, which does not move before the call ends;
+            // the kernel checks the payload's addresses.
+            match unsafe { raw::sendmsg(self.fd.as_raw_fd(), &hdr, libc::MSG_DONTWAIT) } {
+                Ok(_) => return TxVerdict::Sent,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EINVAL) if frame.priority != 0 && self.priority_cmsg => self.priority_cmsg = false,
+                Err(Errno::EINVAL) => {
+                    self.refuse_offloads(frame.ifindex);
+                    return self.send_cut(frame);
+                }
+                Err(e) => return e.into(),
+            }
+        }
+    }
+
+    /// Sends as MTU-sized frames with finished checksums. When the socket or queue takes only some of them the
+    /// verdict is the one for the rest: the caller sends the whole frame again, and the peer drops what it has.
+    fn send_cut(&mut self, frame: &TxFrame<'_>) -> TxVerdict {
+        let cutter = self.cutter.get_or_insert_default();
+        match cutter.cut(frame) {
+            Ok(()) => cutter.send(self.fd.as_raw_fd()),
+            Err(verdict) => verdict,
+        }
+    }
+}
+
+impl FrameSink for PacketSink {
+    fn send(&mut self, frame: &TxFrame<'_>) -> TxVerdict {
+        match PacketSink::vnet(frame) {
+            Err(verdict) => verdict,
+            Ok(vnet) if self.offload(frame.ifindex) == Offload::Full => self.send_offloaded(frame, vnet),
+            Ok(_) => self.send_cut(frame),
+        }
+    }
+
+    fn send_batch(&mut self, frames: &[TxFrame<'_>], verdicts: &mut [TxVerdict]) -> usize {
+        let total = frames.len().min(verdicts.len());
+        let mut done = 0;
+        while done < total {
+            let mut filled = 0;
+            for (frame, message) in frames[done..total].iter().zip(self.messages.iter_mut()) {
+                let Ok(vnet) = PacketSink::vnet(frame) else { break };
+                if self.refusing.contains(&frame.ifindex) {
+                    break;
+                }
+                message.set(frame, vnet, self.priority_cmsg);
+                filled += 1;
+            }
+            let mut sent = 0;
+            if filled > 1 {
+                // SAFETY: integers and pointers; all zero is valid.
+                let mut batch: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
+                for (slot, message) in batch.iter_mut().zip(&mut self.messages[..filled]) {
+                    slot.msg_hdr = message.hdr();
+                }
+                // SAFETY: as in send_offloaded; the messages do not move before the call ends.
+                sent = unsafe { raw::sendmmsg(self.fd.as_raw_fd(), &mut batch[..filled], libc::MSG_DONTWAIT) }
+                    .unwrap_or(0);
+            }
+            verdicts[done..done + sent].fill(TxVerdict::Sent);
+            done += sent;
+            if sent < filled.max(1) {
+                // sendmmsg does not tell why it stopped: the frame by itself does.
+                verdicts[done] = self.send(&frames[done]);
+                done += 1;
+                if verdicts[done - 1] != TxVerdict::Sent {
+                    break;
+                }
+            }
+        }
+        done
+    }
+
+    fn writable_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}

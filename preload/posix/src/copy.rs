@@ -1,0 +1,175 @@
+//! Copies between our memory and the program's that survive a bad pointer, as the kernel's `copy_from_user` does.
+//!
+//! The copy routine is a few instructions of assembly between two labels. When the handler of SIGSEGV and SIGBUS finds the
+//! faulting instruction there ([`fixup`]), it continues at the label behind them and the routine returns how many bytes were
+//! not copied. A good pointer costs nothing extra. While no such handler is in place ([`set_handler_in_place`]),
+//! `process_vm_readv`/`writev` copy and check: right, but slower.
+
+use core::arch::global_asm;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use sidewire_engine::memory::Fault;
+
+use crate::syscall;
+
+// rdi = destination, rsi = source, rdx = bytes; returns the bytes left in rax.
+#[cfg(target_arch = "x86_64")]
+global_asm!(
+    ".pushsection .text.sidewire_copy,\"ax\",@progbits",
+    ".p2align 6",
+    ".hidden sidewire_copy_bytes",
+    ".hidden sidewire_copy_end",
+    ".hidden sidewire_copy_fixup",
+    ".globl sidewire_copy_bytes",
+    ".globl sidewire_copy_end",
+    ".globl sidewire_copy_fixup",
+    ".type sidewire_copy_bytes,@function",
+    "sidewire_copy_bytes:",
+    "mov rcx, rdx",
+    "rep movsb",
+    "sidewire_copy_end:",
+    "sidewire_copy_fixup:",
+    "mov rax, rcx",
+    "ret",
+    ".size sidewire_copy_bytes, . - sidewire_copy_bytes",
+    ".popsection",
+);
+
+// x0 = destination, x1 = source, x2 = bytes; returns the bytes left in x0.
+#[cfg(target_arch = "aarch64")]
+global_asm!(
+    ".pushsection .text.sidewire_copy,\"ax\",@progbits",
+    ".p2align 6",
+    ".hidden sidewire_copy_bytes",
+    ".hidden sidewire_copy_end",
+    ".hidden sidewire_copy_fixup",
+    ".globl sidewire_copy_bytes",
+    ".globl sidewire_copy_end",
+    ".globl sidewire_copy_fixup",
+    ".type sidewire_copy_bytes,@function",
+    "sidewire_copy_bytes:",
+    "1:",
+    "cmp x2, #32",
+    "b.lo 2f",
+    "ldp x3, x4, [x1]",
+    "ldp x5, x6, [x1, #16]",
+    "stp x3, x4, [x0]",
+    "stp x5, x6, [x0, #16]",
+    "add x0, x0, #32",
+    "add x1, x1, #32",
+    "sub x2, x2, #32",
+    "b 1b",
+    "2:",
+    "cbz x2, 3f",
+    "ldrb w3, [x1], #1",
+    "strb w3, [x0], #1",
+    "sub x2, x2, #1",
+    "b 2b",
+    "3:",
+    "sidewire_copy_end:",
+    "sidewire_copy_fixup:",
+    "mov x0, x2",
+    "ret",
+    ".size sidewire_copy_bytes, . - sidewire_copy_bytes",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    fn sidewire_copy_bytes(dst: *mut u8, src: *const u8, len: usize) -> usize;
+    static sidewire_copy_end: u8;
+    static sidewire_copy_fixup: u8;
+}
+
+static HANDLER: AtomicBool = AtomicBool::new(false);
+
+/// Says whether a handler of SIGSEGV and SIGBUS that calls [`fixup`] is in place.
+pub fn set_handler_in_place(yes: bool) {
+    HANDLER.store(yes, Ordering::Release);
+}
+
+/// For that handler: where to continue when the instruction at `ip` faulted, `None` when it is not the copy routine's.
+#[must_use]
+pub fn fixup(ip: usize) -> Option<usize> {
+    let start = sidewire_copy_bytes as *const () as usize;
+    let end = &raw const sidewire_copy_end as usize;
+    (start..end)
+        .contains(&ip)
+        .then_some(&raw const sidewire_copy_fixup as usize)
+}
+
+/// Copies `len` bytes of the program's memory at `src` to `dst`.
+///
+/// # Errors
+/// `Fault` when not all of it can be read; part may have been copied.
+///
+/// # Safety
+/// `dst` is ours to write, `len` bytes. `src` may be anything.
+#[inline]
+pub unsafe fn from_program(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
+    let left = if HANDLER.load(Ordering::Acquire) {
+        // SAFETY: `dst` by the caller; a fault in `src` is fixed up.
+        unsafe { sidewire_copy_bytes(dst, src, len) }
+    } else {
+        checked(src, dst, len, false)
+    };
+    if left == 0 { Ok(()) } else { Err(Fault) }
+}
+
+/// Copies `len` bytes at `src` to the program's memory at `dst`.
+///
+/// # Errors
+/// `Fault` when not all of it can be written; part may have been copied.
+///
+/// # Safety
+/// `src` is readable, `len` bytes. `dst` is what the program gave for writing; it may be anything.
+#[inline]
+pub unsafe fn to_program(dst: *mut u8, src: *const u8, len: usize) -> Result<(), Fault> {
+    let left = if HANDLER.load(Ordering::Acquire) {
+        // SAFETY: `src` by the caller; a fault in `dst` is fixed up.
+        unsafe { sidewire_copy_bytes(dst, src, len) }
+    } else {
+        checked(dst, src, len, true)
+    };
+    if left == 0 { Ok(()) } else { Err(Fault) }
+}
+
+#[cold]
+fn checked(program: *const u8, own: *const u8, len: usize, to_program: bool) -> usize {
+    let mut done = 0;
+    while done < len {
+        let (p, o) = (program.wrapping_add(done), own.wrapping_add(done));
+        match syscall::checked_copy(p, o, len - done, to_program) {
+            Ok(n) if n > 0 => done += n,
+            _ => break,
+        }
+    }
+    len - done
+}
+
+/// Reads a value of the program's.
+///
+/// # Errors
+/// `Fault` when it cannot be read.
+///
+/// # Safety
+/// Any bytes make a valid `T`.
+pub unsafe fn read_value<T: Copy>(src: *const T) -> Result<T, Fault> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the destination is ours; it is whole when the copy succeeded, and any bytes make a T.
+    unsafe {
+        from_program(value.as_mut_ptr().cast(), src.cast(), size_of::<T>())?;
+        Ok(value.assume_init())
+    }
+}
+
+/// Writes a value to the program's memory.
+///
+/// # Errors
+/// `Fault` when it cannot be written.
+///
+/// # Safety
+/// `dst` is what the program gave for writing.
+pub unsafe fn write_value<T: Copy>(dst: *mut T, value: &T) -> Result<(), Fault> {
+    // SAFETY: a live reference is readable.
+    unsafe { to_program(dst.cast(), core::ptr::from_ref(value).cast(), size_of::<T>()) }
+}

@@ -1,0 +1,568 @@
+//! Who drives: receives frames, runs timers, wakes others.
+//!
+//! A thread that would sleep becomes the *leader*: it sleeps on the packet socket itself, so that the thread that waits is
+//! the thread that receives. While there is a leader, other sleepers (*followers*) sleep on a futex, or in `ppoll` when they
+//! watch descriptors of their own. A leader whose own event came hands the lead to a follower. The pump thread stands in
+//! when nobody drives (`pump`).
+//!
+//! Deadlines: the leader sleeps at most until the engine's next deadline. Whoever moves that deadline forward looks, still
+//! under the stack lock, at what the sleeper has announced (`leader_until`, `pump_until`), and wakes it when it would come
+//! too late. Both are written under the stack lock, so nothing is missed.
+
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+
+use arrayvec::ArrayVec;
+use libc::pollfd;
+use parking_lot::Mutex;
+use sidewire_engine::Instant;
+use sidewire_link::Errno;
+use sidewire_link::fd::{Fd, move_high};
+use sidewire_link::frame::FrameSource;
+use sidewire_link::packet::PacketSource;
+use std::os::fd::AsRawFd;
+
+use crate::net::LinkNet;
+use crate::stack::{Inner, NetStack, monotonic_ns};
+use crate::syscall;
+use crate::wait::Waiter;
+
+/// Nobody drives.
+const NOBODY: u32 = 0;
+/// A thread of the program drives.
+const LEADER: u32 = 1;
+/// The pump thread drives.
+pub(crate) const PUMP: u32 = 2;
+
+/// `leader_until` and `pump_until` of one who is awake and will look at the deadline before it sleeps.
+const AWAKE: u64 = 0;
+
+/// Descriptors that the leader watches on its own account.
+const OWN_FDS: usize = 3;
+/// Descriptors of the caller's that are watched without allocating.
+const EXTRA_FAST: usize = 61;
+
+/// Longest spin before a sleep, in nanoseconds.
+const SPIN_NS: u64 = 20_000;
+/// Value of `spin_credit` from which a sleep begins with a spin, and its bounds.
+const SPIN_FROM: i32 = 0;
+const SPIN_MAX: i32 = 8;
+const SPIN_MIN: i32 = -64;
+/// Share of the wall time that may be spent spinning without success: one part in this many.
+const SPIN_SHARE: u64 = 20;
+
+/// How a sleep ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Woken {
+    /// The waiter was fired.
+    Event,
+    /// One of the caller's descriptors is ready; their `revents` say which.
+    Extra,
+    /// The caller's deadline passed.
+    Timeout,
+    /// A signal came.
+    Signal,
+}
+
+/// The roles, and where their holders sleep.
+pub struct Driver {
+    role: AtomicU32,
+    /// Until when the leader sleeps; [`AWAKE`] when there is none or it is awake.
+    leader_until: AtomicU64,
+    /// Until when the pump sleeps.
+    pub(crate) pump_until: AtomicU64,
+    /// The pump waits for a kick before it looks at anything again.
+    pub(crate) pump_parked: AtomicBool,
+    /// Rounds of [`Inner::receive`] so far, and sleeps of leaders: what the pump judges activity by.
+    pub(crate) rounds: AtomicU64,
+    pub(crate) sleeps: AtomicU64,
+    followers: Mutex<Vec<*const Waiter>>,
+    wake: Fd,
+    pub(crate) pump_wake: Fd,
+    packet_fd: i32,
+    netlink_fd: i32,
+    /// Eventfds of followers that watch descriptors of their own; taken and given back.
+    spare: Mutex<Vec<Fd>>,
+    spin_credit: AtomicI32,
+    spin_wasted: AtomicU64,
+    spin_since: AtomicU64,
+    can_spin: AtomicBool,
+    /// The packet socket was full: POLLOUT is awaited.
+    pub(crate) want_tx: AtomicBool,
+}
+
+// SAFETY: the followers' pointers are used under their lock only, and a waiter leaves the list before it goes.
+unsafe impl Send for Driver {}
+// SAFETY: as above.
+unsafe impl Sync for Driver {}
+
+fn high_eventfd() -> Result<Fd, Errno> {
+    move_high(Fd::from_raw(syscall::eventfd()?))
+}
+
+impl Driver {
+    pub(crate) fn new(source: &PacketSource, net: &LinkNet) -> Result<Self, Errno> {
+        Ok(Self {
+            role: AtomicU32::new(NOBODY),
+            leader_until: AtomicU64::new(AWAKE),
+            pump_until: AtomicU64::new(AWAKE),
+            pump_parked: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
+            sleeps: AtomicU64::new(0),
+            followers: Mutex::new(Vec::new()),
+            wake: high_eventfd()?,
+            pump_wake: high_eventfd()?,
+            packet_fd: source.readable_fd(),
+            netlink_fd: net.netlink_fd(),
+            spare: Mutex::new(Vec::new()),
+            spin_credit: AtomicI32::new(SPIN_MAX),
+            spin_wasted: AtomicU64::new(0),
+            spin_since: AtomicU64::new(0),
+            can_spin: AtomicBool::new(syscall::allowed_cpus() > 1),
+            want_tx: AtomicBool::new(false),
+        })
+    }
+
+    /// True when `at` comes before the one who watches deadlines will look. Called under the stack lock.
+    #[inline]
+    pub(crate) fn too_late(&self, at: Instant) -> bool {
+        let leader = self.leader_until.load(Ordering::Relaxed);
+        if leader != AWAKE {
+            return at.0 < leader;
+        }
+        if self.role.load(Ordering::Relaxed) == LEADER {
+            return false;
+        }
+        at.0 < self.pump_until.load(Ordering::Relaxed)
+    }
+
+    /// Makes whoever watches deadlines look again.
+    #[cold]
+    pub fn kick(&self) {
+        if self.leader_until.load(Ordering::Relaxed) == AWAKE {
+            self.kick_pump();
+        } else {
+            syscall::eventfd_signal(self.wake.as_raw_fd());
+        }
+    }
+
+    #[cold]
+    pub(crate) fn kick_pump(&self) {
+        syscall::eventfd_signal(self.pump_wake.as_raw_fd());
+    }
+
+    pub(crate) fn has_leader(&self) -> bool {
+        self.role.load(Ordering::SeqCst) == LEADER
+    }
+
+    /// The pump takes the role when nobody has it.
+    pub(crate) fn pump_takes(&self) -> bool {
+        matches!(
+            self.role
+                .compare_exchange(NOBODY, PUMP, Ordering::SeqCst, Ordering::SeqCst),
+            Ok(_) | Err(PUMP)
+        )
+    }
+
+    pub(crate) fn pump_leaves(&self) {
+        let _ = self
+            .role
+            .compare_exchange(PUMP, NOBODY, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    /// A thread of the program takes the role unless another one has it. A pump that has it steps back.
+    fn lead(&self) -> bool {
+        let mut role = self.role.load(Ordering::SeqCst);
+        loop {
+            if role == LEADER {
+                return false;
+            }
+            match self
+                .role
+                .compare_exchange(role, LEADER, Ordering::SeqCst, Ordering::SeqCst)
+            {
+                Ok(NOBODY) => return true,
+                Ok(_) => {
+                    // Told once: it sleeps without the packet socket until nobody drives again.
+                    self.kick_pump();
+                    return true;
+                }
+                Err(now) => role = now,
+            }
+        }
+    }
+
+    /// The leader leaves: a follower takes over, or nobody drives.
+    fn hand_over(&self) {
+        self.leader_until.store(AWAKE, Ordering::SeqCst);
+        self.role.store(NOBODY, Ordering::SeqCst);
+        {
+            let followers = self.followers.lock();
+            if let Some(w) = followers.last() {
+                // SAFETY: it stands on the list whose lock we hold.
+                unsafe { (**w).make_leader() };
+                return;
+            }
+        }
+        if self.pump_parked.load(Ordering::SeqCst) {
+            self.kick_pump();
+        }
+    }
+
+    fn spins(&self) -> bool {
+        self.spin_credit.load(Ordering::Relaxed) >= SPIN_FROM
+            && self.can_spin.load(Ordering::Relaxed)
+    }
+
+    fn judge_spin(&self, hit: bool, spent: u64, now: u64) {
+        let credit = self.spin_credit.load(Ordering::Relaxed);
+        if hit {
+            self.spin_credit
+                .store((credit + 2).min(SPIN_MAX), Ordering::Relaxed);
+            return;
+        }
+        let wasted = self.spin_wasted.load(Ordering::Relaxed) + spent;
+        let since = self.spin_since.load(Ordering::Relaxed);
+        self.spin_wasted.store(wasted, Ordering::Relaxed);
+        let over = wasted > now.saturating_sub(since) / SPIN_SHARE;
+        if wasted > 64 * SPIN_NS {
+            self.spin_wasted.store(0, Ordering::Relaxed);
+            self.spin_since.store(now, Ordering::Relaxed);
+        }
+        let next = if over { SPIN_MIN } else { credit - 4 };
+        self.spin_credit
+            .store(next.max(SPIN_MIN), Ordering::Relaxed);
+    }
+
+    /// A sleep that did not begin with a spin brings the next trial nearer.
+    fn rest_spin(&self) {
+        let credit = self.spin_credit.load(Ordering::Relaxed);
+        if credit < SPIN_FROM {
+            self.spin_credit.store(credit + 1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One round under the stack lock: frames, then timers. Returns whether more frames may wait.
+pub(crate) fn round(stack: &'static NetStack, inner: &mut Inner) -> bool {
+    let got = inner.receive();
+    if got.frames > 0 {
+        stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+    let (engine, mut io) = inner.split();
+    if engine.next_deadline() <= io.now {
+        engine.on_timers(&mut io);
+    }
+    got.more
+}
+
+/// Takes what waits without sleeping, for a call that would answer "not ready". True when there was something.
+pub fn poll_once(stack: &'static NetStack, inner: &mut Inner) -> bool {
+    if !inner.frames_wait() {
+        return false;
+    }
+    round(stack, inner);
+    true
+}
+
+/// Sleeps until `waiter` is fired, one of `extra` is ready, `deadline` passes or a signal comes; drives meanwhile when
+/// nobody else does. `sigmask` replaces the thread's signal mask while it sleeps.
+///
+/// The waiter stands in the queues of the files that it waits for already. Call with no lock held.
+pub fn sleep(
+    stack: &'static NetStack,
+    waiter: &Waiter,
+    deadline: Instant,
+    extra: &mut [pollfd],
+    sigmask: Option<u64>,
+) -> Woken {
+    let _announced = waiter.announce();
+    loop {
+        if waiter.fired() {
+            return Woken::Event;
+        }
+        if waiter.take_signal() {
+            return Woken::Signal;
+        }
+        let woken = if stack.driver.lead() {
+            let w = drive(stack, waiter, deadline, extra, sigmask);
+            stack.driver.hand_over();
+            Some(w)
+        } else {
+            follow(stack, waiter, deadline, extra, sigmask)
+        };
+        if let Some(w) = woken {
+            return w;
+        }
+    }
+}
+
+/// The set that `ppoll` gets: our own descriptors first, then the caller's.
+enum PollSet {
+    Fast(ArrayVec<pollfd, { OWN_FDS + EXTRA_FAST }>),
+    Heap(Vec<pollfd>),
+}
+
+impl PollSet {
+    fn new(own: &[pollfd], extra: &[pollfd]) -> Self {
+        if own.len() + extra.len() <= OWN_FDS + EXTRA_FAST {
+            Self::Fast(own.iter().chain(extra).copied().collect())
+        } else {
+            Self::Heap([own, extra].concat())
+        }
+    }
+
+    fn fds(&mut self) -> &mut [pollfd] {
+        match self {
+            Self::Fast(v) => v,
+            Self::Heap(v) => v,
+        }
+    }
+}
+
+fn want(fd: i32, events: i16) -> pollfd {
+    pollfd {
+        fd,
+        events,
+        revents: 0,
+    }
+}
+
+/// Nanoseconds from `now` to the earlier of two points.
+fn until(now: u64, a: u64, b: u64) -> u64 {
+    match a.min(b) {
+        u64::MAX => u64::MAX,
+        at => at.saturating_sub(now),
+    }
+}
+
+/// The leader's life.
+fn drive(
+    stack: &'static NetStack,
+    waiter: &Waiter,
+    deadline: Instant,
+    extra: &mut [pollfd],
+    sigmask: Option<u64>,
+) -> Woken {
+    let d = &stack.driver;
+    let own = [
+        want(d.packet_fd, libc::POLLIN),
+        want(d.wake.as_raw_fd(), libc::POLLIN),
+        want(d.netlink_fd, libc::POLLIN),
+    ];
+    let mut set = PollSet::new(&own, extra);
+    // An extra descriptor that is ready beats sleep, not the frames that wait: those are taken first.
+    let mut extra_asked = extra.is_empty();
+    let mut spun = false;
+    loop {
+        let (more, next) = stack.with(|inner| {
+            let more = round(stack, inner);
+            let next = inner.engine.next_deadline().0;
+            let sleeps = !more && !waiter.fired();
+            d.leader_until
+                .store(if sleeps { next.max(1) } else { AWAKE }, Ordering::Relaxed);
+            (more, next)
+        });
+        if waiter.fired() {
+            return Woken::Event;
+        }
+        if waiter.take_signal() {
+            return Woken::Signal;
+        }
+        if more {
+            continue;
+        }
+        let now = monotonic_ns();
+        if deadline.0 <= now && extra_asked {
+            return Woken::Timeout;
+        }
+        if !spun && deadline.0 > now && d.spins() {
+            spun = true;
+            let hit = spin(stack, waiter, now);
+            let end = monotonic_ns();
+            d.judge_spin(hit, end - now, end);
+            if hit {
+                continue;
+            }
+        } else if !spun {
+            d.rest_spin();
+        }
+        if next <= now {
+            continue;
+        }
+        if !waiter.park_on(d.wake.as_raw_fd()) {
+            continue;
+        }
+        d.sleeps.fetch_add(1, Ordering::Relaxed);
+        let tx = d.want_tx.load(Ordering::Relaxed);
+        let fds = set.fds();
+        fds[0].events = if tx {
+            libc::POLLIN | libc::POLLOUT
+        } else {
+            libc::POLLIN
+        };
+        let polled = syscall::ppoll(fds, until(now, deadline.0, next), sigmask);
+        waiter.unpark();
+        d.leader_until.store(AWAKE, Ordering::Relaxed);
+        extra_asked = true;
+        spun = false;
+        match polled {
+            Err(Errno::EINTR) => return Woken::Signal,
+            Err(_) | Ok(0) => continue,
+            Ok(_) => {}
+        }
+        let fds = set.fds();
+        if fds[1].revents != 0 {
+            syscall::eventfd_drain(d.wake.as_raw_fd());
+        }
+        if fds[2].revents != 0 {
+            netlink(stack);
+        }
+        if fds[0].revents & libc::POLLOUT != 0 {
+            tx_space(stack);
+        }
+        let theirs = &fds[own.len()..];
+        if theirs.iter().any(|f| f.revents != 0) {
+            for (to, from) in extra.iter_mut().zip(theirs) {
+                to.revents = from.revents;
+            }
+            return if waiter.fired() {
+                Woken::Event
+            } else {
+                Woken::Extra
+            };
+        }
+    }
+}
+
+/// Reads what netlink has to say; tells the engine when routes changed.
+pub(crate) fn netlink(stack: &'static NetStack) {
+    stack.with(|inner| {
+        if inner.net.read_netlink() {
+            let (engine, mut io) = inner.split();
+            engine.route_changed(&mut io);
+        }
+    });
+}
+
+/// The packet socket takes frames again.
+pub(crate) fn tx_space(stack: &'static NetStack) {
+    stack.driver.want_tx.store(false, Ordering::Relaxed);
+    stack.with(|inner| {
+        let (engine, mut io) = inner.split();
+        engine.tx_space(&mut io);
+    });
+}
+
+/// Looks at the ring for a short while. True when something came.
+fn spin(stack: &'static NetStack, waiter: &Waiter, from: u64) -> bool {
+    loop {
+        for _ in 0..16 {
+            core::hint::spin_loop();
+            if waiter.fired() {
+                return true;
+            }
+        }
+        if stack.try_with(Inner::frames_wait) == Some(true) {
+            return true;
+        }
+        if monotonic_ns() - from > SPIN_NS {
+            return false;
+        }
+    }
+}
+
+/// A follower's sleep; `None` when it is to try for the lead.
+fn follow(
+    stack: &'static NetStack,
+    waiter: &Waiter,
+    deadline: Instant,
+    extra: &mut [pollfd],
+    sigmask: Option<u64>,
+) -> Option<Woken> {
+    let d = &stack.driver;
+    d.followers.lock().push(waiter);
+    // The leader may have left between our trial and our entry: then nobody would call us.
+    let woken = if d.has_leader() {
+        if extra.is_empty() && sigmask.is_none() {
+            follow_on_futex(waiter, deadline)
+        } else {
+            follow_in_poll(d, waiter, deadline, extra, sigmask)
+        }
+    } else {
+        None
+    };
+    d.followers
+        .lock()
+        .retain(|w| !core::ptr::eq(*w, waiter));
+    let lead = waiter.take_lead();
+    if lead && woken.is_some() {
+        // Called to lead, but we leave: the next one.
+        if d.role.load(Ordering::SeqCst) == NOBODY {
+            d.hand_over();
+        }
+    }
+    woken
+}
+
+fn follow_on_futex(waiter: &Waiter, deadline: Instant) -> Option<Woken> {
+    let r = waiter.sleep_on_futex(deadline.0);
+    if waiter.fired() {
+        return Some(Woken::Event);
+    }
+    match r {
+        Err(Errno::ETIMEDOUT) => Some(Woken::Timeout),
+        Err(Errno::EINTR) => Some(Woken::Signal),
+        _ if waiter.take_signal() => Some(Woken::Signal),
+        _ => None,
+    }
+}
+
+fn follow_in_poll(
+    d: &Driver,
+    waiter: &Waiter,
+    deadline: Instant,
+    extra: &mut [pollfd],
+    sigmask: Option<u64>,
+) -> Option<Woken> {
+    let spare = d.spare.lock().pop();
+    let efd = match spare.map_or_else(high_eventfd, Ok) {
+        Ok(fd) => fd,
+        // No descriptor left: look again now and then.
+        Err(_) => {
+            let soon = monotonic_ns() + 1_000_000;
+            return follow_on_futex(waiter, Instant(soon.min(deadline.0)))
+                .filter(|w| *w != Woken::Timeout || deadline.0 <= soon);
+        }
+    };
+    let mut set = PollSet::new(&[want(efd.as_raw_fd(), libc::POLLIN)], extra);
+    let mut woken = None;
+    if waiter.park_on(efd.as_raw_fd()) {
+        let timeout = until(monotonic_ns(), deadline.0, u64::MAX);
+        let polled = syscall::ppoll(set.fds(), timeout, sigmask);
+        waiter.unpark();
+        let fds = set.fds();
+        woken = match polled {
+            Err(Errno::EINTR) => Some(Woken::Signal),
+            Err(_) => None,
+            Ok(0) => Some(Woken::Timeout),
+            Ok(_) => {
+                for (to, from) in extra.iter_mut().zip(&fds[1..]) {
+                    to.revents = from.revents;
+                }
+                fds[1..]
+                    .iter()
+                    .any(|f| f.revents != 0)
+                    .then_some(Woken::Extra)
+            }
+        };
+    }
+    syscall::eventfd_drain(efd.as_raw_fd());
+    d.spare.lock().push(efd);
+    if waiter.fired() {
+        return Some(Woken::Event);
+    }
+    if woken.is_none() && waiter.take_signal() {
+        return Some(Woken::Signal);
+    }
+    woken
+}

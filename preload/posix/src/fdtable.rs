@@ -1,0 +1,128 @@
+//! Which descriptors are ours: fd -> [`File`].
+//!
+//! A look-up is one load of a two-level array of atomics for a descriptor that is not ours, and for one that is, that plus
+//! taking a reference (Linux's `fget` on SLAB_TYPESAFE_BY_RCU memory: records are never freed, so a stale pointer may be
+//! dereferenced; after the reference is taken the entry is read again). No lock, no allocation: a signal handler may look up.
+
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::file::{File, FileRef};
+
+/// Descriptors from here on are never ours (Linux's default `fs.nr_open`).
+pub const MAX_FD: usize = 1 << 20;
+const CHUNK: usize = 1024;
+
+struct Chunk {
+    entries: [AtomicPtr<File>; CHUNK],
+}
+
+static CHUNKS: [AtomicPtr<Chunk>; MAX_FD / CHUNK] =
+    [const { AtomicPtr::new(null_mut()) }; MAX_FD / CHUNK];
+
+fn entry(fd: i32) -> Option<&'static AtomicPtr<File>> {
+    let fd = usize::try_from(fd).ok()?;
+    let chunk = CHUNKS.get(fd / CHUNK)?.load(Ordering::Acquire);
+    // SAFETY: chunks are published whole and never freed.
+    unsafe { chunk.as_ref() }.map(|c| &c.entries[fd % CHUNK])
+}
+
+fn entry_or_make(fd: i32) -> Option<&'static AtomicPtr<File>> {
+    if let Some(e) = entry(fd) {
+        return Some(e);
+    }
+    let slot = CHUNKS.get(usize::try_from(fd).ok()? / CHUNK)?;
+    let fresh = Box::into_raw(Box::new(Chunk {
+        entries: [const { AtomicPtr::new(null_mut()) }; CHUNK],
+    }));
+    if slot
+        .compare_exchange(null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire)
+        .is_err()
+    {
+        // SAFETY: another thread was faster; ours was never published.
+        drop(unsafe { Box::from_raw(fresh) });
+    }
+    entry(fd)
+}
+
+/// True when the descriptor is ours at this moment.
+#[inline]
+#[must_use]
+pub fn is_ours(fd: i32) -> bool {
+    entry(fd).is_some_and(|e| !e.load(Ordering::Relaxed).is_null())
+}
+
+/// The file behind a descriptor, with a reference of the caller's own.
+#[inline]
+#[must_use]
+pub fn get(fd: i32) -> Option<FileRef> {
+    let e = entry(fd)?;
+    loop {
+        let p = e.load(Ordering::Acquire);
+        // SAFETY: records are never freed.
+        let file = unsafe { p.as_ref() }?;
+        let Some(r) = FileRef::try_get(file) else {
+            // Its last reference just went; the entry changes or has changed.
+            core::hint::spin_loop();
+            continue;
+        };
+        if e.load(Ordering::Acquire) == p {
+            return Some(r);
+        }
+    }
+}
+
+/// Makes the descriptor ours. Gives back what stood there before, which was stale: the kernel gave the number anew.
+///
+/// # Errors
+/// The reference itself, when the number is out of range: the descriptor stays the kernel's.
+pub fn install(fd: i32, file: FileRef) -> Result<Option<FileRef>, FileRef> {
+    let Some(e) = entry_or_make(fd) else {
+        return Err(file);
+    };
+    let old = e.swap(file.into_raw(), Ordering::AcqRel);
+    // SAFETY: the entry owned a reference, which is now ours.
+    Ok(unsafe { FileRef::from_raw(old) })
+}
+
+/// Makes the descriptor the kernel's; gives back the reference that the entry held.
+pub fn remove(fd: i32) -> Option<FileRef> {
+    let old = entry(fd)?.swap(null_mut(), Ordering::AcqRel);
+    // SAFETY: the entry owned a reference, which is now ours.
+    unsafe { FileRef::from_raw(old) }
+}
+
+/// Makes every descriptor of `file` the kernel's. Returns how many there were.
+pub fn remove_file(file: &File) -> usize {
+    let mut n = 0;
+    for_each_entry(|_, e| {
+        let p = core::ptr::from_ref(file).cast_mut();
+        if e.compare_exchange(p, null_mut(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+        {
+            n += 1;
+            // SAFETY: the entry owned a reference, which is now ours.
+            drop(unsafe { FileRef::from_raw(p) });
+        }
+    });
+    n
+}
+
+fn for_each_entry(mut f: impl FnMut(i32, &'static AtomicPtr<File>)) {
+    for (i, chunk) in CHUNKS.iter().enumerate() {
+        // SAFETY: chunks are published whole and never freed.
+        let Some(chunk) = (unsafe { chunk.load(Ordering::Acquire).as_ref() }) else {
+            continue;
+        };
+        for (j, e) in chunk.entries.iter().enumerate() {
+            if !e.load(Ordering::Relaxed).is_null() {
+                f((i * CHUNK + j) as i32, e);
+            }
+        }
+    }
+}
+
+/// Calls `f` for every descriptor that is ours, in ascending order. `f` may remove it.
+pub fn for_each(mut f: impl FnMut(i32)) {
+    for_each_entry(|fd, _| f(fd));
+}

@@ -1,0 +1,177 @@
+//! An open socket of the program's: Linux's `struct file` and `struct socket` in one. Descriptors that were dup'ed share it.
+
+use core::ops::Deref;
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use sidewire_engine::SocketId;
+use slotmap::{Key, KeyData};
+
+use crate::holders::Port;
+use crate::stack::NetStack;
+use crate::wait::WaitQueue;
+
+/// An open socket on the engine. Type-stable: records are reused and never freed, so a stale pointer may be followed.
+pub struct File {
+    refs: AtomicU32,
+    stack: AtomicPtr<NetStack>,
+    id: AtomicU64,
+    /// O_NONBLOCK as the program sees it (Linux: shared by dups, so it stands here and not at the descriptor).
+    pub nonblock: AtomicBool,
+    /// AF_INET6: addresses are shown v4-mapped.
+    pub v6: AtomicBool,
+    /// In LISTEN: the shadow is a kernel listener for local clients.
+    pub listening: AtomicBool,
+    /// The connection was given to the kernel: descriptors are plain, calls that still hold the file start again.
+    pub in_kernel: AtomicBool,
+    /// Who waits.
+    pub wait: WaitQueue,
+    /// What is reserved with the kernel.
+    pub port: Mutex<Port>,
+}
+
+/// Records that wait for re-use.
+static FREE: Mutex<Vec<&'static File>> = Mutex::new(Vec::new());
+
+impl File {
+    const fn new() -> Self {
+        Self {
+            refs: AtomicU32::new(0),
+            stack: AtomicPtr::new(ptr::null_mut()),
+            id: AtomicU64::new(0),
+            nonblock: AtomicBool::new(false),
+            v6: AtomicBool::new(false),
+            listening: AtomicBool::new(false),
+            in_kernel: AtomicBool::new(false),
+            wait: WaitQueue::new(),
+            port: Mutex::new(Port::new()),
+        }
+    }
+
+    /// A fresh record with one reference. `stack` is none in tests only.
+    pub(crate) fn open(stack: Option<&'static NetStack>, id: SocketId, v6: bool) -> FileRef {
+        let file = FREE
+            .lock()
+            .pop()
+            .unwrap_or_else(|| Box::leak(Box::new(Self::new())));
+        debug_assert_eq!(file.refs.load(Ordering::Relaxed), 0);
+        debug_assert!(file.wait.is_empty());
+        let p = stack.map_or(ptr::null_mut(), |s| ptr::from_ref(s).cast_mut());
+        file.stack.store(p, Ordering::Relaxed);
+        file.id.store(id.data().as_ffi(), Ordering::Relaxed);
+        file.nonblock.store(false, Ordering::Relaxed);
+        file.v6.store(v6, Ordering::Relaxed);
+        file.listening.store(false, Ordering::Relaxed);
+        file.in_kernel.store(false, Ordering::Relaxed);
+        *file.port.lock() = Port::new();
+        // Publishes the fields to whoever takes a reference.
+        file.refs.store(1, Ordering::Release);
+        FileRef(file)
+    }
+
+    /// The stack that carries it.
+    ///
+    /// # Panics
+    /// For a record without one (unit tests).
+    #[must_use]
+    pub fn stack(&self) -> &'static NetStack {
+        // SAFETY: stacks are never freed.
+        unsafe { self.stack.load(Ordering::Relaxed).as_ref() }.expect("a file has a stack")
+    }
+
+    /// The engine's name of the socket.
+    #[must_use]
+    pub fn id(&self) -> SocketId {
+        KeyData::from_ffi(self.id.load(Ordering::Relaxed)).into()
+    }
+
+    /// The cookie that the engine gives back with events.
+    pub(crate) fn cookie(&'static self) -> u64 {
+        ptr::from_ref(self) as u64
+    }
+
+    /// From an event's cookie; `None` for 0 (a socket without a program).
+    pub(crate) fn from_cookie(cookie: u64) -> Option<&'static Self> {
+        // SAFETY: made by `cookie`, of a record, and records are never freed.
+        unsafe { (cookie as *const Self).as_ref() }
+    }
+}
+
+/// A counted reference. Dropping the last one closes the socket.
+pub struct FileRef(&'static File);
+
+impl FileRef {
+    /// Takes a reference unless the last one is gone.
+    #[inline]
+    pub(crate) fn try_get(file: &'static File) -> Option<Self> {
+        let mut n = file.refs.load(Ordering::Relaxed);
+        loop {
+            if n == 0 {
+                return None;
+            }
+            match file
+                .refs
+                .compare_exchange_weak(n, n + 1, Ordering::Acquire, Ordering::Relaxed)
+            {
+                Ok(_) => return Some(Self(file)),
+                Err(now) => n = now,
+            }
+        }
+    }
+
+    pub(crate) fn into_raw(self) -> *mut File {
+        let p = ptr::from_ref(self.0).cast_mut();
+        core::mem::forget(self);
+        p
+    }
+
+    /// # Safety
+    /// `p` is null or from [`FileRef::into_raw`], used once.
+    pub(crate) unsafe fn from_raw(p: *mut File) -> Option<Self> {
+        // SAFETY: records are never freed.
+        unsafe { p.as_ref() }.map(Self)
+    }
+
+    /// The record, which outlives the reference (type-stable memory).
+    #[must_use]
+    pub fn record(&self) -> &'static File {
+        self.0
+    }
+}
+
+impl Deref for FileRef {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        self.0
+    }
+}
+
+impl Clone for FileRef {
+    fn clone(&self) -> Self {
+        self.0.refs.fetch_add(1, Ordering::Relaxed);
+        Self(self.0)
+    }
+}
+
+impl Drop for FileRef {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+            release(self.0);
+        }
+    }
+}
+
+/// Linux's `sock_close`: the last reference went.
+#[cold]
+fn release(file: &'static File) {
+    for w in file.wait.dissolve() {
+        w.closed(file);
+    }
+    if !file.stack.load(Ordering::Relaxed).is_null() {
+        crate::calls::close::release(file);
+    }
+    FREE.lock().push(file);
+}

@@ -1,0 +1,261 @@
+//! The program's buffers as the engine sees them: Linux's `import_iovec` and `struct iov_iter`.
+
+use core::ptr;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use libc::iovec;
+use sidewire_engine::error::Error;
+use sidewire_engine::memory::{Fault, Frag, IovIter, MemRef, Region, RegionKind};
+
+use crate::copy;
+
+/// Most buffers of one call (Linux UIO_MAXIOV).
+pub const UIO_MAXIOV: usize = 1024;
+/// Most bytes of one call (Linux MAX_RW_COUNT).
+pub const MAX_RW_COUNT: usize = 0x7fff_f000;
+/// Vectors up to this length are kept on the stack (Linux UIO_FASTIOV).
+const UIO_FASTIOV: usize = 8;
+
+/// A copy of the program's iovec array, with its lengths checked.
+pub enum Iovecs {
+    /// Short.
+    Fast(ArrayVec<iovec, UIO_FASTIOV>),
+    /// Long.
+    Heap(Vec<iovec>),
+}
+
+impl Iovecs {
+    /// One buffer.
+    #[must_use]
+    pub fn single(base: *const u8, len: usize) -> Self {
+        let mut v = ArrayVec::new();
+        v.push(iovec {
+            iov_base: base.cast_mut().cast(),
+            iov_len: len.min(MAX_RW_COUNT),
+        });
+        Self::Fast(v)
+    }
+
+    /// Reads `count` entries at `iov` and clamps the sum to [`MAX_RW_COUNT`].
+    ///
+    /// # Errors
+    /// `too_many` for more than [`UIO_MAXIOV`] entries (EINVAL for readv, EMSGSIZE for the msghdr calls); EFAULT when the
+    /// array cannot be read; EINVAL for a negative length.
+    ///
+    /// # Safety
+    /// `iov` is the program's, it may be anything.
+    pub unsafe fn import(iov: *const iovec, count: usize, too_many: Error) -> Result<Self, Error> {
+        if count > UIO_MAXIOV {
+            return Err(too_many);
+        }
+        let mut this = if count <= UIO_FASTIOV {
+            let mut v = ArrayVec::new();
+            for i in 0..count {
+                // SAFETY: any bytes make an iovec.
+                let e = unsafe { copy::read_value(iov.wrapping_add(i)) };
+                v.push(e.map_err(|Fault| Error::Fault)?);
+            }
+            Self::Fast(v)
+        } else {
+            let empty = iovec {
+                iov_base: ptr::null_mut(),
+                iov_len: 0,
+            };
+            let mut v = vec![empty; count];
+            // SAFETY: the destination holds `count` entries; any bytes make an iovec.
+            unsafe {
+                copy::from_program(
+                    v.as_mut_ptr().cast(),
+                    iov.cast(),
+                    count * size_of::<iovec>(),
+                )
+            }
+            .map_err(|Fault| Error::Fault)?;
+            Self::Heap(v)
+        };
+        let mut total = 0;
+        for e in this.as_mut_slice() {
+            if e.iov_len as isize <= -1 {
+                return Err(Error::Inval);
+            }
+            e.iov_len = e.iov_len.min(MAX_RW_COUNT - total);
+            total += e.iov_len;
+        }
+        Ok(this)
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [iovec] {
+        match self {
+            Self::Fast(v) => v,
+            Self::Heap(v) => v,
+        }
+    }
+
+    /// The entries.
+    #[must_use]
+    pub fn as_slice(&self) -> &[iovec] {
+        match self {
+            Self::Fast(v) => v,
+            Self::Heap(v) => v,
+        }
+    }
+
+    /// A cursor over them.
+    #[must_use]
+    pub fn iter(&self) -> ProgramIov<'_> {
+        ProgramIov::new(self.as_slice())
+    }
+}
+
+/// A cursor over the program's buffers.
+pub struct ProgramIov<'a> {
+    iov: &'a [iovec],
+    /// Entry that the cursor stands in.
+    at: usize,
+    /// Bytes of it that are done.
+    off: usize,
+    remaining: usize,
+}
+
+impl<'a> ProgramIov<'a> {
+    /// A cursor at the beginning. The addresses may be anything.
+    #[must_use]
+    pub fn new(iov: &'a [iovec]) -> Self {
+        Self {
+            iov,
+            at: 0,
+            off: 0,
+            remaining: iov.iter().map(|e| e.iov_len).sum(),
+        }
+    }
+
+    /// Calls `f` with (program address, offset from here, length) for the next `len` bytes; the cursor stays when it fails.
+    fn walk(
+        &mut self,
+        len: usize,
+        mut f: impl FnMut(*mut u8, usize, usize) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        assert!(len <= self.remaining, "engine asked for more than there is");
+        let (mut at, mut off, mut done) = (self.at, self.off, 0);
+        while done < len {
+            let e = &self.iov[at];
+            let n = (e.iov_len - off).min(len - done);
+            if n > 0 {
+                f(e.iov_base.cast::<u8>().wrapping_add(off), done, n)?;
+            }
+            done += n;
+            off += n;
+            if off == e.iov_len && done < len {
+                at += 1;
+                off = 0;
+            }
+        }
+        (self.at, self.off) = (at, off);
+        self.remaining -= len;
+        Ok(())
+    }
+
+    /// Moves to the first entry that has a byte left.
+    fn settle(&mut self) {
+        while self.at < self.iov.len() && self.off == self.iov[self.at].iov_len {
+            if self.at + 1 == self.iov.len() {
+                break;
+            }
+            self.at += 1;
+            self.off = 0;
+        }
+    }
+}
+
+/// Pages of the program's, referenced for MSG_ZEROCOPY.
+struct ProgramPages {
+    base: *const u8,
+    len: usize,
+}
+
+// SAFETY: an address that user space never follows; the kernel checks it.
+unsafe impl Send for ProgramPages {}
+// SAFETY: as above.
+unsafe impl Sync for ProgramPages {}
+
+impl Region for ProgramPages {
+    fn base(&self) -> *const u8 {
+        self.base
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn kind(&self) -> RegionKind {
+        RegionKind::User
+    }
+}
+
+impl IovIter for ProgramIov<'_> {
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+
+    fn copy_in(&mut self, mem: &MemRef, off: u32, len: u32) -> Result<(), Fault> {
+        assert_eq!(mem.kind(), RegionKind::Arena);
+        assert!(off as usize + len as usize <= mem.len());
+        let dst = mem.base().cast_mut().wrapping_add(off as usize);
+        self.walk(len as usize, |p, done, n| {
+            // SAFETY: inside an arena slab, in the part that the engine is filling.
+            unsafe { copy::from_program(dst.wrapping_add(done), p, n) }
+        })
+    }
+
+    fn copy_out(&mut self, frag: &Frag) -> Result<(), Fault> {
+        debug_assert!(frag.off as usize + frag.len as usize <= frag.mem.len());
+        let src = frag.ptr();
+        self.walk(frag.len as usize, |p, done, n| {
+            // SAFETY: the fragment is inside a region that lives as long as it; the kernel filled it.
+            unsafe { copy::to_program(p, src.wrapping_add(done), n) }
+        })
+    }
+
+    fn copy_out_bytes(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.walk(bytes.len(), |p, done, n| {
+            // SAFETY: inside a live slice.
+            unsafe { copy::to_program(p, bytes[done..].as_ptr(), n) }
+        })
+    }
+
+    fn pin(&mut self, max: u32) -> Result<Frag, Fault> {
+        self.settle();
+        let Some(e) = self.iov.get(self.at) else {
+            return Err(Fault);
+        };
+        let base = e.iov_base.cast::<u8>().wrapping_add(self.off);
+        let len = (e.iov_len - self.off).min(max as usize);
+        let mut probe = 0u8;
+        // SAFETY: the destination is a live local.
+        unsafe { copy::from_program(&raw mut probe, base, 1) }?;
+        self.off += len;
+        self.remaining -= len;
+        Ok(Frag {
+            mem: Arc::new(ProgramPages { base, len }),
+            off: 0,
+            len: len as u32,
+        })
+    }
+
+    fn advance(&mut self, n: usize) {
+        let n = n.min(self.remaining);
+        let walked = self.walk(n, |_, _, _| Ok(()));
+        debug_assert!(walked.is_ok());
+    }
+
+    fn revert(&mut self, mut n: usize) {
+        self.remaining += n;
+        while n > self.off {
+            n -= self.off;
+            self.at -= 1;
+            self.off = self.iov[self.at].iov_len;
+        }
+        self.off -= n;
+    }
+}

@@ -1,0 +1,172 @@
+//! The thread that stands in when no thread of the program drives.
+//!
+//! It is in one of three moods. *Parked*: it sleeps until the engine's next deadline or a kick, because nothing is open or
+//! because a leader is there and has been asleep for a while; the leader kicks it when it leaves. *Ticking*: the program has
+//! driven since the last tick, so it looks again a little later, and the packet socket is left to the program. *Armed*:
+//! nobody has driven for a whole tick: it polls the packet socket itself, at no cost until a frame comes. A leader that
+//! finds it armed takes the role and kicks it once. So a ping-pong never wakes it, and a program that computes still acks.
+
+use core::sync::atomic::Ordering;
+use std::os::fd::AsRawFd;
+
+use libc::pollfd;
+
+use crate::driver::{self, round};
+use crate::stack::{NetStack, monotonic_ns};
+use crate::syscall;
+
+/// Shortest tick, in nanoseconds.
+const TICK_MIN: u64 = 1_000_000;
+/// Longest tick, in nanoseconds: a program that keeps driving is looked at this rarely.
+const TICK_MAX: u64 = 8_000_000;
+/// Stack of the thread, in bytes.
+const STACK_SIZE: usize = 256 * 1024;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Parked,
+    Ticking,
+    Armed,
+}
+
+/// Starts the pump of a stack, with all signals blocked: they are the program's.
+pub(crate) fn start(stack: &'static NetStack) {
+    let all = !0u64;
+    let mut before = 0u64;
+    // SAFETY: eight-byte masks of live locals.
+    unsafe {
+        let _ = syscalls::syscall!(
+            syscalls::Sysno::rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const all,
+            &raw mut before,
+            8
+        );
+    }
+    let spawned = std::thread::Builder::new()
+        .name("sidewire-pump".into())
+        .stack_size(STACK_SIZE)
+        .spawn(move || run(stack));
+    // SAFETY: as above.
+    unsafe {
+        let _ = syscalls::syscall!(
+            syscalls::Sysno::rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const before,
+            0,
+            8
+        );
+    }
+    if spawned.is_err() {
+        // RLIMIT_NPROC: whoever calls drives; a program that computes for long acks late.
+        stack.driver.pump_until.store(u64::MAX, Ordering::Relaxed);
+    }
+}
+
+fn run(stack: &'static NetStack) {
+    let d = &stack.driver;
+    let mut seen = (u64::MAX, u64::MAX);
+    let mut tick = TICK_MIN;
+    loop {
+        let now = monotonic_ns();
+        let activity = (
+            d.rounds.load(Ordering::Relaxed),
+            d.sleeps.load(Ordering::Relaxed),
+        );
+        let mood = if d.has_leader() {
+            if activity.1 == seen.1 {
+                Mood::Parked
+            } else {
+                Mood::Ticking
+            }
+        } else if activity != seen {
+            Mood::Ticking
+        } else if stack.with(|inner| inner.files == 0 && inner.engine.tuples().next().is_none()) {
+            Mood::Parked
+        } else {
+            Mood::Armed
+        };
+        tick = if mood == Mood::Ticking && activity != seen {
+            (tick * 2).min(TICK_MAX)
+        } else {
+            TICK_MIN
+        };
+        seen = activity;
+        match mood {
+            Mood::Ticking => sleep(stack, Some(now + tick), false),
+            Mood::Parked => {
+                d.pump_parked.store(true, Ordering::SeqCst);
+                // A leader that left just before saw no flag: then we may not park.
+                if d.has_leader() {
+                    sleep(stack, None, false);
+                } else {
+                    sleep_until_deadline(stack, false);
+                }
+                d.pump_parked.store(false, Ordering::SeqCst);
+            }
+            Mood::Armed => {
+                if d.pump_takes() {
+                    sleep_until_deadline(stack, true);
+                    d.pump_leaves();
+                }
+            }
+        }
+    }
+}
+
+/// Drives once, then sleeps until the engine's next deadline, a kick, or (armed) a frame.
+fn sleep_until_deadline(stack: &'static NetStack, armed: bool) {
+    let d = &stack.driver;
+    let (more, next) = stack.with(|inner| {
+        let more = round(stack, inner);
+        let next = inner.engine.next_deadline().0;
+        d.pump_until.store(next.max(1), Ordering::Relaxed);
+        (more, next)
+    });
+    if more {
+        return;
+    }
+    sleep(stack, Some(next), armed);
+}
+
+/// Sleeps until `at` (none: until a kick); with `armed` also until a frame, netlink or send space.
+fn sleep(stack: &'static NetStack, at: Option<u64>, armed: bool) {
+    let d = &stack.driver;
+    if !armed {
+        // Deadlines before this are the program's to watch, or come late by no more than a tick.
+        d.pump_until.store(at.unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+    let mut fds = [want(d.pump_wake.as_raw_fd()), want(-1), want(-1)];
+    if armed {
+        (fds[1].fd, fds[2].fd) = d.frame_fds();
+        if d.want_tx.load(Ordering::Relaxed) {
+            fds[1].events |= libc::POLLOUT;
+        }
+    }
+    let timeout = at.map_or(u64::MAX, |at| match at {
+        u64::MAX => u64::MAX,
+        at => at.saturating_sub(monotonic_ns()),
+    });
+    let polled = syscall::ppoll(&mut fds, timeout, None);
+    d.pump_until.store(0, Ordering::Relaxed);
+    if polled.is_err() {
+        return;
+    }
+    if fds[0].revents != 0 {
+        syscall::eventfd_drain(d.pump_wake.as_raw_fd());
+    }
+    if fds[2].revents != 0 {
+        driver::netlink(stack);
+    }
+    if fds[1].revents & libc::POLLOUT != 0 {
+        driver::tx_space(stack);
+    }
+}
+
+fn want(fd: i32) -> pollfd {
+    pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    }
+}

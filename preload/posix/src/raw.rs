@@ -1,0 +1,61 @@
+//! System calls without libc: they cannot come back through a hook, and need no symbol resolved.
+
+use libc::c_int;
+use syscalls::{Sysno, syscall6};
+
+/// Sets the calling thread's `errno`.
+pub fn set_errno(errno: c_int) {
+    // SAFETY: libc returns a valid pointer to the thread's own errno.
+    unsafe { *libc::__errno_location() = errno }
+}
+
+/// The calling thread's `errno`.
+pub fn errno() -> c_int {
+    // SAFETY: libc returns a valid pointer to the thread's own errno.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Makes a system call. `Err` holds the (positive) errno; the thread's own `errno` stays as it is.
+///
+/// # Safety
+/// The arguments must be what the call expects, and what it does must not break Rust's rules.
+pub unsafe fn call(number: Sysno, args: [usize; 6]) -> Result<usize, c_int> {
+    // SAFETY: the caller vouches for the arguments.
+    unsafe { syscall6(number, args[0], args[1], args[2], args[3], args[4], args[5]) }
+        .map_err(|e| e.into_raw())
+}
+
+/// Makes a system call the way libc wraps one: -1 and `errno` on failure.
+///
+/// # Safety
+/// As for [`call`].
+pub unsafe fn libc_call(number: Sysno, args: [usize; 6]) -> isize {
+    // SAFETY: the caller vouches for the arguments.
+    match unsafe { call(number, args) } {
+        Ok(value) => value as isize,
+        Err(e) => {
+            set_errno(e);
+            -1
+        }
+    }
+}
+
+/// Writes all of `bytes` to standard error, best effort, from any context (a signal handler, a
+/// panic, the atfork child).
+pub fn write_stderr(bytes: &[u8]) {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        // SAFETY: the slice is valid for its length; write(2) only reads it.
+        let done = unsafe {
+            call(
+                Sysno::write,
+                [2, rest.as_ptr() as usize, rest.len(), 0, 0, 0],
+            )
+        };
+        match done {
+            Ok(n) if n > 0 => rest = &rest[n.min(rest.len())..],
+            Err(libc::EINTR) => {}
+            _ => return,
+        }
+    }
+}

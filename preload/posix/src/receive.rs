@@ -1,0 +1,180 @@
+//! Frames from the link to the engine.
+
+use core::net::IpAddr;
+
+use sidewire_engine::segment::{Ingress, RxCsum};
+use sidewire_link::frame::{Checksum, FrameSource, MAX_HEADERS, Rest, RxFrame, RxMeta};
+use sidewire_wire::checksum;
+use sidewire_wire::icmp::IcmpError;
+use sidewire_wire::ipv4::Ipv4View;
+use sidewire_wire::tcp::{self, TcpView};
+
+use crate::stack::Inner;
+
+/// Frames that are taken before acks go out and the lock is dropped.
+pub(crate) const BATCH: usize = 64;
+/// Payload bytes after which a batch ends early: the program should begin to read while they are warm.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What one round brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// Frames taken.
+    pub(crate) frames: usize,
+    /// More may be waiting.
+    pub(crate) more: bool,
+}
+
+/// A frame's headers, copied out of the ring, and what is left of it.
+struct Head {
+    bytes: [u8; MAX_HEADERS],
+    len: usize,
+    payload: usize,
+    meta: RxMeta,
+    rest: Rest,
+}
+
+enum Look {
+    Tcp(Head),
+    Icmp(Box<IcmpError>),
+    NotOurs,
+}
+
+fn look(frame: &RxFrame<'_>) -> Look {
+    let Ok(ip) = Ipv4View::parse_prefix(frame.bytes, frame.meta.len as usize) else {
+        return Look::NotOurs;
+    };
+    let l4 = ip.header_len();
+    if u32::from(ip.protocol()) == libc::IPPROTO_ICMP as u32 {
+        return match IcmpError::parse_v4(ip.payload()) {
+            Ok(e) => Look::Icmp(Box::new(e)),
+            Err(_) => Look::NotOurs,
+        };
+    }
+    let here = &frame.bytes[l4..frame.bytes.len().min(ip.total_len())];
+    let Ok(seg) = TcpView::parse_prefix(here, ip.payload_len()) else {
+        return Look::NotOurs;
+    };
+    let len = l4 + seg.header_len();
+    let mut head = Head {
+        bytes: [0; MAX_HEADERS],
+        len,
+        payload: seg.payload_len(),
+        meta: frame.meta,
+        rest: frame.rest,
+    };
+    head.bytes[..len].copy_from_slice(&frame.bytes[..len]);
+    Look::Tcp(head)
+}
+
+impl Inner {
+    /// True when a frame waits; costs a read of the ring.
+    #[inline]
+    pub(crate) fn frames_wait(&mut self) -> bool {
+        matches!(self.source.peek(), Ok(Some(_)))
+    }
+
+    /// Takes what waits, at most a batch, through the engine, then lets it ack and send.
+    pub(crate) fn receive(&mut self) -> Received {
+        let mut got = Received::default();
+        let mut bytes = 0;
+        while got.frames < BATCH && bytes < BATCH_BYTES {
+            let look = match self.source.peek() {
+                Ok(Some(frame)) => look(&frame),
+                Ok(None) | Err(_) => break,
+            };
+            got.frames += 1;
+            match look {
+                Look::Tcp(head) => bytes += self.tcp(&head),
+                Look::Icmp(e) => {
+                    self.source.release();
+                    let (engine, mut io) = self.split();
+                    engine.icmp(&mut io, &e);
+                }
+                Look::NotOurs => self.source.release(),
+            }
+        }
+        if got.frames > 0 {
+            let (engine, mut io) = self.split();
+            engine.rx_batch_end(&mut io);
+        }
+        got.more = got.frames == BATCH || bytes >= BATCH_BYTES;
+        got
+    }
+
+    /// One TCP frame; its payload bytes.
+    fn tcp(&mut self, head: &Head) -> usize {
+        let headers = &head.bytes[..head.len];
+        let payload = if head.payload == 0 {
+            self.source.release();
+            None
+        } else {
+            // A frame that was cut short for want of receive buffer is accepted as far as it goes; what is missing looks
+            // like a loss. The engine takes lengths from the headers, so such a frame is not handed on at all when
+            // nothing of it is here.
+            let Some(room) = self.mem.rx_reserve(head.payload) else {
+                self.source.release();
+                return 0;
+            };
+            let into = [libc::iovec {
+                iov_base: room.at.cast(),
+                iov_len: head.payload,
+            }];
+            // SAFETY: the room is ours until it is committed.
+            let taken = unsafe { self.source.take(head.len, &into) };
+            match taken {
+                Ok(n) if n > 0 => Some(self.mem.rx_commit(room, n)),
+                _ => return 0,
+            }
+        };
+        let len = payload.as_ref().map_or(0, |f| f.len as usize);
+        let csum = match head.meta.csum {
+            Checksum::NotReady | Checksum::Valid => RxCsum::Good,
+            // Part of it is missing: the sum cannot be checked, and what is here may be wrong.
+            Checksum::Unknown if head.rest == Rest::Lost => RxCsum::Bad,
+            Checksum::Unknown => verify(headers, payload.as_ref()),
+        };
+        let gso_size = u32::from(head.meta.gso_size);
+        let segs = if gso_size == 0 || len == 0 {
+            1
+        } else {
+            (len as u32).div_ceil(gso_size)
+        };
+        let mut ingress = Ingress {
+            headers,
+            payload,
+            csum,
+            gso_segs: segs,
+            gso_size: if segs > 1 { gso_size } else { 0 },
+            iif: head.meta.ifindex,
+            tstamp_ns: head.meta.stamp.unwrap_or(0),
+        };
+        let (engine, mut io) = self.split();
+        engine.rx(&mut io, &mut ingress);
+        len
+    }
+}
+
+fn verify(headers: &[u8], payload: Option<&sidewire_engine::memory::Frag>) -> RxCsum {
+    let Ok(ip) = Ipv4View::parse_prefix(headers, headers.len().max(ip_total_len(headers))) else {
+        return RxCsum::Bad;
+    };
+    let l4 = ip.header_len();
+    let mut sum = checksum::add(ip.pseudo_header(), checksum::sum(&headers[l4..]));
+    if let Some(f) = payload {
+        // SAFETY: the fragment was just filled and is ours.
+        let bytes = unsafe { core::slice::from_raw_parts(f.ptr(), f.len as usize) };
+        sum = checksum::combine(sum, checksum::sum(bytes), headers.len() - l4);
+    }
+    if checksum::is_valid(sum) {
+        RxCsum::Good
+    } else {
+        RxCsum::Bad
+    }
+}
+
+fn ip_total_len(headers: &[u8]) -> usize {
+    headers
+        .get(2..4)
+        .map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])))
+}

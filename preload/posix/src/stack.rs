@@ -1,0 +1,265 @@
+//! One engine per network namespace, and everything that belongs to it: the lock, the link, the arenas.
+//!
+//! Lock order: [`NetStack`]'s mutex, then a file's wait queue, then leaf locks. Nothing sleeps with any of them held.
+
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use arrayvec::ArrayVec;
+use parking_lot::Mutex;
+use sidewire_engine::{Instant, Io, Stack};
+use sidewire_link::Errno;
+use sidewire_link::packet::{PacketSocket, PacketSource};
+
+use crate::driver::Driver;
+use crate::file::File;
+use crate::holders::Holders;
+use crate::memory::Arenas;
+use crate::net::LinkNet;
+use crate::syscall;
+
+/// Events that one locked section hands out without allocating; more are told while the lock is still held.
+const WAKES: usize = 64;
+/// Network namespaces that one process may use with accelerated sockets.
+const MAX_STACKS: usize = 16;
+/// Age at which the offset between the clocks is read anew, in nanoseconds.
+const WALL_OFFSET_AGE: u64 = 10_000_000;
+
+/// What the lock protects.
+pub struct Inner {
+    /// The TCP.
+    pub engine: Stack,
+    /// The way out, routes and neighbours.
+    pub net: LinkNet,
+    /// Payload memory.
+    pub mem: Arenas,
+    /// The way in.
+    pub source: PacketSource,
+    /// What keeps the kernel silent on our ports.
+    pub holders: Holders,
+    pub(crate) clock: Clock,
+    /// Files open on this stack.
+    pub(crate) files: usize,
+}
+
+/// Monotonic time, and the wall clock at little cost.
+#[derive(Default)]
+pub(crate) struct Clock {
+    wall_offset: u64,
+    read_at: u64,
+}
+
+/// CLOCK_MONOTONIC in nanoseconds.
+#[inline]
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    read_clock(libc::CLOCK_MONOTONIC)
+}
+
+#[inline]
+fn read_clock(id: libc::clockid_t) -> u64 {
+    let mut ts = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes to a live local. clock_gettime is not hooked and comes from the vdso.
+    unsafe { libc::clock_gettime(id, &raw mut ts) };
+    ts.tv_sec as u64 * 1_000_000_000 + ts.tv_nsec as u64
+}
+
+impl Clock {
+    /// (monotonic, wall) nanoseconds.
+    #[inline]
+    pub(crate) fn now(&mut self) -> (u64, u64) {
+        let now = monotonic_ns();
+        if now.wrapping_sub(self.read_at) > WALL_OFFSET_AGE {
+            self.wall_offset = read_clock(libc::CLOCK_REALTIME).wrapping_sub(now);
+            self.read_at = now;
+        }
+        (now, now.wrapping_add(self.wall_offset))
+    }
+}
+
+impl Inner {
+    /// The engine, and what its calls take.
+    #[inline]
+    pub fn split(&mut self) -> (&mut Stack, Io<'_>) {
+        let (now, wall_ns) = self.clock.now();
+        let io = Io {
+            now: Instant(now),
+            wall_ns,
+            mem: &mut self.mem,
+            net: &mut self.net,
+        };
+        (&mut self.engine, io)
+    }
+}
+
+/// The stack of a network namespace. Never freed.
+pub struct NetStack {
+    /// SO_NETNS_COOKIE.
+    cookie: u64,
+    inner: Mutex<Inner>,
+    /// Who drives and who sleeps.
+    pub driver: Driver,
+    /// Process that made it; a forked child does not drive its parent's connections.
+    pid: i32,
+}
+
+/// Who is to be told once the lock is dropped.
+type Wakes = ArrayVec<(&'static File, u32), WAKES>;
+
+impl NetStack {
+    /// Runs `f` with the lock held; then tells whom the engine's events name, and whoever sleeps too long.
+    #[inline]
+    pub fn with<R>(&'static self, f: impl FnOnce(&mut Inner) -> R) -> R {
+        let mut inner = self.inner.lock();
+        let r = f(&mut inner);
+        let (wakes, kick) = self.finish(&mut inner);
+        drop(inner);
+        for (file, events) in &wakes {
+            file.wait.wake(file, *events);
+        }
+        if kick {
+            self.driver.kick();
+        }
+        r
+    }
+
+    /// As [`NetStack::with`], but does nothing when somebody else holds the lock.
+    pub(crate) fn try_with<R>(&'static self, f: impl FnOnce(&mut Inner) -> R) -> Option<R> {
+        let mut inner = self.inner.try_lock()?;
+        let r = f(&mut inner);
+        let (wakes, kick) = self.finish(&mut inner);
+        drop(inner);
+        for (file, events) in &wakes {
+            file.wait.wake(file, *events);
+        }
+        if kick {
+            self.driver.kick();
+        }
+        Some(r)
+    }
+
+    /// Takes events; true when whoever sleeps until a deadline has to wake earlier.
+    fn finish(&'static self, inner: &mut Inner) -> (Wakes, bool) {
+        let mut wakes = Wakes::new();
+        inner.engine.take_events(|cookie, id, events| {
+            let Some(file) = File::from_cookie(cookie) else {
+                return;
+            };
+            if file.wait.is_empty() || file.id() != id {
+                return;
+            }
+            if let Err(full) = wakes.try_push((file, events.bits())) {
+                let (file, bits) = full.element();
+                file.wait.wake(file, bits);
+            }
+        });
+        let Inner {
+            engine, holders, ..
+        } = inner;
+        engine.take_released(|tuple| holders.release(&tuple));
+        (wakes, self.driver.too_late(engine.next_deadline()))
+    }
+
+    /// True in the process that made the stack.
+    #[must_use]
+    pub fn owned(&self) -> bool {
+        self.pid == PID.load(Ordering::Relaxed) as i32
+    }
+}
+
+/// This process, as of the first socket or the last fork.
+static PID: AtomicU32 = AtomicU32::new(0);
+
+/// To be called in the child after fork.
+pub fn forked() {
+    PID.store(syscall::getpid() as u32, Ordering::Relaxed);
+}
+
+static STACKS: Mutex<ArrayVec<&'static NetStack, MAX_STACKS>> = Mutex::new(ArrayVec::new_const());
+/// The last answer of [`for_socket`], so that the common program with one namespace takes no lock.
+static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// Why a namespace has no stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Packet sockets are refused: EPERM without CAP_NET_RAW.
+    Packet(Errno),
+    /// Routes cannot be read.
+    Netlink(Errno),
+    /// More namespaces than [`MAX_STACKS`].
+    TooMany,
+    /// The kernel has no SO_NETNS_COOKIE (before 5.14).
+    Cookie(Errno),
+}
+
+/// The stack of the namespace that a kernel socket belongs to; made at the first call.
+///
+/// # Errors
+/// [`Unavailable`] says why the kernel has to carry the socket.
+pub fn for_socket(fd: c_int) -> Result<&'static NetStack, Unavailable> {
+    let cookie = syscall::getsockopt_u64(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE)
+        .map_err(Unavailable::Cookie)?;
+    // SAFETY: stacks are never freed.
+    if let Some(s) = unsafe { (LAST.load(Ordering::Acquire) as *const NetStack).as_ref() } {
+        if s.cookie == cookie && s.owned() {
+            return Ok(s);
+        }
+    }
+    let mut stacks = STACKS.lock();
+    let pid = syscall::getpid();
+    PID.store(pid as u32, Ordering::Relaxed);
+    let stack = match stacks.iter().find(|s| s.cookie == cookie && s.pid == pid) {
+        Some(s) => *s,
+        None => {
+            if stacks.is_full() {
+                return Err(Unavailable::TooMany);
+            }
+            let s = NetStack::open(cookie, pid)?;
+            stacks.push(s);
+            s
+        }
+    };
+    LAST.store(core::ptr::from_ref(stack) as u64, Ordering::Release);
+    Ok(stack)
+}
+
+const SO_NETNS_COOKIE: c_int = sidewire_uapi::socket::SO_NETNS_COOKIE;
+
+/// Every stack of this process.
+pub fn for_each(mut f: impl FnMut(&'static NetStack)) {
+    let pid = syscall::getpid();
+    let all = STACKS.lock().clone();
+    for s in all.iter().filter(|s| s.pid == pid) {
+        f(s);
+    }
+}
+
+impl NetStack {
+    #[cold]
+    fn open(cookie: u64, pid: i32) -> Result<&'static Self, Unavailable> {
+        let socket = PacketSocket::open().map_err(Unavailable::Packet)?;
+        let net = LinkNet::open(&socket).map_err(Unavailable::Netlink)?;
+        let holders = Holders::new(&socket);
+        let source = socket.source().map_err(Unavailable::Packet)?;
+        let driver = Driver::new(&source, &net).map_err(Unavailable::Packet)?;
+        let stack = Box::leak(Box::new(Self {
+            cookie,
+            inner: Mutex::new(Inner {
+                engine: Stack::new(crate::sysctl::read(), crate::secrets::load(cookie)),
+                net,
+                mem: Arenas::new(),
+                source,
+                holders,
+                clock: Clock::default(),
+                files: 0,
+            }),
+            driver,
+            pid,
+        }));
+        crate::pump::start(stack);
+        Ok(stack)
+    }
+}

@@ -1,0 +1,385 @@
+//! The system calls that this crate makes for itself, typed. They never go through libc's symbols, which are hooked.
+
+use core::ffi::{CStr, c_int, c_void};
+use core::ptr;
+use core::sync::atomic::AtomicU32;
+
+use syscalls::{Sysno, syscall};
+
+pub use syscalls::Errno;
+
+/// Size of the kernel's signal set, in bytes.
+const SIGSET_BYTES: usize = 8;
+
+/// Sleeps while `*word == expected`, at most until `deadline_ns` of CLOCK_MONOTONIC (`u64::MAX`: no limit).
+///
+/// # Errors
+/// EAGAIN: the word had another value; EINTR: a signal; ETIMEDOUT.
+pub fn futex_wait(word: &AtomicU32, expected: u32, deadline_ns: u64) -> Result<(), Errno> {
+    let ts = timespec(deadline_ns);
+    let ts_ptr = if deadline_ns == u64::MAX {
+        ptr::null()
+    } else {
+        &raw const ts
+    };
+    // SAFETY: the word outlives the call; FUTEX_WAIT_BITSET takes an absolute CLOCK_MONOTONIC time.
+    unsafe {
+        syscall!(
+            Sysno::futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT_BITSET | libc::FUTEX_PRIVATE_FLAG,
+            expected,
+            ts_ptr,
+            0,
+            u32::MAX
+        )
+    }
+    .map(drop)
+}
+
+/// Wakes one thread that sleeps on `word`.
+pub fn futex_wake(word: *const AtomicU32) {
+    // SAFETY: FUTEX_WAKE only hashes the address; it does not read through it.
+    let _ = unsafe {
+        syscall!(
+            Sysno::futex,
+            word,
+            libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+            1
+        )
+    };
+}
+
+fn timespec(ns: u64) -> libc::timespec {
+    libc::timespec {
+        tv_sec: (ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (ns % 1_000_000_000) as libc::c_long,
+    }
+}
+
+/// `ppoll` for at most `timeout_ns` (`u64::MAX`: no limit), with the caller's signal mask or the given one.
+///
+/// # Errors
+/// EINTR and what else the kernel says.
+pub fn ppoll(
+    fds: &mut [libc::pollfd],
+    timeout_ns: u64,
+    sigmask: Option<u64>,
+) -> Result<usize, Errno> {
+    let mut ts = timespec(timeout_ns);
+    let ts_ptr = if timeout_ns == u64::MAX {
+        ptr::null_mut()
+    } else {
+        &raw mut ts
+    };
+    let mask_ptr = sigmask.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: live slice, timespec and mask.
+    unsafe {
+        syscall!(
+            Sysno::ppoll,
+            fds.as_mut_ptr(),
+            fds.len(),
+            ts_ptr,
+            mask_ptr,
+            SIGSET_BYTES
+        )
+    }
+}
+
+/// A close-on-exec, non-blocking eventfd.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn eventfd() -> Result<c_int, Errno> {
+    // SAFETY: no pointers.
+    unsafe { syscall!(Sysno::eventfd2, 0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }
+        .map(|fd| fd as c_int)
+}
+
+/// Adds one to an eventfd. Async-signal-safe.
+pub fn eventfd_signal(fd: c_int) {
+    let one = 1u64;
+    // SAFETY: reads eight bytes of a live local.
+    let _ = unsafe { syscall!(Sysno::write, fd, &raw const one, 8) };
+}
+
+/// Takes what an eventfd holds.
+pub fn eventfd_drain(fd: c_int) {
+    let mut n = 0u64;
+    // SAFETY: writes eight bytes to a live local.
+    let _ = unsafe { syscall!(Sysno::read, fd, &raw mut n, 8) };
+}
+
+/// `close`.
+///
+/// # Errors
+/// What the kernel says; the number is free in any case.
+pub fn close(fd: c_int) -> Result<(), Errno> {
+    // SAFETY: no memory is touched.
+    unsafe { syscall!(Sysno::close, fd) }.map(drop)
+}
+
+/// `socket`.
+///
+/// # Errors
+/// As the system call.
+pub fn socket(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int, Errno> {
+    // SAFETY: no pointers.
+    unsafe { syscall!(Sysno::socket, domain, ty, protocol) }.map(|fd| fd as c_int)
+}
+
+/// `bind`.
+///
+/// # Errors
+/// As the system call.
+///
+/// # Safety
+/// `addr` is only read by the kernel, which checks it; any pointer will do.
+pub fn bind(fd: c_int, addr: *const c_void, len: u32) -> Result<(), Errno> {
+    // SAFETY: the kernel checks the pointer.
+    unsafe { syscall!(Sysno::bind, fd, addr, len) }.map(drop)
+}
+
+/// `listen`.
+///
+/// # Errors
+/// As the system call.
+pub fn listen(fd: c_int, backlog: c_int) -> Result<(), Errno> {
+    // SAFETY: no pointers.
+    unsafe { syscall!(Sysno::listen, fd, backlog) }.map(drop)
+}
+
+/// `accept4` without a name.
+///
+/// # Errors
+/// As the system call.
+pub fn accept4(fd: c_int, flags: c_int) -> Result<c_int, Errno> {
+    // SAFETY: null pointers are allowed.
+    unsafe { syscall!(Sysno::accept4, fd, 0, 0, flags) }.map(|fd| fd as c_int)
+}
+
+/// `fcntl` with an integer argument.
+///
+/// # Errors
+/// As the system call.
+pub fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int, Errno> {
+    // SAFETY: used for commands whose argument is a number.
+    unsafe { syscall!(Sysno::fcntl, fd, cmd, arg) }.map(|n| n as c_int)
+}
+
+/// `setsockopt` with a plain value.
+///
+/// # Errors
+/// As the system call.
+pub fn setsockopt<T: Copy>(fd: c_int, level: c_int, name: c_int, value: &T) -> Result<(), Errno> {
+    // SAFETY: the kernel reads size_of::<T>() bytes of a live reference.
+    unsafe {
+        syscall!(
+            Sysno::setsockopt,
+            fd,
+            level,
+            name,
+            ptr::from_ref(value),
+            size_of::<T>()
+        )
+    }
+    .map(drop)
+}
+
+/// `getsockopt` of an integer.
+///
+/// # Errors
+/// As the system call.
+pub fn getsockopt_int(fd: c_int, level: c_int, name: c_int) -> Result<c_int, Errno> {
+    getsockopt_value::<c_int>(fd, level, name)
+}
+
+/// `getsockopt` of a 64-bit number.
+///
+/// # Errors
+/// As the system call.
+pub fn getsockopt_u64(fd: c_int, level: c_int, name: c_int) -> Result<u64, Errno> {
+    getsockopt_value::<u64>(fd, level, name)
+}
+
+fn getsockopt_value<T: Copy + Default>(fd: c_int, level: c_int, name: c_int) -> Result<T, Errno> {
+    let mut value = T::default();
+    let mut len = size_of::<T>() as u32;
+    // SAFETY: the kernel writes at most `len` bytes to an integer.
+    unsafe {
+        syscall!(
+            Sysno::getsockopt,
+            fd,
+            level,
+            name,
+            &raw mut value,
+            &raw mut len
+        )
+    }?;
+    Ok(value)
+}
+
+/// The local name of a socket.
+///
+/// # Errors
+/// As the system call.
+pub fn getsockname(fd: c_int) -> Result<libc::sockaddr_storage, Errno> {
+    // SAFETY: all-zero is a valid sockaddr_storage.
+    let mut ss: libc::sockaddr_storage = unsafe { core::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_storage>() as u32;
+    // SAFETY: the kernel writes at most `len` bytes.
+    unsafe { syscall!(Sysno::getsockname, fd, &raw mut ss, &raw mut len) }?;
+    Ok(ss)
+}
+
+/// This process.
+pub fn getpid() -> i32 {
+    // SAFETY: no arguments.
+    unsafe { syscall!(Sysno::getpid) }.unwrap_or(0) as i32
+}
+
+/// This thread.
+pub fn gettid() -> i32 {
+    // SAFETY: no arguments.
+    unsafe { syscall!(Sysno::gettid) }.unwrap_or(0) as i32
+}
+
+/// Sends a signal to a thread of this process.
+pub fn tgkill(tid: i32, signal: c_int) {
+    // SAFETY: no pointers.
+    let _ = unsafe { syscall!(Sysno::tgkill, getpid(), tid, signal) };
+}
+
+/// Number of CPUs that this thread may run on; at least 1.
+pub fn allowed_cpus() -> u32 {
+    let mut set = [0u64; 16];
+    // SAFETY: the kernel writes at most 128 bytes.
+    let n = unsafe {
+        syscall!(
+            Sysno::sched_getaffinity,
+            0,
+            size_of_val(&set),
+            set.as_mut_ptr()
+        )
+    };
+    match n {
+        Ok(_) => set.iter().map(|w| w.count_ones()).sum::<u32>().max(1),
+        Err(_) => 1,
+    }
+}
+
+/// Fills `buf` with random bytes.
+pub fn getrandom(buf: &mut [u8]) {
+    let mut done = 0;
+    while done < buf.len() {
+        // SAFETY: the kernel writes to the live rest of the slice.
+        match unsafe {
+            syscall!(
+                Sysno::getrandom,
+                buf[done..].as_mut_ptr(),
+                buf.len() - done,
+                0
+            )
+        } {
+            Ok(n) => done += n,
+            Err(Errno::EINTR) => {}
+            Err(e) => panic!("getrandom: {e}"),
+        }
+    }
+}
+
+/// Reads a small file into `buf`; the part that was filled.
+///
+/// # Errors
+/// As open and read.
+pub fn read_file<'a>(path: &CStr, buf: &'a mut [u8]) -> Result<&'a [u8], Errno> {
+    // SAFETY: the kernel reads a NUL-terminated string.
+    let fd = unsafe {
+        syscall!(
+            Sysno::openat,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::O_RDONLY | libc::O_CLOEXEC,
+            0
+        )
+    }? as c_int;
+    let mut len = 0;
+    let result = loop {
+        if len == buf.len() {
+            break Ok(());
+        }
+        // SAFETY: the kernel writes to the live rest of the slice.
+        match unsafe { syscall!(Sysno::read, fd, buf[len..].as_mut_ptr(), buf.len() - len) } {
+            Ok(0) => break Ok(()),
+            Ok(n) => len += n,
+            Err(Errno::EINTR) => {}
+            Err(e) => break Err(e),
+        }
+    };
+    let _ = close(fd);
+    result.map(|()| &buf[..len])
+}
+
+/// Anonymous private memory of `len` bytes, zeroed.
+///
+/// # Errors
+/// ENOMEM.
+pub fn map_anonymous(len: usize) -> Result<*mut u8, Errno> {
+    // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
+    unsafe {
+        syscall!(
+            Sysno::mmap,
+            0,
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+            -1isize,
+            0
+        )
+    }
+    .map(|at| at as *mut u8)
+}
+
+/// Gives advice on mapped memory; a refusal changes nothing.
+pub fn madvise(at: *mut u8, len: usize, advice: c_int) -> Result<(), Errno> {
+    // SAFETY: used with advice that keeps the contents, on memory of our own.
+    unsafe { syscall!(Sysno::madvise, at, len, advice) }.map(drop)
+}
+
+/// Copies between memory of this process whose addresses the kernel checks; the number of bytes done.
+/// `to_program` says which side is the program's.
+///
+/// # Errors
+/// EFAULT when not even one byte can be copied.
+pub fn checked_copy(
+    program: *const u8,
+    own: *const u8,
+    len: usize,
+    to_program: bool,
+) -> Result<usize, Errno> {
+    let local = libc::iovec {
+        iov_base: own as *mut c_void,
+        iov_len: len,
+    };
+    let remote = libc::iovec {
+        iov_base: program as *mut c_void,
+        iov_len: len,
+    };
+    let nr = if to_program {
+        Sysno::process_vm_writev
+    } else {
+        Sysno::process_vm_readv
+    };
+    // SAFETY: the kernel checks both ranges.
+    unsafe {
+        syscall!(
+            nr,
+            getpid(),
+            &raw const local,
+            1,
+            &raw const remote,
+            1,
+            0
+        )
+    }
+}

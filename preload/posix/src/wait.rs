@@ -1,0 +1,281 @@
+//! Waiting for sockets: Linux's wait queues. A [`Waiter`] is one thread's sleep and may stand in several queues; a
+//! [`Watcher`] is something that outlives a call (an epoll interest).
+
+use core::cell::Cell;
+use core::ptr;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::file::File;
+use crate::syscall;
+
+/// Bits of a waiter's word.
+mod word {
+    /// An event that it waits for came.
+    pub(super) const FIRED: u32 = 1;
+    /// The leader left: this thread is to drive.
+    pub(super) const LEAD: u32 = 2;
+    /// A signal handler was deferred while the thread was inside.
+    pub(super) const SIGNAL: u32 = 4;
+}
+
+/// Where the thread is (`Waiter::park`), when it is not in `ppoll` with the eventfd of that number.
+const AWAKE: i32 = -2;
+const ON_FUTEX: i32 = -1;
+
+/// One thread's sleep.
+///
+/// Lives on the stack of its thread. Whoever fires it holds the lock of a queue in which it stands, and it leaves every
+/// queue before it goes, so that it is alive while it is fired.
+pub struct Waiter {
+    word: AtomicU32,
+    park: AtomicI32,
+}
+
+impl Default for Waiter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+thread_local! {
+    /// The waiter of the sleep that this thread is in or about to enter, for [`interrupt_current`].
+    static CURRENT: Cell<*const Waiter> = const { Cell::new(ptr::null()) };
+}
+
+/// Ends or prevents the present sleep of the calling thread as a signal would. For a signal handler that was deferred
+/// because its thread is inside: async-signal-safe.
+pub fn interrupt_current() {
+    let w = CURRENT.with(Cell::get);
+    // SAFETY: set and cleared by this thread around the waiter's life (`Waiter::announce`).
+    if let Some(w) = unsafe { w.as_ref() } {
+        w.set(word::SIGNAL);
+    }
+}
+
+/// Makes a waiter the one that [`interrupt_current`] names, while it lives.
+pub(crate) struct Announced<'a> {
+    before: *const Waiter,
+    _waiter: &'a Waiter,
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        CURRENT.with(|c| c.set(self.before));
+    }
+}
+
+impl Waiter {
+    /// A waiter that nobody has fired.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            word: AtomicU32::new(0),
+            park: AtomicI32::new(AWAKE),
+        }
+    }
+
+    pub(crate) fn announce(&self) -> Announced<'_> {
+        Announced {
+            before: CURRENT.with(|c| c.replace(self)),
+            _waiter: self,
+        }
+    }
+
+    fn set(&self, bits: u32) {
+        // SeqCst on both words: either the sleeper sees the bit, or we see where it sleeps.
+        if self.word.fetch_or(bits, Ordering::SeqCst) & bits == bits {
+            return;
+        }
+        match self.park.load(Ordering::SeqCst) {
+            AWAKE => {}
+            ON_FUTEX => syscall::futex_wake(&raw const self.word),
+            efd => syscall::eventfd_signal(efd),
+        }
+    }
+
+    /// Says that an event came.
+    pub fn fire(&self) {
+        self.set(word::FIRED);
+    }
+
+    pub(crate) fn make_leader(&self) {
+        self.set(word::LEAD);
+    }
+
+    /// True when an event came since the last [`Waiter::reset`].
+    #[must_use]
+    pub fn fired(&self) -> bool {
+        self.word.load(Ordering::SeqCst) & word::FIRED != 0
+    }
+
+    /// Forgets events, before the condition is looked at again.
+    pub fn reset(&self) {
+        self.word.fetch_and(!word::FIRED, Ordering::SeqCst);
+    }
+
+    pub(crate) fn take_lead(&self) -> bool {
+        self.word.fetch_and(!word::LEAD, Ordering::SeqCst) & word::LEAD != 0
+    }
+
+    pub(crate) fn take_signal(&self) -> bool {
+        self.word.fetch_and(!word::SIGNAL, Ordering::SeqCst) & word::SIGNAL != 0
+    }
+
+    /// Sleeps until any bit is set, a signal, or the deadline (nanoseconds of CLOCK_MONOTONIC).
+    pub(crate) fn sleep_on_futex(&self, deadline_ns: u64) -> Result<(), syscall::Errno> {
+        self.park.store(ON_FUTEX, Ordering::SeqCst);
+        let r = if self.word.load(Ordering::SeqCst) == 0 {
+            syscall::futex_wait(&self.word, 0, deadline_ns)
+        } else {
+            Ok(())
+        };
+        self.park.store(AWAKE, Ordering::SeqCst);
+        match r {
+            Err(syscall::Errno::EAGAIN) => Ok(()),
+            r => r,
+        }
+    }
+
+    /// Announces that the thread goes to `ppoll` with `efd` in its set. False when a bit is set already: do not sleep.
+    pub(crate) fn park_on(&self, efd: i32) -> bool {
+        self.park.store(efd, Ordering::SeqCst);
+        if self.word.load(Ordering::SeqCst) == 0 {
+            return true;
+        }
+        self.unpark();
+        false
+    }
+
+    pub(crate) fn unpark(&self) {
+        self.park.store(AWAKE, Ordering::SeqCst);
+    }
+}
+
+/// Something that is told of a file's events for longer than a call.
+///
+/// `notify` runs under the lock of the file's queue, and possibly on a thread that is driving: it takes leaf locks only and
+/// never calls back into the queue or the stack.
+pub trait Watcher: Send + Sync {
+    /// Poll bits became true (an edge).
+    fn notify(&self, file: &'static File, events: u32);
+    /// The file left the engine: its descriptors are plain kernel sockets from now on. The watcher has already been taken
+    /// out of the queue; no lock is held.
+    fn to_kernel(&self, file: &'static File);
+    /// The last descriptor was closed. The watcher has already been taken out of the queue; no lock is held.
+    fn closed(&self, file: &'static File);
+}
+
+enum Entry {
+    Thread { waiter: *const Waiter, mask: u32 },
+    Watcher { watcher: Arc<dyn Watcher>, mask: u32 },
+}
+
+/// Who waits on a file.
+#[derive(Default)]
+pub struct WaitQueue {
+    /// Number of entries, to be read without the lock.
+    len: AtomicU32,
+    entries: Mutex<Vec<Entry>>,
+}
+
+// SAFETY: the pointers to waiters are used under the lock only, and a waiter leaves the queue before it goes.
+unsafe impl Send for WaitQueue {}
+// SAFETY: as above.
+unsafe impl Sync for WaitQueue {}
+
+impl WaitQueue {
+    /// An empty queue.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            len: AtomicU32::new(0),
+            entries: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// True when nobody waits. An entry that is being added may be missed: whoever adds one looks at the levels afterwards,
+    /// or adds it under the stack lock.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len.load(Ordering::SeqCst) == 0
+    }
+
+    fn push(&self, e: Entry) {
+        let mut entries = self.entries.lock();
+        entries.push(e);
+        self.len.store(entries.len() as u32, Ordering::SeqCst);
+    }
+
+    fn remove_where(&self, f: impl Fn(&Entry) -> bool) {
+        let mut entries = self.entries.lock();
+        entries.retain(|e| !f(e));
+        self.len.store(entries.len() as u32, Ordering::SeqCst);
+    }
+
+    /// Adds a thread's waiter for events in `mask`.
+    ///
+    /// # Safety
+    /// [`WaitQueue::remove`] is called before the waiter goes or moves.
+    pub unsafe fn add(&self, waiter: &Waiter, mask: u32) {
+        self.push(Entry::Thread { waiter, mask });
+    }
+
+    /// Takes a thread's waiter out.
+    pub fn remove(&self, waiter: &Waiter) {
+        self.remove_where(|e| matches!(e, Entry::Thread { waiter: w, .. } if ptr::eq(*w, waiter)));
+    }
+
+    /// Adds a watcher for events in `mask`.
+    pub fn watch(&self, watcher: Arc<dyn Watcher>, mask: u32) {
+        self.push(Entry::Watcher { watcher, mask });
+    }
+
+    /// Takes a watcher out.
+    pub fn unwatch(&self, watcher: &Arc<dyn Watcher>) {
+        self.remove_where(
+            |e| matches!(e, Entry::Watcher { watcher: w, .. } if Arc::ptr_eq(w, watcher)),
+        );
+    }
+
+    /// Tells everybody whose mask meets `events`.
+    pub fn wake(&self, file: &'static File, events: u32) {
+        if self.is_empty() {
+            return;
+        }
+        for e in self.entries.lock().iter() {
+            match e {
+                // SAFETY: it stands in the queue whose lock we hold, so it is alive.
+                Entry::Thread { waiter, mask } if mask & events != 0 => unsafe {
+                    (**waiter).fire();
+                },
+                Entry::Watcher { watcher, mask } if mask & events != 0 => {
+                    watcher.notify(file, events);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes all watchers out and wakes all threads: the file changes its nature.
+    pub(crate) fn dissolve(&self) -> Vec<Arc<dyn Watcher>> {
+        let mut entries = self.entries.lock();
+        let mut watchers = Vec::new();
+        entries.retain(|e| match e {
+            Entry::Thread { waiter, .. } => {
+                // SAFETY: as in `wake`.
+                unsafe { (**waiter).fire() };
+                true
+            }
+            Entry::Watcher { watcher, .. } => {
+                watchers.push(watcher.clone());
+                false
+            }
+        });
+        self.len.store(entries.len() as u32, Ordering::SeqCst);
+        watchers
+    }
+}
