@@ -74,6 +74,21 @@ pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
     Ok(())
 }
 
+/// Runs `probes/NAME.c`, which needs no network, natively and on `stack`, and
+/// wants the same lines.
+///
+/// # Errors
+/// As [`same_as_native`].
+pub fn same_as_native_alone(name: &str, stack: &Stack) -> TestResult {
+    let lab = Lab::new(crate::Link::default())?;
+    let native = lab.near.program(probe(name)).run()?.success()?;
+    ensure!(!native.stdout.is_empty(), "{native}");
+    let other = lab.near.program(probe(name)).under(stack).run()?;
+    compare(&native.stdout, &other)?;
+    other.success()?;
+    Ok(())
+}
+
 fn compare(native: &str, other: &Finished) -> Result<()> {
     let mut differences = Vec::new();
     let mut section = "";

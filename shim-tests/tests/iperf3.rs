@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use shim_tests::iperf3::{Amount, Iperf3, Role};
 use shim_tests::library::Stack;
 use shim_tests::payload::MIB;
-use shim_tests::{Lab, Link, Need, Suite, TestResult};
+use shim_tests::{Lab, Link, Need, Offloads, Suite, TestResult};
 
 const MODES: [(&str, &[&str]); 5] = [
     ("default", &[]),
@@ -25,7 +25,32 @@ fn main() -> ExitCode {
             });
         }
     }
+    for (mtu, offloads, shape) in [
+        (9000, Offloads::On, "mtu_9000"),
+        (1500, Offloads::Off, "no_offloads"),
+        (9000, Offloads::Off, "mtu_9000_no_offloads"),
+        (576, Offloads::On, "mtu_576"),
+    ] {
+        for (args, direction) in [(&[][..], "sends"), (&["-R"], "receives")] {
+            let name = format!("client_{direction}_{shape}");
+            suite = suite.both(&name, &[], move |stack| {
+                let lab = Lab::new(Link { mtu, offloads })?;
+                moves(&lab, stack, Role::Client, args, 32 * MIB)
+            });
+        }
+    }
+    for (mode, args) in MODES {
+        let name = format!("client_{mode}_for_long::sidewire");
+        suite = suite.long_test(name, &[Need::Library, Need::Carrier], move || {
+            let lab = Lab::new(Link::default())?;
+            moves(&lab, &Stack::sidewire()?, Role::Client, args, 8192 * MIB)
+        });
+    }
     suite
+        .both("client_as_an_ordinary_user", &[], |stack| {
+            let lab = Lab::unprivileged(Link::default())?;
+            moves(&lab, stack, Role::Client, &[], 64 * MIB)
+        })
         .both("client_64_streams", &[], |stack| {
             let lab = Lab::new(Link::default())?;
             moves(&lab, stack, Role::Client, &["-P", "64"], 64 * MIB)
