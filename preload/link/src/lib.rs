@@ -6,8 +6,10 @@
 mod cut;
 pub mod fd;
 pub mod frame;
+pub mod holder;
 pub mod netlink;
 pub mod packet;
 mod raw;
+mod socket_name;
 
 pub use syscalls::Errno;

@@ -23,8 +23,6 @@ pub struct File {
     pub v6: AtomicBool,
     /// In LISTEN: the shadow is a kernel listener for local clients.
     pub listening: AtomicBool,
-    /// The connection was given to the kernel: descriptors are plain, calls that still hold the file start again.
-    pub in_kernel: AtomicBool,
     /// Who waits.
     pub wait: WaitQueue,
     /// What is reserved with the kernel.
@@ -43,7 +41,6 @@ impl File {
             nonblock: AtomicBool::new(false),
             v6: AtomicBool::new(false),
             listening: AtomicBool::new(false),
-            in_kernel: AtomicBool::new(false),
             wait: WaitQueue::new(),
             port: Mutex::new(Port::new()),
         }
@@ -63,7 +60,6 @@ impl File {
         file.nonblock.store(false, Ordering::Relaxed);
         file.v6.store(v6, Ordering::Relaxed);
         file.listening.store(false, Ordering::Relaxed);
-        file.in_kernel.store(false, Ordering::Relaxed);
         *file.port.lock() = Port::new();
         // Publishes the fields to whoever takes a reference.
         file.refs.store(1, Ordering::Release);

@@ -110,6 +110,37 @@ pub fn eventfd_drain(fd: c_int) {
     let _ = unsafe { syscall!(Sysno::read, fd, &raw mut n, 8) };
 }
 
+/// A close-on-exec epoll descriptor.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn epoll_create() -> Result<c_int, Errno> {
+    // SAFETY: no pointers.
+    unsafe { syscall!(Sysno::epoll_create1, libc::EPOLL_CLOEXEC) }.map(|fd| fd as c_int)
+}
+
+/// Adds a descriptor to an epoll descriptor, for EPOLLIN.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn epoll_add(epfd: c_int, fd: c_int) -> Result<(), Errno> {
+    let mut event = libc::epoll_event {
+        events: libc::EPOLLIN as u32,
+        u64: 0,
+    };
+    // SAFETY: the kernel reads a live structure.
+    unsafe {
+        syscall!(
+            Sysno::epoll_ctl,
+            epfd,
+            libc::EPOLL_CTL_ADD,
+            fd,
+            &raw mut event
+        )
+    }
+    .map(drop)
+}
+
 /// `close`.
 ///
 /// # Errors
