@@ -9,6 +9,8 @@ pub mod frame;
 pub mod holder;
 pub mod netlink;
 pub mod packet;
+pub mod pair;
+pub mod pcapng;
 mod raw;
 mod socket_name;
 

@@ -10,7 +10,9 @@ fn v4(a: &SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,
         sin_port: a.port().to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(a.ip().octets()) },
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(a.ip().octets()),
+        },
         sin_zero: [0; 8],
     }
 }
@@ -20,14 +22,20 @@ fn v6(a: &SocketAddrV6) -> libc::sockaddr_in6 {
         sin6_family: libc::AF_INET6 as u16,
         sin6_port: a.port().to_be(),
         sin6_flowinfo: a.flowinfo(),
-        sin6_addr: libc::in6_addr { s6_addr: a.ip().octets() },
+        sin6_addr: libc::in6_addr {
+            s6_addr: a.ip().octets(),
+        },
         sin6_scope_id: a.scope_id(),
     }
 }
 
 /// The address family of a name.
 pub(crate) fn family(name: &SocketAddr) -> i32 {
-    if name.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
+    if name.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    }
 }
 
 /// bind(2).

@@ -52,7 +52,12 @@ impl Peer {
             let source = socket.source().unwrap();
             (socket.sink(), source, ifindex("vb"))
         });
-        Peer { _ns: ns, sink, source, ifindex }
+        Peer {
+            _ns: ns,
+            sink,
+            source,
+            ifindex,
+        }
     }
 
     fn send(&mut self, from: u16, to: u16, flags: TcpFlags, payload: &[u8]) {
@@ -77,10 +82,14 @@ impl Peer {
             window: 5000,
             urg_ptr: 0,
         };
-        tcp.emit(&TcpOptions::default(), &mut headers[20..]).unwrap();
+        tcp.emit(&TcpOptions::default(), &mut headers[20..])
+            .unwrap();
         let sum = checksum::pseudo_header_v4(B, A, TCP, (20 + payload.len()) as u32);
         set_checksum(&mut headers[20..], sum);
-        let frags = [libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() }];
+        let frags = [libc::iovec {
+            iov_base: payload.as_ptr().cast_mut().cast(),
+            iov_len: payload.len(),
+        }];
         let frame = TxFrame {
             ifindex: self.ifindex,
             dst_mac: Some(MacAddr([2, 0, 0, 0, 0, 0xa1])),
@@ -112,9 +121,17 @@ impl Peer {
         let mut answers = Vec::new();
         loop {
             let Some(f) = self.source.peek().unwrap() else {
-                let mut p = libc::pollfd { fd: self.source.readable_fd(), events: libc::POLLIN, revents: 0 };
+                let mut p = libc::pollfd {
+                    fd: self.source.readable_fd(),
+                    events: libc::POLLIN,
+                    revents: 0,
+                };
                 // SAFETY: one live pollfd.
-                assert_eq!(unsafe { libc::poll(&mut p, 1, 10_000) }, 1, "the marker is answered");
+                assert_eq!(
+                    unsafe { libc::poll(&mut p, 1, 10_000) },
+                    1,
+                    "the marker is answered"
+                );
                 continue;
             };
             let ip = Ipv4View::parse(f.bytes).unwrap();
@@ -135,11 +152,17 @@ fn drop_net_admin() {
     unsafe {
         let header: [u32; 2] = [0x2008_0522, 0];
         let mut data = [0u32; 6];
-        assert_eq!(libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()), 0);
+        assert_eq!(
+            libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()),
+            0
+        );
         for set in &mut data[..3] {
             *set &= !(1 << 12);
         }
-        assert_eq!(libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()), 0);
+        assert_eq!(
+            libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()),
+            0
+        );
     }
 }
 
@@ -153,21 +176,31 @@ fn unbound_socket(reuse: bool) -> OwnedFd {
     unsafe {
         let fd = OwnedFd::from_raw_fd(libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0));
         let on = i32::from(reuse);
-        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const on).cast(), 4);
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_REUSEADDR,
+            (&raw const on).cast(),
+            4,
+        );
         fd
     }
 }
 
 /// The same, bound.
 fn program_socket(local: SocketAddr, reuse: bool) -> Result<OwnedFd, std::io::Error> {
-    let SocketAddr::V4(local) = local else { unreachable!("IPv4 here") };
+    let SocketAddr::V4(local) = local else {
+        unreachable!("IPv4 here")
+    };
     let fd = unbound_socket(reuse);
     // SAFETY: bind reads one sockaddr_in.
     unsafe {
         let name = libc::sockaddr_in {
             sin_family: libc::AF_INET as u16,
             sin_port: local.port().to_be(),
-            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(local.ip().octets()) },
+            sin_addr: libc::in_addr {
+                s_addr: u32::from_ne_bytes(local.ip().octets()),
+            },
             sin_zero: [0; 8],
         };
         match libc::bind(fd.as_raw_fd(), (&raw const name).cast(), 16) {
@@ -178,20 +211,34 @@ fn program_socket(local: SocketAddr, reuse: bool) -> Result<OwnedFd, std::io::Er
 }
 
 fn bind_error(local: SocketAddr, reuse: bool) -> Option<i32> {
-    program_socket(local, reuse).err().and_then(|e| e.raw_os_error())
+    program_socket(local, reuse)
+        .err()
+        .and_then(|e| e.raw_os_error())
 }
 
 fn reuse_of(fd: RawFd) -> i32 {
     let (mut on, mut len) = (7i32, 4u32);
     // SAFETY: writes one int.
-    unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw mut on).cast(), &mut len) };
+    unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_REUSEADDR,
+            (&raw mut on).cast(),
+            &mut len,
+        )
+    };
     on
 }
 
 /// A client on this host is accepted at `listener` and served.
 fn serve_local(listener: RawFd, address: SocketAddr) {
     let mut client = TcpStream::connect(address).unwrap();
-    let mut p = libc::pollfd { fd: listener, events: libc::POLLIN, revents: 0 };
+    let mut p = libc::pollfd {
+        fd: listener,
+        events: libc::POLLIN,
+        revents: 0,
+    };
     // SAFETY: one live pollfd; accept without a name.
     let accepted = unsafe {
         assert_eq!(libc::poll(&mut p, 1, 10_000), 1);
@@ -215,7 +262,10 @@ fn unheld_ports_are_answered() {
     }
     let mut peer = Peer::new();
     let answers = peer.answers(5000);
-    assert!(answers.len() >= 4 && answers.iter().all(|f| f.contains(TcpFlags::RST)), "{answers:?}");
+    assert!(
+        answers.len() >= 4 && answers.iter().all(|f| f.contains(TcpFlags::RST)),
+        "{answers:?}"
+    );
 }
 
 #[test]
@@ -227,14 +277,18 @@ fn connection_is_silent_next_to_its_shadow() {
     let mut holders = holders();
     let options = HoldOptions::default();
     let shadow = program_socket(at(A, 5000), false).unwrap();
-    let holder = holders.hold_connection(at(A, 5000), at(B, PEER), &options).unwrap();
+    let holder = holders
+        .hold_connection(at(A, 5000), at(B, PEER), &options)
+        .unwrap();
     assert!(holders.privileged());
     assert_eq!(holder.local(), at(A, 5000));
     assert_eq!(peer.answers(5000), []);
     // The same 4-tuple, another remote, other programs.
     let again = holders.hold_connection(at(A, 5000), at(B, PEER), &options);
     assert_eq!(again.unwrap_err(), Errno::EADDRNOTAVAIL);
-    let second = holders.hold_connection(at(A, 5000), at(B, 80), &options).unwrap();
+    let second = holders
+        .hold_connection(at(A, 5000), at(B, 80), &options)
+        .unwrap();
     assert_eq!(bind_error(at(A, 5000), false), Some(libc::EADDRINUSE));
     assert_eq!(bind_error(at(A, 5000), true), Some(libc::EADDRINUSE));
     // The port stays taken while a connection lives, as natively without SO_REUSEADDR.
@@ -255,8 +309,12 @@ fn kernel_chooses_local_names() {
     netns::sh("echo 40000 40001 > /proc/sys/net/ipv4/ip_local_port_range");
     let mut holders = holders();
     let options = HoldOptions::default();
-    let first = holders.hold_connection(at(ANY, 0), at(B, PEER), &options).unwrap();
-    let second = holders.hold_connection(at(A, 0), at(B, PEER), &options).unwrap();
+    let first = holders
+        .hold_connection(at(ANY, 0), at(B, PEER), &options)
+        .unwrap();
+    let second = holders
+        .hold_connection(at(A, 0), at(B, PEER), &options)
+        .unwrap();
     let (one, two) = (first.local(), second.local());
     assert!(one.ip() == A && two.ip() == A && one != two);
     assert!((40_000..40_002).contains(&one.port()) && (40_000..40_002).contains(&two.port()));
@@ -265,7 +323,11 @@ fn kernel_chooses_local_names() {
     let full = holders.hold_connection(at(A, 0), at(B, PEER), &options);
     assert_eq!(full.unwrap_err(), Errno::EADDRNOTAVAIL);
     // The ports are free for other remotes.
-    assert!(holders.hold_connection(at(A, 0), at(B, 80), &options).is_ok());
+    assert!(
+        holders
+            .hold_connection(at(A, 0), at(B, 80), &options)
+            .is_ok()
+    );
     let nowhere = holders.hold_connection(at(ANY, 0), at(Ipv4Addr::new(192, 0, 2, 1), 1), &options);
     assert_eq!(nowhere.unwrap_err(), Errno::ENETUNREACH);
 }
@@ -280,7 +342,11 @@ fn listener_is_silent_and_serves_this_host() {
     for reuse in [false, true] {
         let port = 6000 + u16::from(reuse);
         let shadow = program_socket(at(ANY, port), reuse).unwrap();
-        let options = HoldOptions { reuse, shadow: Some(shadow.as_raw_fd()), ..HoldOptions::default() };
+        let options = HoldOptions {
+            reuse,
+            shadow: Some(shadow.as_raw_fd()),
+            ..HoldOptions::default()
+        };
         let listener = holders.hold_listener(at(ANY, port), 5, &options).unwrap();
         assert_eq!(reuse_of(shadow.as_raw_fd()), i32::from(reuse));
         assert_eq!(peer.answers(port), []);
@@ -307,16 +373,23 @@ fn listener_closes_in_mid_transfer_and_is_bound_again() {
         shadow: Some(shadow.as_raw_fd()),
         ..HoldOptions::default()
     };
-    let listener = holders.hold_listener(at(ANY, 6000), 5, &options(&shadow)).unwrap();
+    let listener = holders
+        .hold_listener(at(ANY, 6000), 5, &options(&shadow))
+        .unwrap();
     let mut connection = listener.share(at(A, 6000));
     assert!(connection.holds_port());
     connection.convert(at(B, PEER), &options(&shadow)).unwrap();
     assert!(!connection.holds_port());
     drop((listener, shadow));
     assert_eq!(peer.answers(6000), []);
-    assert_eq!(TcpStream::connect(at(A, 6000)).unwrap_err().raw_os_error(), Some(libc::ECONNREFUSED));
+    assert_eq!(
+        TcpStream::connect(at(A, 6000)).unwrap_err().raw_os_error(),
+        Some(libc::ECONNREFUSED)
+    );
     let shadow = program_socket(at(ANY, 6000), true).unwrap();
-    let listener = holders.hold_listener(at(ANY, 6000), 5, &options(&shadow)).unwrap();
+    let listener = holders
+        .hold_listener(at(ANY, 6000), 5, &options(&shadow))
+        .unwrap();
     assert_eq!(peer.answers(6000), []);
     serve_local(listener.fd(), at(A, 6000));
     drop(connection);
@@ -333,24 +406,42 @@ fn without_net_admin_connections_are_silent() {
     drop_net_admin();
     let mut holders = holders();
     let shadow = program_socket(at(A, 5000), false).unwrap();
-    let options = HoldOptions { shadow: Some(shadow.as_raw_fd()), ..HoldOptions::default() };
-    let holder = holders.hold_connection(at(A, 5000), at(B, PEER), &options).unwrap();
+    let options = HoldOptions {
+        shadow: Some(shadow.as_raw_fd()),
+        ..HoldOptions::default()
+    };
+    let holder = holders
+        .hold_connection(at(A, 5000), at(B, PEER), &options)
+        .unwrap();
     assert!(!holders.privileged());
     assert_eq!(reuse_of(shadow.as_raw_fd()), 0);
     assert_eq!(peer.answers(5000), []);
     let again = holders.hold_connection(at(A, 5000), at(B, PEER), &options);
     assert_eq!(again.unwrap_err(), Errno::EADDRNOTAVAIL);
-    let second = holders.hold_connection(at(A, 5000), at(B, 80), &options).unwrap();
+    let second = holders
+        .hold_connection(at(A, 5000), at(B, 80), &options)
+        .unwrap();
     assert_eq!(bind_error(at(A, 5000), true), Some(libc::EADDRINUSE));
     drop(holder);
-    assert_eq!(peer.answers(5000), [], "the second connection holds the port");
-    assert_eq!(TcpStream::connect(at(Ipv4Addr::LOCALHOST, 5000)).unwrap_err().raw_os_error(), Some(libc::ECONNREFUSED));
+    assert_eq!(
+        peer.answers(5000),
+        [],
+        "the second connection holds the port"
+    );
+    assert_eq!(
+        TcpStream::connect(at(Ipv4Addr::LOCALHOST, 5000))
+            .unwrap_err()
+            .raw_os_error(),
+        Some(libc::ECONNREFUSED)
+    );
     drop(second);
     assert!(peer.answers(5000).iter().any(|f| f.contains(TcpFlags::RST)));
     drop(shadow);
     assert_eq!(bind_error(at(ANY, 5000), false), None);
     // An ephemeral port is the kernel's choice here, too.
-    let chosen = holders.hold_connection(at(A, 0), at(B, PEER), &HoldOptions::default()).unwrap();
+    let chosen = holders
+        .hold_connection(at(A, 0), at(B, PEER), &HoldOptions::default())
+        .unwrap();
     assert_ne!(chosen.local().port(), 0);
     assert_eq!(peer.answers(chosen.local().port()), []);
 }
@@ -364,10 +455,16 @@ fn without_net_admin_listeners_are_silent_and_serve_loopback() {
     drop_net_admin();
     let mut holders = Holders::new([]);
     let shadow = program_socket(at(ANY, 6000), true).unwrap();
-    let options = HoldOptions { reuse: true, shadow: Some(shadow.as_raw_fd()), ..HoldOptions::default() };
+    let options = HoldOptions {
+        reuse: true,
+        shadow: Some(shadow.as_raw_fd()),
+        ..HoldOptions::default()
+    };
     let listener = holders.hold_listener(at(ANY, 6000), 5, &options).unwrap();
     assert!(!peer.answers(6000).is_empty(), "va is not held yet");
-    holders.devices_changed(["va".to_owned()], &[shadow.as_raw_fd()]).unwrap();
+    holders
+        .devices_changed(["va".to_owned()], &[shadow.as_raw_fd()])
+        .unwrap();
     assert_eq!(peer.answers(6000), []);
     serve_local(listener.fd(), at(Ipv4Addr::LOCALHOST, 6000));
     assert_eq!(bind_error(at(ANY, 6000), true), Some(libc::EADDRINUSE));
@@ -379,8 +476,13 @@ fn without_net_admin_listeners_are_silent_and_serve_loopback() {
     // Bound again at once.
     assert_eq!(bind_error(at(ANY, 6000), true), Some(libc::EADDRINUSE));
     let shadow = unbound_socket(true);
-    holders.bind_over(shadow.as_raw_fd(), at(ANY, 6000)).unwrap();
-    let options = HoldOptions { shadow: Some(shadow.as_raw_fd()), ..options };
+    holders
+        .bind_over(shadow.as_raw_fd(), at(ANY, 6000))
+        .unwrap();
+    let options = HoldOptions {
+        shadow: Some(shadow.as_raw_fd()),
+        ..options
+    };
     let listener = holders.hold_listener(at(ANY, 6000), 5, &options).unwrap();
     serve_local(listener.fd(), at(Ipv4Addr::LOCALHOST, 6000));
     assert_eq!(peer.answers(6000), []);
@@ -399,7 +501,9 @@ fn nothing_is_left_after_sigkill() {
         let options = HoldOptions::default();
         let kept = (
             holders.hold_listener(at(ANY, 6000), 5, &options).unwrap(),
-            holders.hold_connection(at(A, 5000), at(B, PEER), &options).unwrap(),
+            holders
+                .hold_connection(at(A, 5000), at(B, PEER), &options)
+                .unwrap(),
         );
         println!("held");
         while kept.1.holds_port() || kept.0.fd() >= 0 {

@@ -243,3 +243,99 @@ impl WaitQueue {
         watchers
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::monotonic_ns;
+    use core::sync::atomic::AtomicUsize;
+    use sidewire_engine::SocketId;
+    use slotmap::Key;
+
+    fn file() -> &'static File {
+        let f = File::open(None, SocketId::null(), false);
+        let record = f.record();
+        // Kept open for the test's life.
+        let _ = f.into_raw();
+        record
+    }
+
+    #[test]
+    fn only_those_whose_mask_meets_are_fired() {
+        let f = file();
+        let (reader, writer) = (Waiter::new(), Waiter::new());
+        // SAFETY: removed below.
+        unsafe {
+            f.wait.add(&reader, 1);
+            f.wait.add(&writer, 4);
+        }
+        f.wait.wake(f, 1);
+        assert!(reader.fired() && !writer.fired());
+        reader.reset();
+        assert!(!reader.fired());
+        f.wait.remove(&reader);
+        f.wait.wake(f, 5);
+        assert!(!reader.fired() && writer.fired());
+        f.wait.remove(&writer);
+        assert!(f.wait.is_empty());
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_and_a_fired_one_does_not_sleep() {
+        let f = file();
+        let w = Waiter::new();
+        w.fire();
+        assert_eq!(w.sleep_on_futex(u64::MAX), Ok(()));
+        w.reset();
+        // SAFETY: removed below.
+        unsafe { f.wait.add(&w, 1) };
+        std::thread::scope(|s| {
+            s.spawn(|| f.wait.wake(f, 1));
+            while !w.fired() {
+                assert_eq!(w.sleep_on_futex(u64::MAX), Ok(()));
+            }
+        });
+        f.wait.remove(&w);
+    }
+
+    #[test]
+    fn a_deadline_that_passed_ends_the_sleep() {
+        let w = Waiter::new();
+        assert_eq!(
+            w.sleep_on_futex(monotonic_ns()),
+            Err(syscall::Errno::ETIMEDOUT)
+        );
+    }
+
+    #[derive(Default)]
+    struct Counter {
+        notified: AtomicUsize,
+        gone: AtomicUsize,
+    }
+
+    impl Watcher for Counter {
+        fn notify(&self, _: &'static File, events: u32) {
+            self.notified.fetch_add(events as usize, Ordering::Relaxed);
+        }
+        fn to_kernel(&self, _: &'static File) {}
+        fn closed(&self, _: &'static File) {
+            self.gone.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn watchers_hear_of_events_and_of_the_end() {
+        let f = File::open(None, SocketId::null(), false);
+        let c = Arc::new(Counter::default());
+        let w: Arc<dyn Watcher> = c.clone();
+        let other: Arc<dyn Watcher> = Arc::new(Counter::default());
+        f.wait.watch(w.clone(), 1);
+        f.wait.watch(other.clone(), 1);
+        f.wait.wake(f.record(), 1);
+        f.wait.wake(f.record(), 4);
+        assert_eq!(c.notified.load(Ordering::Relaxed), 1);
+        f.wait.unwatch(&other);
+        drop(f);
+        assert_eq!(c.gone.load(Ordering::Relaxed), 1);
+    }
+}

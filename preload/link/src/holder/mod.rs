@@ -100,7 +100,9 @@ impl Holders {
         self.devices = devices.into_iter().collect();
         let mut result = Ok(());
         self.ports.retain(|_, weak| {
-            let Some(port) = weak.upgrade() else { return false };
+            let Some(port) = weak.upgrade() else {
+                return false;
+            };
             if let Err(e) = port.follow(&self.devices, shadows) {
                 result = Err(e);
             }
@@ -157,10 +159,18 @@ impl Holders {
     ///
     /// # Errors
     /// As for [`Holders::hold_listener`].
-    pub fn reserve(&mut self, local: SocketAddr, options: &HoldOptions) -> Result<ListenHolder, Errno> {
+    pub fn reserve(
+        &mut self,
+        local: SocketAddr,
+        options: &HoldOptions,
+    ) -> Result<ListenHolder, Errno> {
         if let Some(port) = self.ports.get(&local).and_then(Weak::upgrade) {
             // Connections of an earlier listener hold the port.
-            let fd = if port.is_filtered() { None } else { Some(port::local_listener(local, options)?) };
+            let fd = if port.is_filtered() {
+                None
+            } else {
+                Some(port::local_listener(local, options)?)
+            };
             return Ok(ListenHolder { port, fd });
         }
         let (port, fd) = match PortHold::filtered(local, options) {
@@ -181,8 +191,12 @@ impl Holders {
     /// What bind(2) says.
     pub fn bind_over(&mut self, shadow: RawFd, local: SocketAddr) -> Result<(), Errno> {
         let same_port = |name: &SocketAddr| name.port() == local.port();
-        let ports: Vec<_> =
-            self.ports.iter().filter(|(n, _)| same_port(n)).filter_map(|(_, w)| w.upgrade()).collect();
+        let ports: Vec<_> = self
+            .ports
+            .iter()
+            .filter(|(n, _)| same_port(n))
+            .filter_map(|(_, w)| w.upgrade())
+            .collect();
         let lend = |on: i32| {
             for port in &ports {
                 port.set_option(libc::SO_REUSEPORT, on);
@@ -216,13 +230,25 @@ impl Holders {
         Ok(port)
     }
 
-    fn share(&self, port: Arc<PortHold>, local: SocketAddr, remote: SocketAddr) -> Result<Holder, Errno> {
+    fn share(
+        &self,
+        port: Arc<PortHold>,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Holder, Errno> {
         let mut tuples = self.tuples.lock().unwrap_or_else(PoisonError::into_inner);
         if !tuples.insert((local, remote)) {
             return Err(Errno::EADDRNOTAVAIL);
         }
         let tuples = self.tuples.clone();
-        Ok(Holder { local, kind: Kind::Counted { _port: port, remote, tuples } })
+        Ok(Holder {
+            local,
+            kind: Kind::Counted {
+                _port: port,
+                remote,
+                tuples,
+            },
+        })
     }
 }
 
@@ -240,9 +266,19 @@ fn repair(local: SocketAddr, remote: SocketAddr, options: &HoldOptions) -> Resul
         name::bind(raw_fd, &local)?;
     }
     name::connect(raw_fd, &remote)?;
-    raw::setsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &i32::from(options.reuse))?;
+    raw::setsockopt(
+        raw_fd,
+        libc::SOL_SOCKET,
+        libc::SO_REUSEADDR,
+        &i32::from(options.reuse),
+    )?;
     let local = name::local(raw_fd)?;
-    Ok(Holder { local, kind: Kind::Repair { _fd: move_high(fd)? } })
+    Ok(Holder {
+        local,
+        kind: Kind::Repair {
+            _fd: move_high(fd)?,
+        },
+    })
 }
 
 /// Keeps the kernel silent to one connection's segments until it is dropped.
@@ -257,7 +293,11 @@ enum Kind {
     /// A socket of its own.
     Repair { _fd: Fd },
     /// A port's holder, shared; the 4-tuple is ours to watch.
-    Counted { _port: Arc<PortHold>, remote: SocketAddr, tuples: Tuples },
+    Counted {
+        _port: Arc<PortHold>,
+        remote: SocketAddr,
+        tuples: Tuples,
+    },
     /// The holder of the listener that the connection came in by; the engine's demultiplexer knows the 4-tuples.
     Listener { _port: Arc<PortHold> },
 }
@@ -293,7 +333,10 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         if let Kind::Counted { remote, tuples, .. } = &self.kind {
-            tuples.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.local, *remote));
+            tuples
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&(self.local, *remote));
         }
     }
 }
@@ -310,7 +353,9 @@ impl ListenHolder {
     /// A kernel socket for clients on this host. Without CAP_NET_ADMIN it serves 127.0.0.0/8 only; clients that
     /// connect to another address of this host meet silence.
     pub fn fd(&self) -> RawFd {
-        self.fd.as_ref().map_or_else(|| self.port.first_fd(), AsRawFd::as_raw_fd)
+        self.fd
+            .as_ref()
+            .map_or_else(|| self.port.first_fd(), AsRawFd::as_raw_fd)
     }
 
     /// Starts to listen, or changes the backlog.
@@ -327,7 +372,12 @@ impl ListenHolder {
 
     /// The holder of a connection that came in by this listener, to the address `local`.
     pub fn share(&self, local: SocketAddr) -> Holder {
-        Holder { local, kind: Kind::Listener { _port: self.port.clone() } }
+        Holder {
+            local,
+            kind: Kind::Listener {
+                _port: self.port.clone(),
+            },
+        }
     }
 }
 

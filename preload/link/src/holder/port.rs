@@ -25,7 +25,12 @@ enum How {
     /// One socket with a filter.
     Filtered(Fd),
     /// One socket per device, by its name, and one that is only bound, to keep the port when there is no device.
-    MinTtl { bound: Fd, per_device: Mutex<Vec<(String, Fd)>>, mark: u32, only: Option<String> },
+    MinTtl {
+        bound: Fd,
+        per_device: Mutex<Vec<(String, Fd)>>,
+        mark: u32,
+        only: Option<String>,
+    },
 }
 
 /// A held port.
@@ -37,7 +42,11 @@ pub(super) struct PortHold {
 
 /// The unspecified address of the same family.
 pub(super) fn unspecified(local: &SocketAddr) -> IpAddr {
-    if local.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+    if local.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    }
 }
 
 /// Sets what a holder takes over from the program's socket, SO_REUSEADDR excepted.
@@ -52,7 +61,12 @@ pub(super) fn apply(fd: RawFd, options: &HoldOptions) -> Result<(), Errno> {
 }
 
 fn bind_to_device(fd: RawFd, device: &str) -> Result<(), Errno> {
-    raw::setsockopt_bytes(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, device.as_bytes())
+    raw::setsockopt_bytes(
+        fd,
+        libc::SOL_SOCKET,
+        libc::SO_BINDTODEVICE,
+        device.as_bytes(),
+    )
 }
 
 /// Lends SO_REUSEADDR to sockets of the program until it is dropped.
@@ -61,7 +75,8 @@ pub(super) struct Lent<'a>(&'a [RawFd], Vec<i32>);
 impl<'a> Lent<'a> {
     pub(super) fn to(shadows: &'a [RawFd]) -> Lent<'a> {
         let lend = |&fd: &RawFd| {
-            let before = raw::getsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 0i32).unwrap_or(0);
+            let before =
+                raw::getsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 0i32).unwrap_or(0);
             // A descriptor that is no socket any more has no say in a bind.
             let _ = set_reuse(fd, 1);
             before
@@ -88,7 +103,11 @@ fn bound(
     options: &HoldOptions,
     prepare: impl FnOnce(RawFd) -> Result<(), Errno>,
 ) -> Result<Fd, Errno> {
-    let fd = raw::socket(name::family(local), libc::SOCK_STREAM | libc::SOCK_NONBLOCK, libc::IPPROTO_TCP)?;
+    let fd = raw::socket(
+        name::family(local),
+        libc::SOCK_STREAM | libc::SOCK_NONBLOCK,
+        libc::IPPROTO_TCP,
+    )?;
     let raw_fd = fd.as_raw_fd();
     if local.is_ipv6() {
         raw::setsockopt(raw_fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &1i32)?;
@@ -132,8 +151,13 @@ fn min_ttl_socket(local: &SocketAddr, device: &str, options: &HoldOptions) -> Re
 impl PortHold {
     /// A socket that will listen, and hears only the loopback device.
     pub(super) fn filtered(local: SocketAddr, options: &HoldOptions) -> Result<PortHold, Errno> {
-        let fd = bound(&local, options, |fd| filter::attach(fd, &filter::only_loopback()))?;
-        Ok(PortHold { name: name::local(fd.as_raw_fd())?, how: How::Filtered(fd) })
+        let fd = bound(&local, options, |fd| {
+            filter::attach(fd, &filter::only_loopback())
+        })?;
+        Ok(PortHold {
+            name: name::local(fd.as_raw_fd())?,
+            how: How::Filtered(fd),
+        })
     }
 
     /// Silent listeners on every device.
@@ -145,7 +169,12 @@ impl PortHold {
         let fd = bound(&local, options, |_| Ok(()))?;
         let name = name::local(fd.as_raw_fd())?;
         let per_device = Mutex::new(Vec::new());
-        let how = How::MinTtl { bound: fd, per_device, mark: options.mark, only: options.device.clone() };
+        let how = How::MinTtl {
+            bound: fd,
+            per_device,
+            mark: options.mark,
+            only: options.device.clone(),
+        };
         let hold = PortHold { name, how };
         hold.open_on(devices, options.shadow.as_slice())?;
         Ok(hold)
@@ -186,13 +215,29 @@ impl PortHold {
     }
 
     fn open_on(&self, devices: &[String], shadows: &[RawFd]) -> Result<(), Errno> {
-        let How::MinTtl { per_device, mark, only, .. } = &self.how else { return Ok(()) };
+        let How::MinTtl {
+            per_device,
+            mark,
+            only,
+            ..
+        } = &self.how
+        else {
+            return Ok(());
+        };
         let _lent = Lent::to(shadows);
         let mut open = lock(per_device);
-        let options = HoldOptions { mark: *mark, ..HoldOptions::default() };
+        let options = HoldOptions {
+            mark: *mark,
+            ..HoldOptions::default()
+        };
         for device in devices {
-            if only.as_ref().is_none_or(|d| d == device) && open.iter().all(|(name, _)| name != device) {
-                open.push((device.clone(), min_ttl_socket(&self.name, device, &options)?));
+            if only.as_ref().is_none_or(|d| d == device)
+                && open.iter().all(|(name, _)| name != device)
+            {
+                open.push((
+                    device.clone(),
+                    min_ttl_socket(&self.name, device, &options)?,
+                ));
             }
         }
         Ok(())
@@ -206,7 +251,9 @@ impl PortHold {
         };
         match &self.how {
             How::Filtered(fd) => set(fd),
-            How::MinTtl { bound, per_device, .. } => {
+            How::MinTtl {
+                bound, per_device, ..
+            } => {
                 set(bound);
                 lock(per_device).iter().for_each(|(_, fd)| set(fd));
             }

@@ -44,7 +44,7 @@ pub(super) fn send_iter<I: IovIter>(
         let mut iter = fresh();
         let stack = file.stack();
         let r = run(file, |i, id, signal| {
-            call.signal_pending = signal;
+            call.signal = signal;
             let (engine, mut io) = i.split();
             let s = engine.sendmsg(&mut io, id, &mut call, &mut iter);
             if matches!(s, Step::Ready(Ok(_))) {
