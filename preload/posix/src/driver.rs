@@ -456,6 +456,7 @@ fn drive(
 pub(crate) fn netlink(stack: &'static NetStack) {
     stack.with(|inner| {
         if inner.net.read_events() {
+            inner.holders.devices_changed(inner.net.device_names());
             let (engine, mut io) = inner.split();
             engine.route_changed(&mut io);
         }

@@ -117,6 +117,14 @@ impl LinkNet {
         })
     }
 
+    /// Every device but lo, by name.
+    pub fn device_names(&self) -> impl Iterator<Item = String> + '_ {
+        self.routes
+            .devices()
+            .filter(|d| d.kind != LinkKind::Loopback)
+            .map(|d| d.name.clone())
+    }
+
     /// Polls POLLIN when [`LinkNet::read_events`] has something to read.
     #[must_use]
     pub fn events_fd(&self) -> i32 {

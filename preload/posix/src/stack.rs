@@ -254,7 +254,7 @@ impl NetStack {
     fn open(cookie: u64, pid: i32) -> Result<&'static Self, Unavailable> {
         let socket = PacketSocket::open().map_err(Unavailable::Packet)?;
         let net = LinkNet::open(&socket).map_err(Unavailable::Netlink)?;
-        let holders = Holders::new(&socket);
+        let holders = Holders::new(&socket, net.device_names());
         let source = socket.source().map_err(Unavailable::Packet)?;
         let driver = Driver::new(&source, &net).map_err(Unavailable::Packet)?;
         let stack = Box::leak(Box::new(Self {

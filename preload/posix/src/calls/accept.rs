@@ -1,14 +1,16 @@
-//! `accept`: the engine's queue for the wire, the shadow's for clients on this host.
+//! `accept`: the engine's queue for the wire, the kernel's for clients on this host and over IPv6.
 
 use core::ffi::c_int;
 use core::net::SocketAddr;
 
 use core::sync::atomic::Ordering;
 
+use arrayvec::ArrayVec;
 use libc::{sockaddr, socklen_t};
 use sidewire_engine::calls::AcceptCall;
 use sidewire_engine::event::Events;
 use sidewire_engine::{Error, Instant, SocketId, Step};
+use sidewire_link::holder::strip_filter;
 use sidewire_uapi::poll::POLLIN;
 
 use super::address::{encode, is_v6, write_out};
@@ -21,10 +23,19 @@ use crate::stack::Inner;
 use crate::wait::Waiter;
 use crate::{fdtable, raw, real, signals, syscall};
 
-/// True when a client on this host waits in the shadow's queue.
-pub(super) fn local_client_waits(file: &FileRef, fd: c_int) -> bool {
-    file.listening.load(Ordering::Acquire)
-        && syscall::ppoll(&mut [want_in(fd)], 0, None).is_ok_and(|n| n > 0)
+/// True when a client waits at a kernel listener of the file.
+pub(super) fn kernel_client_waits(file: &FileRef) -> bool {
+    let mut fds: ArrayVec<_, 2> = file.kernel_listeners().map(want_in).collect();
+    !fds.is_empty() && syscall::ppoll(&mut fds, 0, None).is_ok_and(|n| n > 0)
+}
+
+/// Takes a client of a kernel listener.
+fn from_kernel(file: &FileRef, flags: c_int) -> Option<c_int> {
+    let child = file
+        .kernel_listeners()
+        .find_map(|fd| syscall::accept4(fd, flags).ok())?;
+    strip_filter(child);
+    Some(child)
 }
 
 /// `accept`.
@@ -71,7 +82,7 @@ unsafe fn accept_flags(
     }
     // SAFETY: the program's pointers.
     answer_int(signals::call(|| unsafe {
-        accept_once(&file, fd, addr, len, flags)
+        accept_once(&file, addr, len, flags)
     }))
 }
 
@@ -83,12 +94,11 @@ enum Client {
 
 unsafe fn accept_once(
     file: &FileRef,
-    fd: c_int,
     addr: *mut sockaddr,
     len: *mut socklen_t,
     flags: c_int,
 ) -> Result<c_int, c_int> {
-    match take(file, fd, flags)? {
+    match take(file, flags)? {
         Client::Here(child) => {
             forget_stale(child);
             count_kernel(Reason::Local);
@@ -141,6 +151,7 @@ unsafe fn accept_once(
 /// One child of the engine's queue, with its holder taken.
 fn from_wire(
     inner: &mut Inner,
+    file: &FileRef,
     id: SocketId,
     nonblock: bool,
     call: &mut AcceptCall,
@@ -152,18 +163,17 @@ fn from_wire(
         Step::Ready(Ok(child)) => {
             let tuple = engine.sock(child).map(|sk| sk.tuple);
             inner.files += 1;
-            if let Some(tuple) = tuple {
-                inner.holders.accepted(tuple);
+            if let (Some(tuple), Some(listener)) = (tuple, &file.port.lock().listener) {
+                inner.holders.accepted(tuple, listener);
             }
             Step::Ready(Ok(Client::Wire(child, tuple.map(|t| t.remote))))
         }
     }
 }
 
-fn take(file: &FileRef, fd: c_int, flags: c_int) -> Result<Client, c_int> {
+fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
     let (stack, id) = (file.stack(), file.id());
     let nonblock = file.nonblock.load(Ordering::Relaxed);
-    let listening = file.listening.load(Ordering::Acquire);
     let mut call = AcceptCall::default();
     let waiter = Waiter::new();
     let mut queued = None;
@@ -174,7 +184,7 @@ fn take(file: &FileRef, fd: c_int, flags: c_int) -> Result<Client, c_int> {
             if inner.engine.poll(id) & POLLIN == 0 {
                 driver::poll_once(stack, inner);
             }
-            let s = from_wire(inner, id, nonblock, &mut call);
+            let s = from_wire(inner, file, id, nonblock, &mut call);
             if matches!(s, Step::Wait { .. }) && queued.is_none() {
                 let mask = Events::IN | Events::ERR | Events::HUP;
                 // SAFETY: `queued` takes it out before the waiter goes, which is declared before it.
@@ -187,8 +197,8 @@ fn take(file: &FileRef, fd: c_int, flags: c_int) -> Result<Client, c_int> {
             s
         });
         let empty = matches!(s, Step::Wait { .. } | Step::Ready(Err(Error::Again)));
-        if empty && listening {
-            if let Ok(child) = syscall::accept4(fd, flags) {
+        if empty {
+            if let Some(child) = from_kernel(file, flags) {
                 return Ok(Client::Here(child));
             }
         }
@@ -198,8 +208,8 @@ fn take(file: &FileRef, fd: c_int, flags: c_int) -> Result<Client, c_int> {
             Step::Ready(Err(e)) => return Err(errno_of(e)),
             Step::Wait { deadline, .. } => {
                 timed = deadline != Instant::NEVER;
-                let mut shadow = [want_in(fd)];
-                let woken = driver::sleep(stack, &waiter, deadline, &mut shadow, None);
+                let mut others: ArrayVec<_, 2> = file.kernel_listeners().map(want_in).collect();
+                let woken = driver::sleep(stack, &waiter, deadline, &mut others, None);
                 call.signal = woken == Woken::Signal;
             }
         }

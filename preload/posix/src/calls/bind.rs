@@ -2,12 +2,12 @@
 
 use core::ffi::c_int;
 use core::net::SocketAddr;
-use core::sync::atomic::Ordering;
 
 use libc::{sockaddr, socklen_t};
+use sidewire_link::Errno;
 use sidewire_uapi::TcpState;
 
-use super::address::{is_v6, shadow_name};
+use super::address::{bind_shadow, is_v6, shadow_name};
 use super::socket::{Reason, count_engine, to_kernel};
 use super::{answer_int, errno_of};
 use crate::file::FileRef;
@@ -57,7 +57,8 @@ fn refusal(file: &FileRef, fd: c_int) -> Option<Reason> {
     None
 }
 
-/// `listen`. The shadow becomes a real listener, for clients on this host; what comes over the wire is the engine's.
+/// `listen`. What comes over the wire is the engine's; clients on this host and over IPv6 are the kernel's, at listeners of
+/// their own.
 pub fn listen(fd: c_int, backlog: c_int) -> c_int {
     let Some(file) = fdtable::get(fd) else {
         return real::listen(fd, backlog);
@@ -70,7 +71,9 @@ pub fn listen(fd: c_int, backlog: c_int) -> c_int {
                 let (engine, mut io) = i.split();
                 engine.listen(&mut io, id, backlog)
             });
-            let _ = syscall::listen(fd, backlog);
+            if let Some(l) = &mut file.port.lock().listener {
+                let _ = l.set_backlog(backlog);
+            }
             return answer_int(r.map(|()| 0).map_err(errno_of));
         }
         TcpState::Close => {}
@@ -87,46 +90,43 @@ pub fn listen(fd: c_int, backlog: c_int) -> c_int {
 }
 
 fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
-    let (stack, id) = (file.stack(), file.id());
+    let (stack, id, v6) = (file.stack(), file.id(), is_v6(file));
     if !file.port.lock().bound {
         // ER-56: an ephemeral port, on every address.
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
-        super::address::bind_shadow(fd, any, is_v6(file))?;
+        bind_shadow(fd, any, v6)?;
+        file.port.lock().bound = true;
     }
     let local = shadow_name(fd).ok_or(libc::EINVAL)?;
-    // Silent towards the wire before it listens.
-    let silent = stack.with(|i| i.holders.listen(local, fd));
-    if silent.is_err() {
-        to_kernel(file, Reason::NoHolder);
-        return if real::listen(fd, backlog) == 0 {
-            Ok(0)
-        } else {
-            Err(raw::errno())
-        };
-    }
-    let listening = syscall::listen(fd, backlog).map_err(|e| e.into_raw());
-    let r = listening.and_then(|()| {
-        stack.with(|i| {
-            i.engine.autobound(id, local);
-            let (engine, mut io) = i.split();
-            engine.listen(&mut io, id, backlog).map_err(errno_of)
-        })
+    let started = stack.with(|i| {
+        let listener = i.holders.listen(local, fd, v6, backlog)?;
+        i.engine.autobound(id, local);
+        let (engine, mut io) = i.split();
+        match engine.listen(&mut io, id, backlog) {
+            Ok(()) => Ok(Ok(listener)),
+            Err(e) => {
+                i.holders.unlisten(listener);
+                Ok(Err(errno_of(e)))
+            }
+        }
     });
-    if let Err(e) = r {
-        stack.with(|i| i.holders.unlisten(local));
-        return Err(e);
+    match started {
+        Ok(listener) => {
+            let listener = listener?;
+            file.set_kernel_listeners(listener.fds());
+            file.port.lock().listener = Some(listener);
+            count_engine();
+            stack.driver.wake_pump();
+            Ok(0)
+        }
+        Err(Errno::EADDRINUSE) => Err(libc::EADDRINUSE),
+        Err(_) => {
+            to_kernel(file, Reason::NoHolder);
+            if real::listen(fd, backlog) == 0 {
+                Ok(0)
+            } else {
+                Err(raw::errno())
+            }
+        }
     }
-    // `accept` looks into its queue without sleeping; the program's own O_NONBLOCK is the file's.
-    if let Ok(flags) = syscall::fcntl(fd, libc::F_GETFL, 0) {
-        let _ = syscall::fcntl(fd, libc::F_SETFL, (flags | libc::O_NONBLOCK) as usize);
-    }
-    {
-        let mut port = file.port.lock();
-        port.bound = true;
-        port.listening = Some(local);
-    }
-    file.listening.store(true, Ordering::Release);
-    count_engine();
-    stack.driver.wake_pump();
-    Ok(0)
 }

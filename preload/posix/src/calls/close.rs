@@ -39,7 +39,7 @@ pub(crate) fn release(file: &'static File) {
         return;
     }
     let nonblock = file.nonblock.load(Ordering::Relaxed);
-    let listening = core::mem::take(&mut *file.port.lock()).listening;
+    let mut listener = core::mem::take(&mut *file.port.lock()).listener;
     let mut call = CloseCall::default();
     let waiter = Waiter::new();
     let mut waits = false;
@@ -51,8 +51,8 @@ pub(crate) fn release(file: &'static File) {
             match step {
                 Step::Ready(()) => {
                     inner.files -= 1;
-                    if let Some(local) = listening {
-                        inner.holders.unlisten(local);
+                    if let Some(listener) = listener.take() {
+                        inner.holders.unlisten(listener);
                     }
                 }
                 Step::Wait { .. } if !waits => {

@@ -6,11 +6,11 @@ use core::sync::atomic::Ordering;
 
 use libc::{sockaddr, socklen_t};
 use sidewire_engine::calls::ConnectCall;
-use sidewire_engine::net::{FlowKey, Tuple};
+use sidewire_engine::net::FlowKey;
 use sidewire_link::Errno;
 use sidewire_link::netlink::LinkKind;
 
-use super::address::{GivenAddr, SIN6_LEN_RFC2133, bind_shadow, is_v6, shadow_name, unmapped};
+use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
 use super::socket::{Reason, count_engine, to_kernel};
 use super::{answer_int, run};
 use crate::file::FileRef;
@@ -151,38 +151,29 @@ fn plan(file: &FileRef, inner: &mut Inner, remote: SocketAddr) -> Result<Plan, c
     Ok(Plan::From(saddr))
 }
 
-/// Binds the shadow where the program has not, and takes the holder of the four-tuple.
+/// Takes the holder of the four-tuple; it chooses the port where the program has not.
 fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Result<Way, c_int> {
     let (stack, id) = (file.stack(), file.id());
-    let bound = {
-        let mut port = file.port.lock();
-        core::mem::replace(&mut port.bound, true)
+    let bound = file.port.lock().bound;
+    let port = if bound {
+        shadow_name(fd).ok_or(libc::EADDRNOTAVAIL)?.port()
+    } else {
+        0
     };
-    if !bound {
-        bind_shadow(fd, SocketAddr::new(saddr, 0), is_v6(file)).map_err(|e| {
-            file.port.lock().bound = false;
-            // ER-41: what bind calls "in use" is "not available" to connect.
-            if e == libc::EADDRINUSE {
-                libc::EADDRNOTAVAIL
-            } else {
-                e
-            }
-        })?;
-    }
-    let name = shadow_name(fd).ok_or(libc::EADDRNOTAVAIL)?;
-    let local = SocketAddr::new(saddr, name.port());
-    let tuple = Tuple { local, remote };
-    match stack.with(|i| {
-        i.holders.connect(tuple)?;
+    let held = stack.with(|i| {
+        let local = i
+            .holders
+            .connect(SocketAddr::new(saddr, port), remote, fd, bound)?;
         i.engine.autobound(id, local);
         Ok(())
-    }) {
+    });
+    match held {
         Ok(()) => {
             count_engine();
             Ok(Way::Engine(remote))
         }
+        // ER-41: what bind calls "in use" is "not available" to connect.
         Err(Errno::EADDRNOTAVAIL | Errno::EADDRINUSE) => Err(libc::EADDRNOTAVAIL),
         Err(_) => Ok(Way::Kernel(Reason::NoHolder)),
     }
 }
-

@@ -38,29 +38,11 @@ pub unsafe fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> c_int {
                 }
                 new
             }
-            libc::F_GETFL => {
-                let flags = real::fcntl(fd, cmd, arg);
-                if flags < 0 {
-                    return flags;
-                }
-                if file.nonblock.load(Ordering::Relaxed) {
-                    flags | libc::O_NONBLOCK
-                } else {
-                    flags & !libc::O_NONBLOCK
-                }
-            }
             libc::F_SETFL => {
-                let flags = arg as c_int;
-                // A listening shadow never blocks, whatever the program wants.
-                let kept = if file.listening.load(Ordering::Acquire) {
-                    flags | libc::O_NONBLOCK
-                } else {
-                    flags
-                };
-                let r = real::fcntl(fd, cmd, kept as usize);
+                let r = real::fcntl(fd, cmd, arg);
                 if r == 0 {
                     file.nonblock
-                        .store(flags & libc::O_NONBLOCK != 0, Ordering::Relaxed);
+                        .store(arg as c_int & libc::O_NONBLOCK != 0, Ordering::Relaxed);
                 }
                 r
             }
@@ -92,11 +74,8 @@ pub unsafe fn ioctl(fd: c_int, request: usize, arg: usize) -> c_int {
                 return -1;
             };
             file.nonblock.store(on != 0, Ordering::Relaxed);
-            if !file.listening.load(Ordering::Acquire) {
-                // SAFETY: the caller's arguments.
-                return unsafe { real::ioctl(fd, request, arg) };
-            }
-            0
+            // SAFETY: the caller's arguments.
+            unsafe { real::ioctl(fd, request, arg) }
         }
         // SAFETY: the caller's arguments. Interfaces, owners, close-on-exec: the shadow answers.
         _ => unsafe { real::ioctl(fd, request, arg) },

@@ -152,10 +152,10 @@ fn run<T>(
     }
 }
 
-/// Poll bits of a file as they stand, after taking what the ring holds. A listener also shows the shadow's queue of local
-/// clients, which `fd` leads to.
+/// Poll bits of a file as they stand, after taking what the ring holds. A listener is readable for the clients of its kernel
+/// listeners as well.
 #[must_use]
-pub fn poll_file(file: &FileRef, fd: c_int, wants_out: bool) -> u32 {
+pub fn poll_file(file: &FileRef, wants_out: bool) -> u32 {
     let (stack, id) = (file.stack(), file.id());
     let mut bits = stack.with(|inner| {
         driver::poll_once(stack, inner);
@@ -165,7 +165,7 @@ pub fn poll_file(file: &FileRef, fd: c_int, wants_out: bool) -> u32 {
         }
         bits
     });
-    if bits & sidewire_uapi::poll::POLLIN == 0 && accept::local_client_waits(file, fd) {
+    if bits & sidewire_uapi::poll::POLLIN == 0 && accept::kernel_client_waits(file) {
         bits |= sidewire_uapi::poll::POLLIN | sidewire_uapi::poll::POLLRDNORM;
     }
     bits

@@ -1,7 +1,6 @@
 //! `shutdown`.
 
 use core::ffi::c_int;
-use core::sync::atomic::Ordering;
 
 use sidewire_uapi::TcpState;
 
@@ -22,15 +21,14 @@ pub fn shutdown(fd: c_int, how: c_int) -> c_int {
         let stopped = listened && i.engine.state(id) == TcpState::Close;
         if stopped {
             // ER-3: it no longer listens.
-            if let Some(local) = file.port.lock().listening.take() {
-                i.holders.unlisten(local);
+            if let Some(listener) = file.port.lock().listener.take() {
+                i.holders.unlisten(listener);
             }
         }
         r.map(|()| stopped)
     });
     if r == Ok(true) {
-        file.listening.store(false, Ordering::Release);
-        real::shutdown(fd, how);
+        file.set_kernel_listeners([-1; 2]);
     }
     answer_int(r.map(|_| 0).map_err(errno_of))
 }
