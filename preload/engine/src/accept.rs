@@ -1,23 +1,55 @@
-//! `listen` and `accept`.
+//! `listen` and `accept` (spec/errors.md ER-56 to ER-70).
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use sidewire_uapi::tcp::TcpState;
 
 use crate::calls::AcceptCall;
 use crate::error::Error;
-use crate::stack::{Io, SocketId, Stack, Step, StepResult};
+use crate::listen::ListenState;
+use crate::stack::{Io, RequestId, SocketId, Stack, Step, StepResult, WaitReason};
 
 impl Stack {
     /// `listen`: CLOSE to LISTEN, or another backlog. The caller has bound the socket.
     ///
     /// # Errors
     /// `Inval` in any other state; `AddrInUse` when a listener stands at the address.
-    pub fn listen(&mut self, io: &mut Io<'_>, id: SocketId, backlog: i32) -> Result<(), Error> {
-        let _ = (io, id, backlog);
-        Err(Error::Inval)
+    pub fn listen(&mut self, _io: &mut Io<'_>, id: SocketId, backlog: i32) -> Result<(), Error> {
+        // As a u32, so that a negative backlog is a huge one.
+        let backlog = (backlog as u32).min(self.sh.sysctl.somaxconn);
+        let sk = self.socks.get_mut(id).ok_or(Error::BadFd)?;
+        match sk.state {
+            TcpState::Listen => {
+                if let Some(listen) = &mut sk.listen {
+                    listen.backlog = backlog;
+                }
+                return Ok(());
+            }
+            TcpState::Close if !sk.ss_connecting && !sk.ss_connected => {}
+            _ => return Err(Error::Inval),
+        }
+        let local = sk.tuple.local;
+        if self.lhash.contains_key(&local) {
+            return Err(Error::AddrInUse);
+        }
+        sk.state = TcpState::Listen;
+        sk.sk_err = None;
+        sk.shutdown = 0;
+        sk.listen = Some(Box::new(ListenState {
+            backlog,
+            ..ListenState::default()
+        }));
+        self.lhash.insert(local, id);
+        *self.ports.entry(local.port()).or_insert(0) += 1;
+        Ok(())
     }
 
-    /// `accept`: takes the oldest established child.
+    /// `accept`: takes the oldest established child. The caller gives it a cookie ([`Stack::set_user`]) and a port
+    /// holder, which [`Stack::take_released`] tells it to drop.
     ///
     /// # Errors
-    /// `Inval` when the socket does not listen, `Again` when it may not wait, `Intr`.
+    /// `Inval` when the socket does not listen, `Again` when it may not wait (any longer), `Intr`.
     pub fn accept(
         &mut self,
         io: &mut Io<'_>,
@@ -25,7 +57,60 @@ impl Stack {
         nonblock: bool,
         call: &mut AcceptCall,
     ) -> StepResult<SocketId> {
-        let _ = (io, id, nonblock, call);
-        Step::Ready(Err(Error::Inval))
+        let Some(sk) = self.socks.get_mut(id) else {
+            return Step::Ready(Err(Error::BadFd));
+        };
+        let Some(listen) = sk.listen.as_mut().filter(|_| sk.state == TcpState::Listen) else {
+            return Step::Ready(Err(Error::Inval));
+        };
+        if let Some(child) = listen.accept_queue.pop_front() {
+            if let Some(sk) = self.socks.get_mut(child) {
+                sk.parent = None;
+                sk.held = true;
+                sk.ss_connected = true;
+                // A child that was reset in the queue has left the table already: its holder may go at once.
+                self.settle(child);
+            }
+            return Step::Ready(Ok(child));
+        }
+        let deadline = call.timeo.deadline(io.now, nonblock, sk.opts.rcvtimeo_ns);
+        if deadline <= io.now {
+            return Step::Ready(Err(Error::Again));
+        }
+        if call.signal {
+            return Step::Ready(Err(Error::Intr));
+        }
+        Step::Wait {
+            reason: WaitReason::Accept,
+            deadline,
+        }
+    }
+
+    /// The listener is gone: its handshakes are forgotten, its unaccepted children reset (spec/errors.md ER-66;
+    /// Linux `inet_csk_listen_stop`).
+    pub(crate) fn listen_stop(&mut self, io: &mut Io<'_>, id: SocketId) {
+        let Some(sk) = self.socks.get_mut(id) else {
+            return;
+        };
+        let Some(listen) = sk.listen.take() else {
+            return;
+        };
+        let local = sk.tuple.local;
+        if self.lhash.get(&local) == Some(&id) {
+            self.lhash.remove(&local);
+            self.release_port(local.port());
+        }
+        let pending: Vec<RequestId> = self
+            .reqs
+            .iter()
+            .filter(|(_, req)| req.listener == id)
+            .map(|(id, _)| id)
+            .collect();
+        for req in pending {
+            self.drop_request(req);
+        }
+        for child in listen.accept_queue {
+            self.abort(io, child);
+        }
     }
 }

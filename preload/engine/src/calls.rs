@@ -45,10 +45,11 @@ pub struct ConnectCall {
     /// A signal is pending: do not sleep again, answer `Intr`. The handshake goes on (spec/errors.md ER-39).
     pub signal: bool,
     pub(crate) timeo: Timeo,
-    /// The attempt was made by this very call.
-    pub(crate) started: bool,
+    pub(crate) begun: bool,
+    /// What the call answers when it may not wait: EINPROGRESS when it made the attempt itself, else EALREADY.
+    pub(crate) pending_error: Option<crate::error::Error>,
     /// `disconnects` of the socket when the sleep began.
-    pub(crate) disconnects: u32,
+    pub(crate) disconnects: Option<u32>,
 }
 
 /// `close`.

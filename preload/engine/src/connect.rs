@@ -1,10 +1,24 @@
-//! `connect` and its undoing.
+//! `connect` and its undoing (spec/errors.md ER-20 to ER-43).
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
+
+use sidewire_uapi::tcp::TcpState;
 
 use crate::calls::ConnectCall;
 use crate::error::Error;
-use crate::stack::{Io, SocketId, Stack, Step, StepResult};
+use crate::event::Events;
+use crate::handshake::tcp_connect;
+use crate::init_sock::unspecified;
+use crate::input::now_s;
+use crate::isn::{secure_tcp_seq, secure_tcp_ts_off};
+use crate::net::{FlowKey, Tuple};
+use crate::output::tcp_send_active_reset;
+use crate::request::mss_absent;
+use crate::seq::after;
+use crate::sndbuf::tcp_write_queue_purge;
+use crate::sock::TcpSock;
+use crate::stack::{Ehash, Io, SocketId, Stack, Step, StepResult, TimewaitId, WaitReason};
+use crate::state::{tcp_clear_xmit_timers, tcp_need_reset, tcp_set_state};
 
 impl Stack {
     /// True when `connect` would start an attempt: the caller then checks the address, binds the shadow and takes a
@@ -12,13 +26,17 @@ impl Stack {
     /// (spec/errors.md ER-22).
     #[must_use]
     pub fn connect_is_fresh(&self, id: SocketId) -> bool {
-        let _ = id;
-        true
+        self.socks
+            .get(id)
+            .is_some_and(|sk| !sk.ss_connected && !sk.ss_connecting && sk.state == TcpState::Close)
     }
 
-    /// `connect` (spec/errors.md ER-22 to ER-43), for a socket whose local address and port are known ([`Stack::bound`],
-    /// [`Stack::autobound`]). When an attempt was started, [`Stack::take_released`] tells when its holder may go; when it
-    /// fails with the state still CLOSE and was never started, the caller drops the holder itself.
+    /// `connect` (Linux `__inet_stream_connect`), for a socket whose local address and port are known
+    /// ([`Stack::bound`], [`Stack::autobound`]).
+    ///
+    /// Holders: once an attempt has been started, [`Stack::take_released`] tells when its holder may go, and that
+    /// includes an attempt that fails at once. When [`Stack::connect_is_fresh`] is still true after an error and nothing
+    /// was released, the caller drops what it took.
     ///
     /// # Errors
     /// As connect(2).
@@ -30,12 +48,287 @@ impl Stack {
         nonblock: bool,
         call: &mut ConnectCall,
     ) -> StepResult<()> {
-        let _ = (io, id, remote, nonblock, call);
-        Step::Ready(Err(Error::NetUnreach))
+        let Some(sk) = self.socks.get_mut(id) else {
+            return Step::Ready(Err(Error::BadFd));
+        };
+        if !call.begun {
+            if sk.ss_connected {
+                return Step::Ready(Err(Error::IsConn));
+            }
+            if sk.ss_connecting {
+                call.pending_error = Some(if sk.defer_connect {
+                    Error::IsConn
+                } else {
+                    Error::Already
+                });
+            } else {
+                if sk.state != TcpState::Close {
+                    return Step::Ready(Err(Error::IsConn));
+                }
+                if let Err(e) = self.start_connect(io, id, remote) {
+                    return Step::Ready(Err(e));
+                }
+                call.pending_error = Some(Error::InProgress);
+            }
+            call.begun = true;
+        }
+        let Some(sk) = self.socks.get_mut(id) else {
+            return Step::Ready(Err(Error::BadFd));
+        };
+        let disconnects = *call.disconnects.get_or_insert(sk.disconnects);
+        if sk.in_state(&[TcpState::SynSent, TcpState::SynRecv]) {
+            let deadline = call.timeo.deadline(io.now, nonblock, sk.opts.sndtimeo_ns);
+            if deadline <= io.now {
+                return Step::Ready(Err(call.pending_error.unwrap_or(Error::InProgress)));
+            }
+            if call.signal {
+                return Step::Ready(Err(Error::Intr));
+            }
+            return Step::Wait {
+                reason: WaitReason::Connect,
+                deadline,
+            };
+        }
+        if disconnects != sk.disconnects {
+            return Step::Ready(Err(Error::Pipe));
+        }
+        if sk.state == TcpState::Close {
+            let err = sk.sk_err.take().unwrap_or(Error::ConnAborted);
+            sk.ss_connecting = false;
+            self.disconnect_sock(io, id);
+            return Step::Ready(Err(err));
+        }
+        sk.ss_connecting = false;
+        sk.ss_connected = true;
+        Step::Ready(Ok(()))
+    }
+
+    /// Routes, hashes and sends the SYN (Linux `tcp_v4_connect`).
+    fn start_connect(
+        &mut self,
+        io: &mut Io<'_>,
+        id: SocketId,
+        remote: SocketAddr,
+    ) -> Result<(), Error> {
+        let sk = self.socks.get_mut(id).ok_or(Error::BadFd)?;
+        let daddr = remote.ip();
+        let broadcast = matches!(daddr, IpAddr::V4(a) if a.is_broadcast());
+        if daddr.is_multicast() || broadcast {
+            return Err(Error::NetUnreach);
+        }
+        let local = sk.tuple.local;
+        let saddr = Some(local.ip()).filter(|ip| !ip.is_unspecified());
+        let dst = io.net.route(&FlowKey {
+            daddr,
+            saddr,
+            oif: sk.opts.bound_dev_if,
+            mark: sk.opts.mark,
+            tos: sk.opts.ip_tos & !3,
+        })?;
+        let tuple = Tuple {
+            local: SocketAddr::new(saddr.unwrap_or(dst.saddr), local.port()),
+            remote,
+        };
+        let reused = match self.ehash.get(&tuple) {
+            None => None,
+            Some(Ehash::Timewait(tw)) => Some(*tw),
+            Some(_) => return Err(Error::AddrNotAvail),
+        };
+        let inherited = match reused {
+            Some(tw) => Some(
+                self.timewait_unique(tw, id, io)
+                    .ok_or(Error::AddrNotAvail)?,
+            ),
+            None => None,
+        };
+
+        let (secrets, wall_ns) = (&self.sh.secrets, io.wall_ns);
+        let isn = secure_tcp_seq(secrets, &tuple, wall_ns).max(1);
+        let tsoffset = secure_tcp_ts_off(secrets, &tuple);
+        let sk = self.socks.get_mut(id).ok_or(Error::BadFd)?;
+        if sk.tuple.remote.ip() != daddr {
+            // Timestamps of another peer say nothing about this one.
+            sk.ts_recent = 0;
+            sk.ts_recent_stamp = 0;
+            if !sk.repair.on {
+                sk.write_seq = 0;
+            }
+        }
+        if let Some(inherited) = inherited {
+            sk.write_seq = inherited.write_seq;
+            sk.ts_recent = inherited.ts_recent;
+            sk.ts_recent_stamp = inherited.ts_recent_stamp;
+        }
+        sk.tuple = tuple;
+        sk.dst = Some(dst);
+        sk.mss_clamp = mss_absent(tuple.remote.is_ipv6());
+        if !sk.repair.on {
+            if sk.write_seq == 0 {
+                sk.write_seq = isn;
+            }
+            sk.tsoffset = tsoffset;
+        }
+        sk.iss = sk.write_seq;
+        sk.snd_una = sk.write_seq;
+        sk.snd_nxt = sk.write_seq;
+        sk.state = TcpState::SynSent;
+        sk.hashed = true;
+        sk.held = true;
+        sk.ss_connecting = true;
+        sk.sk_err_soft = None;
+        self.hash(tuple, Ehash::Sock(id));
+        let Some((sk, mut cx)) = self.borrow(io, id) else {
+            return Err(Error::BadFd);
+        };
+        sk.ip_id = cx.jitter(u32::from(u16::MAX)) as u16;
+        let sent = tcp_connect(sk, &mut cx);
+        if sent.is_err() {
+            // The attempt never was: back to CLOSE, as before it.
+            sk.ss_connecting = false;
+            tcp_write_queue_purge(sk, &mut cx);
+            tcp_clear_xmit_timers(sk);
+            sk.state = TcpState::Close;
+            self.settle(id);
+            if let Some(sk) = self.socks.get_mut(id) {
+                forget_peer(sk);
+            }
+            return sent;
+        }
+        self.settle(id);
+        Ok(())
+    }
+
+    /// May a connect take a TIME_WAIT remnant's place (spec/errors.md ER-43; Linux `tcp_twsk_unique`)? The remnant is
+    /// then gone, and what the new connection continues is returned.
+    fn timewait_unique(&mut self, tw: TimewaitId, id: SocketId, io: &Io<'_>) -> Option<Inherited> {
+        let explicit = self.socks.get(id)?.bound_port;
+        let remnant = self.tws.get(tw)?;
+        let loopback = remnant.tuple.local.ip().is_loopback();
+        let reuse = match self.sh.sysctl.tcp_tw_reuse {
+            0 => false,
+            2 => loopback,
+            _ => true,
+        };
+        // A second later every timestamp is newer than any that is still on its way.
+        let aged = now_s(io.now) > remnant.ts_recent_stamp;
+        if remnant.ts_recent_stamp == 0 || !(explicit || reuse && aged) {
+            return None;
+        }
+        let inherited = Inherited {
+            write_seq: remnant.snd_nxt.wrapping_add(65_535 + 2).max(1),
+            ts_recent: remnant.ts_recent,
+            ts_recent_stamp: remnant.ts_recent_stamp,
+        };
+        self.kill_timewait(tw);
+        Some(inherited)
     }
 
     /// `connect` to AF_UNSPEC: dissolves whatever the socket is (spec/errors.md ER-20, ER-25).
     pub fn disconnect(&mut self, io: &mut Io<'_>, id: SocketId) {
-        let _ = (io, id);
+        self.disconnect_sock(io, id);
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.ss_connecting = false;
+            sk.ss_connected = false;
+        }
     }
+
+    /// Linux `tcp_disconnect`: CLOSE at once, with a RST where the peer has to know.
+    pub(crate) fn disconnect_sock(&mut self, io: &mut Io<'_>, id: SocketId) {
+        let Some((sk, mut cx)) = self.borrow(io, id) else {
+            return;
+        };
+        let old = sk.state;
+        let unsent_end =
+            sk.snd_nxt != sk.write_seq && matches!(old, TcpState::Closing | TcpState::LastAck);
+        // The RST needs the state in which it is sent.
+        if tcp_need_reset(old) || unsent_end {
+            tcp_send_active_reset(sk, &mut cx);
+            sk.sk_err = Some(Error::ConnReset);
+        } else if old == TcpState::SynSent {
+            sk.sk_err = Some(Error::ConnReset);
+        }
+        if old != TcpState::Close {
+            tcp_set_state(sk, cx.sh, TcpState::Close);
+        }
+        tcp_clear_xmit_timers(sk);
+        tcp_write_queue_purge(sk, &mut cx);
+        sk.disconnects = sk.disconnects.wrapping_add(1);
+        if old == TcpState::Listen {
+            self.listen_stop(io, id);
+        }
+        self.settle(id);
+        let Some((sk, mut cx)) = self.borrow(io, id) else {
+            return;
+        };
+        reset_to_fresh(sk, cx.sh);
+        if !sk.orphan {
+            cx.wake(sk, Events::ERR | Events::OUT | Events::HUP);
+        }
+    }
+}
+
+/// What a connection takes over from the TIME_WAIT remnant whose tuple it uses.
+struct Inherited {
+    write_seq: u32,
+    ts_recent: u32,
+    ts_recent_stamp: u64,
+}
+
+/// The peer's address, and our own where the program did not choose it, are forgotten.
+fn forget_peer(sk: &mut TcpSock) {
+    sk.tuple.remote = unspecified(sk.v6);
+    if !sk.bound_addr {
+        sk.tuple.local = SocketAddr::new(unspecified(sk.v6).ip(), sk.tuple.local.port());
+    }
+    if !sk.bound_port {
+        sk.tuple.local.set_port(0);
+    }
+    sk.dst = None;
+}
+
+/// First values for what a connection leaves behind; options, buffers, an error that was not read and the send sequence
+/// stay (spec/readiness.md RD-26, RD-40).
+fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
+    let mut seq = sk.write_seq.wrapping_add(sk.max_window).wrapping_add(2);
+    if seq == 0 {
+        seq = 1;
+    }
+    forget_peer(sk);
+    let fresh = TcpSock::new(sk.v6, sk.user, &sh.sysctl);
+    let old = core::mem::replace(sk, fresh);
+    sk.tuple = old.tuple;
+    sk.opts = old.opts;
+    // TCP_MAXSEG lives in what Linux clears here.
+    sk.opts.maxseg = 0;
+    sk.opts.peek_off = -1;
+    sk.nonagle = old.nonagle;
+    sk.orphan = old.orphan;
+    sk.parent = old.parent;
+    sk.sk_err = old.sk_err;
+    sk.ss_connected = old.ss_connected;
+    sk.ss_connecting = old.ss_connecting;
+    sk.events = old.events;
+    sk.in_batch = old.in_batch;
+    sk.bound_addr = old.bound_addr;
+    sk.bound_port = old.bound_port;
+    sk.disconnects = old.disconnects;
+    sk.ca = old.ca;
+    sk.sndbuf = old.sndbuf;
+    sk.rcvbuf = old.rcvbuf;
+    sk.tx_blocked = old.tx_blocked;
+    sk.timer_queued = old.timer_queued;
+    sk.ip_id = old.ip_id;
+    sk.errqueue = old.errqueue;
+    sk.zerocopy = old.zerocopy;
+    sk.tskey = old.tskey;
+    sk.repair = old.repair;
+    sk.saw_tstamp = false;
+    sk.snd_una = old.snd_una;
+    sk.snd_nxt = old.snd_nxt;
+    sk.max_window = old.max_window;
+    sk.rcv_nxt = old.rcv_nxt;
+    sk.copied_seq = old.rcv_nxt;
+    sk.rcv_wup = old.rcv_nxt;
+    sk.write_seq = seq;
+    debug_assert!(!after(sk.snd_nxt, sk.write_seq));
 }

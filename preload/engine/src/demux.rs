@@ -1,12 +1,22 @@
 //! From a segment's addresses to whom it belongs: Linux's `__inet_lookup`.
 
 use core::hash::BuildHasher;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use sidewire_uapi::tcp::TcpState;
 use siphasher::sip::SipHasher13;
 
+use crate::input::{Verdict, batch_end, tcp_rcv_established};
 use crate::mib::Counter;
-use crate::segment::Ingress;
-use crate::stack::{Io, RequestId, SocketId, Stack, TimewaitId};
+use crate::net::Tuple;
+use crate::output::tcp_tx_space;
+use crate::reply::tcp_send_reset;
+use crate::segment::{Ingress, RxCsum, Segment};
+use crate::stack::{Ehash, Io, SocketId, Stack};
+use crate::state::tcp_done;
+use crate::state_process::tcp_rcv_state_process;
+use crate::timer::{TimerOutcome, fire_timer};
+use crate::timewait::tcp_time_wait;
 
 /// Keyed hashing, so that a peer cannot choose collisions.
 #[derive(Clone)]
@@ -31,43 +41,174 @@ impl BuildHasher for TupleHash {
 }
 
 impl Stack {
-    /// Takes one received frame. Its acks, and what it allows to be sent, go out at [`Stack::rx_batch_end`].
+    /// Puts an entry into the table of connections, in the place of one with the same tuple.
+    pub(crate) fn hash(&mut self, tuple: Tuple, entry: Ehash) {
+        if self.ehash.insert(tuple, entry).is_none() {
+            *self.ports.entry(tuple.local.port()).or_insert(0) += 1;
+        }
+    }
+
+    /// Takes a tuple out of the table.
+    pub(crate) fn unhash(&mut self, tuple: &Tuple) {
+        if self.ehash.remove(tuple).is_some() {
+            self.release_port(tuple.local.port());
+        }
+    }
+
+    pub(crate) fn release_port(&mut self, port: u16) {
+        if let Some(users) = self.ports.get_mut(&port) {
+            *users -= 1;
+            if *users == 0 {
+                self.ports.remove(&port);
+            }
+        }
+    }
+
+    /// Whose listener an address is: the specific one before the wildcard.
+    pub(crate) fn find_listener(&self, local: &SocketAddr) -> Option<SocketId> {
+        let any: IpAddr = match local {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let port = local.port();
+        self.lhash
+            .get(local)
+            .or_else(|| self.lhash.get(&SocketAddr::new(any, port)))
+            .copied()
+            .or_else(|| {
+                // An IPv6 wildcard listener takes IPv4 too, unless it is IPV6_V6ONLY.
+                let both = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+                let id = *self.lhash.get(&both)?;
+                let v6only = self.socks.get(id)?.opts.ipv6_v6only;
+                (local.is_ipv4() && !v6only).then_some(id)
+            })
+    }
+
+    /// Takes one received frame. What it makes due (acks, data that may go) is sent at [`Stack::rx_batch_end`].
     pub fn rx(&mut self, io: &mut Io<'_>, frame: &mut Ingress<'_>) {
-        let _ = (io, frame);
-        self.sh.mib.inc(Counter::InSegs);
+        self.sh
+            .mib
+            .add(Counter::InSegs, u64::from(frame.gso_segs.max(1)));
+        if frame.csum == RxCsum::Bad {
+            self.sh.mib.inc(Counter::InCsumErrors);
+            return;
+        }
+        match Segment::parse(frame) {
+            Ok(mut seg) => self.rx_segment(io, &mut seg),
+            Err(why) => self.sh.mib.inc(why),
+        }
     }
 
-    /// The driver has no more frames for now.
-    pub fn rx_batch_end(&mut self, io: &mut Io<'_>) {
-        let _ = io;
-        self.sh.batch.clear();
+    /// Linux `tcp_v4_rcv`, from the look-up on.
+    fn rx_segment(&mut self, io: &mut Io<'_>, seg: &mut Segment) {
+        let isn = match self.ehash.get(&seg.tuple).copied() {
+            Some(Ehash::Sock(id)) => return self.rx_sock(io, id, seg),
+            Some(Ehash::Request(id)) => return self.rx_request(io, id, seg),
+            Some(Ehash::Timewait(id)) => match self.rx_timewait(io, id, seg) {
+                Some(isn) => Some(isn),
+                None => return,
+            },
+            None => None,
+        };
+        if let Some(id) = self.find_listener(&seg.tuple.local) {
+            self.rx_listen(io, id, seg, isn);
+            return;
+        }
+        self.sh.mib.inc(Counter::NoSocket);
+        // On a port of ours the kernel keeps silent, so the answer is ours too (spec/errors.md ER-80).
+        if self.ports.contains_key(&seg.tuple.local.port()) {
+            tcp_send_reset(&mut self.sh, io.net, seg);
+        }
     }
 
-    /// The packet socket is writable again.
-    pub fn tx_space(&mut self, io: &mut Io<'_>) {
-        let _ = io;
-        self.sh.tx_blocked.clear();
-    }
-
-    /// The route table changed: sockets look theirs up again at their next frame.
-    pub fn route_changed(&mut self, io: &mut Io<'_>) {
-        let _ = io;
-    }
-
-    pub(crate) fn sock_timers(&mut self, io: &mut Io<'_>, id: SocketId) {
-        let _ = io;
+    /// A segment for a full socket (Linux `tcp_v4_do_rcv`).
+    fn rx_sock(&mut self, io: &mut Io<'_>, id: SocketId, seg: &mut Segment) {
+        let Some((sk, mut cx)) = self.borrow(io, id) else {
+            return;
+        };
+        sk.info.segs_in = sk.info.segs_in.wrapping_add(seg.gso_segs);
+        if seg.len > 0 {
+            sk.info.data_segs_in = sk.info.data_segs_in.wrapping_add(seg.gso_segs);
+        }
+        let verdict = if sk.state == TcpState::Established {
+            tcp_rcv_established(sk, &mut cx, seg)
+        } else {
+            tcp_rcv_state_process(sk, &mut cx, seg)
+        };
+        if verdict == Verdict::Reset {
+            tcp_send_reset(cx.sh, cx.net, seg);
+        }
+        self.join_batch(id);
         self.settle(id);
     }
 
-    pub(crate) fn reqsk_timer(&mut self, io: &mut Io<'_>, id: RequestId) {
-        let _ = (io, id);
+    /// Notes that a socket has something to do at the end of the batch.
+    pub(crate) fn join_batch(&mut self, id: SocketId) {
+        if let Some(sk) = self.socks.get_mut(id) {
+            if !sk.in_batch {
+                sk.in_batch = true;
+                self.sh.batch.push(id);
+            }
+        }
     }
 
-    pub(crate) fn timewait_timer(&mut self, io: &mut Io<'_>, id: TimewaitId) {
-        let _ = (io, id);
+    /// The driver has no more frames for now: acks and data that the batch made due go out, once a socket.
+    pub fn rx_batch_end(&mut self, io: &mut Io<'_>) {
+        let mut batch = core::mem::take(&mut self.sh.batch);
+        for id in batch.drain(..) {
+            if let Some((sk, mut cx)) = self.borrow(io, id) {
+                sk.in_batch = false;
+                batch_end(sk, &mut cx);
+                self.settle(id);
+            }
+        }
+        // Keeps the allocation.
+        if self.sh.batch.is_empty() {
+            self.sh.batch = batch;
+        }
     }
 
-    pub(crate) fn insert_timewait(&mut self, tw: alloc::boxed::Box<crate::timewait::TimewaitSock>) {
-        let _ = tw;
+    /// The packet socket is writable again: what it refused goes out.
+    pub fn tx_space(&mut self, io: &mut Io<'_>) {
+        for id in core::mem::take(&mut self.sh.tx_blocked) {
+            if let Some((sk, mut cx)) = self.borrow(io, id) {
+                if sk.tx_blocked {
+                    tcp_tx_space(sk, &mut cx);
+                }
+                self.settle(id);
+            }
+        }
+    }
+
+    /// The route table changed. Sockets compare [`crate::net::Dst::generation`] at their next frame, so that nothing is
+    /// due here but a look at those that wait for a route.
+    pub fn route_changed(&mut self, io: &mut Io<'_>) {
+        let stranded: alloc::vec::Vec<SocketId> = self
+            .socks
+            .iter()
+            .filter(|(_, sk)| sk.hashed && sk.dst.is_none())
+            .map(|(id, _)| id)
+            .collect();
+        for id in stranded {
+            if let Some((sk, mut cx)) = self.borrow(io, id) {
+                batch_end(sk, &mut cx);
+                self.settle(id);
+            }
+        }
+    }
+
+    /// Timers of a socket that are due.
+    pub(crate) fn sock_timers(&mut self, io: &mut Io<'_>, id: SocketId) {
+        let Some((sk, mut cx)) = self.borrow(io, id) else {
+            return;
+        };
+        while let Some(timer) = sk.timers.take_due(cx.now) {
+            match fire_timer(sk, &mut cx, timer) {
+                TimerOutcome::Alive => {}
+                TimerOutcome::Dead => tcp_done(sk, &mut cx),
+                TimerOutcome::TimeWait(ns) => tcp_time_wait(sk, &mut cx, true, ns),
+            }
+        }
+        self.settle(id);
     }
 }

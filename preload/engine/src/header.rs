@@ -1,6 +1,189 @@
-#![allow(missing_docs)]
+//! From fields to header bytes: IP and TCP, options, the unfinished checksum.
+
+use core::net::IpAddr;
+
+use sidewire_wire::checksum::{pseudo_header_v4, pseudo_header_v6};
+use sidewire_wire::ipv4::Ipv4Header;
+use sidewire_wire::ipv6::Ipv6Header;
+use sidewire_wire::tcp::{TcpHeader, TcpOptions, set_checksum};
+
+use crate::net::{MAX_HEADER, Tuple};
+use crate::skb::tcphdr;
 use crate::sock::TcpSock;
+use crate::sysctl::Sysctl;
 use crate::time::Instant;
+
+/// IP protocol number of TCP.
+const IPPROTO_TCP: u8 = 6;
+/// `IP_PMTUDISC_DONT`: the only mode that leaves DF clear.
+const IP_PMTUDISC_DONT: u8 = 0;
+/// Bytes that timestamps take, padding included.
+pub const TCPOLEN_TSTAMP_ALIGNED: u32 = 12;
+
+/// What the IP header needs beside addresses and length.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IpFields {
+    /// TOS or traffic class, ECN bits included.
+    pub tos: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// IPv4 identification; IPv6 derives its flow label from it.
+    pub id: u16,
+    /// Don't Fragment.
+    pub df: bool,
+}
+
+/// Headers of one frame.
+#[derive(Debug)]
+pub struct Headers {
+    buf: [u8; MAX_HEADER],
+    len: usize,
+    /// Where the TCP header begins.
+    pub l4_offset: usize,
+}
+
+impl Headers {
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buf[..self.len]
+    }
+
+    /// Builds the headers of a segment with `payload` bytes behind them. `None` when the two addresses are of different
+    /// families.
+    #[must_use]
+    pub fn build(
+        tuple: &Tuple,
+        ip: &IpFields,
+        tcp: &TcpHeader,
+        options: &TcpOptions,
+        payload: u32,
+    ) -> Option<Self> {
+        let mut buf = [0; MAX_HEADER];
+        let l4_offset = match tuple.remote.ip() {
+            IpAddr::V4(_) => sidewire_wire::ipv4::HEADER_LEN,
+            IpAddr::V6(_) => sidewire_wire::ipv6::HEADER_LEN,
+        };
+        let tcp_len = tcp.emit(options, &mut buf[l4_offset..])?;
+        let l4_len = tcp_len as u32 + payload;
+        let sum = match (tuple.local.ip(), tuple.remote.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                Ipv4Header {
+                    tos: ip.tos,
+                    total_len: (l4_offset as u32 + l4_len) as u16,
+                    id: ip.id,
+                    dont_fragment: ip.df,
+                    ttl: ip.ttl,
+                    protocol: IPPROTO_TCP,
+                    src,
+                    dst,
+                }
+                .emit(&mut buf)?;
+                pseudo_header_v4(src, dst, IPPROTO_TCP, l4_len)
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                Ipv6Header {
+                    traffic_class: ip.tos,
+                    flow_label: u32::from(ip.id),
+                    payload_len: l4_len as u16,
+                    next_header: IPPROTO_TCP,
+                    hop_limit: ip.ttl,
+                    src,
+                    dst,
+                }
+                .emit(&mut buf)?;
+                pseudo_header_v6(src, dst, IPPROTO_TCP, l4_len)
+            }
+            _ => return None,
+        };
+        set_checksum(&mut buf[l4_offset..], sum);
+        Some(Self {
+            buf,
+            len: l4_offset + tcp_len,
+            l4_offset,
+        })
+    }
+}
+
+/// TTL: the socket's, else the namespace's.
+#[must_use]
+pub fn ttl(opt: i16, sysctl: &Sysctl) -> u8 {
+    u8::try_from(opt).unwrap_or(sysctl.ip_default_ttl)
+}
+
+/// IP fields of a socket's next frame. The identification is not advanced here.
+#[must_use]
+pub fn ip_fields(sk: &TcpSock, sysctl: &Sysctl) -> IpFields {
+    IpFields {
+        tos: sk.opts.ip_tos,
+        ttl: ttl(sk.opts.ip_ttl, sysctl),
+        id: sk.ip_id,
+        df: sk.opts.ip_mtu_discover != IP_PMTUDISC_DONT,
+    }
+}
+
+/// Our timestamp clock: milliseconds, shifted by the connection's own offset.
+#[inline]
+#[must_use]
 pub fn tsval(sk: &TcpSock, now: Instant) -> u32 {
-    (now.as_ms() as u32).wrapping_add(sk.tsoffset)
+    tcp_time_stamp(now).wrapping_add(sk.tsoffset)
+}
+
+/// Milliseconds of the clock that timestamps count (Linux `tcp_time_stamp_ts`).
+#[inline]
+#[must_use]
+pub const fn tcp_time_stamp(now: Instant) -> u32 {
+    now.as_ms() as u32
+}
+
+/// Bytes that options take in an established connection's next segment, pending SACK blocks included
+/// (Linux `tcp_established_options`).
+#[inline]
+#[must_use]
+pub fn tcp_established_options_size(sk: &TcpSock) -> u32 {
+    let mut size = if sk.tstamp_ok {
+        TCPOLEN_TSTAMP_ALIGNED
+    } else {
+        0
+    };
+    let sacks = u32::from(sk.num_sacks) + u32::from(sk.duplicate_sack.is_some());
+    if sacks > 0 {
+        let room = (sidewire_wire::tcp_options::MAX_OPTIONS_LEN as u32 - size - 4) / 8;
+        size += 4 + 8 * sacks.min(room);
+    }
+    size
+}
+
+/// Options of a segment of an established connection.
+#[must_use]
+pub fn tcp_established_options(sk: &TcpSock, now: Instant) -> TcpOptions {
+    let mut options = TcpOptions::default();
+    if sk.tstamp_ok {
+        options.timestamps = Some((tsval(sk, now), sk.ts_recent));
+    }
+    if sk.num_sacks > 0 || sk.duplicate_sack.is_some() {
+        options.sack = sk
+            .duplicate_sack
+            .iter()
+            .chain(&sk.selective_acks[..usize::from(sk.num_sacks)])
+            .map(|b| (b.start_seq, b.end_seq))
+            .collect();
+    }
+    options
+}
+
+/// Options of our SYN, and of the SYN-ACK of a simultaneous open (Linux `tcp_syn_options`, spec/timers.md TM-32).
+/// A SYN-ACK (`flags` has ACK) offers only what the peer's SYN did.
+#[must_use]
+pub fn tcp_syn_options(sk: &TcpSock, sysctl: &Sysctl, flags: u8, now: Instant) -> TcpOptions {
+    let answer = flags & tcphdr::ACK != 0;
+    let offer = |ours: bool, agreed: bool| ours && (!answer || agreed);
+    TcpOptions {
+        mss: Some(sk.advmss),
+        wscale: offer(sysctl.tcp_window_scaling, sk.wscale_ok).then_some(sk.rcv_wscale),
+        sack_permitted: offer(sysctl.tcp_sack, sk.sack_ok),
+        timestamps: offer(sysctl.tcp_timestamps != 0, sk.tstamp_ok)
+            .then(|| (tsval(sk, now), sk.ts_recent)),
+        ..TcpOptions::default()
+    }
 }

@@ -1,14 +1,132 @@
-//! ICMP errors about our segments: Linux's `tcp_v4_err` (spec/errors.md ER-17 to ER-19).
+//! ICMP errors about our segments: Linux's `tcp_v4_err`, `tcp_v6_err` (spec/errors.md ER-17 to ER-19).
 
-use sidewire_wire::icmp::IcmpError;
+use core::net::SocketAddr;
 
+use sidewire_uapi::tcp::TcpState;
+use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, v4_unreachable, v6_unreachable};
+
+use crate::error::Error;
+use crate::event::Events;
 use crate::mib::Counter;
-use crate::stack::{Io, Stack};
+use crate::mss::tcp_sync_mss;
+use crate::net::Tuple;
+use crate::recovery::tcp_simple_retransmit;
+use crate::seq::between;
+use crate::sock::TcpSock;
+use crate::stack::{Cx, Ehash, Io, Stack};
+use crate::state::tcp_done_with_error;
+
+/// Smallest path MTU that an ICMP error is believed (Linux `ip_rt_min_pmtu`), bytes.
+const MIN_PMTU: u32 = 552;
+/// The same for IPv6 (RFC 8200 §5).
+const MIN_PMTU_V6: u32 = 1280;
+/// IP_PMTUDISC_DONT: the socket does not care.
+const IP_PMTUDISC_DONT: u8 = 0;
+
+/// The error that a message stands for; `None` when it says nothing to TCP.
+fn convert(kind: IcmpErrorKind, v6: bool) -> Option<Error> {
+    Some(match kind {
+        IcmpErrorKind::PacketTooBig(_) => return None,
+        IcmpErrorKind::ParameterProblem(_) => Error::Proto,
+        IcmpErrorKind::TimeExceeded(_) => Error::HostUnreach,
+        IcmpErrorKind::Unreachable(code) if v6 => match code {
+            v6_unreachable::NO_ROUTE => Error::NetUnreach,
+            v6_unreachable::ADMIN_PROHIBITED => Error::Access,
+            v6_unreachable::PORT => Error::ConnRefused,
+            _ => Error::HostUnreach,
+        },
+        IcmpErrorKind::Unreachable(code) => match code {
+            // Linux's icmp_err_convert.
+            v4_unreachable::NET | 6 | 9 | 11 => Error::NetUnreach,
+            v4_unreachable::HOST | 5 | 7 | 8 | 10 | 12..=15 => Error::HostUnreach,
+            v4_unreachable::PROTOCOL => Error::NoProtoOpt,
+            v4_unreachable::PORT => Error::ConnRefused,
+            _ => return None,
+        },
+    })
+}
 
 impl Stack {
-    /// Takes an ICMP error.
+    /// Takes an ICMP error about a segment of ours.
     pub fn icmp(&mut self, io: &mut Io<'_>, err: &IcmpError) {
-        let _ = (io, err);
+        let quoted = &err.quoted;
+        let tuple = Tuple {
+            local: SocketAddr::new(quoted.src, quoted.src_port),
+            remote: SocketAddr::new(quoted.dst, quoted.dst_port),
+        };
         self.sh.mib.inc(Counter::InIcmp);
+        match self.ehash.get(&tuple).copied() {
+            Some(Ehash::Sock(id)) => {
+                if let Some((sk, mut cx)) = self.borrow(io, id) {
+                    sock_icmp(sk, &mut cx, err);
+                    self.settle(id);
+                }
+            }
+            Some(Ehash::Request(id)) => {
+                let soft = matches!(
+                    err.kind,
+                    IcmpErrorKind::Unreachable(v4_unreachable::NET | v4_unreachable::HOST)
+                        | IcmpErrorKind::TimeExceeded(_)
+                        | IcmpErrorKind::ParameterProblem(_)
+                );
+                // Linux `tcp_req_err`: only an error about our very SYN-ACK ends the handshake.
+                let ours = self.reqs.get(id).is_some_and(|r| r.snt_isn == quoted.seq);
+                if !ours {
+                    self.sh.mib.inc(Counter::OutOfWindowIcmps);
+                } else if soft {
+                    self.sh.mib.inc(Counter::ListenDrops);
+                    self.drop_request(id);
+                }
+            }
+            Some(Ehash::Timewait(_)) | None => {}
+        }
+    }
+}
+
+fn sock_icmp(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, err: &IcmpError) {
+    if sk.state == TcpState::Close {
+        return;
+    }
+    // Nobody but those who see our segments can name what is in flight (RFC 5927 §4.1).
+    if !between(err.quoted.seq, sk.snd_una, sk.snd_nxt) {
+        cx.sh.mib.inc(Counter::OutOfWindowIcmps);
+        return;
+    }
+    if let IcmpErrorKind::PacketTooBig(mtu) = err.kind {
+        mtu_reduced(sk, cx, mtu);
+        return;
+    }
+    let Some(error) = convert(err.kind, sk.tuple.remote.is_ipv6()) else {
+        return;
+    };
+    if sk.in_state(&[TcpState::SynSent, TcpState::SynRecv]) {
+        tcp_done_with_error(sk, cx, error);
+        return;
+    }
+    if sk.opts.ip_recverr {
+        sk.sk_err = Some(error);
+        cx.wake(sk, Events::ERR);
+    } else {
+        // RFC 1122 §4.2.3.9: told only when the connection dies of it.
+        sk.sk_err_soft = Some(error);
+    }
+}
+
+/// A router says how much it takes (RFC 1191; Linux `tcp_v4_mtu_reduced`).
+fn mtu_reduced(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, mtu: u32) {
+    let min = if sk.tuple.remote.is_ipv6() {
+        MIN_PMTU_V6
+    } else {
+        MIN_PMTU
+    };
+    let Some(dst) = sk.dst.as_mut().filter(|d| mtu != 0 && mtu < d.mtu) else {
+        return;
+    };
+    let mtu = mtu.max(min).min(dst.mtu);
+    dst.mtu = mtu;
+    if sk.opts.ip_mtu_discover != IP_PMTUDISC_DONT && sk.pmtu_cookie > mtu {
+        tcp_sync_mss(sk, cx, mtu);
+        // What was too large is lost for certain.
+        tcp_simple_retransmit(sk, cx);
     }
 }

@@ -88,7 +88,7 @@ pub fn tcp_get_info(sk: &TcpSock, now: Instant) -> TcpInfo {
     let delack_max = u64::from(sk.opts.delack_max_us);
     info.tcpi_ato = (sk.ack.ato_ns / NSEC_PER_USEC).min(delack_max) as u32;
     info.tcpi_rcv_mss = sk.ack.rcv_mss;
-    info.tcpi_pmtu = sk.dst.map_or(0, |d| d.mtu);
+    info.tcpi_pmtu = sk.pmtu_cookie;
     info.tcpi_rcv_ssthresh = sk.rcv_ssthresh;
     info.tcpi_advmss = sk.advmss.into();
     info.tcpi_rcv_rtt = sk.tuning.rtt_us >> 3;

@@ -16,14 +16,12 @@ use crate::sock::{
     TCP_INFINITE_SSTHRESH, TCP_INIT_CWND, TcpSock,
 };
 use crate::sysctl::Sysctl;
-use crate::time::{Instant, NSEC_PER_MSEC};
+use crate::time::Instant;
 use crate::timers::{IcskPending, TimerTable};
 use crate::zerocopy::ZerocopyState;
 
 /// Scaling ratio (256ths of `rcvbuf` that may be announced as window) before the first segment was measured.
 pub const TCP_DEFAULT_SCALING_RATIO: u8 = 128;
-/// Shortest delayed ack, nanoseconds.
-pub const TCP_DELACK_MIN_NS: u64 = 40 * NSEC_PER_MSEC;
 /// RTO before the first sample, microseconds.
 pub const TCP_TIMEOUT_INIT_US: u32 = 1_000_000;
 /// Smallest deviation estimate before the first sample, microseconds: Linux's TCP_TIMEOUT_INIT as `mdev`.
@@ -104,7 +102,7 @@ impl TcpSock {
             lsndtime: Instant::ZERO,
             ip_id: 0,
 
-            ca: CongestionControl::default(),
+            ca: CongestionControl::by_name(&sysctl.tcp_congestion_control).unwrap_or_default(),
             ca_state: CaState::Open,
             snd_cwnd: TCP_INIT_CWND,
             snd_cwnd_cnt: 0,
@@ -149,6 +147,13 @@ impl TcpSock {
             pacing_needed: false,
             tcp_wstamp_ns: Instant::ZERO,
             chrono: Chrono::default(),
+            pmtu_cookie: 0,
+            retransmit_hint: None,
+            highest_sack: 0,
+            is_sack_reneg: false,
+            ecn_flags: 0,
+            rto_stamp: 0,
+            tx_fault: false,
 
             srtt_us: 0,
             mdev_us: TCP_MDEV_INIT_US,
@@ -183,7 +188,6 @@ impl TcpSock {
             rcvbuf: sysctl.tcp_rmem[1],
             scaling_ratio: TCP_DEFAULT_SCALING_RATIO,
             ack: IcskAck {
-                ato_ns: TCP_DELACK_MIN_NS,
                 rcv_mss: TCP_MSS_DEFAULT,
                 ..IcskAck::default()
             },

@@ -59,6 +59,8 @@ pub struct RequestSock {
     pub ts_recent: u32,
     /// Added to our timestamps.
     pub ts_off: u32,
+    /// The peer offers ECN and we accept it.
+    pub ecn_ok: bool,
     /// When the first SYN-ACK was sent.
     pub snt_synack: Instant,
     /// SYN-ACKs re-sent.

@@ -47,7 +47,32 @@ pub struct Frag {
     pub len: u32,
 }
 
+/// The region of no bytes, for what has sequence space but no payload (a bare FIN).
+struct NoBytes;
+
+impl Region for NoBytes {
+    fn base(&self) -> *const u8 {
+        core::ptr::null()
+    }
+    fn len(&self) -> usize {
+        0
+    }
+    fn kind(&self) -> RegionKind {
+        RegionKind::Arena
+    }
+}
+
 impl Frag {
+    /// A fragment without bytes.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            mem: Arc::new(NoBytes),
+            off: 0,
+            len: 0,
+        }
+    }
+
     /// Address of the first byte, for the code that may dereference it.
     #[must_use]
     pub fn ptr(&self) -> *const u8 {

@@ -139,6 +139,34 @@ mib! {
     TCPOrphanOverflow,
     /// ICMP errors taken.
     InIcmp,
+    /// Out-of-order data dropped because the buffer was full.
+    TCPOFODrop,
+    /// Out-of-order data that covered, or was covered by, what was queued.
+    TCPOFOMerge,
+    /// Duplicates of out-of-order data reported by DSACK.
+    TCPDSACKOfoSent,
+    /// Retransmissions received of what had come already.
+    DelayedACKLost,
+    /// Segments handled by header prediction.
+    TCPHPHits,
+    /// Dropped: flags that make no segment of a connection.
+    BadFlags,
+    /// Dropped: timestamp echoes what a SYN-ACK never said.
+    TSEcrRejected,
+    /// Old pure acks dropped by PAWS.
+    PAWSOldAck,
+    /// Dropped by PAWS in TIME_WAIT.
+    PAWSTimewait,
+    /// Handshakes ended by the peer's RST or SYN.
+    EmbryonicRsts,
+    /// Bare third acks dropped by TCP_DEFER_ACCEPT.
+    TCPDeferAcceptDrop,
+    /// ICMP errors whose quoted sequence number is not in flight.
+    OutOfWindowIcmps,
+    /// Connections aborted because there were too many orphans.
+    TCPAbortOnMemory,
+    /// Acks after a hole was filled that waited to be sent together.
+    TCPAckCompressed,
 }
 
 /// The table of counters.

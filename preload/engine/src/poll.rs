@@ -83,3 +83,6 @@ impl Stack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,12 +8,12 @@ use sidewire_uapi::tcp as t;
 use crate::error::Error;
 use crate::header::tsval;
 use crate::memory::{Frag, IovIter};
-use crate::output::tcp_send_window_probe;
 use crate::page_frag;
 use crate::seq::after;
 use crate::skb::{MAX_SKB_FRAGS, RxSkb, SKB_TRUESIZE};
 use crate::sock::TcpSock;
 use crate::stack::{Caps, Cx};
+use crate::timer::tcp_send_window_probe;
 use crate::zerocopy::PAGE_SIZE;
 
 /// SO_REUSEADDR as it reads in repair mode (RP-3; Linux SK_FORCE_REUSE).
@@ -39,6 +39,9 @@ pub enum RepairQueue {
     /// TCP_SEND_QUEUE.
     Send = 2,
 }
+
+/// `TCP_REPAIR_QUEUE` value: the send queue.
+pub const TCP_SEND_QUEUE: u8 = 2;
 
 /// A socket's repair mode.
 #[derive(Clone, Copy, Debug, Default)]
@@ -315,3 +318,6 @@ pub fn tcp_peek_sndq(sk: &TcpSock, iter: &mut dyn IovIter) -> Result<usize, Erro
     }
     Ok(total)
 }
+
+#[cfg(test)]
+mod tests;

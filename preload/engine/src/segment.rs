@@ -1,8 +1,15 @@
 //! A received segment, parsed: what the input path works on.
 
-use sidewire_wire::tcp_options::TcpOptions;
+use alloc::boxed::Box;
+use core::net::{IpAddr, SocketAddr};
+
+use sidewire_uapi::socket::IPPROTO_TCP;
+use sidewire_wire::ipv4::Ipv4View;
+use sidewire_wire::ipv6::Ipv6View;
+use sidewire_wire::tcp::{TcpOptions, TcpView};
 
 use crate::memory::Frag;
+use crate::mib::Counter;
 use crate::net::Tuple;
 use crate::skb::tcphdr;
 
@@ -53,6 +60,8 @@ pub struct Segment {
     pub urg_ptr: u16,
     /// Options.
     pub opts: TcpOptions,
+    /// Bytes of options in the header.
+    pub opt_len: u8,
     /// Payload.
     pub payload: Option<Frag>,
     /// Payload bytes.
@@ -69,9 +78,99 @@ pub struct Segment {
     pub iif: u32,
     /// Wall-clock arrival in nanoseconds, 0 when unknown.
     pub tstamp_ns: u64,
+    /// IP and TCP headers of a SYN, for TCP_SAVE_SYN; `None` on every other segment.
+    pub headers: Option<Box<[u8]>>,
 }
 
 impl Segment {
+    /// Reads a frame's headers, taking its payload.
+    ///
+    /// # Errors
+    /// The counter of the reason to drop it.
+    pub fn parse(frame: &mut Ingress<'_>) -> Result<Self, Counter> {
+        let payload_len = frame.payload.as_ref().map_or(0, |p| p.len as usize);
+        let packet_len = frame.headers.len() + payload_len;
+        let version = frame.headers.first().map_or(0, |b| b >> 4);
+        let (src, dst, tos, ttl, protocol, ip_len, l4_len): (IpAddr, IpAddr, _, _, _, _, _) =
+            if version == 4 {
+                let ip = Ipv4View::parse_prefix(frame.headers, packet_len)
+                    .map_err(|_| Counter::InHdrErrors)?;
+                if ip.is_fragment() {
+                    return Err(Counter::InHdrErrors);
+                }
+                let (src, dst) = (ip.src(), ip.dst());
+                if dst.is_multicast()
+                    || dst.is_broadcast()
+                    || src.is_multicast()
+                    || src.is_broadcast()
+                {
+                    return Err(Counter::InHdrErrors);
+                }
+                (
+                    src.into(),
+                    dst.into(),
+                    ip.tos(),
+                    ip.ttl(),
+                    ip.protocol(),
+                    ip.header_len(),
+                    ip.payload_len(),
+                )
+            } else {
+                let ip = Ipv6View::parse_prefix(frame.headers, packet_len)
+                    .map_err(|_| Counter::InHdrErrors)?;
+                if ip.dst().is_multicast() || ip.src().is_multicast() {
+                    return Err(Counter::InHdrErrors);
+                }
+                (
+                    ip.src().into(),
+                    ip.dst().into(),
+                    ip.traffic_class(),
+                    ip.hop_limit(),
+                    ip.protocol(),
+                    ip.header_len(),
+                    ip.payload_len(),
+                )
+            };
+        let l4 = frame.headers.get(ip_len..).ok_or(Counter::InHdrErrors)?;
+        if protocol != IPPROTO_TCP {
+            return Err(Counter::InHdrErrors);
+        }
+        let tcp = TcpView::parse_prefix(l4, l4_len).map_err(|_| Counter::InHdrErrors)?;
+        // What is not header has to be what the payload says.
+        if tcp.payload_len() != payload_len || tcp.header_len() != l4.len() {
+            return Err(Counter::InHdrErrors);
+        }
+        let flags = tcp.flags().bits();
+        let syn = flags & tcphdr::SYN != 0;
+        Ok(Self {
+            tuple: Tuple {
+                local: SocketAddr::new(dst, tcp.dst_port()),
+                remote: SocketAddr::new(src, tcp.src_port()),
+            },
+            seq: tcp.seq(),
+            end_seq: tcp.end_seq(),
+            ack_seq: tcp.ack_seq(),
+            flags,
+            window: tcp.window(),
+            urg_ptr: tcp.urg_ptr(),
+            opts: TcpOptions::parse(tcp.options(), syn),
+            opt_len: tcp.options().len() as u8,
+            len: payload_len as u32,
+            payload: frame.payload.take().filter(|p| p.len > 0),
+            gso_segs: frame.gso_segs.max(1),
+            gso_size: if frame.gso_segs > 1 {
+                frame.gso_size
+            } else {
+                0
+            },
+            tos,
+            ttl,
+            iif: frame.iif,
+            tstamp_ns: frame.tstamp_ns,
+            headers: syn.then(|| frame.headers.into()),
+        })
+    }
+
     /// SYN set.
     #[must_use]
     pub const fn syn(&self) -> bool {

@@ -61,6 +61,26 @@ pub enum CaState {
     Loss = 4,
 }
 
+/// Bits of `icsk_ack.pending`, Linux's.
+pub mod icsk_ack {
+    #![allow(missing_docs)]
+    pub const SCHED: u8 = 1;
+    pub const TIMER: u8 = 2;
+    pub const PUSHED: u8 = 4;
+    pub const PUSHED2: u8 = 8;
+    pub const NOW: u8 = 16;
+    pub const NOMEM: u8 = 32;
+}
+
+/// Linux's `tp->ecn_flags`.
+pub mod ecn {
+    #![allow(missing_docs)]
+    pub const OK: u8 = 1;
+    pub const QUEUE_CWR: u8 = 2;
+    pub const DEMAND_CWR: u8 = 4;
+    pub const SEEN: u8 = 8;
+}
+
 /// Delayed-ack state: `icsk_ack`.
 #[derive(Clone, Debug, Default)]
 pub struct IcskAck {
@@ -68,7 +88,7 @@ pub struct IcskAck {
     pub quick: u8,
     /// Interactive session counter (`tcp_pingpong_thresh`).
     pub pingpong: u8,
-    /// TCP_QUICKACK was set to 0/1 by hand (`icsk_ack.pending` bit semantics are in `input`).
+    /// [`icsk_ack`] bits.
     pub pending: u8,
     /// Predicted delayed-ack time, nanoseconds.
     pub ato_ns: u64,
@@ -277,6 +297,20 @@ pub struct TcpSock {
     pub pacing_needed: bool,
     pub tcp_wstamp_ns: Instant,
     pub chrono: Chrono,
+    /// Path MTU that `mss_cache` was computed from (Linux `icsk_pmtu_cookie`).
+    pub pmtu_cookie: u32,
+    /// First sequence number that may be marked lost and not retransmitted (Linux `retransmit_skb_hint`).
+    pub retransmit_hint: Option<u32>,
+    /// End of the highest SACKed buffer; counts while `sacked_out` is not 0.
+    pub highest_sack: u32,
+    /// The peer forgot data that it had SACKed.
+    pub is_sack_reneg: bool,
+    /// [`ecn`] bits.
+    pub ecn_flags: u8,
+    /// Milliseconds, when the running row of RTOs began.
+    pub rto_stamp: u32,
+    /// The program unmapped pages that a buffer refers to: the connection cannot go on.
+    pub tx_fault: bool,
 
     // RTT and timers
     pub srtt_us: u32,

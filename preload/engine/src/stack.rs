@@ -105,6 +105,8 @@ pub struct Shared {
     pub locked_pages: u64,
     /// Registered dma-bufs.
     pub dmabufs: Dmabufs,
+    /// TIME_WAIT remnants.
+    pub timewaits: u32,
     /// Challenge acks left in the running second, and which second that is (RFC 5961 §7).
     pub challenge: (u32, u64),
 }
@@ -194,6 +196,8 @@ pub struct Stack {
     pub(crate) ehash: HashMap<Tuple, Ehash, crate::demux::TupleHash>,
     /// Listeners by local address; an unspecified IP is the wildcard.
     pub(crate) lhash: HashMap<SocketAddr, SocketId, crate::demux::TupleHash>,
+    /// Local ports in use: entries of `ehash` and `lhash` with each.
+    pub(crate) ports: HashMap<u16, u32, crate::demux::TupleHash>,
     /// Lazy heap of deadlines: an entry may be stale; `timer_queued` of its owner says which counts.
     pub(crate) heap: BinaryHeap<Reverse<(Instant, TimerOwner)>>,
     /// Tuples whose holders may go ([`Stack::take_released`]).
@@ -228,7 +232,8 @@ impl Stack {
             reqs: SlotMap::with_key(),
             tws: SlotMap::with_key(),
             ehash: HashMap::with_hasher(hash.clone()),
-            lhash: HashMap::with_hasher(hash),
+            lhash: HashMap::with_hasher(hash.clone()),
+            ports: HashMap::with_hasher(hash),
             heap: BinaryHeap::new(),
             released: Vec::new(),
             sh: Shared {
@@ -246,6 +251,7 @@ impl Stack {
                 page_frag: None,
                 locked_pages: 0,
                 dmabufs: Dmabufs::default(),
+                timewaits: 0,
                 challenge: (0, u64::MAX),
             },
         }
@@ -349,8 +355,7 @@ impl Stack {
     /// True when anything of the engine's uses the local port.
     #[must_use]
     pub fn port_in_use(&self, port: u16) -> bool {
-        self.ehash.keys().any(|t| t.local.port() == port)
-            || self.lhash.keys().any(|a| a.port() == port)
+        self.ports.contains_key(&port)
     }
 
     /// Tuples that `accept` or `connect` made known to the caller and whose last user (socket, orphan, TIME_WAIT) is
@@ -427,19 +432,25 @@ impl Stack {
             return;
         };
         if sk.state == TcpState::Close {
-            if sk.hashed {
-                sk.hashed = false;
-                self.ehash.remove(&sk.tuple);
+            let tuple = sk.tuple;
+            let hashed = core::mem::take(&mut sk.hashed);
+            let held = core::mem::take(&mut sk.held);
+            let gone = sk.orphan;
+            if hashed {
+                self.unhash(&tuple);
             }
-            if core::mem::take(&mut sk.held) {
-                self.released.push(sk.tuple);
+            if held {
+                self.released.push(tuple);
             }
-            if sk.orphan {
+            if gone {
                 self.sh.orphans -= 1;
                 self.socks.remove(id);
                 return;
             }
         }
+        let Some(sk) = self.socks.get_mut(id) else {
+            return;
+        };
         let at = sk.timers.earliest();
         if at < sk.timer_queued {
             sk.timer_queued = at;
@@ -486,7 +497,7 @@ impl Stack {
                     self.sock_timers(io, id);
                 }
                 TimerOwner::Request(id) => self.reqsk_timer(io, id),
-                TimerOwner::Timewait(id) => self.timewait_timer(io, id),
+                TimerOwner::Timewait(id) => self.timewait_timer(io.now, id),
             }
         }
     }

@@ -191,3 +191,6 @@ fn opt_stats_attributes(sk: &TcpSock, cx: &Cx<'_, '_>, skb: &Skb, ttl: Option<u8
     a.u32(27, sk.rehash);
     a.0.into_boxed_slice()
 }
+
+#[cfg(test)]
+mod tests;

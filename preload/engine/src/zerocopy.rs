@@ -339,3 +339,6 @@ pub(crate) fn dmabuf_binding(sk: &TcpSock, cx: &Cx<'_, '_>, id: u32) -> Result<(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

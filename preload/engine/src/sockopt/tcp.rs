@@ -7,7 +7,7 @@ use super::socket::SOCK_MIN_RCVBUF;
 use super::{Out, int, int_in, zero_or_one};
 use crate::cong::{self, CongestionControl};
 use crate::delack::{
-    inet_csk_ack_scheduled, inet_csk_enter_pingpong_mode, inet_csk_in_pingpong_mode, pending,
+    inet_csk_ack_scheduled, inet_csk_enter_pingpong_mode, inet_csk_in_pingpong_mode,
     tcp_cleanup_rbuf,
 };
 use crate::error::Error;
@@ -17,11 +17,11 @@ use crate::info::tcp_get_info;
 use crate::output::tcp_push_pending_frames;
 use crate::push::sk_stream_write_space;
 use crate::repair;
-use crate::sock::{TcpSock, nagle};
+use crate::sock::{TcpSock, icsk_ack, nagle};
 use crate::stack::{Caps, Cx};
-use crate::state::tcp_reset_keepalive_timer;
 use crate::sysctl::Sysctl;
-use crate::time::{Instant, JIFFY_NS, NSEC_PER_SEC, NSEC_PER_USEC, round_up_to_jiffy_us};
+use crate::time::{JIFFY_NS, NSEC_PER_USEC, round_up_to_jiffy_us};
+use crate::timer::{keepalive_time_elapsed, keepalive_time_when, tcp_reset_keepalive_timer};
 
 /// Linux's MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL, seconds.
 const MAX_KEEP_S: i32 = 32_767;
@@ -250,7 +250,7 @@ pub(super) fn tcp_set_keepalive(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, on: bool)
         return;
     }
     if on && !sk.opts.keepalive {
-        let ns = u64::from(keepalive_time_s(sk, &cx.sh.sysctl)) * NSEC_PER_SEC;
+        let ns = keepalive_time_when(sk, cx);
         tcp_reset_keepalive_timer(sk, cx, ns);
     } else if !on && !sk.orphan {
         sk.timers.cancel(crate::timers::Timer::Keepalive);
@@ -262,9 +262,7 @@ fn rearm_keepalive(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if !sk.opts.keepalive || idle(sk) {
         return;
     }
-    let heard = Instant(sk.ack.lrcvtime.0.max(sk.rcv_tstamp.0));
-    let idle_ns = u64::from(sk.opts.keepidle_s) * NSEC_PER_SEC;
-    let ns = idle_ns.saturating_sub(cx.now.since(heard));
+    let ns = keepalive_time_when(sk, cx).saturating_sub(keepalive_time_elapsed(sk, cx.now));
     tcp_reset_keepalive_timer(sk, cx, ns);
 }
 
@@ -327,7 +325,7 @@ fn set_quickack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, v: i32) {
     sk.ack.pingpong = 0;
     if matches!(sk.state, TcpState::Established | TcpState::CloseWait) && inet_csk_ack_scheduled(sk)
     {
-        sk.ack.pending |= pending::PUSHED;
+        sk.ack.pending |= icsk_ack::PUSHED;
         tcp_cleanup_rbuf(sk, cx, 1);
         if v & 1 == 0 {
             inet_csk_enter_pingpong_mode(sk, cx.sh);

@@ -1,0 +1,383 @@
+//! The receive buffer: how much window its bytes are worth, how it grows, and what happens when it is full
+//! (spec/timers.md TM-25, TM-30).
+
+use alloc::collections::VecDeque;
+
+use crate::memory::{Frag, PAGE_FRAG_SIZE};
+use crate::mib::Counter;
+use crate::segment::Segment;
+use crate::seq::before;
+use crate::skb::{RxSkb, tcphdr};
+use crate::sock::{TcpSock, icsk_ack};
+use crate::stack::{Cx, Shared};
+use crate::time::Instant;
+use crate::window::tcp_win_from_space;
+
+/// What a received segment costs beside its payload: chosen so that a full segment of 1460 bytes weighs what a driver's
+/// 2 KiB buffer with its header weighs on Linux (2304), which spec/timers.md TM-30 shows.
+pub const RX_SKB_OVERHEAD: u32 = 844;
+/// `scaling_ratio` counts in 256ths.
+const TCP_RMEM_TO_WIN_SCALE: u32 = 8;
+/// Smallest MSS that an estimate may have.
+const TCP_MIN_MSS: u32 = 88;
+/// TCP header without options.
+const TCP_HEADER: u32 = 20;
+/// Received bytes that collapsing copies at a time.
+const COLLAPSE_CHUNK: usize = 512;
+
+/// Window that `space` bytes of buffer are worth.
+#[inline]
+fn win(sk: &TcpSock, space: u32) -> u32 {
+    tcp_win_from_space(sk, i64::from(space)).max(0) as u32
+}
+
+/// Buffer that a window of `win` bytes needs (Linux `tcp_space_from_win`).
+#[must_use]
+pub fn tcp_space_from_win(sk: &TcpSock, win: u32) -> u32 {
+    let space = (u64::from(win) << TCP_RMEM_TO_WIN_SCALE) / u64::from(sk.scaling_ratio.max(1));
+    space.min(u64::from(i32::MAX as u32)) as u32
+}
+
+/// Memory that a segment with `len` bytes of payload is charged.
+#[inline]
+pub(crate) const fn rx_truesize(len: u32) -> u32 {
+    len + RX_SKB_OVERHEAD
+}
+
+/// Estimates the peer's segment size, and with it what share of the buffer may be announced
+/// (Linux `tcp_measure_rcv_mss`).
+pub(crate) fn tcp_measure_rcv_mss(sk: &mut TcpSock, seg: &Segment) {
+    let last_seg_size = core::mem::take(&mut sk.ack.last_seg_size);
+    let len = if seg.gso_size != 0 {
+        seg.gso_size
+    } else {
+        seg.len
+    };
+    if len >= sk.ack.rcv_mss {
+        if len != sk.ack.rcv_mss {
+            let ratio =
+                (u64::from(seg.len) << TCP_RMEM_TO_WIN_SCALE) / u64::from(rx_truesize(seg.len));
+            let ratio = ratio.clamp(1, u64::from(u8::MAX)) as u8;
+            if ratio != sk.scaling_ratio {
+                sk.scaling_ratio = ratio;
+                tcp_set_window_clamp(sk, win(sk, sk.rcvbuf));
+                sk.tuning.space = sk.tuning.space.min(sk.window_clamp);
+            }
+        }
+        sk.ack.rcv_mss = len.min(u32::from(sk.advmss));
+        if seg.flags & tcphdr::PSH != 0 {
+            sk.ack.pending |= icsk_ack::PUSHED;
+        }
+        return;
+    }
+    // A shorter segment: only two alike in a row, or one that is full on a link with a small MTU, count.
+    let header = TCP_HEADER + u32::from(seg.opt_len);
+    let on_wire = len + header;
+    let remnant = tcphdr::FIN | tcphdr::URG | tcphdr::SYN | tcphdr::PSH;
+    if on_wire >= crate::init_sock::TCP_MSS_DEFAULT + TCP_HEADER
+        || (on_wire >= TCP_MIN_MSS + TCP_HEADER && seg.flags & remnant == 0)
+    {
+        let size = on_wire.saturating_sub(sk.tcp_header_len());
+        sk.ack.last_seg_size = size;
+        if size == last_seg_size {
+            sk.ack.rcv_mss = size;
+            return;
+        }
+    }
+    if sk.ack.pending & icsk_ack::PUSHED != 0 {
+        sk.ack.pending |= icsk_ack::PUSHED2;
+    }
+    sk.ack.pending |= icsk_ack::PUSHED;
+}
+
+/// Bounds the window (Linux `tcp_set_window_clamp`, as autotuning uses it).
+fn tcp_set_window_clamp(sk: &mut TcpSock, val: u32) {
+    if sk.opts.window_clamp != 0 {
+        // TCP_WINDOW_CLAMP: the program's bound stays.
+        sk.window_clamp = sk.window_clamp.min(val);
+        return;
+    }
+    sk.window_clamp = val;
+    if sk.rcv_ssthresh > val {
+        sk.rcv_ssthresh = val;
+    }
+}
+
+/// Sizes the buffers when the connection opens (Linux `tcp_init_buffer_space`, its receive half).
+pub(crate) fn tcp_init_rcv_space(sk: &mut TcpSock, now: Instant) {
+    sk.tuning.space_time = now;
+    sk.tuning.space_seq = sk.copied_seq;
+    let advmss = u32::from(sk.advmss);
+    let maxwin = win(sk, sk.rcvbuf);
+    sk.window_clamp = sk.window_clamp.min(maxwin);
+    // One segment stays in reserve.
+    if sk.window_clamp > 2 * advmss && sk.window_clamp + advmss > maxwin {
+        sk.window_clamp = (2 * advmss).max(maxwin.saturating_sub(advmss));
+    }
+    sk.rcv_ssthresh = sk.rcv_ssthresh.min(sk.window_clamp);
+    sk.tuning.space = sk
+        .rcv_ssthresh
+        .min(sk.rcv_wnd)
+        .min(crate::sock::TCP_INIT_CWND * advmss);
+}
+
+/// Opens `rcv_ssthresh` as segments prove to be worth their memory (Linux `tcp_grow_window`).
+pub(crate) fn tcp_grow_window(sk: &mut TcpSock, sh: &Shared, len: u32, truesize: u32) {
+    let space = win(sk, sk.rcvbuf.saturating_sub(sk.rmem_alloc));
+    let Some(room) = sk
+        .window_clamp
+        .min(space)
+        .checked_sub(sk.rcv_ssthresh)
+        .filter(|room| *room > 0)
+    else {
+        return;
+    };
+    let incr = if win(sk, truesize) <= len {
+        2 * u32::from(sk.advmss)
+    } else {
+        grow_for_small(sk, sh, len, truesize)
+    };
+    if incr != 0 {
+        sk.rcv_ssthresh += room.min(incr.max(2 * len));
+        sk.ack.quick |= 1;
+    }
+}
+
+/// The increment for segments with much overhead: allowed while the window is small against the largest buffer
+/// (Linux `__tcp_grow_window`).
+fn grow_for_small(sk: &TcpSock, sh: &Shared, len: u32, truesize: u32) -> u32 {
+    let mut truesize = win(sk, truesize) >> 1;
+    let mut window = win(sk, sh.sysctl.tcp_rmem[2]) >> 1;
+    while sk.rcv_ssthresh <= window {
+        if truesize <= len {
+            return 2 * sk.ack.rcv_mss;
+        }
+        truesize >>= 1;
+        window >>= 1;
+    }
+    0
+}
+
+/// Takes an RTT sample of the receiver's (Linux `tcp_rcv_rtt_update`); the estimate is kept times 8.
+fn tcp_rcv_rtt_update(sk: &mut TcpSock, sample_us: u32, win_dep: bool) {
+    let old = sk.tuning.rtt_us;
+    let m = sample_us.saturating_mul(8);
+    sk.tuning.rtt_us = if old == 0 || m < old {
+        m
+    } else {
+        // Samples from the window are too long as a rule, and so are those with data waiting for the program.
+        if win_dep || sk.rcv_nxt != sk.copied_seq {
+            return;
+        }
+        old - (old >> 3) + sample_us
+    };
+}
+
+/// RTT from the time that a whole window takes (Linux `tcp_rcv_rtt_measure`).
+pub(crate) fn tcp_rcv_rtt_measure(sk: &mut TcpSock, now: Instant) {
+    if sk.tuning.rtt_time != Instant::ZERO {
+        if before(sk.rcv_nxt, sk.tuning.rtt_seq) {
+            return;
+        }
+        let delta = now.us_since(sk.tuning.rtt_time).max(1);
+        tcp_rcv_rtt_update(sk, delta.min(u64::from(u32::MAX >> 3)) as u32, true);
+    }
+    sk.tuning.rtt_seq = sk.rcv_nxt.wrapping_add(sk.rcv_wnd);
+    sk.tuning.rtt_time = now;
+}
+
+/// RTT from echoed timestamps (Linux `tcp_rcv_rtt_measure_ts`).
+pub(crate) fn tcp_rcv_rtt_measure_ts(sk: &mut TcpSock, seg: &Segment, now: Instant) {
+    if !sk.saw_tstamp || sk.rcv_tsecr == sk.tuning.last_tsecr {
+        return;
+    }
+    sk.tuning.last_tsecr = sk.rcv_tsecr;
+    if seg.end_seq.wrapping_sub(seg.seq) >= sk.ack.rcv_mss {
+        let delta_ms = (now.as_ms() as u32).wrapping_sub(sk.rcv_tsecr);
+        if delta_ms > 0 && delta_ms < (i32::MAX / 1000) as u32 {
+            tcp_rcv_rtt_update(sk, delta_ms * 1000, false);
+        }
+    }
+}
+
+/// Grows the buffer for a sender that may double its rate, holes included (Linux `tcp_rcvbuf_grow`).
+pub(crate) fn tcp_rcvbuf_grow(sk: &mut TcpSock, sh: &Shared) {
+    if !sh.sysctl.tcp_moderate_rcvbuf || sk.opts.buf_lock_rcv {
+        return;
+    }
+    let mut rcvwin = sk.tuning.space.saturating_mul(2);
+    if let Some(last) = sk.ofo_queue.back() {
+        rcvwin = rcvwin.saturating_add(last.end_seq.wrapping_sub(sk.rcv_nxt));
+    }
+    let rcvbuf = tcp_space_from_win(sk, rcvwin).min(sh.sysctl.tcp_rmem[2]);
+    if rcvbuf > sk.rcvbuf {
+        sk.rcvbuf = rcvbuf;
+        if sk.opts.window_clamp == 0 {
+            sk.window_clamp = win(sk, rcvbuf);
+        }
+    }
+}
+
+/// Once an RTT, sizes the buffer by what the program read (Linux `tcp_rcv_space_adjust`).
+pub(crate) fn tcp_rcv_space_adjust(sk: &mut TcpSock, sh: &Shared, now: Instant) {
+    let time = now.us_since(sk.tuning.space_time);
+    if sk.tuning.rtt_us == 0 || time < u64::from(sk.tuning.rtt_us >> 3) {
+        return;
+    }
+    let copied = sk.copied_seq.wrapping_sub(sk.tuning.space_seq);
+    let inq = sk.rcv_nxt.wrapping_sub(sk.copied_seq);
+    let copied = i64::from(copied) - i64::from(inq);
+    if copied > i64::from(sk.tuning.space) {
+        sk.tuning.space = copied as u32;
+        tcp_rcvbuf_grow(sk, sh);
+    }
+    sk.tuning.space_seq = sk.copied_seq;
+    sk.tuning.space_time = now;
+}
+
+/// True when one more segment may be charged (Linux `tcp_can_ingest`).
+#[inline]
+fn tcp_can_ingest(sk: &TcpSock) -> bool {
+    sk.rmem_alloc <= sk.rcvbuf
+}
+
+/// Makes room for a segment (Linux `tcp_try_rmem_schedule`); false when there is none.
+pub(crate) fn tcp_try_rmem_schedule(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg_seq: u32) -> bool {
+    tcp_can_ingest(sk) || tcp_prune_queue(sk, cx, seg_seq)
+}
+
+/// The buffer is over its bound: stop growing, repack, and at worst drop what is out of order
+/// (Linux `tcp_prune_queue`).
+fn tcp_prune_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg_seq: u32) -> bool {
+    tcp_clamp_window(sk, cx.sh);
+    if tcp_can_ingest(sk) {
+        return true;
+    }
+    collapse_queues(sk, cx);
+    if tcp_can_ingest(sk) {
+        return true;
+    }
+    tcp_prune_ofo_queue(sk, cx.sh, seg_seq);
+    if tcp_can_ingest(sk) {
+        return true;
+    }
+    cx.sh.mib.inc(Counter::RcvPruned);
+    false
+}
+
+/// Linux `tcp_clamp_window`.
+fn tcp_clamp_window(sk: &mut TcpSock, sh: &Shared) {
+    sk.ack.quick = 0;
+    let rmem_max = sh.sysctl.tcp_rmem[2];
+    if sk.rcvbuf < rmem_max && !sk.opts.buf_lock_rcv {
+        sk.rcvbuf = sk.rmem_alloc.min(rmem_max).max(sk.rcvbuf);
+    }
+    if sk.rmem_alloc > sk.rcvbuf {
+        sk.rcv_ssthresh = sk.window_clamp.min(2 * u32::from(sk.advmss));
+    }
+}
+
+/// Drops from the far end of the out-of-order queue until the buffer holds its bound (Linux `tcp_prune_ofo_queue`).
+fn tcp_prune_ofo_queue(sk: &mut TcpSock, sh: &mut Shared, seg_seq: u32) {
+    let mut pruned = false;
+    while sk.rmem_alloc > sk.rcvbuf {
+        // What stands before the new segment is worth more than it.
+        let Some(last) = sk.ofo_queue.pop_back_if(|last| !before(last.seq, seg_seq)) else {
+            break;
+        };
+        sk.rmem_alloc -= last.truesize;
+        pruned = true;
+    }
+    if pruned {
+        sh.mib.inc(Counter::OfoPruned);
+        crate::ofo::tcp_sack_reset(sk);
+    }
+}
+
+/// Copies runs of small segments together, so that the memory they pin is what they hold (Linux `tcp_collapse`).
+fn collapse_queues(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    let mut freed = collapse(&mut sk.ofo_queue, cx);
+    freed += collapse(&mut sk.receive_queue, cx);
+    sk.rmem_alloc -= freed;
+}
+
+/// Collapses one queue; returns the truesize that it saved.
+fn collapse(queue: &mut VecDeque<RxSkb>, cx: &mut Cx<'_, '_>) -> u32 {
+    let before_sum: u32 = queue.iter().map(|s| s.truesize).sum();
+    let mut out: VecDeque<RxSkb> = VecDeque::with_capacity(queue.len());
+    // The page that is being filled and the bytes used of it.
+    let mut page: Option<(crate::memory::MemRef, u32)> = None;
+    while let Some(skb) = queue.pop_front() {
+        let joins = |last: &RxSkb| last.end_seq == skb.seq && !last.fin;
+        let small = skb.frag.len > 0 && skb.frag.len < RX_SKB_OVERHEAD;
+        let worth = small
+            && (out
+                .back()
+                .is_some_and(|last| joins(last) && page_ends(&page, last))
+                || queue.front().is_some_and(|next| {
+                    next.seq == skb.end_seq && next.frag.len < RX_SKB_OVERHEAD
+                }));
+        if !worth {
+            out.push_back(skb);
+            continue;
+        }
+        match copy_to_page(&mut page, &skb.frag, cx) {
+            Some(frag) => match out.back_mut() {
+                Some(last) if joins(last) && last.frag.abuts(&frag) => {
+                    last.frag.len += frag.len;
+                    last.end_seq = skb.end_seq;
+                    last.fin = skb.fin;
+                    last.tstamp_ns = skb.tstamp_ns;
+                    last.truesize += frag.len;
+                }
+                _ => out.push_back(RxSkb { frag, ..skb }),
+            },
+            None => out.push_back(skb),
+        }
+    }
+    *queue = out;
+    before_sum - queue.iter().map(|s| s.truesize).sum::<u32>()
+}
+
+/// True when `last` ends where the page is filled up to, so that more can be appended to it.
+fn page_ends(page: &Option<(crate::memory::MemRef, u32)>, last: &RxSkb) -> bool {
+    page.as_ref().is_some_and(|(mem, used)| {
+        alloc::sync::Arc::ptr_eq(mem, &last.frag.mem) && last.frag.off + last.frag.len == *used
+    })
+}
+
+/// Copies a fragment to the end of the page; `None` when there is no memory or the bytes cannot be read.
+fn copy_to_page(
+    page: &mut Option<(crate::memory::MemRef, u32)>,
+    from: &Frag,
+    cx: &mut Cx<'_, '_>,
+) -> Option<Frag> {
+    if page
+        .as_ref()
+        .is_none_or(|(_, used)| used + from.len > PAGE_FRAG_SIZE)
+    {
+        *page = Some((cx.mem.alloc_page_frag()?, 0));
+    }
+    let (mem, used) = page.as_mut()?;
+    let mut bytes = [0; COLLAPSE_CHUNK];
+    let mut done = 0;
+    while done < from.len {
+        let n = (from.len - done).min(COLLAPSE_CHUNK as u32);
+        let piece = Frag {
+            mem: from.mem.clone(),
+            off: from.off + done,
+            len: n,
+        };
+        let chunk = bytes.get_mut(..n as usize)?;
+        cx.mem.read(&piece, chunk).ok()?;
+        cx.mem.write(mem, *used + done, chunk);
+        done += n;
+    }
+    let frag = Frag {
+        mem: mem.clone(),
+        off: *used,
+        len: from.len,
+    };
+    *used += from.len;
+    Some(frag)
+}

@@ -1,0 +1,97 @@
+//! The send buffer: how it grows with the congestion window, and who is told of free space (Linux `tcp_sndbuf_expand`,
+//! `tcp_check_space`; spec/timers.md TM-26, spec/readiness.md RD-35).
+
+use crate::chrono::{ChronoKind, tcp_chrono_stop};
+use crate::event::Events;
+use crate::skb::Skb;
+use crate::sock::{TCP_INIT_CWND, TcpSock, shutdown};
+use crate::stack::Cx;
+use crate::zerocopy;
+
+/// Linux's `MAX_TCP_HEADER` plus the aligned `struct skb_shared_info`: what a segment costs beside its payload, before
+/// rounding to a power of two.
+const PER_SEGMENT: u32 = 320 + 320;
+/// Linux's aligned `struct sk_buff`.
+const SK_BUFF: u32 = 256;
+/// Loss recovery needs twice the window.
+const SNDMEM_FACTOR: u32 = 2;
+
+/// Grows `sndbuf` to what the congestion window can use, up to `tcp_wmem[2]`.
+pub fn tcp_sndbuf_expand(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
+    // Worst case: each segment has a buffer of its own.
+    let per_mss =
+        (u32::from(sk.mss_clamp).max(sk.mss_cache) + PER_SEGMENT).next_power_of_two() + SK_BUFF;
+    let nr_segs = TCP_INIT_CWND.max(sk.snd_cwnd).max(sk.reordering + 1);
+    let sndmem = (SNDMEM_FACTOR * per_mss).saturating_mul(nr_segs);
+    if sk.sndbuf < sndmem {
+        sk.sndbuf = sndmem.min(cx.sh.sysctl.tcp_wmem[2]).max(sk.sndbuf);
+    }
+}
+
+fn tcp_should_expand_sndbuf(sk: &TcpSock) -> bool {
+    // A full congestion window needs no more.
+    !sk.opts.buf_lock_snd && sk.packets_in_flight() < sk.snd_cwnd
+}
+
+/// Something left the queues: grow the buffer, wake the writer that hit its limit.
+#[inline]
+pub fn tcp_check_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    if sk.nospace {
+        tcp_new_space(sk, cx);
+    }
+}
+
+fn tcp_new_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    if tcp_should_expand_sndbuf(sk) {
+        tcp_sndbuf_expand(sk, cx);
+        sk.snd_cwnd_stamp = cx.now;
+    }
+    sk_stream_write_space(sk, cx);
+    if !sk.nospace {
+        tcp_chrono_stop(sk, cx, ChronoKind::SndbufLimited);
+    }
+}
+
+/// Wakes writers when the level is back (Linux `sk_stream_write_space`).
+fn sk_stream_write_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    let lowat = match sk.opts.notsent_lowat {
+        0 => cx.sh.sysctl.tcp_notsent_lowat,
+        v => v,
+    };
+    let room = sk.sndbuf.saturating_sub(sk.wmem_queued);
+    if room > 0 && room >= sk.wmem_queued >> 1 && sk.notsent_bytes() << 1 < lowat {
+        sk.nospace = false;
+        if sk.shutdown & shutdown::SEND == 0 {
+            cx.wake(sk, Events::OUT);
+        }
+    }
+}
+
+/// A buffer leaves the send queues for good.
+pub(crate) fn tcp_wmem_free_skb(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    skb: alloc::boxed::Box<Skb>,
+) {
+    sk.wmem_queued -= skb.truesize;
+    zerocopy::skb_acked(sk, cx, &skb);
+    cx.sh.pool.free(skb);
+}
+
+/// Empties both send queues: the connection is over or starts anew (Linux `tcp_write_queue_purge`).
+pub fn tcp_write_queue_purge(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    while let Some(skb) = sk
+        .rtx_queue
+        .pop_front()
+        .or_else(|| sk.write_queue.pop_front())
+    {
+        tcp_wmem_free_skb(sk, cx, skb);
+    }
+    sk.packets_out = 0;
+    sk.sacked_out = 0;
+    sk.lost_out = 0;
+    sk.retrans_out = 0;
+    sk.retransmit_hint = None;
+    sk.backoff = 0;
+    tcp_chrono_stop(sk, cx, ChronoKind::Busy);
+}
