@@ -222,8 +222,7 @@ pub(crate) fn tcp_validate_incoming(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: 
             TCP_PAWS_WINDOW,
             cx.now,
         )
-    {
-        if let Some(why) = tcp_disordered_ack_check(sk, seg) {
+        && let Some(why) = tcp_disordered_ack_check(sk, seg) {
             if seg.syn() {
                 syn_challenge(sk, cx);
                 return false;
@@ -238,7 +237,6 @@ pub(crate) fn tcp_validate_incoming(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: 
             }
             return false;
         }
-    }
 
     let right = sk.rcv_nxt.wrapping_add(sk.receive_window());
     if before(seg.end_seq, sk.rcv_wup) || after(seg.seq, right) {

@@ -226,3 +226,6 @@ pub(crate) fn tcp_ofo_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests;
