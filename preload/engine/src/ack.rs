@@ -199,7 +199,12 @@ pub fn tcp_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment, flag: AckFl
         return AckOutcome::Ok;
     }
 
-    flag |= tcp_clean_rtx_queue(sk, cx, prior_fack, prior_snd_una, flag, &sack, &mut rs);
+    let before_ack = BeforeAck {
+        fack: prior_fack,
+        snd_una: prior_snd_una,
+        ttl: seg.ttl,
+    };
+    flag |= tcp_clean_rtx_queue(sk, cx, &before_ack, flag, &sack, &mut rs);
     tcp_rack_update_reo_wnd(sk, cx, rs.prior_delivered);
     if sk.tlp_high_seq != 0 {
         tcp_process_tlp_ack(sk, cx, ack, flag);
@@ -261,16 +266,26 @@ fn tcp_ecn_rcv_ecn_echo(sk: &TcpSock, seg: &Segment) -> bool {
     seg.flags & tcphdr::ECE != 0 && !seg.syn() && sk.ecn_flags & ecn::OK != 0
 }
 
+/// How things stood before the ack, and what of its packet matters later.
+struct BeforeAck {
+    /// The highest SACKed byte.
+    fack: u32,
+    /// `snd_una`.
+    snd_una: u32,
+    /// The ack's TTL or hop limit (TS-68).
+    ttl: u8,
+}
+
 /// Takes what is acked off `rtx_queue`; returns what the ack did (Linux `tcp_clean_rtx_queue`).
 fn tcp_clean_rtx_queue(
     sk: &mut TcpSock,
     cx: &mut Cx<'_, '_>,
-    prior_fack: u32,
-    prior_snd_una: u32,
+    before_ack: &BeforeAck,
     ack_flag: AckFlag,
     sack: &SackTag,
     rs: &mut RateSample,
 ) -> AckFlag {
+    let (prior_fack, prior_snd_una) = (before_ack.fack, before_ack.snd_una);
     let mut flag = AckFlag::empty();
     let ece_ack = ack_flag.contains(AckFlag::ECE);
     let prior_sacked = sk.sacked_out;
@@ -346,7 +361,7 @@ fn tcp_clean_rtx_queue(
         }
         if let Some(skb) = sk.rtx_queue.pop_front() {
             if !skb.tx_flags.is_empty() {
-                tstamp::tx_ack(sk, cx, &skb);
+                tstamp::tx_ack(sk, cx, &skb, before_ack.ttl);
             }
             tcp_wmem_free_skb(sk, cx, skb);
         }
@@ -443,3 +458,6 @@ fn tcp_cong_control(
     }
     tcp_update_pacing_rate(sk, cx);
 }
+
+#[cfg(test)]
+mod tests;

@@ -315,7 +315,6 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.ca = old.ca;
     sk.sndbuf = old.sndbuf;
     sk.rcvbuf = old.rcvbuf;
-    sk.page_frag = old.page_frag;
     sk.tx_blocked = old.tx_blocked;
     sk.timer_queued = old.timer_queued;
     sk.ip_id = old.ip_id;

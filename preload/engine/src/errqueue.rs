@@ -1,5 +1,254 @@
 //! `sk_error_queue`: what `recvmsg(MSG_ERRQUEUE)` reads (spec/zerocopy.md, spec/timestamping.md).
 
-/// The queue.
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use sidewire_uapi::errqueue::{
+    SCM_TSTAMP_SCHED, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_TIMESTAMPING,
+    SO_EE_ORIGIN_ZEROCOPY, SockExtendedErr,
+};
+use sidewire_uapi::socket::{MSG_ERRQUEUE, MSG_TRUNC};
+use sidewire_uapi::timestamping as sof;
+
+use crate::calls::{RecvCall, RecvCmsg};
+use crate::error::Error;
+use crate::event::Events;
+use crate::memory::{Frag, IovIter};
+use crate::skb::SKB_TRUESIZE;
+use crate::sock::TcpSock;
+use crate::stack::{Cx, Io, SocketId, Stack};
+
+/// What an entry costs, and whose account it is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Charge {
+    /// `sk_rmem_alloc` (TS-51).
+    Rmem(u32),
+    /// `sk_omem_alloc`: the notification object's own charge goes on (ZC-16).
+    Optmem(u32),
+}
+
+/// What a reader gets as data.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ErrPayload {
+    /// Header bytes, or the statistics.
+    pub(crate) head: Box<[u8]>,
+    /// The packet's own payload.
+    pub(crate) frags: Vec<Frag>,
+}
+
+impl ErrPayload {
+    /// Bytes in all.
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.frags.iter().map(|f| f.len as usize).sum::<usize>()
+    }
+}
+
+/// One message.
+#[derive(Clone, Debug)]
+pub(crate) struct ErrEntry {
+    pub(crate) ee: SockExtendedErr,
+    pub(crate) offender: Option<SocketAddr>,
+    /// CLOCK_REALTIME nanoseconds, 0 when it is no stamp.
+    pub(crate) tstamp_ns: u64,
+    /// Hardware stamp, 0 for none.
+    pub(crate) hw_ns: u64,
+    pub(crate) payload: ErrPayload,
+    /// The payload is netlink attributes that are handed out as a control message too.
+    pub(crate) opt_stats: bool,
+    pub(crate) charge: Charge,
+}
+
+/// The queue. Bounded by `rcvbuf` (stamps) and `optmem_max` (zerocopy notifications).
 #[derive(Debug, Default)]
-pub struct ErrQueue {}
+pub struct ErrQueue {
+    pub(crate) q: VecDeque<ErrEntry>,
+}
+
+impl ErrQueue {
+    /// True when there is nothing to read: no POLLERR from here (RD-11).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.q.is_empty()
+    }
+
+    /// Entries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.q.len()
+    }
+}
+
+/// Queues an entry that is charged to receive memory; dropped when there is no room (TS-51; Linux `sock_queue_err_skb`).
+pub(crate) fn sock_queue_err_skb(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, mut entry: ErrEntry) {
+    let truesize = SKB_TRUESIZE + entry.payload.len() as u32;
+    if sk.rmem_alloc + truesize >= sk.rcvbuf {
+        return;
+    }
+    sk.rmem_alloc += truesize;
+    entry.charge = Charge::Rmem(truesize);
+    sk.errqueue.q.push_back(entry);
+    sk_error_report(sk, cx);
+}
+
+/// Tells those who wait (Linux `sk_error_report`); nobody does on an orphan.
+pub(crate) fn sk_error_report(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    if !sk.orphan {
+        cx.wake(sk, Events::ERR);
+    }
+}
+
+/// Queues an ICMP error with the packet that it quotes (Linux `ip_icmp_error`).
+pub fn ip_icmp_error(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    ee: SockExtendedErr,
+    offender: SocketAddr,
+    quoted: &[u8],
+) {
+    let entry = ErrEntry {
+        ee,
+        offender: Some(offender),
+        tstamp_ns: cx.wall_ns,
+        hw_ns: 0,
+        payload: ErrPayload {
+            head: quoted.into(),
+            frags: Vec::new(),
+        },
+        opt_stats: false,
+        charge: Charge::Rmem(0),
+    };
+    sock_queue_err_skb(sk, cx, entry);
+}
+
+/// Takes the first entry and its charge off (Linux `sock_dequeue_err_skb`).
+fn sock_dequeue_err_skb(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Option<ErrEntry> {
+    let entry = sk.errqueue.q.pop_front()?;
+    uncharge(sk, entry.charge);
+    if !sk.errqueue.is_empty() {
+        sk_error_report(sk, cx);
+    }
+    Some(entry)
+}
+
+fn uncharge(sk: &mut TcpSock, charge: Charge) {
+    match charge {
+        Charge::Rmem(n) => sk.rmem_alloc -= n,
+        Charge::Optmem(n) => sk.zerocopy.optmem -= n,
+    }
+}
+
+/// Drops what nobody will read (close, disconnect).
+pub fn purge(sk: &mut TcpSock) {
+    while let Some(entry) = sk.errqueue.q.pop_front() {
+        uncharge(sk, entry.charge);
+    }
+}
+
+/// Where an entry came from, when IP_RECVERR's address tells (TS-48; Linux `ipv4_datagram_support_cmsg`).
+fn offender(sk: &TcpSock, entry: &ErrEntry) -> Option<SocketAddr> {
+    match entry.ee.ee_origin {
+        SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6 => entry.offender,
+        SO_EE_ORIGIN_TIMESTAMPING
+            if sk.opts.tsflags & sof::SOF_TIMESTAMPING_OPT_CMSG != 0
+                && entry.ee.ee_info == SCM_TSTAMP_SCHED
+                && !entry.payload.frags.is_empty() =>
+        {
+            Some(SocketAddr::new(sk.tuple.local.ip(), 0))
+        }
+        _ => None,
+    }
+}
+
+/// The control messages of an entry, in Linux's order (TS-44; Linux `__sock_recv_timestamp`).
+fn put_cmsgs(sk: &TcpSock, entry: &ErrEntry, wall_ns: u64, call: &mut RecvCall) {
+    let new = sk.opts.tstamp_new;
+    let rcvtstamp = sk.opts.rcvtstamp || sk.opts.rcvtstampns;
+    // Linux stamps what has none at the time of reading when SO_TIMESTAMP is on.
+    let ns = match entry.tstamp_ns {
+        0 if rcvtstamp => wall_ns,
+        ns => ns,
+    };
+    let mut put = |m| call.cmsgs.push(m);
+    if sk.opts.rcvtstampns {
+        put(RecvCmsg::TimestampNs { ns, new });
+    } else if rcvtstamp {
+        put(RecvCmsg::Timestamp { ns, new });
+    }
+    let tsflags = sk.opts.tsflags;
+    let mut stamps = [0; 3];
+    if tsflags & sof::SOF_TIMESTAMPING_SOFTWARE != 0 {
+        stamps[0] = ns;
+    }
+    if tsflags & sof::SOF_TIMESTAMPING_RAW_HARDWARE != 0 {
+        stamps[2] = entry.hw_ns;
+    }
+    if stamps != [0; 3] {
+        put(RecvCmsg::Timestamping { ns: stamps, new });
+        if entry.opt_stats && !entry.payload.head.is_empty() {
+            put(RecvCmsg::OptStats(entry.payload.head.clone()));
+        }
+    }
+    put(RecvCmsg::RecvErr {
+        ee: entry.ee,
+        offender: offender(sk, entry),
+    });
+}
+
+/// `recvmsg(MSG_ERRQUEUE)` on one socket (Linux `ip_recv_error`).
+fn ip_recv_error(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    call: &mut RecvCall,
+    iter: &mut dyn IovIter,
+) -> Result<usize, Error> {
+    let entry = sock_dequeue_err_skb(sk, cx).ok_or(Error::Again)?; // ZC-45
+    let mut left = iter.remaining();
+    if entry.payload.len() > left {
+        call.msg_flags |= MSG_TRUNC; // ZC-49
+    }
+    let room = left;
+    let head = &entry.payload.head[..entry.payload.head.len().min(left)];
+    if !head.is_empty() {
+        iter.copy_out_bytes(head).map_err(|_| Error::Fault)?;
+    }
+    left -= head.len();
+    for frag in &entry.payload.frags {
+        let mut frag = frag.clone();
+        let piece = frag.split_to(frag.len.min(u32::try_from(left).unwrap_or(u32::MAX)));
+        if piece.len == 0 {
+            break;
+        }
+        iter.copy_out(&piece).map_err(|_| Error::Fault)?;
+        left -= piece.len as usize;
+    }
+    put_cmsgs(sk, &entry, cx.wall_ns, call);
+    call.msg_flags |= MSG_ERRQUEUE;
+    Ok(room - left)
+}
+
+impl Stack {
+    /// `recvmsg` with MSG_ERRQUEUE: one entry, in `call` its control messages and flags; the return value is the bytes of
+    /// the entry's payload. Never sleeps; MSG_PEEK is ignored (ZC-46).
+    ///
+    /// # Errors
+    /// `Again` when the queue is empty; `Fault` (the entry is gone then).
+    pub fn recv_errqueue(
+        &mut self,
+        io: &mut Io<'_>,
+        id: SocketId,
+        call: &mut RecvCall,
+        iter: &mut dyn IovIter,
+    ) -> Result<usize, Error> {
+        let (sk, mut cx) = self.borrow(io, id).ok_or(Error::BadFd)?;
+        let r = ip_recv_error(sk, &mut cx, call, iter);
+        self.settle(id);
+        r
+    }
+}
+
+/// True when `entry` is a zerocopy notification.
+pub(crate) const fn is_zerocopy(entry: &ErrEntry) -> bool {
+    entry.ee.ee_origin == SO_EE_ORIGIN_ZEROCOPY
+}

@@ -31,6 +31,7 @@ pub mod freeze;
 pub mod handshake;
 pub mod header;
 pub mod icmp;
+pub mod info;
 pub mod init_sock;
 pub mod input;
 pub mod ioctl;
@@ -44,7 +45,9 @@ pub mod ofo;
 pub mod opts;
 pub mod output;
 pub mod pacing;
+pub mod page_frag;
 pub mod poll;
+pub mod push;
 pub mod rack;
 pub mod rate;
 pub mod rcvbuf;
@@ -68,6 +71,8 @@ pub mod state;
 pub mod state_process;
 pub mod synsent;
 pub mod sysctl;
+#[cfg(test)]
+mod testbench;
 pub mod time;
 pub mod timer;
 pub mod timers;
@@ -77,6 +82,9 @@ pub mod tstamp;
 pub mod urgent;
 pub mod window;
 pub mod zerocopy;
+
+#[cfg(test)]
+pub(crate) mod testbed;
 
 pub use calls::{AcceptCall, CloseCall, ConnectCall, RecvCall, RecvCmsg};
 pub use error::Error;

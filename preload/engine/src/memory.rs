@@ -136,6 +136,15 @@ pub trait IovIter {
     /// # Errors
     /// `Fault` when the page is not mapped at all.
     fn pin(&mut self, max: u32) -> Result<Frag, Fault>;
+    /// References up to `max` bytes of `mem` (a dma-buf) at the offset that the program gave in place of an address, and
+    /// advances (spec/zerocopy.md ZC-59).
+    ///
+    /// # Errors
+    /// `Fault` when the range does not lie in `mem`; always, for iterators that no program filled.
+    fn pin_offset(&mut self, mem: &MemRef, max: u32) -> Result<Frag, Fault> {
+        let _ = (mem, max);
+        Err(Fault)
+    }
     /// Skips `n` bytes (MSG_TRUNC).
     fn advance(&mut self, n: usize);
     /// Goes back `n` bytes of what was copied or pinned.

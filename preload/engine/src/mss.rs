@@ -7,6 +7,7 @@ use sidewire_uapi::socket::MSG_OOB;
 use crate::header::tcp_established_options_size;
 use crate::init_sock::TCP_MSS_DEFAULT;
 use crate::net::Dst;
+use crate::output::rebuild_header;
 use crate::sock::TcpSock;
 use crate::stack::Cx;
 use crate::sysctl::Sysctl;
@@ -107,7 +108,9 @@ pub fn tcp_sync_mss(sk: &mut TcpSock, cx: &Cx<'_, '_>, pmtu: u32) -> u32 {
 
 /// The MSS for the next segment: smaller while SACK blocks have to be sent.
 #[inline]
-pub fn tcp_current_mss(sk: &mut TcpSock, cx: &Cx<'_, '_>) -> u32 {
+pub fn tcp_current_mss(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> u32 {
+    // A frame made for the route of yesterday might not fit.
+    rebuild_header(sk, cx);
     let mtu = sk.dst.as_ref().map_or(0, |d| d.mtu);
     let mut mss = sk.mss_cache;
     if mtu != 0 && mtu != sk.pmtu_cookie {
@@ -119,7 +122,7 @@ pub fn tcp_current_mss(sk: &mut TcpSock, cx: &Cx<'_, '_>) -> u32 {
 }
 
 /// `(mss_now, size_goal)`: the segment, and the size that a buffer may grow to (D4).
-pub fn tcp_send_mss(sk: &mut TcpSock, cx: &Cx<'_, '_>, flags: u32) -> (u32, u32) {
+pub fn tcp_send_mss(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, flags: u32) -> (u32, u32) {
     let mss_now = tcp_current_mss(sk, cx);
     if flags & MSG_OOB as u32 != 0 {
         return (mss_now, mss_now);

@@ -69,6 +69,7 @@ pub struct SockOpts {
     pub ip_mtu_discover: u8,
     pub ip_recverr: bool,
     pub ipv6_v6only: bool,
+    pub debug: bool,
 }
 
 impl Default for SockOpts {
@@ -124,6 +125,7 @@ impl Default for SockOpts {
             ip_mtu_discover: 1,
             ip_recverr: false,
             ipv6_v6only: false,
+            debug: false,
         }
     }
 }

@@ -147,18 +147,18 @@ pub(crate) fn tcp_transmit_skb(
     if let Some(skb) = at.get_mut(sk) {
         skb.skb_mstamp = stamp;
     }
-    transmit(sk, cx, &tcb, Some(at))?;
+    let headers = transmit(sk, cx, &tcb, Some(at))?;
     tcp_update_skb_after_send(sk, tcb.len, prior_wstamp);
     let sample = tcp_rate_skb_sent(sk, stamp);
     if let Some(skb) = at.get_mut(sk) {
         skb.tx = sample;
     }
-    tx_timestamps(sk, cx, at);
+    tx_timestamps(sk, cx, at, headers.bytes());
     Ok(())
 }
 
 /// SCHED and SND timestamps, for the few buffers that want them.
-fn tx_timestamps(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, at: At) {
+fn tx_timestamps(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, at: At, headers: &[u8]) {
     let place = match at {
         At::Head => sk.write_queue.front_mut(),
         At::Rtx(i) => sk.rtx_queue.get_mut(i),
@@ -167,7 +167,7 @@ fn tx_timestamps(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, at: At) {
         return;
     };
     let mut skb = core::mem::replace(place, cx.sh.pool.alloc());
-    tstamp::tx_sent(sk, cx, &skb);
+    tstamp::tx_sent(sk, cx, &skb, headers);
     let place = match at {
         At::Head => sk.write_queue.front_mut(),
         At::Rtx(i) => sk.rtx_queue.get_mut(i),
@@ -193,7 +193,7 @@ pub(crate) fn tcp_transmit_bare(
         pcount: 1,
         gso_size: 0,
     };
-    transmit(sk, cx, &tcb, None)
+    transmit(sk, cx, &tcb, None).map(|_| ())
 }
 
 fn transmit(
@@ -201,7 +201,7 @@ fn transmit(
     cx: &mut Cx<'_, '_>,
     tcb: &Tcb,
     at: Option<At>,
-) -> Result<(), XmitError> {
+) -> Result<Headers, XmitError> {
     if !rebuild_header(sk, cx) {
         return Err(XmitError::Unreachable);
     }
@@ -290,7 +290,7 @@ fn transmit(
             Err(XmitError::Fault)
         }
         // DeviceGone counts as lost on the way: the retransmission timer looks after it.
-        _ => Ok(()),
+        _ => Ok(headers),
     }
 }
 
@@ -421,7 +421,7 @@ pub fn tcp_write_xmit(
     let max_segs = tcp_tso_segs(sk, cx, mss_now);
 
     while !sk.tx_blocked && !sk.write_queue.is_empty() {
-        if sk.repair.on && sk.repair.queue == crate::repair::TCP_SEND_QUEUE {
+        if sk.repair.sending() {
             // Repair: the peer has it already; only the queue has to know.
             sk.tcp_wstamp_ns = cx.now;
             if let Some(skb) = sk.write_queue.front_mut() {
@@ -600,3 +600,6 @@ pub fn tcp_send_fin(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     let mss_now = tcp_current_mss(sk, cx);
     tcp_push_pending(sk, cx, mss_now, nagle::OFF);
 }
+
+#[cfg(test)]
+mod tests;

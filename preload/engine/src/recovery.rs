@@ -671,3 +671,6 @@ pub fn check_scoreboard(sk: &TcpSock) {
         "left_out > packets_out"
     );
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,13 +11,11 @@ use crate::delack::tcp_cleanup_rbuf;
 use crate::error::Error;
 use crate::memory::{Frag, IovIter};
 use crate::rcvbuf::tcp_rcv_space_adjust;
+use crate::repair::{RepairQueue, tcp_peek_sndq};
 use crate::seq::after;
 use crate::sock::{TcpSock, shutdown};
 use crate::stack::{Cx, Io, SocketId, Stack, Step, StepResult, WaitReason};
 use crate::urgent::tcp_recv_urg;
-
-/// TCP_REPAIR_QUEUE values.
-const TCP_NO_QUEUE: u8 = 0;
 
 /// How a round over the receive queue ended.
 enum Round {
@@ -73,8 +71,10 @@ fn recvmsg_locked(
         if call.flags & MSG_PEEK == 0 {
             return Step::Ready(Err(Error::Perm));
         }
-        if sk.repair.queue == TCP_NO_QUEUE {
-            return Step::Ready(Err(Error::Inval));
+        match sk.repair.queue {
+            RepairQueue::None => return Step::Ready(Err(Error::Inval)),
+            RepairQueue::Send => return Step::Ready(tcp_peek_sndq(sk, iter)),
+            RepairQueue::Recv => {}
         }
     }
     if !call.begun {

@@ -501,3 +501,6 @@ pub(crate) fn tcp_count_delivered(sk: &mut TcpSock, n: u32, ece_ack: bool) {
         sk.delivered_ce = sk.delivered_ce.wrapping_add(n);
     }
 }
+
+#[cfg(test)]
+mod tests;

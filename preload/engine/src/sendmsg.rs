@@ -1,10 +1,34 @@
-//! `sendmsg` on a TCP socket: Linux 6.16's `tcp_sendmsg_locked()`, phase by phase (spec/send-path.md).
+//! `sendmsg` on a TCP socket: Linux 6.16's `tcp_sendmsg_locked()`, phase by phase.
+//!
+//! [`tcp_sendmsg_locked`] is the walk of spec/send-path.md section B, one small function a step; the loop over the data (F) is in
+//! [`data`], sleeping (C, H) in [`wait`]. What Linux does with `goto` is an [`Exit`]; what it does by sleeping is
+//! [`Step::Wait`], and the call comes back with its [`Progress`].
 
+mod data;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use sidewire_uapi::TcpState;
+use sidewire_uapi::socket as so;
+
+use crate::calls::Timeo;
+use crate::chrono::{ChronoKind, tcp_chrono_stop};
 use crate::cmsg::SockcmCookie;
 use crate::error::Error;
 use crate::memory::IovIter;
-use crate::stack::{Caps, Io, SocketId, Stack, Step, StepResult};
+use crate::push::{sk_stream_write_space, tcp_push};
+use crate::repair::{RepairQueue, tcp_send_rcvq};
+use crate::skb::UbufId;
+use crate::sock::{TcpSock, shutdown};
+use crate::stack::{Caps, Cx, Io, SocketId, Stack, Step, StepResult, WaitReason};
 use crate::time::Instant;
+use crate::zerocopy::{self, ZcRequest};
+use crate::{fastopen, output, tstamp};
+
+/// Flag bits that only the kernel may use: cleared when a program passes them (A9).
+const KERNEL_ONLY: i32 =
+    so::MSG_SPLICE_PAGES | so::MSG_SENDPAGE_NOPOLICY | so::MSG_SENDPAGE_DECRYPTED;
 
 /// `msg_name` as the program gave it: `msg_namelen` bytes of a `sockaddr`. Only MSG_FASTOPEN looks at it (A13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +37,7 @@ pub struct NameArg<'a>(pub &'a [u8]);
 /// One `sendmsg` call: its arguments, and how far it came. Kept by the caller from one [`Step::Wait`] to the next.
 #[derive(Debug)]
 pub struct SendCall<'a> {
-    /// `MSG_*` flags; MSG_DONTWAIT is added for O_NONBLOCK descriptors (A12), kernel-internal bits are cleared (A9).
+    /// `MSG_*` flags.
     pub flags: i32,
     /// Control messages, already copied from the program (A6..A8).
     pub control: &'a [u8],
@@ -23,8 +47,8 @@ pub struct SendCall<'a> {
     pub caps: Caps,
     /// RLIMIT_MEMLOCK of the process in bytes, `u64::MAX` when there is no limit (ZC-17).
     pub memlock_limit: u64,
-    /// In: a signal is pending, so the call may not sleep (again). The caller sets it before it calls again.
-    pub signal_pending: bool,
+    /// A signal is pending: do not sleep again, answer what was taken or `Intr`. Set by the caller.
+    pub signal: bool,
     /// Out: the call failed with EPIPE and wants SIGPIPE for the calling thread (E4).
     pub sigpipe: bool,
     /// Out, with [`Error::Intr`]: no timeout was set, so SA_RESTART may restart the call (H5).
@@ -32,41 +56,71 @@ pub struct SendCall<'a> {
     pub(crate) progress: Progress,
 }
 
-/// How far a call came.
-#[derive(Clone, Copy, Debug, Default)]
+/// How far a call came: what Linux keeps in local variables.
+#[derive(Debug, Default)]
 pub(crate) struct Progress {
     pub(crate) phase: Phase,
     pub(crate) sockc: SockcmCookie,
     pub(crate) sockc_err: Option<Error>,
+    /// This call's notification object.
+    pub(crate) uarg: Option<UbufId>,
+    /// How payload enters buffers.
+    pub(crate) zc: Zc,
     pub(crate) timeo: Timeo,
     pub(crate) copied: usize,
     pub(crate) copied_syn: usize,
+    pub(crate) mss_now: u32,
+    pub(crate) size_goal: u32,
+    /// The arena was empty: when to try again (H9).
+    pub(crate) vm_wait: Option<Instant>,
+    pub(crate) fastopen: fastopen::SendProgress,
 }
 
 /// Where the call goes on when it is called again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// B1..B4: control messages, zerocopy object, dmabuf.
     #[default]
     Entry,
     /// B5: fast open.
     Fastopen,
-    /// B8: wait for the connection.
+    /// B6..B10: wait for the connection, repair, the kept cmsg error.
     Connect,
-    /// B11..B13: the data.
-    Data,
+    /// H: wait for memory, then go on with the data.
+    Memory,
+    /// Fast open ended the call.
+    Leaving(Exit),
 }
 
-/// How long the call may sleep: SO_SNDTIMEO as one budget for the whole call (H6).
+/// How payload enters buffers: Linux's local `zc`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Timeo {
-    /// MSG_DONTWAIT, or a negative SO_SNDTIMEO.
+pub(crate) enum Zc {
+    /// Copied into page fragments.
     #[default]
-    NoBlock,
-    /// Until then.
-    Until(Instant),
-    /// For ever.
-    Infinite,
+    Copy,
+    /// The program's pages are referenced.
+    Pin,
+    /// A dma-buf is referenced; iovec bases are offsets into it.
+    Dmabuf(u32),
+    /// Mapped file pages are referenced (sendfile, splice): whatever the iterator pins.
+    Splice,
+}
+
+/// How a phase leaves the walk: Linux's labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Sleep, then come back.
+    Wait(WaitReason),
+    /// B5 is to be done, with the whole stack at hand.
+    Fastopen,
+    /// `out`: push, return what was taken.
+    Out,
+    /// `out_nopush`.
+    OutNopush,
+    /// `do_error`: what was taken counts more than the error.
+    DoError(Error),
+    /// `out_err`.
+    OutErr(Error),
 }
 
 impl<'a> SendCall<'a> {
@@ -79,18 +133,32 @@ impl<'a> SendCall<'a> {
         caps: Caps,
         nonblock: bool,
     ) -> Self {
-        let _ = nonblock;
+        let dontwait = if nonblock { so::MSG_DONTWAIT } else { 0 }; // A12
         Self {
-            flags,
+            flags: (flags & !KERNEL_ONLY) | dontwait,
             control,
             name,
             caps,
             memlock_limit: u64::MAX,
-            signal_pending: false,
+            signal: false,
             sigpipe: false,
             restartable: false,
             progress: Progress::default(),
         }
+    }
+
+    /// A call of sendfile's or splice's: the iterator's pages are referenced, not copied (SP-27). `more` is
+    /// SPLICE_F_MORE, or that sendfile has another chunk to come.
+    #[must_use]
+    pub fn splice(more: bool, caps: Caps, nonblock: bool) -> Self {
+        let more = if more { so::MSG_MORE } else { 0 };
+        let mut call = Self::new(more, &[], None, caps, nonblock);
+        call.flags |= so::MSG_SPLICE_PAGES;
+        call
+    }
+
+    pub(crate) const fn has(&self, flag: i32) -> bool {
+        self.flags & flag != 0
     }
 }
 
@@ -98,7 +166,7 @@ impl Stack {
     /// `sendmsg`, and every call that is one in disguise (write, writev, send, sendto, sendfile).
     ///
     /// Returns the bytes taken. On [`Step::Wait`] sleep and call again with the same `call` and `iter`; before that, set
-    /// `call.signal_pending` when a signal ended the sleep.
+    /// `call.signal` when a signal ended the sleep.
     ///
     /// # Errors
     /// spec/send-path.md, sections B, C, E and H. With EPIPE `call.sigpipe` says whether the thread gets SIGPIPE.
@@ -109,7 +177,246 @@ impl Stack {
         call: &mut SendCall<'_>,
         iter: &mut dyn IovIter,
     ) -> StepResult<usize> {
-        let _ = (io, id, call, iter);
-        Step::Ready(Err(Error::OpNotSupp))
+        loop {
+            let Some((sk, mut cx)) = self.borrow(io, id) else {
+                return Step::Ready(Err(Error::BadFd));
+            };
+            let exit = tcp_sendmsg_locked(sk, &mut cx, call, iter)
+                .err()
+                .unwrap_or(Exit::Out);
+            if exit != Exit::Fastopen {
+                let step = leave(sk, &mut cx, call, exit);
+                self.settle(id);
+                return step;
+            }
+            // B5 connects, and that is the whole stack's business.
+            let opened = self.tcp_sendmsg_fastopen(io, id, call, iter);
+            call.progress.phase = match opened {
+                Ok(()) => Phase::Connect,
+                Err(exit) => Phase::Leaving(exit),
+            };
+        }
     }
+}
+
+/// The function that this project is about: section B, in order. See the module's head for how to read it.
+fn tcp_sendmsg_locked(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    call: &mut SendCall<'_>,
+    iter: &mut dyn IovIter,
+) -> Result<(), Exit> {
+    if call.progress.phase == Phase::Entry {
+        sockcm_cookie(sk, call); // B1, B2
+        zerocopy_begin(sk, cx, call, iter.remaining())?; // B3
+        dmabuf_needs_zerocopy(sk, call)?; // B4
+        call.progress.phase = Phase::Fastopen;
+    }
+    match call.progress.phase {
+        Phase::Entry | Phase::Fastopen if fastopen::wanted(sk, call) => Err(Exit::Fastopen)?, // B5
+        Phase::Leaving(exit) => Err(exit)?,
+        Phase::Memory => {
+            call.progress.vm_wait = None;
+            wait::sk_stream_wait_memory(sk, cx, call)?; // H2
+            restart(sk, cx, call);
+        }
+        Phase::Entry | Phase::Fastopen | Phase::Connect => {
+            output::tcp_rate_check_app_limited(sk); // B7
+            wait::sk_stream_wait_connect(sk, cx, call)?; // B6, B8
+            repair_queue(sk, cx, call, iter)?; // B9
+            deferred_cmsg_error(call)?; // B10
+            restart(sk, cx, call); // B11
+            writable(sk)?; // B12
+        }
+    }
+    data::queue_data(sk, cx, call, iter) // B13
+}
+
+/// B1, B2: the cookie starts with the socket's timestamping flags; an error in the control messages is only kept.
+fn sockcm_cookie(sk: &TcpSock, call: &mut SendCall<'_>) {
+    let p = &mut call.progress;
+    p.sockc = SockcmCookie::seeded(sk.opts.tsflags);
+    p.sockc_err = p.sockc.parse(call.control, &sk.opts, call.caps).err();
+}
+
+/// B3: gets the notification object of a MSG_ZEROCOPY call and decides how payload enters buffers.
+fn zerocopy_begin(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    call: &mut SendCall<'_>,
+    size: usize,
+) -> Result<(), Exit> {
+    if size == 0 {
+        return Ok(()); // B3b
+    }
+    // Without a route yet, the device's abilities are unknown and Linux's route_caps are empty.
+    let sg = sk.dst.is_some_and(|d| d.sg);
+    if call.has(so::MSG_ZEROCOPY) {
+        if !sk.opts.zerocopy {
+            return Ok(()); // B3a
+        }
+        let p = &mut call.progress;
+        let dmabuf_id = p.sockc_err.map_or(p.sockc.dmabuf_id, |_| 0);
+        let request = ZcRequest {
+            size: size as u64,
+            devmem: dmabuf_id != 0,
+            ipc_lock: call.caps.ipc_lock,
+            memlock_limit: call.memlock_limit,
+        };
+        let uarg =
+            zerocopy::msg_zerocopy_realloc(sk, cx, &request).ok_or(Exit::OutErr(Error::NoBufs))?;
+        p.uarg = Some(uarg);
+        if sg {
+            p.zc = Zc::Pin;
+        } else {
+            zerocopy::mark_copied(sk, uarg); // B3c
+        }
+        if dmabuf_id != 0 {
+            zerocopy::dmabuf_binding(sk, cx, dmabuf_id).map_err(Exit::OutErr)?; // B3d
+            p.zc = Zc::Dmabuf(dmabuf_id);
+        }
+    } else if call.has(so::MSG_SPLICE_PAGES) && sg {
+        call.progress.zc = Zc::Splice;
+    }
+    Ok(())
+}
+
+/// B4: a dma-buf can only be sent by zerocopy.
+fn dmabuf_needs_zerocopy(sk: &TcpSock, call: &SendCall<'_>) -> Result<(), Exit> {
+    let p = &call.progress;
+    let zerocopy = call.has(so::MSG_ZEROCOPY) && sk.opts.zerocopy;
+    if p.sockc_err.is_none() && p.sockc.dmabuf_id != 0 && !zerocopy {
+        return Err(Exit::OutErr(Error::Inval));
+    }
+    Ok(())
+}
+
+/// B9: in repair mode data goes where TCP_REPAIR_QUEUE says.
+fn repair_queue(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    call: &mut SendCall<'_>,
+    iter: &mut dyn IovIter,
+) -> Result<(), Exit> {
+    if !sk.repair.on {
+        return Ok(());
+    }
+    match sk.repair.queue {
+        RepairQueue::Send => Ok(()),
+        RepairQueue::None => Err(Exit::OutErr(Error::Inval)),
+        RepairQueue::Recv => match tcp_send_rcvq(sk, cx, iter) {
+            Ok(n) => {
+                call.progress.copied = n;
+                Err(Exit::OutNopush)
+            }
+            Err(err) => Err(Exit::OutErr(err)),
+        },
+    }
+}
+
+/// B10: only now is an error in the control messages the call's.
+fn deferred_cmsg_error(call: &SendCall<'_>) -> Result<(), Exit> {
+    match call.progress.sockc_err {
+        Some(err) => Err(Exit::OutErr(err)),
+        None => Ok(()),
+    }
+}
+
+/// B11 (Linux's label `restart`): the sizes; they hold until the next sleep (D6).
+fn restart(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) {
+    let (mss_now, size_goal) = output::tcp_send_mss(sk, cx, call.flags as u32);
+    call.progress.mss_now = mss_now;
+    call.progress.size_goal = size_goal;
+}
+
+/// B12: a pending error or a closed send side ends the call, one of 0 bytes too (SP-24).
+fn writable(sk: &TcpSock) -> Result<(), Exit> {
+    if sk.sk_err.is_some() || sk.shutdown & shutdown::SEND != 0 {
+        return Err(Exit::DoError(Error::Pipe));
+    }
+    Ok(())
+}
+
+/// The labels at the function's end (B14, B15, E).
+fn leave(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    call: &mut SendCall<'_>,
+    exit: Exit,
+) -> StepResult<usize> {
+    match exit {
+        Exit::Wait(reason) => Step::Wait {
+            reason,
+            deadline: wait::wake_at(sk, cx, call),
+        },
+        Exit::Out | Exit::Fastopen => Step::Ready(Ok(out(sk, cx, call))),
+        Exit::OutNopush => Step::Ready(Ok(out_nopush(sk, cx, call))),
+        Exit::DoError(err) => {
+            data::tcp_remove_empty_skb(sk, cx); // E1
+            if call.progress.copied + call.progress.copied_syn > 0 {
+                Step::Ready(Ok(out(sk, cx, call)))
+            } else {
+                Step::Ready(Err(out_err(sk, cx, call, err)))
+            }
+        }
+        Exit::OutErr(err) => Step::Ready(Err(out_err(sk, cx, call, err))),
+    }
+}
+
+/// B14: timestamp request on the tail, then the push.
+fn out(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> usize {
+    let p = &call.progress;
+    if p.copied > 0 {
+        tstamp::tcp_tx_timestamp(sk, p.sockc.tsflags);
+        let nonagle = sk.nonagle;
+        tcp_push(sk, cx, call.flags, p.mss_now, nonagle, p.size_goal);
+    }
+    out_nopush(sk, cx, call)
+}
+
+/// B15: what the call returns.
+fn out_nopush(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> usize {
+    if let Some(uarg) = call.progress.uarg.take() {
+        zerocopy::net_zcopy_put(sk, cx, uarg);
+    }
+    call.progress.copied + call.progress.copied_syn
+}
+
+/// E2..E5: gives the zerocopy id back, finds the real error, decides about SIGPIPE.
+pub(crate) fn out_err(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    call: &mut SendCall<'_>,
+    err: Error,
+) -> Error {
+    if let Some(uarg) = call.progress.uarg.take() {
+        zerocopy::net_zcopy_put_abort(sk, cx, uarg);
+    }
+    let err = sk_stream_error(sk, call, err);
+    if err == Error::Again && tcp_rtx_and_write_queues_empty(sk) {
+        sk_stream_write_space(sk, cx); // E5
+        tcp_chrono_stop(sk, cx, ChronoKind::SndbufLimited);
+    }
+    err
+}
+
+/// E3, E4 (Linux `sk_stream_error`).
+fn sk_stream_error(sk: &mut TcpSock, call: &mut SendCall<'_>, err: Error) -> Error {
+    if err != Error::Pipe {
+        return err; // E6
+    }
+    let err = sk.sk_err.take().unwrap_or(Error::Pipe);
+    // A connection that was reset in CLOSE_WAIT has EPIPE as its sk_err (ER-13): that signals too.
+    call.sigpipe = err == Error::Pipe && !call.has(so::MSG_NOSIGNAL);
+    err
+}
+
+/// Nothing is unsent and nothing unacknowledged.
+fn tcp_rtx_and_write_queues_empty(sk: &TcpSock) -> bool {
+    sk.rtx_queue.is_empty() && sk.write_queue.is_empty()
+}
+
+/// A passive fast-open child may send before the third ack (B8).
+fn tcp_passive_fastopen(sk: &TcpSock) -> bool {
+    sk.state == TcpState::SynRecv && sk.fastopen_rsk
 }

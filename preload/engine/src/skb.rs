@@ -39,6 +39,8 @@ bitflags! {
         const SACKED_RETRANS = 0x02;
         /// Marked lost.
         const LOST = 0x04;
+        /// Made in repair mode: never timed.
+        const REPAIRED = 0x10;
         /// Retransmitted at least once.
         const EVER_RETRANS = 0x80;
     }

@@ -18,7 +18,6 @@ use crate::errqueue::ErrQueue;
 use crate::event::Events;
 use crate::fastopen::FastopenReq;
 use crate::listen::ListenState;
-use crate::memory::MemRef;
 use crate::net::{Dst, Tuple};
 use crate::opts::SockOpts;
 use crate::repair::RepairState;
@@ -250,8 +249,6 @@ pub struct TcpSock {
     pub sndbuf: u32,
     /// SOCK_NOSPACE: somebody hit the limit and wants an EPOLLOUT edge.
     pub nospace: bool,
-    /// The page fragment being filled: region and the next free byte.
-    pub page_frag: Option<(MemRef, u32)>,
     /// The packet socket was full: waits for [`crate::Stack::tx_space`].
     pub tx_blocked: bool,
     pub lsndtime: Instant,
@@ -392,6 +389,8 @@ pub struct TcpSock {
     pub syn_fastopen: bool,
     pub syn_data: bool,
     pub syn_data_acked: bool,
+    /// Born by passive fast open (`TCPI_OPT_TFO_CHILD`).
+    pub syn_fastopen_child: bool,
     pub fastopen_client_fail: u8,
     /// Passive fast-open child still in SYN_RECV.
     pub fastopen_rsk: bool,

@@ -1,14 +1,75 @@
-//! `setsockopt` and `getsockopt` (spec/sockopts.md).
+//! `setsockopt` and `getsockopt` (spec/sockopts.md). One file a level: `socket`, `tcp`, `ip`.
+//!
+//! Options that are pure values of the descriptor (SO_BROADCAST, IP_MINTTL, filters ...) are not known here: whoever calls
+//! keeps them elsewhere and asks only for what the TCP has to know.
+
+mod ip;
+mod socket;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+use sidewire_uapi::socket::{SOL_IP, SOL_SOCKET, SOL_TCP};
 
 use crate::error::Error;
 use crate::opts::SockOpts;
 use crate::stack::{Caps, Io, SocketId, Stack};
 
+/// A value of SO_PEEK_OFF and others that is "off".
+pub(crate) const OFF: i32 = -1;
+
+/// The first four bytes of an option's value as an `int` (SO-1, SO-2).
+fn int(val: &[u8]) -> Result<i32, Error> {
+    let bytes = val.first_chunk().ok_or(Error::Inval)?;
+    Ok(i32::from_ne_bytes(*bytes))
+}
+
+/// An `int` within `range`.
+fn int_in(val: &[u8], range: core::ops::RangeInclusive<i32>) -> Result<i32, Error> {
+    let v = int(val)?;
+    if range.contains(&v) {
+        Ok(v)
+    } else {
+        Err(Error::Inval)
+    }
+}
+
+/// 0 or 1, nothing else.
+fn zero_or_one(val: &[u8]) -> Result<bool, Error> {
+    int_in(val, 0..=1).map(|v| v == 1)
+}
+
+/// Where an option's value goes: at most as many bytes as the program has room for (SO-3, SO-4).
+struct Out<'a> {
+    room: usize,
+    buf: &'a mut [u8],
+}
+
+impl Out<'_> {
+    fn bytes(self, v: &[u8]) -> Result<usize, Error> {
+        let n = v.len().min(self.room).min(self.buf.len());
+        self.buf[..n].copy_from_slice(&v[..n]);
+        Ok(n)
+    }
+
+    fn int(self, v: i32) -> Result<usize, Error> {
+        self.bytes(&v.to_ne_bytes())
+    }
+
+    fn uint(self, v: u32) -> Result<usize, Error> {
+        self.bytes(&v.to_ne_bytes())
+    }
+
+    fn flag(self, v: bool) -> Result<usize, Error> {
+        self.int(v.into())
+    }
+}
+
 impl Stack {
     /// Sets an option. `val` is as long as the program said (`optlen`).
     ///
     /// # Errors
-    /// By option: spec/sockopts.md; `NoProtoOpt` for what is not known.
+    /// By option: spec/sockopts.md; `NoProtoOpt` for what is not known (SO-6, SO-7).
     pub fn setsockopt(
         &mut self,
         io: &mut Io<'_>,
@@ -18,8 +79,15 @@ impl Stack {
         val: &[u8],
         caps: Caps,
     ) -> Result<(), Error> {
-        let _ = (io, id, level, name, val, caps);
-        Err(Error::NoProtoOpt)
+        let (sk, mut cx) = self.borrow(io, id).ok_or(Error::BadFd)?;
+        let r = match level {
+            SOL_SOCKET => socket::set(sk, &mut cx, name, val, caps),
+            SOL_TCP => tcp::set(sk, &mut cx, name, val, caps),
+            SOL_IP => ip::set(sk, name, val),
+            _ => Err(Error::NoProtoOpt),
+        };
+        self.settle(id);
+        r
     }
 
     /// Reads an option: at most `len` bytes to `out`; returns the new `optlen`.
@@ -35,17 +103,24 @@ impl Stack {
         len: i32,
         out: &mut [u8],
     ) -> Result<usize, Error> {
-        let _ = (io, id, level, name, len, out);
-        Err(Error::NoProtoOpt)
+        let room = usize::try_from(len).map_err(|_| Error::Inval)?;
+        let out = Out { room, buf: out };
+        let (sk, mut cx) = self.borrow(io, id).ok_or(Error::BadFd)?;
+        match level {
+            SOL_SOCKET => socket::get(sk, &mut cx, name, out),
+            SOL_TCP => tcp::get(sk, &mut cx, name, out),
+            SOL_IP => ip::get(sk, &cx, name, out),
+            _ => Err(Error::OpNotSupp),
+        }
     }
 }
 
-/// The options of an accepted socket (SO-41): its listener's, but for those that Linux resets.
+/// The options of an accepted socket (SO-41): its listener's, but for SO_PRIORITY, which Linux resets. TCP_NODELAY,
+/// TCP_CORK, buffer sizes and the congestion control live in the socket itself and are copied there.
 #[must_use]
 pub fn inherit(parent: &SockOpts) -> SockOpts {
     SockOpts {
         priority: 0,
-        fastopen_qlen: 0,
         ..parent.clone()
     }
 }

@@ -24,11 +24,13 @@ use crate::listen::RequestSock;
 use crate::memory::Memory;
 use crate::mib::Mib;
 use crate::net::{Net, Tuple};
+use crate::page_frag::PageFrag;
 use crate::skb::SkbPool;
 use crate::sock::TcpSock;
 use crate::sysctl::Sysctl;
 use crate::time::Instant;
 use crate::timewait::TimewaitSock;
+use crate::zerocopy::Dmabufs;
 
 new_key_type! {
     /// Names a socket; never re-used for another one.
@@ -97,6 +99,12 @@ pub struct Shared {
     pub metrics: MetricsCache,
     /// Sockets that no program holds any more and that are not closed yet (Linux `tcp_orphan_count`).
     pub orphans: u32,
+    /// The page fragment that copying sends fill.
+    pub page_frag: Option<PageFrag>,
+    /// Pages charged against RLIMIT_MEMLOCK by zerocopy sends (spec/zerocopy.md ZC-17).
+    pub locked_pages: u64,
+    /// Registered dma-bufs.
+    pub dmabufs: Dmabufs,
     /// TIME_WAIT remnants.
     pub timewaits: u32,
     /// Challenge acks left in the running second, and which second that is (RFC 5961 §7).
@@ -240,6 +248,9 @@ impl Stack {
                 prng: seed | 1,
                 metrics: MetricsCache::default(),
                 orphans: 0,
+                page_frag: None,
+                locked_pages: 0,
+                dmabufs: Dmabufs::default(),
                 timewaits: 0,
                 challenge: (0, u64::MAX),
             },

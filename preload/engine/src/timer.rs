@@ -459,6 +459,15 @@ fn tcp_xmit_probe_skb(
     tcp_transmit_bare(sk, cx, seq, tcphdr::ACK)
 }
 
+/// Asks for the peer's window when repair ends (RP-33; Linux `tcp_send_window_probe`). A probe that cannot leave is no
+/// error: the peer's next segment tells the window as well.
+pub fn tcp_send_window_probe(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    if sk.state == TcpState::Established {
+        sk.snd_wl1 = sk.rcv_nxt.wrapping_sub(1);
+        let _ = tcp_xmit_probe_skb(sk, cx, false, Counter::TCPWinProbe);
+    }
+}
+
 /// Arms the keepalive timer.
 pub fn tcp_reset_keepalive_timer(sk: &mut TcpSock, cx: &Cx<'_, '_>, ns: u64) {
     sk.timers.set(Timer::Keepalive, cx.now + ns);
@@ -648,3 +657,6 @@ pub fn tcp_init_transfer_snd(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
         crate::sndbuf::tcp_sndbuf_expand(sk, cx);
     }
 }
+
+#[cfg(test)]
+mod tests;

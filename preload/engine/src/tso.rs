@@ -8,7 +8,6 @@ use crate::skb::{SKB_TRUESIZE, Sacked, Skb, TxFlags, tcphdr};
 use crate::sock::{CaState, TcpSock, nagle};
 use crate::stack::Cx;
 use crate::time::{NSEC_PER_MSEC, NSEC_PER_USEC};
-use crate::zerocopy;
 
 /// `sk_pacing_shift`: a super-frame holds about 1/1024 s at the pacing rate.
 const PACING_SHIFT: u32 = 10;
@@ -275,7 +274,6 @@ pub(crate) fn tcp_shift_payload(
     to.sacked |= next.sacked & Sacked::EVER_RETRANS;
     tcp_skb_collapse_tstamp(to, &next);
     sk.wmem_queued -= next.truesize;
-    zerocopy::skb_acked(sk, cx, &next);
     cx.sh.pool.free(next);
     true
 }
@@ -337,13 +335,9 @@ pub(crate) fn tcp_fragment(
     let sacked = skb.sacked;
     let factor = tcp_set_skb_tso_segs(skb, mss_now) + tcp_set_skb_tso_segs(&mut tail, mss_now);
     sk.wmem_queued += SKB_TRUESIZE;
-    let ubuf = tail.ubuf;
     q.insert(index + 1, tail);
     if queue == Queue::Rtx {
         tcp_adjust_pcount(sk, sacked, old_factor as i32 - factor as i32);
-    }
-    if let Some(ubuf) = ubuf {
-        zerocopy::skb_split(sk, ubuf);
     }
     true
 }
@@ -368,3 +362,6 @@ pub(crate) fn tcp_adjust_pcount(sk: &mut TcpSock, sacked: Sacked, decr: i32) {
         sk.sacked_out -= sk.sacked_out.min(decr as u32);
     }
 }
+
+#[cfg(test)]
+mod tests;

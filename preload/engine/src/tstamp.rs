@@ -1,15 +1,196 @@
-//! Transmit timestamps (spec/timestamping.md).
+//! Transmit timestamps: requests on buffers, and the stamps that go to the error queue (spec/timestamping.md).
 
-use crate::skb::Skb;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use sidewire_uapi::errno::Errno;
+use sidewire_uapi::errqueue::{
+    SCM_TSTAMP_ACK, SCM_TSTAMP_SCHED, SCM_TSTAMP_SND, SO_EE_ORIGIN_TIMESTAMPING, SockExtendedErr,
+};
+use sidewire_uapi::timestamping as sof;
+
+use crate::errqueue::{Charge, ErrEntry, ErrPayload, sock_queue_err_skb};
+use crate::info;
+use crate::seq::before;
+use crate::skb::{Skb, TxFlags};
 use crate::sock::TcpSock;
 use crate::stack::Cx;
 
-/// The device has the buffer: SCHED and SND timestamps.
-pub fn tx_sent(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb) {
-    let _ = (sk, cx, skb);
+/// Bytes of an Ethernet header.
+const ETH_HLEN: usize = 14;
+/// EtherTypes of what the engine sends.
+const ETH_P_IP: [u8; 2] = [0x08, 0x00];
+const ETH_P_IPV6: [u8; 2] = [0x86, 0xdd];
+
+/// The request bits of a call, for its buffer (Linux `sock_tx_timestamp`).
+fn tx_flags(tsflags: u32) -> TxFlags {
+    let pairs = [
+        (sof::SOF_TIMESTAMPING_TX_HARDWARE, TxFlags::HW_TSTAMP),
+        (sof::SOF_TIMESTAMPING_TX_SOFTWARE, TxFlags::SW_TSTAMP),
+        (sof::SOF_TIMESTAMPING_TX_SCHED, TxFlags::SCHED_TSTAMP),
+        (sof::SOF_TIMESTAMPING_TX_ACK, TxFlags::ACK_TSTAMP),
+        (
+            sof::SOF_TIMESTAMPING_TX_COMPLETION,
+            TxFlags::COMPLETION_TSTAMP,
+        ),
+    ];
+    pairs
+        .into_iter()
+        .filter(|(bit, _)| tsflags & bit != 0)
+        .fold(TxFlags::empty(), |all, (_, flag)| all | flag)
 }
 
-/// The peer acked the buffer: ACK timestamp.
-pub fn tx_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb) {
-    let _ = (sk, cx, skb);
+/// B14: the call's last buffer gets its request, and the key of its last byte (Linux `tcp_tx_timestamp`). A later call on
+/// the same buffer overwrites all but the ACK request (TS-33).
+pub(crate) fn tcp_tx_timestamp(sk: &mut TcpSock, tsflags: u32) {
+    if tsflags == 0 {
+        return;
+    }
+    let tail = sk.write_queue.back_mut();
+    let Some(skb) = tail.or(sk.rtx_queue.back_mut()) else {
+        return;
+    };
+    skb.tx_flags = tx_flags(tsflags) | (skb.tx_flags & TxFlags::ACK_TSTAMP);
+    if tsflags & sof::SOF_TIMESTAMPING_TX_RECORD_MASK != 0 {
+        skb.tskey = skb.seq.wrapping_add(skb.len).wrapping_sub(1);
+    }
 }
+
+/// A frame of this buffer was taken by the device (TS-35, TS-36, TS-40). `headers` are its IP and TCP headers.
+pub fn tx_sent(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb, headers: &[u8]) {
+    if skb.tx_flags.contains(TxFlags::SCHED_TSTAMP) {
+        tstamp_tx(sk, cx, skb, SCM_TSTAMP_SCHED, Some(headers), None);
+    }
+    if skb.tx_flags.contains(TxFlags::SW_TSTAMP) {
+        tstamp_tx(sk, cx, skb, SCM_TSTAMP_SND, Some(headers), None);
+    }
+}
+
+/// `snd_una` has passed the buffer's last stamped byte (TS-37; Linux `tcp_ack_tstamp`). `ttl` is the ack's.
+pub fn tx_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb, ttl: u8) {
+    if skb.tx_flags.contains(TxFlags::ACK_TSTAMP) && before(skb.tskey, skb.end_seq) {
+        tstamp_tx(sk, cx, skb, SCM_TSTAMP_ACK, None, Some(ttl));
+    }
+}
+
+/// Queues a stamp (Linux `__skb_tstamp_tx`).
+fn tstamp_tx(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    skb: &Skb,
+    tstype: u32,
+    headers: Option<&[u8]>,
+    ttl: Option<u8>,
+) {
+    let tsflags = sk.opts.tsflags;
+    let tsonly = tsflags & sof::SOF_TIMESTAMPING_OPT_TSONLY != 0;
+    if !tsonly && !cx.sh.sysctl.tstamp_allow_data {
+        return; // TS-43
+    }
+    let opt_stats = tsonly && tsflags & sof::SOF_TIMESTAMPING_OPT_STATS != 0;
+    let payload = if opt_stats {
+        ErrPayload {
+            head: opt_stats_attributes(sk, cx, skb, ttl),
+            frags: Vec::new(),
+        }
+    } else if tsonly {
+        ErrPayload::default()
+    } else {
+        ErrPayload {
+            head: headers.map_or_else(Box::default, |h| frame_head(sk.v6, h)),
+            frags: skb.frags.to_vec(),
+        }
+    };
+    let key = if tsflags & sof::SOF_TIMESTAMPING_OPT_ID != 0 {
+        skb.tskey.wrapping_sub(sk.tskey)
+    } else {
+        0 // TS-32
+    };
+    let entry = ErrEntry {
+        ee: SockExtendedErr {
+            ee_errno: Errno::ENOMSG.0 as u32,
+            ee_origin: SO_EE_ORIGIN_TIMESTAMPING,
+            ee_info: tstype,
+            ee_data: key,
+            ..SockExtendedErr::default()
+        },
+        offender: None,
+        tstamp_ns: cx.wall_ns,
+        hw_ns: 0,
+        payload,
+        opt_stats,
+        charge: Charge::Rmem(0),
+    };
+    sock_queue_err_skb(sk, cx, entry);
+}
+
+/// The head of the frame as Linux hands it out: from the Ethernet header on. Its addresses are the link's business and
+/// read zero here.
+fn frame_head(v6: bool, headers: &[u8]) -> Box<[u8]> {
+    let mut out = Vec::with_capacity(ETH_HLEN + headers.len());
+    out.resize(ETH_HLEN - 2, 0);
+    out.extend(if v6 { ETH_P_IPV6 } else { ETH_P_IP });
+    out.extend(headers);
+    out.into_boxed_slice()
+}
+
+/// Netlink attributes of one size class.
+struct Attributes(Vec<u8>);
+
+impl Attributes {
+    fn put(&mut self, ty: u16, data: &[u8]) {
+        self.0.extend((4 + data.len() as u16).to_ne_bytes());
+        self.0.extend(ty.to_ne_bytes());
+        self.0.extend(data);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+    fn u8(&mut self, ty: u16, v: u8) {
+        self.put(ty, &[v]);
+    }
+    fn u32(&mut self, ty: u16, v: u32) {
+        self.put(ty, &v.to_ne_bytes());
+    }
+    fn u64(&mut self, ty: u16, v: u64) {
+        self.put(ty, &v.to_ne_bytes());
+    }
+}
+
+/// SCM_TIMESTAMPING_OPT_STATS, in Linux's order (TS-54..TS-69; Linux `tcp_get_timestamping_opt_stats`).
+fn opt_stats_attributes(sk: &TcpSock, cx: &Cx<'_, '_>, skb: &Skb, ttl: Option<u8>) -> Box<[u8]> {
+    let i = &sk.info;
+    let chrono = info::chrono_stats(sk, cx.now);
+    let mut a = Attributes(Vec::with_capacity(256));
+    a.u64(1, chrono.busy_us);
+    a.u64(2, chrono.rwnd_limited_us);
+    a.u64(3, chrono.sndbuf_limited_us);
+    a.u64(4, i.data_segs_out.into());
+    a.u64(5, i.total_retrans.into());
+    a.u64(6, sk.pacing_rate);
+    a.u64(7, info::tcp_compute_delivery_rate(sk));
+    a.u32(8, sk.snd_cwnd);
+    a.u32(9, sk.reordering);
+    a.u32(10, sk.rtt_min.s[0].1);
+    a.u8(11, sk.retransmits);
+    a.u8(12, sk.rate_app_limited.into());
+    a.u32(15, sk.snd_ssthresh);
+    a.u32(16, sk.delivered);
+    a.u32(17, sk.delivered_ce);
+    a.u32(13, sk.write_seq.wrapping_sub(sk.snd_una));
+    a.u8(14, sk.ca_state as u8);
+    a.u64(18, i.bytes_sent);
+    a.u64(19, i.bytes_retrans);
+    a.u32(20, i.dsack_dups);
+    a.u32(21, i.reord_seen);
+    a.u32(22, sk.srtt_us >> 3);
+    a.put(23, &i.timeout_rehash.to_ne_bytes());
+    a.u32(24, sk.notsent_bytes());
+    a.u64(25, skb.skb_mstamp.0);
+    if let Some(ttl) = ttl {
+        a.u8(26, ttl);
+    }
+    a.u32(27, sk.rehash);
+    a.0.into_boxed_slice()
+}
+
+#[cfg(test)]
+mod tests;

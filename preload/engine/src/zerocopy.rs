@@ -1,19 +1,344 @@
-//! MSG_ZEROCOPY notification objects (spec/zerocopy.md).
+//! MSG_ZEROCOPY: notification objects, their ids, limits and completion (spec/zerocopy.md; Linux's `ubuf_info_msgzc`).
+//!
+//! An object covers a range of ids, one a call, and the bytes of those calls. It completes when no call holds it any more
+//! and the last buffer with bytes of it has left the queues; its range then goes to the error queue.
 
-/// A socket's objects and id counter.
-#[derive(Debug, Default)]
-pub struct ZerocopyState {}
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::fmt;
 
-use crate::skb::{Skb, UbufId};
+use sidewire_uapi::errqueue::{SO_EE_CODE_ZEROCOPY_COPIED, SO_EE_ORIGIN_ZEROCOPY, SockExtendedErr};
+
+use crate::error::Error;
+use crate::errqueue::{Charge, ErrEntry, ErrPayload, is_zerocopy, sk_error_report};
+use crate::memory::MemRef;
+use crate::seq::after;
+use crate::skb::{SKB_TRUESIZE, Skb, UbufId};
 use crate::sock::TcpSock;
 use crate::stack::Cx;
 
-/// A buffer left the send queues: its reference to a notification object goes.
-pub fn skb_acked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb) {
-    let _ = (sk, cx, skb);
+/// Bytes of a page of the program's.
+pub const PAGE_SIZE: u32 = 4096;
+/// Bytes that one object covers at most (ZC-13).
+const BYTE_LIMIT: u64 = 1 << 19;
+/// Ids that one object covers at most (ZC-13).
+const ID_LIMIT: u32 = 65_534;
+/// What Linux wants to be free below optmem_max for a new object, while it charges [`SKB_TRUESIZE`] (ZC-16).
+const OPTMEM_NEEDED: u32 = 576;
+/// Registered dma-bufs of a stack.
+pub const DMABUFS_MAX: usize = 1024;
+
+/// A notification object.
+#[derive(Clone, Debug)]
+struct Ubuf {
+    name: UbufId,
+    /// First id.
+    id: u32,
+    /// Ids covered; 0 when the only call was given back.
+    len: u32,
+    bytelen: u64,
+    /// No byte was copied.
+    zerocopy: bool,
+    /// Pages charged against RLIMIT_MEMLOCK.
+    num_pg: u64,
+    /// Calls that still hold it.
+    calls: u32,
+    /// One past the last byte of it that stands in a buffer.
+    end_seq: Option<u32>,
 }
 
-/// A buffer was cut in two: both refer to `ubuf` now.
-pub fn skb_split(sk: &mut TcpSock, ubuf: UbufId) {
-    let _ = (sk, ubuf);
+/// A socket's objects and id counter.
+#[derive(Debug, Default)]
+pub struct ZerocopyState {
+    /// Next id (Linux `sk_zckey`).
+    pub(crate) zckey: u32,
+    /// Live objects, oldest first.
+    live: VecDeque<Ubuf>,
+    /// Next object's name.
+    next: u32,
+    /// Linux `sk_omem_alloc`: live objects and unread notifications.
+    pub(crate) optmem: u32,
 }
+
+impl ZerocopyState {
+    fn get(&mut self, uarg: UbufId) -> Option<&mut Ubuf> {
+        self.live.iter_mut().rev().find(|u| u.name == uarg)
+    }
+
+    /// Bytes of option memory in use (SO_MEMINFO).
+    #[must_use]
+    pub fn optmem(&self) -> u32 {
+        self.optmem
+    }
+
+    /// A counter as a thawed socket has it: everything before `zckey` is complete.
+    pub(crate) fn resumed(zckey: u32) -> Self {
+        Self {
+            zckey,
+            ..Self::default()
+        }
+    }
+}
+
+/// What a call asks [`msg_zerocopy_realloc`] for.
+pub(crate) struct ZcRequest {
+    /// Bytes of the call.
+    pub(crate) size: u64,
+    /// A dma-buf: no pages are locked (ZC-19).
+    pub(crate) devmem: bool,
+    /// CAP_IPC_LOCK.
+    pub(crate) ipc_lock: bool,
+    /// RLIMIT_MEMLOCK, bytes.
+    pub(crate) memlock_limit: u64,
+}
+
+/// Charges the pages of a call (ZC-17; Linux `mm_account_pinned_pages`); `None` when the limit is reached.
+fn account_pinned_pages(cx: &mut Cx<'_, '_>, request: &ZcRequest) -> Option<u64> {
+    if request.devmem || request.ipc_lock || request.memlock_limit == u64::MAX {
+        return Some(0);
+    }
+    let page = u64::from(PAGE_SIZE);
+    let num_pg = request.size / page + 2;
+    let total = cx.sh.locked_pages + num_pg;
+    if total > request.memlock_limit / page {
+        return None;
+    }
+    cx.sh.locked_pages = total;
+    Some(num_pg)
+}
+
+/// The object of a MSG_ZEROCOPY call: the unsent tail's, when its range ends at the next id, else a new one (ZC-13).
+/// `None` is ENOBUFS.
+pub(crate) fn msg_zerocopy_realloc(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    request: &ZcRequest,
+) -> Option<UbufId> {
+    let tail = sk.write_queue.back().and_then(|skb| skb.ubuf);
+    let next = sk.zerocopy.zckey;
+    if let Some(u) = tail.and_then(|t| sk.zerocopy.get(t)) {
+        let bytelen = u.bytelen + request.size;
+        let full = u.len == ID_LIMIT || bytelen > BYTE_LIMIT;
+        if !full && u.id.wrapping_add(u.len) == next {
+            u.num_pg += account_pinned_pages(cx, request)?;
+            u.len += 1;
+            u.bytelen = bytelen;
+            u.calls += 1;
+            let name = u.name;
+            sk.zerocopy.zckey = next.wrapping_add(1);
+            return Some(name);
+        }
+    }
+    if sk.zerocopy.optmem + OPTMEM_NEEDED > cx.sh.sysctl.optmem_max {
+        return None;
+    }
+    let num_pg = account_pinned_pages(cx, request)?;
+    let z = &mut sk.zerocopy;
+    let name = UbufId(z.next);
+    z.next = z.next.wrapping_add(1);
+    z.optmem += SKB_TRUESIZE;
+    z.zckey = next.wrapping_add(1);
+    z.live.push_back(Ubuf {
+        name,
+        id: next,
+        len: 1,
+        bytelen: request.size,
+        zerocopy: true,
+        num_pg,
+        calls: 1,
+        end_seq: None,
+    });
+    Some(name)
+}
+
+/// Notes that a byte of the object was or will be copied (ZC-37).
+pub(crate) fn mark_copied(sk: &mut TcpSock, uarg: UbufId) {
+    if let Some(u) = sk.zerocopy.get(uarg) {
+        u.zerocopy = false;
+    }
+}
+
+/// Bytes of the object stand in a buffer, up to `end_seq`.
+pub(crate) fn attach(z: &mut ZerocopyState, uarg: UbufId, end_seq: u32) {
+    if let Some(u) = z.get(uarg) {
+        u.end_seq = Some(end_seq);
+    }
+}
+
+/// A call is through with its object (Linux `net_zcopy_put`).
+pub(crate) fn net_zcopy_put(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, uarg: UbufId) {
+    if let Some(u) = sk.zerocopy.get(uarg) {
+        u.calls -= 1;
+        complete(sk, cx, uarg);
+    }
+}
+
+/// A call that took nothing gives its id back (E2, ZC-10; Linux `net_zcopy_put_abort`).
+pub(crate) fn net_zcopy_put_abort(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, uarg: UbufId) {
+    sk.zerocopy.zckey = sk.zerocopy.zckey.wrapping_sub(1);
+    if let Some(u) = sk.zerocopy.get(uarg) {
+        u.len -= 1;
+    }
+    net_zcopy_put(sk, cx, uarg);
+}
+
+/// A buffer left the queues, acked or thrown away: completes the objects whose last byte it held (ZC-20, ZC-22).
+///
+/// Both queues are in sequence order and so are the objects' bytes, so that splitting and merging buffers needs no count.
+pub fn skb_acked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb) {
+    let Some(uarg) = skb.ubuf else {
+        return;
+    };
+    let copied = sk.dst.is_some_and(|d| d.zerocopy_copied);
+    let Some(u) = sk.zerocopy.get(uarg) else {
+        return;
+    };
+    u.zerocopy &= !copied;
+    if u.end_seq.is_some_and(|end| !after(end, skb.end_seq)) {
+        u.end_seq = None;
+        complete(sk, cx, uarg);
+    }
+}
+
+/// Everything that still lives is over: the queues were thrown away.
+pub fn purge(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    for i in (0..sk.zerocopy.live.len()).rev() {
+        sk.zerocopy.live[i].end_seq = None;
+    }
+    while let Some(u) = sk.zerocopy.live.front() {
+        if u.calls > 0 {
+            break;
+        }
+        let name = u.name;
+        complete(sk, cx, name);
+    }
+}
+
+/// Queues the notification when nothing refers to the object any more (Linux `__msg_zerocopy_callback`).
+fn complete(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, uarg: UbufId) {
+    let z = &mut sk.zerocopy;
+    let Some(at) = z.live.iter().position(|u| u.name == uarg) else {
+        return;
+    };
+    if z.live[at].calls > 0 || z.live[at].end_seq.is_some() {
+        return;
+    }
+    let Some(u) = z.live.remove(at) else {
+        return;
+    };
+    cx.sh.locked_pages -= u.num_pg;
+    if u.len == 0 || sk.orphan {
+        z.optmem -= SKB_TRUESIZE; // ZC-10, ZC-23
+        return;
+    }
+    if notify_extend(sk, &u) {
+        sk.zerocopy.optmem -= SKB_TRUESIZE;
+    } else {
+        let code = if u.zerocopy {
+            0
+        } else {
+            SO_EE_CODE_ZEROCOPY_COPIED
+        };
+        sk.errqueue.q.push_back(ErrEntry {
+            ee: SockExtendedErr {
+                ee_origin: SO_EE_ORIGIN_ZEROCOPY,
+                ee_code: code,
+                ee_info: u.id,
+                ee_data: u.id.wrapping_add(u.len - 1),
+                ..SockExtendedErr::default()
+            },
+            offender: None,
+            tstamp_ns: 0,
+            hw_ns: 0,
+            payload: ErrPayload::default(),
+            opt_stats: false,
+            charge: Charge::Optmem(SKB_TRUESIZE),
+        });
+    }
+    sk_error_report(sk, cx);
+}
+
+/// Appends the range to the last unread entry (ZC-25..ZC-27; Linux `skb_zerocopy_notify_extend`).
+fn notify_extend(sk: &mut TcpSock, u: &Ubuf) -> bool {
+    let Some(tail) = sk.errqueue.q.back_mut().filter(|e| is_zerocopy(e)) else {
+        return false;
+    };
+    let (lo, hi) = (tail.ee.ee_info, tail.ee.ee_data);
+    let sum = u64::from(hi.wrapping_sub(lo)) + 1 + u64::from(u.len);
+    if sum >= 1 << 32 || u.id != hi.wrapping_add(1) {
+        return false;
+    }
+    tail.ee.ee_data = hi.wrapping_add(u.len);
+    true
+}
+
+/// Plain bytes are about to join a buffer that was accounted by pages (F16). Linux charges the difference to the socket's
+/// forward allocation, which this engine has none of: what is left is the mark.
+#[inline]
+pub(crate) fn tcp_downgrade_zcopy_pure(skb: &mut Skb) {
+    skb.pure_zerocopy = false;
+}
+
+/// A registered dma-buf.
+struct Dmabuf {
+    mem: MemRef,
+    /// Device that it is bound to; 0 is any.
+    oif: u32,
+}
+
+/// The dma-bufs that SCM_DEVMEM_DMABUF can name. Ids begin at 1.
+#[derive(Default)]
+pub struct Dmabufs {
+    bound: Vec<Option<Dmabuf>>,
+}
+
+impl fmt::Debug for Dmabufs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dmabufs({})", self.bound.len())
+    }
+}
+
+impl Dmabufs {
+    /// Registers a buffer for sending through device `oif` (0: any) and returns its id.
+    ///
+    /// # Errors
+    /// `NoBufs` when there are [`DMABUFS_MAX`].
+    pub fn bind(&mut self, mem: MemRef, oif: u32) -> Result<u32, Error> {
+        if self.bound.len() == DMABUFS_MAX {
+            return Err(Error::NoBufs);
+        }
+        self.bound.push(Some(Dmabuf { mem, oif }));
+        Ok(self.bound.len() as u32)
+    }
+
+    /// Forgets a buffer; what is in flight keeps its reference. False when there is none of that id.
+    pub fn unbind(&mut self, id: u32) -> bool {
+        let place = (id as usize)
+            .checked_sub(1)
+            .and_then(|i| self.bound.get_mut(i));
+        place.is_some_and(|p| p.take().is_some())
+    }
+
+    fn find(&self, id: u32) -> Option<&Dmabuf> {
+        self.bound.get((id as usize).checked_sub(1)?)?.as_ref()
+    }
+
+    /// The memory of an id.
+    #[must_use]
+    pub fn get(&self, id: u32) -> Option<&MemRef> {
+        Some(&self.find(id)?.mem)
+    }
+}
+
+/// B3d: is the binding there, and on the route's device (ZC-56..ZC-58)?
+pub(crate) fn dmabuf_binding(sk: &TcpSock, cx: &Cx<'_, '_>, id: u32) -> Result<(), Error> {
+    let binding = cx.sh.dmabufs.find(id).ok_or(Error::Inval)?;
+    let dst = sk.dst.ok_or(Error::HostUnreach)?;
+    if binding.oif != 0 && binding.oif != dst.oif {
+        return Err(Error::NoDev);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! When queued data goes out: PSH, forced push, autocork, and send-buffer accounting
+//! (Linux `tcp_push` and its neighbours; spec/send-path.md F3, F14, G).
+
+use sidewire_uapi::socket::{MSG_MORE, MSG_OOB};
+
+use crate::event::Events;
+use crate::mib::Counter;
+use crate::output;
+use crate::seq::after;
+use crate::skb::{Skb, tcphdr};
+use crate::sock::{TcpSock, nagle, shutdown};
+use crate::stack::Cx;
+use crate::sysctl::Sysctl;
+
+/// Unsent bytes above which the socket takes no new buffer: TCP_NOTSENT_LOWAT, else the namespace's.
+#[must_use]
+pub fn tcp_notsent_lowat(sk: &TcpSock, sysctl: &Sysctl) -> u32 {
+    match sk.opts.notsent_lowat {
+        0 => sysctl.tcp_notsent_lowat,
+        v => v,
+    }
+}
+
+/// May a new buffer be made (F3; Linux `__sk_stream_memory_free`)? With `wake` unsent bytes count double (H4, RD-8).
+#[inline]
+#[must_use]
+pub fn sk_stream_memory_free(sk: &TcpSock, sysctl: &Sysctl, wake: bool) -> bool {
+    sk.wmem_queued < sk.sndbuf
+        && sk.notsent_bytes() << u32::from(wake) < tcp_notsent_lowat(sk, sysctl)
+}
+
+/// The level that POLLOUT shows (RD-8; Linux `__sk_stream_is_writeable`).
+#[must_use]
+pub fn sk_stream_is_writeable(sk: &TcpSock, sysctl: &Sysctl) -> bool {
+    let wspace = i64::from(sk.sndbuf) - i64::from(sk.wmem_queued);
+    wspace >= i64::from(sk.wmem_queued >> 1) && sk_stream_memory_free(sk, sysctl, true)
+}
+
+/// Wakes writers when somebody hit the limit and the level is back (RD-35; Linux `sk_stream_write_space`).
+pub fn sk_stream_write_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    if sk_stream_is_writeable(sk, &cx.sh.sysctl) {
+        sk.nospace = false;
+        if sk.shutdown & shutdown::SEND == 0 {
+            cx.wake(sk, Events::OUT);
+        }
+    }
+}
+
+/// More than half of the largest window is unpushed (F14; Linux `forced_push`).
+#[inline]
+#[must_use]
+pub fn forced_push(sk: &TcpSock) -> bool {
+    after(sk.write_seq, sk.pushed_seq.wrapping_add(sk.max_window >> 1))
+}
+
+/// Marks the unsent tail PSH (Linux `tcp_mark_push`).
+#[inline]
+pub fn tcp_mark_push(sk: &mut TcpSock) {
+    if let Some(skb) = sk.write_queue.back_mut() {
+        skb.tcp_flags |= tcphdr::PSH;
+        sk.pushed_seq = sk.write_seq;
+    }
+}
+
+/// MSG_OOB: the urgent pointer stands behind the last byte of the call (G3; Linux `tcp_mark_urg`).
+fn tcp_mark_urg(sk: &mut TcpSock, flags: i32) {
+    if flags & MSG_OOB != 0 {
+        sk.snd_up = sk.write_seq;
+        sk.urg_mode = true;
+    }
+}
+
+/// May bytes be appended behind this buffer's (F2; Linux `tcp_skb_can_collapse_to`)?
+#[inline]
+#[must_use]
+pub fn tcp_skb_can_collapse_to(skb: &Skb) -> bool {
+    !skb.eor
+}
+
+/// Should a small tail wait until the frame before it has left the device (G4; Linux `tcp_should_autocork`)?
+///
+/// The packet socket tells only that it is full; that is when a frame of ours still sits in front of the device.
+fn tcp_should_autocork(sk: &TcpSock, sysctl: &Sysctl, size_goal: u32) -> bool {
+    sysctl.tcp_autocorking
+        && sk.tx_blocked
+        && !sk.rtx_queue.is_empty()
+        && sk
+            .write_queue
+            .back()
+            .is_some_and(|skb| skb.len < size_goal && tcp_skb_can_collapse_to(skb))
+}
+
+/// The end of a call: decides about PSH and sends what may go (section G; Linux `tcp_push`).
+///
+/// `nonagle` is the socket's, or [`nagle::PUSH`] to send whatever there is.
+pub fn tcp_push(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    flags: i32,
+    mss_now: u32,
+    nonagle: u8,
+    size_goal: u32,
+) {
+    if sk.write_queue.is_empty() {
+        return; // G1
+    }
+    let more = flags & MSG_MORE != 0;
+    if !more || forced_push(sk) {
+        tcp_mark_push(sk); // G2
+    }
+    tcp_mark_urg(sk, flags);
+    if tcp_should_autocork(sk, &cx.sh.sysctl, size_goal) {
+        cx.sh.mib.inc(Counter::TCPAutoCorking);
+        return;
+    }
+    let nonagle = if more { nagle::CORK } else { nonagle }; // G5
+    output::tcp_push_pending(sk, cx, mss_now, nonagle);
+}

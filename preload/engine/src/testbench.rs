@@ -1,0 +1,357 @@
+//! One established connection on a bench: frames are recorded, acks are put in by hand, time is set. For unit tests of the
+//! sender.
+
+extern crate std;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use sidewire_uapi::TcpState;
+use sidewire_wire::tcp::{TcpFlags, TcpOptions, TcpView};
+
+use crate::ack::{AckFlag, AckOutcome, tcp_ack};
+use crate::error::Error;
+use crate::memory::{Fault, Frag, MemRef, Memory, Region, RegionKind};
+use crate::net::{Dst, FlowKey, Net, Transmit, Tuple, TxVerdict};
+use crate::output::{tcp_data_snd_check, tcp_push_pending, tcp_queue_skb, tcp_send_mss};
+use crate::segment::Segment;
+use crate::skb::{SKB_TRUESIZE, tcphdr};
+use crate::sock::{TcpSock, nagle};
+use crate::stack::{Cx, Secrets, SocketId, Stack};
+use crate::sysctl::Sysctl;
+use crate::time::{Instant, NSEC_PER_MSEC, NSEC_PER_SEC};
+use crate::timer::{TimerOutcome, fire_timer};
+
+pub(crate) const MSS: u32 = 1_448;
+
+/// A frame as it left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub at: Instant,
+    pub seq: u32,
+    pub len: u32,
+    pub gso_size: u16,
+    pub flags: TcpFlags,
+    pub options: TcpOptions,
+    pub window: u16,
+    pub ack_seq: u32,
+}
+
+struct Bytes(Vec<u8>);
+
+impl Region for Bytes {
+    fn base(&self) -> *const u8 {
+        self.0.as_ptr()
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn kind(&self) -> RegionKind {
+        RegionKind::Arena
+    }
+}
+
+struct NoMemory;
+
+impl Memory for NoMemory {
+    fn alloc_page_frag(&mut self) -> Option<MemRef> {
+        None
+    }
+    fn read(&mut self, _: &Frag, _: &mut [u8]) -> Result<(), Fault> {
+        Err(Fault)
+    }
+    fn write(&mut self, _: &MemRef, _: u32, _: &[u8]) {}
+}
+
+struct Wire {
+    dst: Dst,
+    now: Instant,
+    frames: Vec<Sent>,
+    verdict: TxVerdict,
+}
+
+impl Net for Wire {
+    fn route(&mut self, _: &FlowKey) -> Result<Dst, Error> {
+        Ok(self.dst)
+    }
+    fn route_generation(&self) -> u32 {
+        self.dst.generation
+    }
+    fn transmit(&mut self, t: &Transmit<'_>) -> TxVerdict {
+        if self.verdict != TxVerdict::Sent {
+            return self.verdict;
+        }
+        let tcp = TcpView::parse(&t.headers[t.l4_offset..]).expect("a TCP header");
+        let len: u32 = t.frags.iter().map(|f| f.len).sum();
+        let total = u32::from(u16::from_be_bytes([t.headers[2], t.headers[3]]));
+        assert_eq!(total, t.headers.len() as u32 + len, "IP total length");
+        self.frames.push(Sent {
+            at: self.now,
+            seq: tcp.seq(),
+            len,
+            gso_size: t.gso_size,
+            flags: tcp.flags(),
+            options: TcpOptions::parse(tcp.options(), tcp.flags().contains(TcpFlags::SYN)),
+            window: tcp.window(),
+            ack_seq: tcp.ack_seq(),
+        });
+        TxVerdict::Sent
+    }
+}
+
+pub(crate) struct Bench {
+    pub sk: Box<TcpSock>,
+    pub stack: Stack,
+    pub now: Instant,
+    wire: Wire,
+    region: MemRef,
+    /// Sequence number of the first data byte.
+    pub base: u32,
+}
+
+impl Bench {
+    /// SACK, no timestamps, MSS 1448, a window of 1 MB, RTT 20 ms.
+    pub(crate) fn new() -> Self {
+        let stack = Stack::new(
+            Sysctl::default(),
+            Secrets {
+                isn: [1; 16],
+                ts: [2; 16],
+                fastopen: [3; 16],
+                hash: [4; 16],
+            },
+        );
+        let now = Instant(100 * NSEC_PER_SEC);
+        let dst = Dst {
+            oif: 1,
+            gateway: None,
+            saddr: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            mtu: MSS + 40,
+            advmss: 0,
+            gso_max_size: 65_536,
+            gso_max_segs: 65_535,
+            sg: true,
+            zerocopy_copied: false,
+            generation: 7,
+        };
+        let mut sk = Box::new(TcpSock::new(false, 0, &stack.sh.sysctl));
+        sk.tuple = Tuple {
+            local: SocketAddr::new(dst.saddr, 40_000),
+            remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 80),
+        };
+        sk.state = TcpState::Established;
+        sk.dst = Some(dst);
+        sk.sack_ok = true;
+        let base = 1_000_000;
+        for field in [
+            &mut sk.snd_una,
+            &mut sk.snd_nxt,
+            &mut sk.write_seq,
+            &mut sk.pushed_seq,
+            &mut sk.snd_sml,
+            &mut sk.snd_up,
+        ] {
+            *field = base;
+        }
+        sk.rcv_nxt = 5_000;
+        sk.rcv_wup = 5_000;
+        sk.copied_seq = 5_000;
+        sk.rcv_wnd = 64_000;
+        sk.rcv_ssthresh = 64_000;
+        sk.window_clamp = 64_000;
+        sk.snd_wl1 = 5_000;
+        sk.snd_wnd = 1_000_000;
+        sk.snd_wscale = 7;
+        sk.rcv_wscale = 7;
+        sk.wscale_ok = true;
+        sk.max_window = 1_000_000;
+        sk.mss_clamp = 1_460;
+        sk.advmss = 1_460;
+        sk.sndbuf = 4_000_000;
+        sk.app_limited = 0;
+        let mut bench = Self {
+            sk,
+            stack,
+            now,
+            wire: Wire {
+                dst,
+                now,
+                frames: Vec::new(),
+                verdict: TxVerdict::Sent,
+            },
+            region: Arc::new(Bytes(std::vec![0; 1 << 20])),
+            base,
+        };
+        bench.with(|sk, cx| {
+            crate::mss::tcp_sync_mss(sk, cx, MSS + 40);
+            crate::cong::init(sk, cx.now);
+            crate::rtt::tcp_rtt_estimator(sk, 20_000);
+            crate::rtt::tcp_set_rto(sk);
+        });
+        bench
+    }
+
+    /// Without SACK.
+    pub(crate) fn reno() -> Self {
+        let mut bench = Self::new();
+        bench.sk.sack_ok = false;
+        bench
+    }
+
+    pub(crate) fn with<R>(&mut self, f: impl FnOnce(&mut TcpSock, &mut Cx<'_, '_>) -> R) -> R {
+        self.wire.now = self.now;
+        let mut mem = NoMemory;
+        let mut cx = Cx {
+            now: self.now,
+            wall_ns: 0,
+            id: SocketId::default(),
+            mem: &mut mem,
+            net: &mut self.wire,
+            sh: &mut self.stack.sh,
+        };
+        let out = f(&mut self.sk, &mut cx);
+        self.sk.check();
+        crate::recovery::check_scoreboard(&self.sk);
+        out
+    }
+
+    pub(crate) fn verdict(&mut self, verdict: TxVerdict) {
+        self.wire.verdict = verdict;
+    }
+
+    pub(crate) fn mtu(&mut self, mtu: u32) {
+        self.wire.dst.mtu = mtu;
+        self.wire.dst.generation += 1;
+    }
+
+    pub(crate) fn after_ms(&mut self, ms: u64) {
+        self.now = self.now + ms * NSEC_PER_MSEC;
+    }
+
+    /// Queues bytes in buffers of up to `size_goal`, without sending.
+    pub(crate) fn queue(&mut self, mut n: u32) {
+        let region = self.region.clone();
+        self.with(|sk, cx| {
+            let (_, goal) = tcp_send_mss(sk, cx, 0);
+            while n > 0 {
+                let len = n.min(goal);
+                n -= len;
+                let mut skb = cx.sh.pool.alloc();
+                skb.seq = sk.write_seq;
+                skb.end_seq = sk.write_seq.wrapping_add(len);
+                skb.tcp_flags = tcphdr::ACK;
+                skb.truesize = SKB_TRUESIZE + len;
+                // As a sender fills page fragments: a page boundary may come at any place.
+                let mut off = sk.write_seq % (1 << 19);
+                let mut left = len;
+                while left > 0 {
+                    let part = left.min(32_768 - off % 32_768);
+                    assert!(skb.push_frag(Frag {
+                        mem: region.clone(),
+                        off,
+                        len: part,
+                    }));
+                    off += part;
+                    left -= part;
+                }
+                tcp_queue_skb(sk, cx, skb);
+            }
+        });
+    }
+
+    /// Queues bytes and sends what may go.
+    pub(crate) fn write(&mut self, n: u32) -> Vec<Sent> {
+        self.write_with(n, nagle::OFF)
+    }
+
+    pub(crate) fn write_with(&mut self, n: u32, nonagle: u8) -> Vec<Sent> {
+        self.queue(n);
+        self.with(|sk, cx| {
+            let (mss_now, _) = tcp_send_mss(sk, cx, 0);
+            tcp_push_pending(sk, cx, mss_now, nonagle);
+        });
+        self.sent()
+    }
+
+    /// Frames since the last look.
+    pub(crate) fn sent(&mut self) -> Vec<Sent> {
+        core::mem::take(&mut self.wire.frames)
+    }
+
+    /// An ack for `n` bytes from the beginning, with SACK blocks in bytes from the beginning.
+    pub(crate) fn ack(&mut self, n: u32, sacks: &[(u32, u32)]) -> Vec<Sent> {
+        let window = (self.sk.snd_wnd >> self.sk.snd_wscale) as u16;
+        self.ack_window(n, sacks, window)
+    }
+
+    pub(crate) fn ack_window(&mut self, n: u32, sacks: &[(u32, u32)], window: u16) -> Vec<Sent> {
+        let seg = self.segment(n, sacks, window);
+        let out = self.take(&seg);
+        assert_eq!(out, AckOutcome::Ok);
+        self.sent()
+    }
+
+    pub(crate) fn segment(&self, n: u32, sacks: &[(u32, u32)], window: u16) -> Segment {
+        Segment {
+            tuple: self.sk.tuple,
+            seq: self.sk.rcv_nxt,
+            end_seq: self.sk.rcv_nxt,
+            ack_seq: self.base.wrapping_add(n),
+            flags: tcphdr::ACK,
+            window,
+            urg_ptr: 0,
+            opts: TcpOptions {
+                sack: sacks
+                    .iter()
+                    .map(|(a, b)| (self.base.wrapping_add(*a), self.base.wrapping_add(*b)))
+                    .collect(),
+                ..TcpOptions::default()
+            },
+            payload: None,
+            len: 0,
+            gso_segs: 1,
+            gso_size: 0,
+            tos: 0,
+            ttl: 64,
+            iif: 1,
+            tstamp_ns: 0,
+        }
+    }
+
+    pub(crate) fn take(&mut self, seg: &Segment) -> AckOutcome {
+        self.with(|sk, cx| {
+            let out = tcp_ack(sk, cx, seg, AckFlag::SLOWPATH);
+            if out == AckOutcome::Ok {
+                tcp_data_snd_check(sk, cx);
+            }
+            out
+        })
+    }
+
+    /// Goes to the next deadline and lets the timer fire.
+    pub(crate) fn fire(&mut self) -> (TimerOutcome, Vec<Sent>) {
+        let at = self.sk.timers.earliest();
+        assert!(at != Instant::NEVER, "no timer is armed");
+        self.now = self.now.max(at);
+        let timer = self.sk.timers.take_due(self.now).expect("a timer is due");
+        let out = self.with(|sk, cx| fire_timer(sk, cx, timer));
+        (out, self.sent())
+    }
+
+    /// Milliseconds until the next deadline.
+    pub(crate) fn due_ms(&self) -> u64 {
+        self.sk.timers.earliest().since(self.now) / NSEC_PER_MSEC
+    }
+
+    /// Byte ranges of frames, from the beginning.
+    pub(crate) fn ranges(&self, sent: &[Sent]) -> Vec<(u32, u32)> {
+        sent.iter()
+            .map(|s| {
+                let start = s.seq.wrapping_sub(self.base);
+                (start, start + s.len)
+            })
+            .collect()
+    }
+}

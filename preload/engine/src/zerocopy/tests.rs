@@ -1,0 +1,260 @@
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use sidewire_uapi::socket as so;
+use sidewire_uapi::timestamping as sof;
+
+use super::*;
+use crate::calls::{RecvCall, RecvCmsg};
+use crate::event::Events;
+use crate::memory::{Region, RegionKind};
+use crate::sendmsg::SendCall;
+use crate::stack::Step;
+use crate::testbed::{Bed, Iter, NOBODY};
+
+const ZC: i32 = so::MSG_ZEROCOPY;
+
+fn bed() -> Bed {
+    let mut bed = Bed::established();
+    bed.sk().opts.zerocopy = true;
+    bed
+}
+
+/// Ranges and codes in the queue.
+fn ranges(bed: &mut Bed) -> Vec<(u32, u32, u8)> {
+    bed.sk()
+        .errqueue
+        .q
+        .iter()
+        .map(|e| (e.ee.ee_info, e.ee.ee_data, e.ee.ee_code))
+        .collect()
+}
+
+fn read(bed: &mut Bed) -> Result<(usize, RecvCall), Error> {
+    let mut iter = Iter::new(bed, vec![(vec![0; 512], true)]);
+    let mut call = RecvCall::new(so::MSG_ERRQUEUE, false);
+    let n = bed.with(|stack, io, id| stack.recv_errqueue(io, id, &mut call, &mut iter))?;
+    Ok((n, call))
+}
+
+#[test]
+fn zc_13_zc_15_calls_share_an_object_while_the_tail_is_theirs() {
+    let mut bed = bed();
+    for _ in 0..3 {
+        bed.send(ZC | so::MSG_EOR, 1).unwrap();
+    }
+    assert_eq!(bed.sk().write_queue.len(), 3);
+    assert_eq!(bed.sk().zerocopy.live.len(), 1, "EOR does not separate");
+    bed.send(so::MSG_EOR, 1).unwrap();
+    bed.send(ZC, 1).unwrap();
+    assert_eq!(bed.sk().zerocopy.live.len(), 2, "a plain buffer does");
+    bed.ack_all();
+    // ZC-25: in ack order they merge.
+    assert_eq!(ranges(&mut bed), [(0, 3, 1)]);
+}
+
+#[test]
+fn zc_13_an_object_covers_512_kib() {
+    let mut bed = bed();
+    bed.sk().sndbuf = 4 << 20;
+    for _ in 0..8 {
+        assert_eq!(bed.send(ZC, 100_000), Ok(100_000));
+    }
+    assert_eq!(bed.sk().zerocopy.live.len(), 2);
+    let lens: Vec<_> = bed.sk().zerocopy.live.iter().map(|u| u.len).collect();
+    assert_eq!(lens, [5, 3]);
+}
+
+#[test]
+fn zc_14_different_objects_never_share_a_buffer() {
+    let mut bed = bed();
+    bed.send(ZC, 10).unwrap();
+    bed.sk().zerocopy.live[0].bytelen = BYTE_LIMIT;
+    bed.send(ZC, 10).unwrap();
+    assert_eq!(bed.unsent(), [10, 10]);
+    let queue = &bed.sk().write_queue;
+    assert_ne!(queue[0].ubuf, queue[1].ubuf);
+}
+
+#[test]
+fn f16_mixed_plain_and_zerocopy_is_one_buffer() {
+    let mut bed = bed();
+    for flags in [0, ZC, 0, ZC] {
+        bed.send(flags | so::MSG_MORE, 10).unwrap();
+    }
+    assert_eq!(bed.unsent(), [40]);
+    bed.ack_all();
+    assert_eq!(ranges(&mut bed), [(0, 1, 1)]);
+}
+
+#[test]
+fn zc_16_ten_objects_in_8192_bytes_of_optmem() {
+    let mut bed = bed();
+    bed.stack.sh.sysctl.optmem_max = 8192;
+    // A plain buffer after each keeps the objects apart.
+    let one = |bed: &mut Bed| {
+        let r = bed.send(ZC | so::MSG_EOR, 10);
+        bed.send(so::MSG_EOR, 1).unwrap();
+        r
+    };
+    for _ in 0..10 {
+        assert_eq!(one(&mut bed), Ok(10));
+    }
+    assert_eq!(one(&mut bed), Err(Error::NoBufs));
+    assert_eq!(bed.sk().zerocopy.optmem(), 8320);
+    // All merge into one entry, which stays charged until it is read.
+    bed.ack_all();
+    assert_eq!(ranges(&mut bed), [(0, 9, 1)]);
+    assert_eq!(bed.sk().zerocopy.optmem(), SKB_TRUESIZE);
+    read(&mut bed).unwrap();
+    assert_eq!(bed.sk().zerocopy.optmem(), 0);
+}
+
+#[test]
+fn zc_17_zc_18_memlock() {
+    let mut bed = bed();
+    let send = |bed: &mut Bed, len, limit, ipc_lock| {
+        let mut iter = Iter::new(bed, vec![(vec![1; len], true)]);
+        let mut call = SendCall::new(ZC, &[], None, NOBODY, true);
+        call.memlock_limit = limit;
+        call.caps.ipc_lock = ipc_lock;
+        match bed.step(&mut call, &mut iter) {
+            Step::Ready(r) => r,
+            Step::Wait { .. } => panic!("sleeps"),
+        }
+    };
+    assert_eq!(send(&mut bed, 61_440, 65_536, false), Err(Error::NoBufs));
+    assert_eq!(bed.sk().zerocopy.zckey, 0);
+    assert_eq!(send(&mut bed, 61_439, 65_536, false), Ok(61_439));
+    assert_eq!(send(&mut bed, 100, 65_536, false), Err(Error::NoBufs));
+    assert_eq!(send(&mut bed, 100, 65_536, true), Ok(100));
+    assert_eq!(bed.send(0, 100), Ok(100));
+    bed.ack_all();
+    assert_eq!(bed.stack.sh.locked_pages, 0);
+    assert_eq!(send(&mut bed, 100, 65_536, false), Ok(100));
+}
+
+#[test]
+fn zc_20_zc_21_a_part_of_the_bytes_is_not_enough() {
+    let mut bed = bed();
+    assert_eq!(bed.send(ZC, 100_000), Ok(100_000));
+    assert!(bed.sk().write_queue.len() > 1);
+    let first = bed.sk().write_queue[0].seq;
+    let mut skb = Skb {
+        ubuf: bed.sk().write_queue[0].ubuf,
+        end_seq: first + 1000,
+        ..Skb::default()
+    };
+    let acked = |bed: &mut Bed, skb: &Skb| {
+        bed.with(|stack, io, id| {
+            let (sk, mut cx) = stack.borrow(io, id).unwrap();
+            skb_acked(sk, &mut cx, skb);
+        });
+    };
+    acked(&mut bed, &skb);
+    assert!(ranges(&mut bed).is_empty());
+    skb.end_seq = first + 100_000;
+    acked(&mut bed, &skb);
+    assert_eq!(ranges(&mut bed), [(0, 0, 1)]);
+}
+
+#[test]
+fn zc_22_zc_23_abort_completes_and_orphans_are_silent() {
+    let mut bed = bed();
+    bed.send(ZC, 10).unwrap();
+    let purge_all = |bed: &mut Bed| {
+        bed.with(|stack, io, id| {
+            let (sk, mut cx) = stack.borrow(io, id).unwrap();
+            purge(sk, &mut cx);
+        });
+    };
+    purge_all(&mut bed);
+    assert_eq!(ranges(&mut bed).len(), 1);
+    let mut bed = super::tests::bed();
+    bed.send(ZC, 10).unwrap();
+    bed.sk().orphan = true;
+    purge_all(&mut bed);
+    assert!(bed.sk().errqueue.is_empty());
+    assert_eq!(bed.sk().zerocopy.optmem(), 0);
+}
+
+#[test]
+fn zc_26_zc_27_merging_ignores_copied_and_stops_at_a_stamp() {
+    let mut bed = bed();
+    bed.sk().dst.as_mut().unwrap().zerocopy_copied = false;
+    bed.send(ZC, 10).unwrap();
+    bed.ack_all();
+    bed.sk().dst.as_mut().unwrap().zerocopy_copied = true;
+    bed.send(ZC, 10).unwrap();
+    bed.ack_all();
+    assert_eq!(ranges(&mut bed), [(0, 1, 0)]);
+    bed.sk().opts.tsflags = sof::SOF_TIMESTAMPING_TX_ACK | sof::SOF_TIMESTAMPING_OPT_TSONLY;
+    bed.send(0, 1).unwrap();
+    bed.ack_all();
+    bed.sk().opts.tsflags = 0;
+    bed.send(ZC, 10).unwrap();
+    bed.ack_all();
+    assert_eq!(ranges(&mut bed), [(0, 1, 0), (2, 0, 0), (2, 2, 1)]);
+}
+
+#[test]
+fn zc_28_to_zc_38_zc_45_to_zc_54_reading() {
+    let mut bed = bed();
+    assert_eq!(read(&mut bed).err(), Some(Error::Again));
+    bed.send(ZC, 10).unwrap();
+    bed.ack_all();
+    assert_eq!(bed.stack.poll(bed.id), 0x10c); // ZC-52, RD-17
+    let mut woken = Vec::new();
+    bed.stack.take_events(|_, _, e| woken.push(e));
+    assert_eq!(woken, [Events::ERR]);
+    assert_eq!(bed.get(so::SOL_SOCKET, so::SO_ERROR), Ok(0)); // ZC-53
+    assert_eq!(bed.send(0, 5), Ok(5));
+    let (n, call) = read(&mut bed).unwrap();
+    assert_eq!((n, call.msg_flags), (0, so::MSG_ERRQUEUE));
+    let [RecvCmsg::RecvErr { ee, offender: None }] = call.cmsgs.as_slice() else {
+        panic!("{:?}", call.cmsgs)
+    };
+    assert_eq!(
+        (ee.ee_errno, ee.ee_origin, ee.ee_type, ee.ee_code),
+        (0, 5, 0, 1)
+    );
+    assert_eq!(bed.stack.poll(bed.id) & 8, 0);
+}
+
+struct Device(Vec<u8>);
+
+impl Region for Device {
+    fn base(&self) -> *const u8 {
+        self.0.as_ptr()
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn kind(&self) -> RegionKind {
+        RegionKind::DmaBuf
+    }
+}
+
+#[test]
+fn zc_55_to_zc_58_dmabuf_bindings() {
+    let mut bed = bed();
+    let mem: MemRef = Arc::new(Device(vec![7; 100]));
+    let any = bed.stack.sh.dmabufs.bind(mem.clone(), 0).unwrap();
+    let other = bed.stack.sh.dmabufs.bind(mem, 99).unwrap();
+    let check = |bed: &mut Bed, id| {
+        bed.with(|stack, io, sock| {
+            let (sk, cx) = stack.borrow(io, sock).unwrap();
+            dmabuf_binding(sk, &cx, id)
+        })
+    };
+    assert_eq!(check(&mut bed, any), Ok(()));
+    assert_eq!(check(&mut bed, other), Err(Error::NoDev));
+    assert_eq!(check(&mut bed, 77), Err(Error::Inval));
+    assert_eq!(check(&mut bed, 0), Err(Error::Inval));
+    assert!(bed.stack.sh.dmabufs.unbind(any));
+    assert!(!bed.stack.sh.dmabufs.unbind(any));
+    assert_eq!(check(&mut bed, any), Err(Error::Inval));
+    bed.sk().dst = None;
+    assert_eq!(check(&mut bed, other), Err(Error::HostUnreach));
+}
