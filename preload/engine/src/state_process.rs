@@ -66,9 +66,10 @@ pub(crate) fn tcp_rcv_state_process(
         TcpState::SynRecv => establish_passive(sk, cx, seg),
         TcpState::FinWait1 => {
             if sk.snd_una == sk.write_seq
-                && let Some(verdict) = our_fin_acked(sk, cx, seg) {
-                    return verdict;
-                }
+                && let Some(verdict) = our_fin_acked(sk, cx, seg)
+            {
+                return verdict;
+            }
         }
         TcpState::Closing if sk.snd_una == sk.write_seq => {
             tcp_time_wait(sk, cx, false, 0);

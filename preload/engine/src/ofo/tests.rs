@@ -81,7 +81,12 @@ fn receive(bed: &mut Bed, mut seg: Segment) {
 }
 
 fn stream_of(bed: &mut Bed) -> Vec<u8> {
-    let frags: Vec<Frag> = bed.sk().receive_queue.iter().map(|s| s.frag.clone()).collect();
+    let frags: Vec<Frag> = bed
+        .sk()
+        .receive_queue
+        .iter()
+        .map(|s| s.frag.clone())
+        .collect();
     frags.iter().flat_map(|f| bed.mem.bytes(f)).collect()
 }
 
@@ -200,6 +205,29 @@ fn duplicates_are_told() {
     receive(&mut bed, segment(0, &page, 900, 300, false));
     assert_eq!(dsack(&mut bed), Some((900, 1000)));
     assert_eq!(bed.sk().rcv_nxt, 1200);
+}
+
+/// A run that two queued ones cover between them adds nothing.
+#[test]
+fn covered_by_two_together() {
+    let (mut bed, page) = open(0);
+    receive(&mut bed, segment(0, &page, 1, 578, false));
+    receive(&mut bed, segment(0, &page, 2, 995, false));
+    receive(&mut bed, segment(0, &page, 431, 431, false));
+    let runs: Vec<_> = bed
+        .sk()
+        .ofo_queue
+        .iter()
+        .map(|s| (s.seq, s.end_seq))
+        .collect();
+    assert_eq!(runs, vec![(1, 579), (579, 997)]);
+    assert_eq!(
+        bed.sk().duplicate_sack,
+        Some(SackBlock {
+            start_seq: 431,
+            end_seq: 862
+        })
+    );
 }
 
 /// Small segments in a full buffer are packed together before anything is dropped.
