@@ -319,8 +319,6 @@ impl Bench {
             ttl: 64,
             iif: 1,
             tstamp_ns: 0,
-            headers: None,
-            opt_len: 0,
         }
     }
 
