@@ -52,7 +52,10 @@ fn pin(cpu: usize) {
 }
 
 fn thread_cpu() -> Duration {
-    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut ts = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: writes one timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut ts) };
     Duration::new(ts.tv_sec as u64, ts.tv_nsec as u32)
@@ -63,7 +66,10 @@ fn blast(p: &Progress, payload: usize, gso: u16) {
     let mut sink = PacketSocket::open().expect("packet socket").sink();
     let data = vec![7u8; payload];
     let h = headers(payload);
-    let frags = [libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: payload }];
+    let frags = [libc::iovec {
+        iov_base: data.as_ptr().cast_mut().cast(),
+        iov_len: payload,
+    }];
     let frame = TxFrame {
         ifindex: index,
         dst_mac: Some(MacAddr([2, 0, 0, 0, 0, 0xb2])),
@@ -82,29 +88,48 @@ fn blast(p: &Progress, payload: usize, gso: u16) {
         if out + 8 * payload as u64 > WINDOW {
             // Lost frames would close the window for ever: forgive after a while, as a timeout would.
             if stalled.elapsed() > Duration::from_millis(5) {
-                p.sent.store(p.received.load(Ordering::Acquire), Ordering::Relaxed);
+                p.sent
+                    .store(p.received.load(Ordering::Acquire), Ordering::Relaxed);
             }
             std::thread::yield_now();
             continue;
         }
         stalled = Instant::now();
         let n = sink.send_batch(&batch, &mut verdicts);
-        let sent = verdicts[..n].iter().filter(|v| **v == TxVerdict::Sent).count();
+        let sent = verdicts[..n]
+            .iter()
+            .filter(|v| **v == TxVerdict::Sent)
+            .count();
         p.sent.fetch_add((sent * payload) as u64, Ordering::Relaxed);
     }
 }
 
 fn main() {
-    let seconds: f64 = std::env::args().nth(1).and_then(|s| s.parse().ok()).unwrap_or(2.0);
+    let seconds: f64 = std::env::args()
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(2.0);
     let rx_cpu = usize::from(std::env::args().nth(2).is_none());
     // SAFETY: one thread so far.
-    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0, "run as root or under unshare -Urn");
+    assert_eq!(
+        unsafe { libc::unshare(libc::CLONE_NEWNET) },
+        0,
+        "run as root or under unshare -Urn"
+    );
     netns::sh("ip link set lo up");
     let peer = Netns::new();
     veth(&peer);
-    println!("{:26} {:>8} {:>9} {:>9} {:>9} {:>8}", "source", "payload", "Gbit/s", "us/frame", "rx ns/B", "lost %");
+    println!(
+        "{:26} {:>8} {:>9} {:>9} {:>9} {:>8}",
+        "source", "payload", "Gbit/s", "us/frame", "rx ns/B", "lost %"
+    );
     for (payload, gso) in [(65_000, 1460), (16_000, 1460), (1460, 0), (100, 0)] {
-        for kind in ["ring 2 KiB + copy", "ring 2 KiB, 208K rcvbuf", "ring 68 KiB", "recvmmsg"] {
+        for kind in [
+            "ring 2 KiB + copy",
+            "ring 2 KiB, 208K rcvbuf",
+            "ring 68 KiB",
+            "recvmmsg",
+        ] {
             let p = Arc::new(Progress::default());
             let receiver = p.clone();
             let rx = peer.run(move || {
@@ -119,9 +144,13 @@ fn main() {
                     };
                 }
                 let mut source: Box<dyn FrameSource + Send> = match kind {
-                    "ring 68 KiB" => Box::new(RingSource::new(fd.clone(), RingConfig::LARGE_SLOTS).expect("ring")),
+                    "ring 68 KiB" => Box::new(
+                        RingSource::new(fd.clone(), RingConfig::LARGE_SLOTS).expect("ring"),
+                    ),
                     "recvmmsg" => Box::new(BatchSource::new(fd.clone()).expect("source")),
-                    _ => Box::new(RingSource::new(fd.clone(), RingConfig::SMALL_SLOTS).expect("ring")),
+                    _ => Box::new(
+                        RingSource::new(fd.clone(), RingConfig::SMALL_SLOTS).expect("ring"),
+                    ),
                 };
                 let mut filter = PortFilter::new(false);
                 assert!(filter.add(PORT, None));
@@ -134,8 +163,11 @@ fn main() {
                     let began = thread_cpu();
                     while !receiver.stop.load(Ordering::Relaxed) {
                         let Some(f) = source.peek().expect("frame") else {
-                            let mut pfd =
-                                libc::pollfd { fd: source.readable_fd(), events: libc::POLLIN, revents: 0 };
+                            let mut pfd = libc::pollfd {
+                                fd: source.readable_fd(),
+                                events: libc::POLLIN,
+                                revents: 0,
+                            };
                             // SAFETY: one live pollfd.
                             unsafe { libc::poll(&mut pfd, 1, 10) };
                             continue;
@@ -144,7 +176,10 @@ fn main() {
                         if at + len > buffer.len() {
                             at = 0;
                         }
-                        let into = [libc::iovec { iov_base: buffer[at..].as_mut_ptr().cast(), iov_len: len }];
+                        let into = [libc::iovec {
+                            iov_base: buffer[at..].as_mut_ptr().cast(),
+                            iov_len: len,
+                        }];
                         // SAFETY: `len` bytes fit the buffer from `at` on.
                         let got = unsafe { source.take(40, &into) }.expect("take");
                         at += len;
@@ -165,7 +200,8 @@ fn main() {
             tx.join().expect("sender");
             let (cpu, frames, whole, drops) = rx.join().expect("receiver");
             let claimed = p.received.load(Ordering::Relaxed).max(1);
-            let lost = 100.0 * (1.0 - whole as f64 / (claimed as f64 + f64::from(drops) * payload as f64));
+            let lost =
+                100.0 * (1.0 - whole as f64 / (claimed as f64 + f64::from(drops) * payload as f64));
             println!(
                 "{kind:26} {payload:>8} {:>9.2} {:>9.2} {:>9.3} {lost:>8.2}",
                 whole as f64 * 8.0 / seconds / 1e9,

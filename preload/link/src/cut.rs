@@ -54,7 +54,11 @@ impl Cutter {
     /// Cuts `frame` into segments. Its length has been checked.
     pub(crate) fn cut(&mut self, frame: &TxFrame<'_>) -> Result<(), TxVerdict> {
         self.len = frame.payload_len();
-        self.size = if frame.gso_size == 0 { self.len.max(1) } else { usize::from(frame.gso_size) };
+        self.size = if frame.gso_size == 0 {
+            self.len.max(1)
+        } else {
+            usize::from(frame.gso_size)
+        };
         if self.size < MIN_GSO && self.segments() > 1 {
             return Err(TxVerdict::Refused(Errno::EINVAL));
         }
@@ -76,11 +80,17 @@ impl Cutter {
         for (segment, head) in segmenter.clone().zip(self.heads.chunks_exact_mut(HEAD)) {
             head[..VNET_HDR_LEN].fill(0);
             if let Some(dst) = frame.dst_mac {
-                let ethernet = EthernetHeader { dst, src: frame.src_mac, ethertype };
+                let ethernet = EthernetHeader {
+                    dst,
+                    src: frame.src_mac,
+                    ethertype,
+                };
                 ethernet.emit(&mut head[VNET_HDR_LEN..]);
             }
             let sum = checksum::sum(&self.payload[segment.offset..][..segment.len]);
-            segmenter.emit(&segment, sum, &mut head[at..]).ok_or(TxVerdict::TooBig)?;
+            segmenter
+                .emit(&segment, sum, &mut head[at..])
+                .ok_or(TxVerdict::TooBig)?;
         }
         self.name.sll_family = libc::AF_PACKET as u16;
         self.name.sll_protocol = ethertype.to_be();
@@ -105,8 +115,14 @@ impl Cutter {
                 let from = i * self.size;
                 let part = &self.payload[from..self.len.min(from + self.size)];
                 let head = &self.heads[i * HEAD..][..self.head_len];
-                iov[0] = libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() };
-                iov[1] = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
+                iov[0] = libc::iovec {
+                    iov_base: head.as_ptr().cast_mut().cast(),
+                    iov_len: head.len(),
+                };
+                iov[1] = libc::iovec {
+                    iov_base: part.as_ptr().cast_mut().cast(),
+                    iov_len: part.len(),
+                };
                 let hdr = &mut msg.msg_hdr;
                 hdr.msg_name = (&raw mut self.name).cast();
                 hdr.msg_namelen = size_of::<libc::sockaddr_ll>() as u32;

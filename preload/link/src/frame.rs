@@ -48,7 +48,11 @@ impl TxFrame<'_> {
 
     /// Ethernet protocol number of the IP version.
     pub fn ethertype(&self) -> u16 {
-        if self.headers.first().is_some_and(|b| b >> 4 == 6) { ethernet::ETH_P_IPV6 } else { ethernet::ETH_P_IP }
+        if self.headers.first().is_some_and(|b| b >> 4 == 6) {
+            ethernet::ETH_P_IPV6
+        } else {
+            ethernet::ETH_P_IP
+        }
     }
 
     /// Whole length, link-layer header included.
@@ -208,7 +212,9 @@ pub(crate) unsafe fn scatter(bytes: &[u8], into: &[libc::iovec]) -> usize {
     for part in into {
         let n = part.iov_len.min(bytes.len() - done);
         // SAFETY: `n` bytes fit both ends; validity and absence of overlap by the caller.
-        unsafe { std::ptr::copy_nonoverlapping(bytes[done..].as_ptr(), part.iov_base.cast::<u8>(), n) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes[done..].as_ptr(), part.iov_base.cast::<u8>(), n)
+        };
         done += n;
         if done == bytes.len() {
             break;

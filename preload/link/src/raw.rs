@@ -23,7 +23,15 @@ pub(crate) fn socket(domain: i32, ty: i32, protocol: i32) -> Result<Fd, Errno> {
 pub(crate) fn socketpair(domain: i32, ty: i32) -> Result<(Fd, Fd), Errno> {
     let mut fds = [0 as RawFd; 2];
     // SAFETY: the kernel writes two descriptors to `fds`.
-    unsafe { syscall!(Sysno::socketpair, domain, ty | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) }?;
+    unsafe {
+        syscall!(
+            Sysno::socketpair,
+            domain,
+            ty | libc::SOCK_CLOEXEC,
+            0,
+            fds.as_mut_ptr()
+        )
+    }?;
     Ok((Fd::from_raw(fds[0]), Fd::from_raw(fds[1])))
 }
 
@@ -50,7 +58,13 @@ pub(crate) fn nofile_limit() -> u64 {
     let mut limit = MaybeUninit::<libc::rlimit64>::uninit();
     // SAFETY: the kernel fills the structure on success, and it is read only then.
     unsafe {
-        match syscall!(Sysno::prlimit64, 0, libc::RLIMIT_NOFILE, 0, limit.as_mut_ptr()) {
+        match syscall!(
+            Sysno::prlimit64,
+            0,
+            libc::RLIMIT_NOFILE,
+            0,
+            limit.as_mut_ptr()
+        ) {
             Ok(_) => limit.assume_init().rlim_cur,
             Err(_) => 1024,
         }
@@ -60,21 +74,60 @@ pub(crate) fn nofile_limit() -> u64 {
 /// Sets an option whose value is the plain structure `T`.
 pub(crate) fn setsockopt<T>(fd: RawFd, level: i32, name: i32, value: &T) -> Result<(), Errno> {
     // SAFETY: the kernel reads exactly size_of::<T>() bytes of a live reference.
-    unsafe { syscall!(Sysno::setsockopt, fd, level, name, value as *const T, size_of::<T>()) }.map(drop)
+    unsafe {
+        syscall!(
+            Sysno::setsockopt,
+            fd,
+            level,
+            name,
+            value as *const T,
+            size_of::<T>()
+        )
+    }
+    .map(drop)
 }
 
 /// Sets an option whose value is raw bytes.
-pub(crate) fn setsockopt_bytes(fd: RawFd, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+pub(crate) fn setsockopt_bytes(
+    fd: RawFd,
+    level: i32,
+    name: i32,
+    value: &[u8],
+) -> Result<(), Errno> {
     // SAFETY: the kernel reads `value.len()` bytes of a live slice.
-    unsafe { syscall!(Sysno::setsockopt, fd, level, name, value.as_ptr(), value.len()) }.map(drop)
+    unsafe {
+        syscall!(
+            Sysno::setsockopt,
+            fd,
+            level,
+            name,
+            value.as_ptr(),
+            value.len()
+        )
+    }
+    .map(drop)
 }
 
 /// Reads an option whose value is the plain structure `T`, starting from `value` (some options take input).
-pub(crate) fn getsockopt<T: Copy>(fd: RawFd, level: i32, name: i32, mut value: T) -> Result<T, Errno> {
+pub(crate) fn getsockopt<T: Copy>(
+    fd: RawFd,
+    level: i32,
+    name: i32,
+    mut value: T,
+) -> Result<T, Errno> {
     let mut len = size_of::<T>() as u32;
     // SAFETY: the kernel writes at most `len` bytes to `value`, whose T has no invalid bit patterns at the call sites
     // (integers and structures of integers).
-    unsafe { syscall!(Sysno::getsockopt, fd, level, name, &mut value as *mut T, &mut len as *mut u32) }?;
+    unsafe {
+        syscall!(
+            Sysno::getsockopt,
+            fd,
+            level,
+            name,
+            &mut value as *mut T,
+            &mut len as *mut u32
+        )
+    }?;
     Ok(value)
 }
 
@@ -97,7 +150,14 @@ pub(crate) fn listen(fd: RawFd, backlog: i32) -> Result<(), Errno> {
 pub(crate) fn getsockname<T: Copy>(fd: RawFd, mut name: T) -> Result<T, Errno> {
     let mut len = size_of::<T>() as u32;
     // SAFETY: the kernel writes at most `len` bytes to `name`, a structure of integers.
-    unsafe { syscall!(Sysno::getsockname, fd, &mut name as *mut T, &mut len as *mut u32) }?;
+    unsafe {
+        syscall!(
+            Sysno::getsockname,
+            fd,
+            &mut name as *mut T,
+            &mut len as *mut u32
+        )
+    }?;
     Ok(name)
 }
 
@@ -111,21 +171,33 @@ pub(crate) unsafe fn sendmsg(fd: RawFd, msg: &libc::msghdr, flags: i32) -> Resul
 
 /// # Safety
 /// As for [`sendmsg`], for every message.
-pub(crate) unsafe fn sendmmsg(fd: RawFd, msgs: &mut [libc::mmsghdr], flags: i32) -> Result<usize, Errno> {
+pub(crate) unsafe fn sendmmsg(
+    fd: RawFd,
+    msgs: &mut [libc::mmsghdr],
+    flags: i32,
+) -> Result<usize, Errno> {
     // SAFETY: by the caller.
     unsafe { syscall!(Sysno::sendmmsg, fd, msgs.as_mut_ptr(), msgs.len(), flags) }
 }
 
 /// # Safety
 /// Name, control and every iovec of `msg` must be memory that may be overwritten now, or not mapped at all (EFAULT).
-pub(crate) unsafe fn recvmsg(fd: RawFd, msg: &mut libc::msghdr, flags: i32) -> Result<usize, Errno> {
+pub(crate) unsafe fn recvmsg(
+    fd: RawFd,
+    msg: &mut libc::msghdr,
+    flags: i32,
+) -> Result<usize, Errno> {
     // SAFETY: by the caller.
     unsafe { syscall!(Sysno::recvmsg, fd, msg as *mut libc::msghdr, flags) }
 }
 
 /// # Safety
 /// As for [`recvmsg`], for every message.
-pub(crate) unsafe fn recvmmsg(fd: RawFd, msgs: &mut [libc::mmsghdr], flags: i32) -> Result<usize, Errno> {
+pub(crate) unsafe fn recvmmsg(
+    fd: RawFd,
+    msgs: &mut [libc::mmsghdr],
+    flags: i32,
+) -> Result<usize, Errno> {
     // SAFETY: by the caller.
     unsafe { syscall!(Sysno::recvmmsg, fd, msgs.as_mut_ptr(), msgs.len(), flags, 0) }
 }
@@ -138,14 +210,32 @@ pub(crate) fn send(fd: RawFd, bytes: &[u8], flags: i32) -> Result<usize, Errno> 
 pub(crate) fn sendto<T>(fd: RawFd, bytes: &[u8], flags: i32, addr: &T) -> Result<usize, Errno> {
     // SAFETY: the kernel reads a live slice and size_of::<T>() bytes of a live reference.
     unsafe {
-        syscall!(Sysno::sendto, fd, bytes.as_ptr(), bytes.len(), flags, addr as *const T, size_of_val(addr))
+        syscall!(
+            Sysno::sendto,
+            fd,
+            bytes.as_ptr(),
+            bytes.len(),
+            flags,
+            addr as *const T,
+            size_of_val(addr)
+        )
     }
 }
 
 /// With MSG_TRUNC in `flags` the true length of a datagram is returned, which may exceed the buffer.
 pub(crate) fn recv(fd: RawFd, buf: &mut [u8], flags: i32) -> Result<usize, Errno> {
     // SAFETY: the kernel writes at most buf.len() bytes to a live slice.
-    unsafe { syscall!(Sysno::recvfrom, fd, buf.as_mut_ptr(), buf.len(), flags, 0, 0) }
+    unsafe {
+        syscall!(
+            Sysno::recvfrom,
+            fd,
+            buf.as_mut_ptr(),
+            buf.len(),
+            flags,
+            0,
+            0
+        )
+    }
 }
 
 /// Receives a datagram, without waiting, and its sender as `T`.
@@ -192,11 +282,26 @@ pub(crate) unsafe fn munmap(at: *mut u8, len: usize) {
 ///
 /// # Errors
 /// EFAULT where a range is not readable; ENOSYS or EPERM where a seccomp filter forbids the call.
-pub(crate) fn read_own_memory(pid: i32, from: &[libc::iovec], to: &mut [u8]) -> Result<usize, Errno> {
-    let local = libc::iovec { iov_base: to.as_mut_ptr().cast(), iov_len: to.len() };
+pub(crate) fn read_own_memory(
+    pid: i32,
+    from: &[libc::iovec],
+    to: &mut [u8],
+) -> Result<usize, Errno> {
+    let local = libc::iovec {
+        iov_base: to.as_mut_ptr().cast(),
+        iov_len: to.len(),
+    };
     // SAFETY: the kernel writes at most to.len() bytes to a live slice and checks the source addresses itself.
     unsafe {
-        syscall!(Sysno::process_vm_readv, pid, &local as *const libc::iovec, 1, from.as_ptr(), from.len(), 0)
+        syscall!(
+            Sysno::process_vm_readv,
+            pid,
+            &local as *const libc::iovec,
+            1,
+            from.as_ptr(),
+            from.len(),
+            0
+        )
     }
 }
 
@@ -207,7 +312,11 @@ pub(crate) fn getpid() -> i32 {
 
 /// Opens for writing, created with `mode` when missing, emptied when `truncate`.
 pub(crate) fn create(path: &std::ffi::CStr, truncate: bool, mode: u32) -> Result<Fd, Errno> {
-    let how = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC | if truncate { libc::O_TRUNC } else { 0 };
+    let how = libc::O_WRONLY
+        | libc::O_CREAT
+        | libc::O_APPEND
+        | libc::O_CLOEXEC
+        | if truncate { libc::O_TRUNC } else { 0 };
     // SAFETY: the kernel reads a NUL-terminated string.
     let fd = unsafe { syscall!(Sysno::openat, libc::AT_FDCWD, path.as_ptr(), how, mode) }?;
     Ok(Fd::from_raw(fd as RawFd))
@@ -220,8 +329,14 @@ pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
 
 /// Waits until one of the descriptors is ready or `timeout` has passed; None waits for ever. Returns how many are
 /// ready. EINTR is given back to the caller.
-pub(crate) fn poll(fds: &mut [libc::pollfd], timeout: Option<std::time::Duration>) -> Result<usize, Errno> {
-    let mut ts = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+pub(crate) fn poll(
+    fds: &mut [libc::pollfd],
+    timeout: Option<std::time::Duration>,
+) -> Result<usize, Errno> {
+    let mut ts = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     let ts_ptr = match timeout {
         Some(t) => {
             ts.tv_sec = t.as_secs() as i64;

@@ -17,9 +17,17 @@ fn ip(s: &str) -> IpAddr {
 }
 
 fn wait(fd: RawFd) {
-    let mut p = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut p = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
     // SAFETY: one live pollfd.
-    assert_eq!(unsafe { libc::poll(&mut p, 1, 10_000) }, 1, "nothing to read in 10 s");
+    assert_eq!(
+        unsafe { libc::poll(&mut p, 1, 10_000) },
+        1,
+        "nothing to read in 10 s"
+    );
 }
 
 #[test]
@@ -29,25 +37,42 @@ fn routes_are_the_kernels() {
     }
     let peer = Netns::new();
     veth(&peer);
-    sh("ip route add 10.20.0.0/16 via 10.9.0.2 mtu 1400 advmss 1300 initcwnd 20 hoplimit 9
+    sh(
+        "ip route add 10.20.0.0/16 via 10.9.0.2 mtu 1400 advmss 1300 initcwnd 20 hoplimit 9
         ip route add unreachable 10.30.0.0/16
         ip route add prohibit 10.31.0.0/16
         ip route add blackhole 10.32.0.0/16
         ip addr add 10.9.0.11/24 dev va
         ip rule add fwmark 7 table 100
-        ip route add 10.40.0.0/16 via 10.9.0.7 table 100");
+        ip route add 10.40.0.0/16 via 10.9.0.7 table 100",
+    );
     let mut routes = Routes::open().unwrap();
     let mut look = |dst: &str| routes.lookup(ip(dst), None, None, 0, 0);
     let direct = look("10.9.0.2").unwrap();
-    assert_eq!((direct.ifindex, direct.src, direct.gateway), (ifindex("va"), Some(ip("10.9.0.1")), None));
-    assert_eq!((direct.mtu, direct.advmss, direct.is_local, direct.loopback), (1500, None, false, false));
-    assert_eq!((direct.dev.name.as_str(), direct.dev.kind, direct.dev.up), ("va", LinkKind::Ether, true));
+    assert_eq!(
+        (direct.ifindex, direct.src, direct.gateway),
+        (ifindex("va"), Some(ip("10.9.0.1")), None)
+    );
+    assert_eq!(
+        (direct.mtu, direct.advmss, direct.is_local, direct.loopback),
+        (1500, None, false, false)
+    );
+    assert_eq!(
+        (direct.dev.name.as_str(), direct.dev.kind, direct.dev.up),
+        ("va", LinkKind::Ether, true)
+    );
     assert_eq!(direct.dev.mac, MacAddr([2, 0, 0, 0, 0, 0xa1]));
     assert!(direct.dev.features.tso && direct.dev.features.sg && direct.dev.features.tx_csum);
     assert!(direct.dev.gso_max_size >= 65536 && direct.dev.gso_max_segs >= 64);
     let far = look("10.20.1.1").unwrap();
-    assert_eq!((far.gateway, far.mtu, far.advmss), (Some(ip("10.9.0.2")), 1400, Some(1300)));
-    assert_eq!((far.metrics.initcwnd, far.metrics.hoplimit), (Some(20), Some(9)));
+    assert_eq!(
+        (far.gateway, far.mtu, far.advmss),
+        (Some(ip("10.9.0.2")), 1400, Some(1300))
+    );
+    assert_eq!(
+        (far.metrics.initcwnd, far.metrics.hoplimit),
+        (Some(20), Some(9))
+    );
     let own = look("10.9.0.11").unwrap();
     assert!(own.is_local && own.loopback);
     assert!(look("127.0.0.1").unwrap().is_local);
@@ -59,10 +84,18 @@ fn routes_are_the_kernels() {
     assert_eq!(look("2001:db8::1"), Err(Errno::ENETUNREACH));
     let marked = routes.lookup(ip("10.40.0.1"), None, None, 7, 0).unwrap();
     assert_eq!(marked.gateway, Some(ip("10.9.0.7")));
-    let bound = routes.lookup(ip("10.9.0.2"), Some(ip("10.9.0.11")), None, 0, 0).unwrap();
+    let bound = routes
+        .lookup(ip("10.9.0.2"), Some(ip("10.9.0.11")), None, 0, 0)
+        .unwrap();
     assert_eq!(bound.src, Some(ip("10.9.0.11")));
-    assert!(routes.lookup(ip("10.9.0.2"), Some(ip("10.9.0.99")), None, 0, 0).is_err());
-    let forced = routes.lookup(ip("10.40.0.1"), None, Some(ifindex("va")), 0, 0).unwrap();
+    assert!(
+        routes
+            .lookup(ip("10.9.0.2"), Some(ip("10.9.0.99")), None, 0, 0)
+            .is_err()
+    );
+    let forced = routes
+        .lookup(ip("10.40.0.1"), None, Some(ifindex("va")), 0, 0)
+        .unwrap();
     assert_eq!((forced.ifindex, forced.gateway), (ifindex("va"), None));
 }
 
@@ -74,7 +107,10 @@ fn changes_invalidate() {
     let peer = Netns::new();
     veth(&peer);
     let mut routes = Routes::open().unwrap();
-    assert_eq!(routes.lookup(ip("10.20.0.1"), None, None, 0, 0), Err(Errno::ENETUNREACH));
+    assert_eq!(
+        routes.lookup(ip("10.20.0.1"), None, None, 0, 0),
+        Err(Errno::ENETUNREACH)
+    );
     let mut generation = routes.generation();
     assert!(!routes.refresh().unwrap());
     let mut changed = |routes: &mut Routes, command: &str| {
@@ -88,17 +124,33 @@ fn changes_invalidate() {
     let route = routes.lookup(ip("10.20.0.1"), None, None, 0, 0).unwrap();
     assert_eq!(route.mtu, 1500);
     changed(&mut routes, "ip link set va mtu 9000");
-    assert_eq!(routes.lookup(ip("10.20.0.1"), None, None, 0, 0).unwrap().mtu, 9000);
+    assert_eq!(
+        routes
+            .lookup(ip("10.20.0.1"), None, None, 0, 0)
+            .unwrap()
+            .mtu,
+        9000
+    );
     changed(&mut routes, "ethtool -K va tso off tx off sg off");
-    let features = routes.lookup(ip("10.20.0.1"), None, None, 0, 0).unwrap().dev.features;
+    let features = routes
+        .lookup(ip("10.20.0.1"), None, None, 0, 0)
+        .unwrap()
+        .dev
+        .features;
     assert!(!features.tso && !features.tx_csum && !features.sg);
     // A device that appears later is known before its notification is read.
-    sh("ip link add name late type veth peer name late2 && ip link set late2 up && ip addr add 10.60.0.1/24 dev late && ip link set late up");
+    sh(
+        "ip link add name late type veth peer name late2 && ip link set late2 up && ip addr add 10.60.0.1/24 dev late && ip link set late up",
+    );
     routes.forget(ip("10.60.0.2"));
     let late = routes.lookup(ip("10.60.0.2"), None, None, 0, 0).unwrap();
     assert_eq!(late.dev.name, "late");
     changed(&mut routes, "ip tuntap add t0 mode tun");
-    assert!(routes.devices().any(|d| d.name == "t0" && d.kind == LinkKind::None));
+    assert!(
+        routes
+            .devices()
+            .any(|d| d.name == "t0" && d.kind == LinkKind::None)
+    );
     changed(&mut routes, "ip link del late");
     assert!(routes.device(late.ifindex).is_none());
     assert!(routes.lookup(ip("10.60.0.2"), None, None, 0, 0).is_err());
@@ -114,15 +166,25 @@ fn lost_notifications_mean_a_new_dump() {
     for fd in [routes.fd(), neighbours.fd()] {
         let small = 1i32;
         // SAFETY: reads one int.
-        let rc = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, (&raw const small).cast(), 4) };
+        let rc = unsafe {
+            libc::setsockopt(
+                fd,
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUF,
+                (&raw const small).cast(),
+                4,
+            )
+        };
         assert_eq!(rc, 0);
     }
-    sh("ip link add name d0 type veth peer name d1 && ip link set d0 up
+    sh(
+        "ip link add name d0 type veth peer name d1 && ip link set d0 up
         for i in $(seq 1 40); do
             ip link add name x$i type veth peer name y$i
             ip neigh add 10.1.1.$i lladdr 02:00:00:00:01:01 dev d0
         done
-        for i in $(seq 1 39); do ip link del x$i; done");
+        for i in $(seq 1 39); do ip link del x$i; done",
+    );
     assert!(routes.refresh().unwrap());
     let mut names: Vec<_> = routes.devices().map(|d| d.name.clone()).collect();
     names.sort();
@@ -131,7 +193,11 @@ fn lost_notifications_mean_a_new_dump() {
     let dev = routes.device(ifindex("d0")).unwrap();
     for i in 1..=40 {
         let known = neighbours.resolve(0, dev, ip(&format!("10.1.1.{i}")), ip("10.1.1.254"));
-        assert_eq!(known, Resolution::Resolved(MacAddr([2, 0, 0, 0, 1, 1])), "{i}");
+        assert_eq!(
+            known,
+            Resolution::Resolved(MacAddr([2, 0, 0, 0, 1, 1])),
+            "{i}"
+        );
     }
 }
 
@@ -161,13 +227,19 @@ fn kernel_resolves_for_us() {
     let mut n = Neighbours::open().unwrap();
     let us = ip("10.9.0.1");
     let permanent = n.resolve(0, dev, ip("10.9.0.50"), us);
-    assert_eq!(permanent, Resolution::Resolved(MacAddr([2, 0, 0, 0, 0, 0x50])));
+    assert_eq!(
+        permanent,
+        Resolution::Resolved(MacAddr([2, 0, 0, 0, 0, 0x50]))
+    );
     let fd = n.fd();
     // The kernel may be done before it has answered.
     if n.resolve(0, dev, ip("10.9.0.2"), us) == Resolution::Pending {
         assert_eq!(settle(&mut n, fd, "10.9.0.2").mac, Some(MAC_B));
     }
-    assert_eq!(n.resolve(0, dev, ip("10.9.0.2"), us), Resolution::Resolved(MAC_B));
+    assert_eq!(
+        n.resolve(0, dev, ip("10.9.0.2"), us),
+        Resolution::Resolved(MAC_B)
+    );
     assert!(sh("ip neigh show 10.9.0.2").contains("02:00:00:00:00:b2"));
     assert_eq!(n.resolve(0, dev, ip("10.9.0.3"), us), Resolution::Pending);
     assert_eq!(settle(&mut n, fd, "10.9.0.3").mac, None);
@@ -179,7 +251,9 @@ fn kernel_resolves_for_us() {
     loop {
         wait(fd);
         n.refresh(0).unwrap();
-        if n.resolve(0, dev, ip("10.9.0.2"), us) == Resolution::Resolved(MacAddr([2, 0, 0, 0, 0, 0xb7])) {
+        if n.resolve(0, dev, ip("10.9.0.2"), us)
+            == Resolution::Resolved(MacAddr([2, 0, 0, 0, 0, 0xb7]))
+        {
             break;
         }
     }
@@ -209,9 +283,15 @@ fn our_own_arp() {
     assert_eq!(settle(&mut n, fd, "10.9.0.2").mac, Some(MAC_B));
     assert_eq!(n.next_deadline(), None);
     // The answer holds for 30 s, is confirmed while it is used, and is lost with the peer.
-    assert_eq!(n.resolve(29 * SECOND, dev, ip("10.9.0.2"), us), Resolution::Resolved(MAC_B));
+    assert_eq!(
+        n.resolve(29 * SECOND, dev, ip("10.9.0.2"), us),
+        Resolution::Resolved(MAC_B)
+    );
     assert_eq!(n.next_deadline(), None);
-    assert_eq!(n.resolve(30 * SECOND, dev, ip("10.9.0.2"), us), Resolution::Resolved(MAC_B));
+    assert_eq!(
+        n.resolve(30 * SECOND, dev, ip("10.9.0.2"), us),
+        Resolution::Resolved(MAC_B)
+    );
     assert_eq!(n.next_deadline(), Some(31 * SECOND));
     assert_eq!(settle(&mut n, fd, "10.9.0.2").mac, Some(MAC_B));
     // Nobody: three requests a second apart, then failure, then anew.
@@ -226,6 +306,13 @@ fn our_own_arp() {
     assert_eq!(n.next_deadline(), None);
     assert_eq!(n.resolve(now, dev, ip("10.9.0.3"), us), Resolution::Failed);
     let settled: Vec<_> = n.take_settled().collect();
-    assert_eq!(settled, [Settled { ifindex: dev.ifindex, ip: ip("10.9.0.3"), mac: None }]);
+    assert_eq!(
+        settled,
+        [Settled {
+            ifindex: dev.ifindex,
+            ip: ip("10.9.0.3"),
+            mac: None
+        }]
+    );
     assert_eq!(n.resolve(now, dev, ip("10.9.0.3"), us), Resolution::Pending);
 }

@@ -51,7 +51,10 @@ fn headers(payload_len: usize) -> Vec<u8> {
 }
 
 fn iov(bytes: &[u8]) -> libc::iovec {
-    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+    libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    }
 }
 
 fn frame<'a>(headers: &'a [u8], frags: &'a [libc::iovec], gso_size: u16) -> TxFrame<'a> {
@@ -68,7 +71,11 @@ fn frame<'a>(headers: &'a [u8], frags: &'a [libc::iovec], gso_size: u16) -> TxFr
 }
 
 fn wait(fd: RawFd, events: i16) {
-    let mut p = libc::pollfd { fd, events, revents: 0 };
+    let mut p = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
     // SAFETY: one live pollfd.
     let n = unsafe { libc::poll(&mut p, 1, 10_000) };
     assert_eq!(n, 1, "no event {events:#x} in 10 s");
@@ -116,8 +123,14 @@ fn receive(source: &mut dyn FrameSource, bytes: usize) -> Vec<Segment> {
         }
         let (mut one, mut two) = (vec![0u8; 100.min(len)], vec![0u8; len - 100.min(len)]);
         let into = [
-            libc::iovec { iov_base: one.as_mut_ptr().cast(), iov_len: one.len() },
-            libc::iovec { iov_base: two.as_mut_ptr().cast(), iov_len: two.len() },
+            libc::iovec {
+                iov_base: one.as_mut_ptr().cast(),
+                iov_len: one.len(),
+            },
+            libc::iovec {
+                iov_base: two.as_mut_ptr().cast(),
+                iov_len: two.len(),
+            },
         ];
         // SAFETY: two live buffers.
         let got = unsafe { source.take(skip, &into) }.unwrap();
@@ -125,7 +138,14 @@ fn receive(source: &mut dyn FrameSource, bytes: usize) -> Vec<Segment> {
         one.extend(two);
         have += len;
         let (gso_size, csum, ifindex) = (meta.gso_size, meta.csum, meta.ifindex);
-        segments.push(Segment { gso_size, csum, ifindex, rest, seq, payload: one });
+        segments.push(Segment {
+            gso_size,
+            csum,
+            ifindex,
+            rest,
+            seq,
+            payload: one,
+        });
     }
     segments
 }
@@ -152,12 +172,18 @@ fn super_frame_arrives_whole_by_ring() {
     assert_eq!(sink.send(&frame(&h, &frags, 1460)), TxVerdict::Sent);
     let got = receive(&mut source, data.len());
     assert_eq!(got.len(), 1);
-    assert_eq!((got[0].gso_size, got[0].csum, got[0].rest), (1460, Checksum::NotReady, Rest::Queued));
+    assert_eq!(
+        (got[0].gso_size, got[0].csum, got[0].rest),
+        (1460, Checksum::NotReady, Rest::Queued)
+    );
     assert_eq!(got[0].ifindex, peer.run(|| ifindex("vb")));
     assert!(got[0].payload == data);
     // A small frame is whole in its slot.
     let h = headers(100);
-    assert_eq!(sink.send(&frame(&h, &[iov(&data[..100])], 0)), TxVerdict::Sent);
+    assert_eq!(
+        sink.send(&frame(&h, &[iov(&data[..100])], 0)),
+        TxVerdict::Sent
+    );
     let got = receive(&mut source, 100);
     assert_eq!((got[0].gso_size, got[0].rest), (0, Rest::Here));
     assert!(source.peek().unwrap().is_none());
@@ -186,7 +212,10 @@ fn super_frame_fits_a_large_slot_and_a_batch() {
     assert!(batch.peek().unwrap().unwrap().meta.stamp.unwrap() > 1_600_000_000_000_000_000);
     for source in [&mut large as &mut dyn FrameSource, &mut batch] {
         let got = receive(source, data.len());
-        assert_eq!((got[0].gso_size, got[0].csum, got[0].rest), (1460, Checksum::NotReady, Rest::Here));
+        assert_eq!(
+            (got[0].gso_size, got[0].csum, got[0].rest),
+            (1460, Checksum::NotReady, Rest::Here)
+        );
         assert!(joined(got) == data);
     }
 }
@@ -199,7 +228,11 @@ fn ring_goes_round() {
     let peer = Netns::new();
     veth(&peer);
     let rx = peer.run(|| open_port(PORT));
-    let config = RingConfig { slot_size: 2048, block_size: 8192, blocks: 2 };
+    let config = RingConfig {
+        slot_size: 2048,
+        block_size: 8192,
+        blocks: 2,
+    };
     let mut source = RingSource::new(rx.shared_fd(), config).unwrap();
     rx.start().unwrap();
     let mut sink = PacketSocket::open().unwrap().sink();
@@ -208,7 +241,10 @@ fn ring_goes_round() {
         // Queued and whole frames in turn, taken and released in turn.
         let len = if round % 2 == 0 { 5000 } else { 30 };
         let h = headers(len);
-        assert_eq!(sink.send(&frame(&h, &[iov(&data[..len])], 1460)), TxVerdict::Sent);
+        assert_eq!(
+            sink.send(&frame(&h, &[iov(&data[..len])], 1460)),
+            TxVerdict::Sent
+        );
         if round % 3 == 0 {
             wait(source.readable_fd(), libc::POLLIN);
             assert!(source.peek().unwrap().is_some());
@@ -220,10 +256,16 @@ fn ring_goes_round() {
     // Three more than the ring has slots: the surplus is dropped and counted, the rest comes in order.
     for i in 0..11usize {
         let h = headers(i + 1);
-        assert_eq!(sink.send(&frame(&h, &[iov(&data[..i + 1])], 0)), TxVerdict::Sent);
+        assert_eq!(
+            sink.send(&frame(&h, &[iov(&data[..i + 1])], 0)),
+            TxVerdict::Sent
+        );
     }
     let got = receive(&mut source, (1..=8).sum());
-    assert_eq!(got.iter().map(|s| s.payload.len()).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+    assert_eq!(
+        got.iter().map(|s| s.payload.len()).collect::<Vec<_>>(),
+        (1..=8).collect::<Vec<_>>()
+    );
     assert_eq!(source.take_drops(), 3);
     assert!(source.peek().unwrap().is_none());
 }
@@ -246,9 +288,15 @@ fn fault_in_the_target_loses_one_frame_only() {
     }
     wait(source.readable_fd(), libc::POLLIN);
     while source.peek().unwrap().is_none() {}
-    let bad = libc::iovec { iov_base: std::ptr::without_provenance_mut(64), iov_len: 4500 };
+    let bad = libc::iovec {
+        iov_base: std::ptr::without_provenance_mut(64),
+        iov_len: 4500,
+    };
     // SAFETY: the frame is queued, so the kernel checks the target, which is never mapped.
-    assert_eq!(unsafe { source.take(40, &[bad]) }, Err(sidewire_link::Errno::EFAULT));
+    assert_eq!(
+        unsafe { source.take(40, &[bad]) },
+        Err(sidewire_link::Errno::EFAULT)
+    );
     assert!(joined(receive(&mut source, 4500)) == data[4500..]);
 }
 
@@ -270,15 +318,27 @@ fn offloads_switched_off_and_refused() {
         if refused {
             sink.refuse_offloads(ifindex("va"));
         }
-        assert_eq!(sink.send(&frame(&h, &[iov(&data[..9]), iov(&data[9..])], 1448)), TxVerdict::Sent);
+        assert_eq!(
+            sink.send(&frame(&h, &[iov(&data[..9]), iov(&data[9..])], 1448)),
+            TxVerdict::Sent
+        );
         let got = receive(&mut source, data.len());
         assert_eq!(got.len(), data.len().div_ceil(1448));
-        assert!(got.iter().all(|s| s.gso_size == 0 && s.csum != Checksum::NotReady));
+        assert!(
+            got.iter()
+                .all(|s| s.gso_size == 0 && s.csum != Checksum::NotReady)
+        );
         assert!(joined(got) == data);
     }
     // In user space, too, a bad address is a fault and no crash, and nothing leaves.
-    let bad = libc::iovec { iov_base: std::ptr::without_provenance_mut(64), iov_len: 100 };
-    assert_eq!(sink.send(&frame(&h, &[iov(&data[..9]), bad], 1448)), TxVerdict::Fault);
+    let bad = libc::iovec {
+        iov_base: std::ptr::without_provenance_mut(64),
+        iov_len: 100,
+    };
+    assert_eq!(
+        sink.send(&frame(&h, &[iov(&data[..9]), bad], 1448)),
+        TxVerdict::Fault
+    );
     assert!(source.peek().unwrap().is_none());
 }
 
@@ -301,8 +361,14 @@ fn batch_is_sent_in_order_up_to_the_first_refused() {
     assert_eq!(sink.send_batch(&frames, &mut verdicts), 20);
     assert_eq!(verdicts, [TxVerdict::Sent; 20]);
     let got = receive(&mut source, (1..=20).sum());
-    assert_eq!(got.iter().map(|s| s.payload.len()).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
-    let bad = [libc::iovec { iov_base: std::ptr::without_provenance_mut(64), iov_len: 13 }];
+    assert_eq!(
+        got.iter().map(|s| s.payload.len()).collect::<Vec<_>>(),
+        (1..=20).collect::<Vec<_>>()
+    );
+    let bad = [libc::iovec {
+        iov_base: std::ptr::without_provenance_mut(64),
+        iov_len: 13,
+    }];
     frames[12].frags = &bad;
     let mut verdicts = [TxVerdict::NoSpace; 20];
     assert_eq!(sink.send_batch(&frames, &mut verdicts), 13);
@@ -320,18 +386,42 @@ fn verdicts() {
     let mut sink = PacketSocket::open().unwrap().sink();
     let data = pattern(70_000);
     let h = headers(2000);
-    assert_eq!(sink.send(&frame(&h, &[iov(&data[..2000])], 0)), TxVerdict::TooBig, "above the MTU");
-    assert_eq!(sink.send(&frame(&h, &[iov(&data)], 1460)), TxVerdict::TooBig, "above 65535");
-    let bad = libc::iovec { iov_base: std::ptr::without_provenance_mut(64), iov_len: 100 };
-    assert_eq!(sink.send(&frame(&h, &[iov(&data[..9]), bad], 0)), TxVerdict::Fault);
-    let marked = TxFrame { mark: 7, priority: 3, ..frame(&h, &[], 0) };
+    assert_eq!(
+        sink.send(&frame(&h, &[iov(&data[..2000])], 0)),
+        TxVerdict::TooBig,
+        "above the MTU"
+    );
+    assert_eq!(
+        sink.send(&frame(&h, &[iov(&data)], 1460)),
+        TxVerdict::TooBig,
+        "above 65535"
+    );
+    let bad = libc::iovec {
+        iov_base: std::ptr::without_provenance_mut(64),
+        iov_len: 100,
+    };
+    assert_eq!(
+        sink.send(&frame(&h, &[iov(&data[..9]), bad], 0)),
+        TxVerdict::Fault
+    );
+    let marked = TxFrame {
+        mark: 7,
+        priority: 3,
+        ..frame(&h, &[], 0)
+    };
     assert_eq!(sink.send(&marked), TxVerdict::Sent);
-    let nowhere = TxFrame { ifindex: 9999, ..frame(&h, &[], 0) };
+    let nowhere = TxFrame {
+        ifindex: 9999,
+        ..frame(&h, &[], 0)
+    };
     assert_eq!(sink.send(&nowhere), TxVerdict::DeviceGone);
     sh("ip link set va down");
     assert_eq!(sink.send(&frame(&h, &[], 0)), TxVerdict::DeviceGone);
     sh("ip link set va up");
-    let refused = TxFrame { headers: &h[..20], ..frame(&h, &[], 0) };
+    let refused = TxFrame {
+        headers: &h[..20],
+        ..frame(&h, &[], 0)
+    };
     assert!(matches!(sink.send(&refused), TxVerdict::Refused(_)));
 }
 
@@ -360,7 +450,11 @@ fn full_socket_says_no_space_and_polls_writable_later() {
         assert!(sent < 10_000);
     }
     assert!(sent > 1);
-    let mut p = libc::pollfd { fd: sink.writable_fd(), events: libc::POLLOUT, revents: 0 };
+    let mut p = libc::pollfd {
+        fd: sink.writable_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
     // SAFETY: one live pollfd.
     assert_eq!(unsafe { libc::poll(&mut p, 1, 0) }, 0);
     sh("tc qdisc del dev va root");
@@ -379,7 +473,9 @@ fn full_queue_says_dropped() {
     let mut sink = PacketSocket::open().unwrap().sink();
     let h = headers(1400);
     let data = pattern(1400);
-    let verdicts: Vec<_> = (0..10).map(|_| sink.send(&frame(&h, &[iov(&data)], 0))).collect();
+    let verdicts: Vec<_> = (0..10)
+        .map(|_| sink.send(&frame(&h, &[iov(&data)], 0)))
+        .collect();
     assert_eq!(verdicts[0], TxVerdict::Sent);
     assert_eq!(verdicts[9], TxVerdict::Dropped);
 }
@@ -439,7 +535,9 @@ fn tun_device_has_no_link_layer_header() {
     if !enter("tun_device_has_no_link_layer_header") {
         return;
     }
-    sh("ip tuntap add t0 mode tun && echo 1 > /proc/sys/net/ipv6/conf/t0/disable_ipv6 && ip addr add 10.9.0.1/24 dev t0 && ip link set t0 up");
+    sh(
+        "ip tuntap add t0 mode tun && echo 1 > /proc/sys/net/ipv6/conf/t0/disable_ipv6 && ip addr add 10.9.0.1/24 dev t0 && ip link set t0 up",
+    );
     let tun = attach_tun("t0");
     wait_running("t0");
     let socket = open_port(PORT);
@@ -447,8 +545,19 @@ fn tun_device_has_no_link_layer_header() {
     let mut sink = socket.sink();
     let data = pattern(3000);
     let h = headers(data.len());
-    let out = TxFrame { ifindex: ifindex("t0"), dst_mac: None, gso_size: 1460, ..frame_for_tun(&h) };
-    assert_eq!(sink.send(&TxFrame { frags: &[iov(&data)], ..out }), TxVerdict::Sent);
+    let out = TxFrame {
+        ifindex: ifindex("t0"),
+        dst_mac: None,
+        gso_size: 1460,
+        ..frame_for_tun(&h)
+    };
+    assert_eq!(
+        sink.send(&TxFrame {
+            frags: &[iov(&data)],
+            ..out
+        }),
+        TxVerdict::Sent
+    );
     // The tun's file has no GSO, so the kernel has cut the frame and finished the checksums.
     let mut got = Vec::new();
     while got.len() < data.len() {
@@ -491,7 +600,11 @@ fn frame_for_tun(headers: &[u8]) -> TxFrame<'_> {
 }
 
 fn attach_tun(name: &str) -> std::fs::File {
-    let file = std::fs::File::options().read(true).write(true).open("/dev/net/tun").expect("/dev/net/tun opens");
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .expect("/dev/net/tun opens");
     let mut request = [0u8; 40];
     request[..name.len()].copy_from_slice(name.as_bytes());
     let flags = (libc::IFF_TUN | libc::IFF_NO_PI) as u16;

@@ -4,8 +4,8 @@ use crate::Errno;
 use crate::fd::{Fd, move_high};
 use crate::raw;
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART, NLM_F_REQUEST, NetlinkDeserializable,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use std::mem::zeroed;
@@ -38,9 +38,18 @@ impl Channel {
         addr.nl_family = libc::AF_NETLINK as u16;
         raw::bind(fd.as_raw_fd(), &addr)?;
         for group in groups {
-            raw::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group)?;
+            raw::setsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_NETLINK,
+                libc::NETLINK_ADD_MEMBERSHIP,
+                group,
+            )?;
         }
-        Ok(Channel { fd, sequence: 0, buffer: vec![0; BUFFER].into() })
+        Ok(Channel {
+            fd,
+            sequence: 0,
+            buffer: vec![0; BUFFER].into(),
+        })
     }
 
     pub(crate) fn fd(&self) -> RawFd {
@@ -97,7 +106,9 @@ impl Channel {
     ) -> Result<(), Errno> {
         for _ in 0..DUMP_TRIES {
             each(Dump::Start);
-            match self.request(message.clone(), NLM_F_DUMP, &mut |m| each(Dump::Message(Box::new(m)))) {
+            match self.request(message.clone(), NLM_F_DUMP, &mut |m| {
+                each(Dump::Message(Box::new(m)))
+            }) {
                 Err(Errno::EINTR) => {}
                 result => return result,
             }
@@ -109,7 +120,10 @@ impl Channel {
     ///
     /// # Errors
     /// ENOBUFS when notifications were lost: what is known must be asked for anew.
-    pub(crate) fn notifications(&mut self, each: &mut dyn FnMut(RouteNetlinkMessage)) -> Result<(), Errno> {
+    pub(crate) fn notifications(
+        &mut self,
+        each: &mut dyn FnMut(RouteNetlinkMessage),
+    ) -> Result<(), Errno> {
         loop {
             let n = match raw::recv(self.fd.as_raw_fd(), &mut self.buffer, 0) {
                 Ok(n) => n,
@@ -138,20 +152,29 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
 fn disturbed(header: &NetlinkHeader) -> Result<(), Errno> {
-    if header.flags & NLM_F_DUMP_INTR != 0 { Err(Errno::EINTR) } else { Ok(()) }
+    if header.flags & NLM_F_DUMP_INTR != 0 {
+        Err(Errno::EINTR)
+    } else {
+        Ok(())
+    }
 }
 
 /// The result in an NLMSG_ERROR: zero is an acknowledgement.
 fn error_of(payload: &[u8]) -> Result<(), Errno> {
     let code = payload.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
-    if code == 0 { Ok(()) } else { Err(Errno::new(-code)) }
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Errno::new(-code))
+    }
 }
 
 /// Splits what recv gave into messages; stops at the first that is cut short.
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])> {
     std::iter::from_fn(move || {
         let head: &[u8; HEADER] = bytes.first_chunk()?;
-        let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let word =
+            |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let half = |at: usize| u16::from_ne_bytes([head[at], head[at + 1]]);
         let mut header = NetlinkHeader::default();
         header.length = word(0);
@@ -160,7 +183,9 @@ fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (NetlinkHeader, &[u8])> {
         header.sequence_number = word(8);
         header.port_number = word(12);
         let payload = bytes.get(HEADER..header.length as usize)?;
-        bytes = bytes.get((header.length as usize).next_multiple_of(4)..).unwrap_or(&[]);
+        bytes = bytes
+            .get((header.length as usize).next_multiple_of(4)..)
+            .unwrap_or(&[]);
         Some((header, payload))
     })
 }
@@ -174,7 +199,12 @@ mod tests {
         let mut batch = vec![0u8; 40];
         batch[0] = 20;
         batch[20..24].copy_from_slice(&20u32.to_ne_bytes());
-        assert_eq!(messages(&batch).map(|(h, p)| (h.length, p.len())).collect::<Vec<_>>(), [(20, 4), (20, 4)]);
+        assert_eq!(
+            messages(&batch)
+                .map(|(h, p)| (h.length, p.len()))
+                .collect::<Vec<_>>(),
+            [(20, 4), (20, 4)]
+        );
         assert_eq!(messages(&batch[..39]).count(), 1);
         assert_eq!(messages(&batch[..15]).count(), 0);
         batch[20] = 3;

@@ -84,7 +84,11 @@ impl DeviceInfo {
             match attribute {
                 LinkAttribute::IfName(name) => info.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => info.mtu = *mtu,
-                LinkAttribute::Address(a) => info.mac = a.first_chunk().map_or(MacAddr::UNSPECIFIED, |m| MacAddr(*m)),
+                LinkAttribute::Address(a) => {
+                    info.mac = a
+                        .first_chunk()
+                        .map_or(MacAddr::UNSPECIFIED, |m| MacAddr(*m))
+                }
                 LinkAttribute::GsoMaxSize(n) => info.gso_max_size = *n,
                 LinkAttribute::GsoIpv4MaxSize(n) => ipv4_gso = Some(*n),
                 LinkAttribute::GsoMaxSegs(n) => info.gso_max_segs = *n,

@@ -102,7 +102,11 @@ impl Neighbours {
     /// # Errors
     /// EPERM without CAP_NET_RAW; EMFILE, ENFILE, ENOBUFS; what a dump says.
     pub fn open() -> Result<Neighbours, Errno> {
-        let arp = move_high(raw::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, 0)?)?;
+        let arp = move_high(raw::socket(
+            libc::AF_PACKET,
+            libc::SOCK_RAW | libc::SOCK_NONBLOCK,
+            0,
+        )?)?;
         filter::attach(arp.as_raw_fd(), &filter::drop_all())?;
         let mut neighbours = Neighbours {
             monitor: Channel::open(&[libc::RTNLGRP_NEIGH as u32])?,
@@ -147,19 +151,39 @@ impl Neighbours {
         if entry.asking.is_some() {
             return Resolution::Pending;
         }
-        if self.settled.iter().any(|s| (s.ifindex, s.ip) == key && s.mac.is_none()) {
+        if self
+            .settled
+            .iter()
+            .any(|s| (s.ifindex, s.ip) == key && s.mac.is_none())
+        {
             return Resolution::Failed;
         }
         self.make_room();
         if !self.kernel_refuses {
             match self.ask_kernel(key) {
                 Ok(Some(mac)) => {
-                    self.entries.insert(key, Entry { mac: Some(mac), ..Entry::default() });
+                    self.entries.insert(
+                        key,
+                        Entry {
+                            mac: Some(mac),
+                            ..Entry::default()
+                        },
+                    );
                     return Resolution::Resolved(mac);
                 }
                 Ok(None) => {
-                    let asking = Asking { own: None, tries: 1, deadline: now + KERNEL_NS };
-                    self.entries.insert(key, Entry { asking: Some(asking), ..Entry::default() });
+                    let asking = Asking {
+                        own: None,
+                        tries: 1,
+                        deadline: now + KERNEL_NS,
+                    };
+                    self.entries.insert(
+                        key,
+                        Entry {
+                            asking: Some(asking),
+                            ..Entry::default()
+                        },
+                    );
                     return Resolution::Pending;
                 }
                 Err(Errno::EPERM | Errno::EACCES) => self.kernel_refuses = true,
@@ -167,14 +191,25 @@ impl Neighbours {
                 Err(_) => {}
             }
         }
-        if self.ask_own(now, key, entry, sender) { Resolution::Pending } else { Resolution::Failed }
+        if self.ask_own(now, key, entry, sender) {
+            Resolution::Pending
+        } else {
+            Resolution::Failed
+        }
     }
 
     /// The engine hears nothing from a peer behind this next hop: confirms that its address still holds. Kernel TCP
     /// does the same after a retransmission timeout (dst_negative_advice).
     pub fn suspect(&mut self, now: u64, dev: &DeviceInfo, ip: IpAddr, src: IpAddr) {
         let key = (dev.ifindex, ip);
-        let Some(entry) = self.entries.get(&key).copied().filter(|e| e.asking.is_none()) else { return };
+        let Some(entry) = self
+            .entries
+            .get(&key)
+            .copied()
+            .filter(|e| e.asking.is_none())
+        else {
+            return;
+        };
         if self.kernel_refuses || entry.confirm_at.is_some() {
             self.ask_own(now, key, entry, sender(dev, src));
         } else if self.use_entry(key).is_err() {
@@ -222,8 +257,12 @@ impl Neighbours {
             .map(|(key, _)| *key)
             .collect();
         for key in due {
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
-            let Some(asking) = &mut entry.asking else { continue };
+            let Some(entry) = self.entries.get_mut(&key) else {
+                continue;
+            };
+            let Some(asking) = &mut entry.asking else {
+                continue;
+            };
             match asking.own {
                 Some(sender) if asking.tries < TRIES => {
                     asking.tries += 1;
@@ -233,7 +272,11 @@ impl Neighbours {
                 }
                 _ => {
                     self.entries.remove(&key);
-                    self.settled.push(Settled { ifindex: key.0, ip: key.1, mac: None });
+                    self.settled.push(Settled {
+                        ifindex: key.0,
+                        ip: key.1,
+                        mac: None,
+                    });
                 }
             }
         }
@@ -242,7 +285,10 @@ impl Neighbours {
 
     /// When [`Neighbours::on_timer`] is due.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.entries.values().filter_map(|e| e.asking.map(|a| a.deadline)).min()
+        self.entries
+            .values()
+            .filter_map(|e| e.asking.map(|a| a.deadline))
+            .min()
     }
 
     /// What has been resolved or given up since the last call.
@@ -262,7 +308,8 @@ impl Neighbours {
                 }
             }
         })?;
-        self.entries.retain(|_, e| e.asking.is_some() || e.confirm_at.is_some());
+        self.entries
+            .retain(|_, e| e.asking.is_some() || e.confirm_at.is_some());
         for (key, state) in found.into_iter().take(MAX_NEIGHBOURS) {
             apply(&mut self.entries, &mut self.settled, key, state);
         }
@@ -280,7 +327,11 @@ impl Neighbours {
         let mut message = neighbour_message(key);
         message.header.flags = NeighbourFlags::Use;
         let flags = NLM_F_CREATE | NLM_F_ACK;
-        self.query.request(RouteNetlinkMessage::NewNeighbour(message), flags, &mut |_| {})
+        self.query.request(
+            RouteNetlinkMessage::NewNeighbour(message),
+            flags,
+            &mut |_| {},
+        )
     }
 
     /// As [`Neighbours::use_entry`], and looks whether the address is known at once (it is on devices without ARP).
@@ -293,18 +344,34 @@ impl Neighbours {
                 state = State::of(&m);
             }
         })?;
-        Ok(if let State::Valid(mac) = state { Some(mac) } else { None })
+        Ok(if let State::Valid(mac) = state {
+            Some(mac)
+        } else {
+            None
+        })
     }
 
     /// Starts our own requests; false if ARP does not apply.
     fn ask_own(&mut self, now: u64, key: Key, entry: Entry, sender: Option<Sender>) -> bool {
-        let Some(sender) = sender.filter(|_| key.1.is_ipv4()) else { return false };
+        let Some(sender) = sender.filter(|_| key.1.is_ipv4()) else {
+            return false;
+        };
         if !self.open_arp() {
             return false;
         }
         send_request(&self.arp, key, sender, entry.mac);
-        let asking = Asking { own: Some(sender), tries: 1, deadline: now + RETRANS_NS };
-        self.entries.insert(key, Entry { asking: Some(asking), ..entry });
+        let asking = Asking {
+            own: Some(sender),
+            tries: 1,
+            deadline: now + RETRANS_NS,
+        };
+        self.entries.insert(
+            key,
+            Entry {
+                asking: Some(asking),
+                ..entry
+            },
+        );
         true
     }
 
@@ -319,8 +386,14 @@ impl Neighbours {
 
     /// Lets no ARP frame pass while nothing is being asked.
     fn close_arp(&mut self) {
-        let asks = self.entries.values().any(|e| e.asking.is_some_and(|a| a.own.is_some()));
-        if self.arp_open && !asks && filter::attach(self.arp.as_raw_fd(), &filter::drop_all()).is_ok() {
+        let asks = self
+            .entries
+            .values()
+            .any(|e| e.asking.is_some_and(|a| a.own.is_some()));
+        if self.arp_open
+            && !asks
+            && filter::attach(self.arp.as_raw_fd(), &filter::drop_all()).is_ok()
+        {
             self.arp_open = false;
         }
     }
@@ -330,18 +403,30 @@ impl Neighbours {
         loop {
             // SAFETY: sockaddr_ll is made of integers; all zero is valid.
             let mut from: libc::sockaddr_ll = unsafe { zeroed() };
-            let Ok(n) = raw::recvfrom(self.arp.as_raw_fd(), &mut frame, &mut from) else { return };
-            let Ok(ether) = EthernetView::parse(&frame[..n]) else { continue };
-            let Ok(reply) = ArpPacket::parse(ether.payload()) else { continue };
+            let Ok(n) = raw::recvfrom(self.arp.as_raw_fd(), &mut frame, &mut from) else {
+                return;
+            };
+            let Ok(ether) = EthernetView::parse(&frame[..n]) else {
+                continue;
+            };
+            let Ok(reply) = ArpPacket::parse(ether.payload()) else {
+                continue;
+            };
             if reply.operation != ArpOperation::Reply || reply.sender_mac.is_multicast() {
                 continue;
             }
             let key = (from.sll_ifindex as u32, IpAddr::V4(reply.sender_ip));
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            let Some(entry) = self.entries.get_mut(&key) else {
+                continue;
+            };
             if entry.asking.take_if(|a| a.own.is_some()).is_some() {
                 entry.mac = Some(reply.sender_mac);
                 entry.confirm_at = Some(now + REACHABLE_NS);
-                self.settled.push(Settled { ifindex: key.0, ip: key.1, mac: entry.mac });
+                self.settled.push(Settled {
+                    ifindex: key.0,
+                    ip: key.1,
+                    mac: entry.mac,
+                });
             }
         }
     }
@@ -385,13 +470,22 @@ fn apply(entries: &mut HashMap<Key, Entry>, settled: &mut Vec<Settled>, key: Key
         State::Valid(mac) => {
             let entry = entries.entry(key).or_default();
             let waited = entry.mac.is_none() && entry.asking.is_some();
-            *entry = Entry { mac: Some(mac), ..Entry::default() };
+            *entry = Entry {
+                mac: Some(mac),
+                ..Entry::default()
+            };
             if waited {
-                settled.push(Settled { ifindex, ip, mac: Some(mac) });
+                settled.push(Settled {
+                    ifindex,
+                    ip,
+                    mac: Some(mac),
+                });
             }
         }
         State::Failed | State::Gone => {
-            let Some(entry) = entries.get_mut(&key) else { return };
+            let Some(entry) = entries.get_mut(&key) else {
+                return;
+            };
             if entry.asking.is_some_and(|a| a.own.is_some()) || entry.confirm_at.is_some() {
                 return;
             }
@@ -402,7 +496,11 @@ fn apply(entries: &mut HashMap<Key, Entry>, settled: &mut Vec<Settled>, key: Key
             }
             entries.remove(&key);
             if asked {
-                settled.push(Settled { ifindex, ip, mac: None });
+                settled.push(Settled {
+                    ifindex,
+                    ip,
+                    mac: None,
+                });
             }
         }
         State::Unsettled => {}
@@ -427,7 +525,9 @@ fn neighbour_message(key: Key) -> NeighbourMessage {
         IpAddr::V6(a) => (AddressFamily::Inet6, NeighbourAddress::Inet6(a)),
     };
     message.header.family = family;
-    message.attributes.push(NeighbourAttribute::Destination(address));
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(address));
     message
 }
 
@@ -437,7 +537,12 @@ fn send_request(arp: &Fd, key: Key, sender: Sender, known: Option<MacAddr>) {
     let IpAddr::V4(target_ip) = key.1 else { return };
     let mut frame = [0u8; ethernet::HEADER_LEN + arp::PACKET_LEN];
     let dst = known.unwrap_or(MacAddr::BROADCAST);
-    EthernetHeader { dst, src: sender.mac, ethertype: ethernet::ETH_P_ARP }.emit(&mut frame);
+    EthernetHeader {
+        dst,
+        src: sender.mac,
+        ethertype: ethernet::ETH_P_ARP,
+    }
+    .emit(&mut frame);
     let request = ArpPacket {
         operation: ArpOperation::Request,
         sender_mac: sender.mac,

@@ -6,7 +6,9 @@ use crate::Errno;
 use crate::fd::{Fd, move_high};
 use crate::raw;
 use netlink_packet_route::link::LinkMessage;
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -108,7 +110,14 @@ impl Routes {
         let query = Channel::open(&[])?;
         let control = move_high(raw::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?)?;
         let (devices, cache) = (HashMap::new(), HashMap::new());
-        let mut routes = Routes { query, monitor, control, devices, cache, generation: 0 };
+        let mut routes = Routes {
+            query,
+            monitor,
+            control,
+            devices,
+            cache,
+            generation: 0,
+        };
         routes.reload()?;
         Ok(routes)
     }
@@ -201,7 +210,13 @@ impl Routes {
         mark: u32,
         tos: u8,
     ) -> Result<Arc<Route>, Errno> {
-        let key = Key { dst, src, oif: oif.unwrap_or(0), mark, tos };
+        let key = Key {
+            dst,
+            src,
+            oif: oif.unwrap_or(0),
+            mark,
+            tos,
+        };
         if let Some(answer) = self.cache.get(&key) {
             return answer.clone();
         }
@@ -216,11 +231,16 @@ impl Routes {
     fn ask(&mut self, key: &Key) -> Result<Arc<Route>, Errno> {
         let mut request = RouteMessage::default();
         let bits = if key.dst.is_ipv4() { 32 } else { 128 };
-        request.header.address_family =
-            if key.dst.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        request.header.address_family = if key.dst.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
         request.header.destination_prefix_length = bits;
         request.header.tos = key.tos & TOS_ROUTED;
-        request.attributes.push(RouteAttribute::Destination(key.dst.into()));
+        request
+            .attributes
+            .push(RouteAttribute::Destination(key.dst.into()));
         if let Some(src) = key.src.filter(|s| !s.is_unspecified()) {
             request.header.source_prefix_length = bits;
             request.attributes.push(RouteAttribute::Source(src.into()));
@@ -231,13 +251,16 @@ impl Routes {
         if key.mark != 0 {
             request.attributes.push(RouteAttribute::Mark(key.mark));
         }
-        request.attributes.push(RouteAttribute::IpProto(libc::IPPROTO_TCP as u8));
+        request
+            .attributes
+            .push(RouteAttribute::IpProto(libc::IPPROTO_TCP as u8));
         let mut answer = None;
-        self.query.request(RouteNetlinkMessage::GetRoute(request), 0, &mut |m| {
-            if let RouteNetlinkMessage::NewRoute(m) = m {
-                answer = Some(m);
-            }
-        })?;
+        self.query
+            .request(RouteNetlinkMessage::GetRoute(request), 0, &mut |m| {
+                if let RouteNetlinkMessage::NewRoute(m) = m {
+                    answer = Some(m);
+                }
+            })?;
         self.read(answer.ok_or(Errno::ENETUNREACH)?, key.src)
     }
 
@@ -271,7 +294,10 @@ impl Routes {
             metrics,
             is_local: message.header.kind == RouteType::Local,
             loopback: dev.kind == LinkKind::Loopback,
-            not_unicast: matches!(message.header.kind, RouteType::Broadcast | RouteType::Multicast),
+            not_unicast: matches!(
+                message.header.kind,
+                RouteType::Broadcast | RouteType::Multicast
+            ),
             dev,
         }))
     }
@@ -285,11 +311,12 @@ impl Routes {
         request.header.index = ifindex;
         let mut found = None;
         let control = self.control.as_raw_fd();
-        self.query.request(RouteNetlinkMessage::GetLink(request), 0, &mut |m| {
-            if let RouteNetlinkMessage::NewLink(m) = m {
-                found = Some(Arc::new(DeviceInfo::of(&m, control)));
-            }
-        })?;
+        self.query
+            .request(RouteNetlinkMessage::GetLink(request), 0, &mut |m| {
+                if let RouteNetlinkMessage::NewLink(m) = m {
+                    found = Some(Arc::new(DeviceInfo::of(&m, control)));
+                }
+            })?;
         let dev = found.ok_or(Errno::ENODEV)?;
         self.devices.insert(ifindex, dev.clone());
         Ok(dev)

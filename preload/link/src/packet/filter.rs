@@ -80,7 +80,10 @@ pub struct PortFilter {
 impl PortFilter {
     /// An empty set; `loopback` also lets frames of the loopback device pass.
     pub fn new(loopback: bool) -> PortFilter {
-        PortFilter { loopback, ..PortFilter::default() }
+        PortFilter {
+            loopback,
+            ..PortFilter::default()
+        }
     }
 
     /// Adds a user of a local port (of one address, or of all). True if the attached program does not cover it:
@@ -142,10 +145,16 @@ impl PortFilter {
         let mask = ((1u32 << block_bits) - 1) as u16;
         let mut spans: Vec<Span> = Vec::new();
         for (&(port, addr), _) in &self.entries {
-            let next = Span { lo: port & !mask, hi: port | mask, addrs: addr.into_iter().collect() };
+            let next = Span {
+                lo: port & !mask,
+                hi: port | mask,
+                addrs: addr.into_iter().collect(),
+            };
             match spans.last_mut() {
                 Some(last) if next.lo <= last.hi => last.absorb(next),
-                Some(last) if next.lo == last.hi + 1 && next.addrs == last.addrs => last.absorb(next),
+                Some(last) if next.lo == last.hi + 1 && next.addrs == last.addrs => {
+                    last.absorb(next)
+                }
                 _ => spans.push(next),
             }
         }
@@ -176,7 +185,10 @@ impl PortFilter {
 /// # Errors
 /// ENOMEM (net.core.optmem_max); EINVAL for a program that the kernel does not take.
 pub fn attach(fd: RawFd, program: &[Insn]) -> Result<(), Errno> {
-    let prog = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    let prog = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
     raw::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &prog)
 }
 
@@ -187,7 +199,10 @@ pub fn drop_all() -> [Insn; 1] {
 
 /// The program that accepts ARP replies on Ethernet.
 pub(crate) fn arp_replies() -> [Insn; 6] {
-    let op = insn(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, ETHERNET_HEADER + 6);
+    let op = insn(
+        libc::BPF_LD | libc::BPF_H | libc::BPF_ABS,
+        ETHERNET_HEADER + 6,
+    );
     let ether = u32::from(libc::ARPHRD_ETHER);
     [
         ld_ext(libc::SKF_AD_HATYPE),
@@ -202,15 +217,30 @@ pub(crate) fn arp_replies() -> [Insn; 6] {
 /// The program for a listening TCP socket that serves only clients on this host: frames of the loopback device pass.
 /// The filter of a TCP socket runs with the data pointer at the TCP header; the device is an extension load.
 pub fn only_loopback() -> [Insn; 4] {
-    [ld_ext(libc::SKF_AD_HATYPE), jump(libc::BPF_JEQ, u32::from(libc::ARPHRD_LOOPBACK), 0, 1), ret(ACCEPT), ret(0)]
+    [
+        ld_ext(libc::SKF_AD_HATYPE),
+        jump(libc::BPF_JEQ, u32::from(libc::ARPHRD_LOOPBACK), 0, 1),
+        ret(ACCEPT),
+        ret(0),
+    ]
 }
 
 fn insn(code: u32, k: u32) -> Insn {
-    Insn { code: code as u16, jt: 0, jf: 0, k }
+    Insn {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
 }
 
 fn jump(test: u32, k: u32, jt: u8, jf: u8) -> Insn {
-    Insn { code: (libc::BPF_JMP | test | libc::BPF_K) as u16, jt, jf, k }
+    Insn {
+        code: (libc::BPF_JMP | test | libc::BPF_K) as u16,
+        jt,
+        jf,
+        k,
+    }
 }
 
 fn ret(k: u32) -> Insn {
@@ -223,7 +253,10 @@ fn ld_x(size: u32, k: u32) -> Insn {
 }
 
 fn ld_ext(extension: i32) -> Insn {
-    insn(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, (libc::SKF_AD_OFF + extension) as u32)
+    insn(
+        libc::BPF_LD | libc::BPF_W | libc::BPF_ABS,
+        (libc::SKF_AD_OFF + extension) as u32,
+    )
 }
 
 fn alu(op: u32, k: u32) -> Insn {
@@ -248,7 +281,11 @@ fn require(out: &mut Vec<Insn>, k: u32) {
 
 /// Drops a later fragment; X + k is its IP header.
 fn refuse_later_fragment(out: &mut Vec<Insn>, k: u32) {
-    out.extend([ld_x(libc::BPF_H, k + 6), jump(libc::BPF_JSET, 0x1fff, 0, 1), ret(0)]);
+    out.extend([
+        ld_x(libc::BPF_H, k + 6),
+        jump(libc::BPF_JSET, 0x1fff, 0, 1),
+        ret(0),
+    ]);
 }
 
 /// The program for a set of ranges.
@@ -268,9 +305,16 @@ fn program(spans: &[Span], loopback: bool) -> Vec<Insn> {
     out.push(ld_ext(libc::SKF_AD_HATYPE));
     out.push(insn(libc::BPF_LDX | libc::BPF_IMM, ETHERNET_HEADER));
     if loopback {
-        out.extend([jump(libc::BPF_JEQ, ether, 2, 0), jump(libc::BPF_JEQ, lo, 1, 0)]);
+        out.extend([
+            jump(libc::BPF_JEQ, ether, 2, 0),
+            jump(libc::BPF_JEQ, lo, 1, 0),
+        ]);
     } else {
-        out.extend([jump(libc::BPF_JEQ, lo, 0, 1), ret(0), jump(libc::BPF_JEQ, ether, 1, 0)]);
+        out.extend([
+            jump(libc::BPF_JEQ, lo, 0, 1),
+            ret(0),
+            jump(libc::BPF_JEQ, ether, 1, 0),
+        ]);
     }
     out.push(insn(libc::BPF_LDX | libc::BPF_IMM, 0));
     out.extend([ld_x(libc::BPF_B, 0), alu(libc::BPF_AND, 0xf0)]);
@@ -284,7 +328,12 @@ fn program(spans: &[Span], loopback: bool) -> Vec<Insn> {
     require(&mut icmp, libc::IPPROTO_ICMP as u32);
     skip_ip_header(&mut icmp, 0);
     // Destination unreachable or time exceeded; the IP header that it is about starts 8 bytes on.
-    icmp.extend([ld_x(libc::BPF_B, 0), jump(libc::BPF_JEQ, 3, 2, 0), jump(libc::BPF_JEQ, 11, 1, 0), ret(0)]);
+    icmp.extend([
+        ld_x(libc::BPF_B, 0),
+        jump(libc::BPF_JEQ, 3, 2, 0),
+        jump(libc::BPF_JEQ, 11, 1, 0),
+        ret(0),
+    ]);
     icmp.push(ld_x(libc::BPF_B, 8 + 9));
     require(&mut icmp, libc::IPPROTO_TCP as u32);
     refuse_later_fragment(&mut icmp, 8);
@@ -292,7 +341,12 @@ fn program(spans: &[Span], loopback: bool) -> Vec<Insn> {
     skip_ip_header(&mut icmp, 8);
     icmp.push(ld_x(libc::BPF_H, 8));
     tcp.push(insn(libc::BPF_JMP | libc::BPF_JA, icmp.len() as u32));
-    out.push(jump(libc::BPF_JEQ, libc::IPPROTO_TCP as u32, 0, tcp.len() as u8));
+    out.push(jump(
+        libc::BPF_JEQ,
+        libc::IPPROTO_TCP as u32,
+        0,
+        tcp.len() as u8,
+    ));
     out.append(&mut tcp);
     out.append(&mut icmp);
     bisect(spans, &mut out);

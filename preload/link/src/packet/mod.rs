@@ -42,14 +42,21 @@ impl PacketSocket {
     /// # Errors
     /// EPERM without CAP_NET_RAW; EAFNOSUPPORT without packet sockets in the kernel; EMFILE, ENFILE, ENOBUFS.
     pub fn open() -> Result<PacketSocket, Errno> {
-        let fd = move_high(raw::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, 0)?)?;
+        let fd = move_high(raw::socket(
+            libc::AF_PACKET,
+            libc::SOCK_RAW | libc::SOCK_NONBLOCK,
+            0,
+        )?)?;
         let raw_fd = fd.as_raw_fd();
         raw::setsockopt(raw_fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1i32)?;
         grow_buffer(raw_fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
         grow_buffer(raw_fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
         let rcvbuf = raw::getsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 0i32)?;
         filter::attach(raw_fd, &filter::drop_all())?;
-        Ok(PacketSocket { fd: Arc::new(fd), rcvbuf })
+        Ok(PacketSocket {
+            fd: Arc::new(fd),
+            rcvbuf,
+        })
     }
 
     /// The receive buffer that was granted, as getsockopt tells it.
@@ -162,6 +169,9 @@ impl FrameSource for PacketSource {
 
 /// Frames dropped for want of space since the last call (reading the counter resets it).
 fn packet_drops(fd: RawFd) -> u32 {
-    let zero = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let zero = libc::tpacket_stats {
+        tp_packets: 0,
+        tp_drops: 0,
+    };
     raw::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, zero).map_or(0, |s| s.tp_drops)
 }

@@ -66,7 +66,12 @@ impl BatchSource {
     /// # Errors
     /// What setsockopt says.
     pub fn set_stamps(&mut self, on: bool) -> Result<(), Errno> {
-        raw::setsockopt(self.fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &i32::from(on))?;
+        raw::setsockopt(
+            self.fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_TIMESTAMPNS,
+            &i32::from(on),
+        )?;
         self.stamped = on;
         Ok(())
     }
@@ -78,7 +83,10 @@ impl BatchSource {
         let mut msgs: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
         let mut control = [[0u64; CONTROL / 8]; BATCH];
         for (i, buffer) in self.buffers.chunks_exact_mut(BUFFER).enumerate() {
-            iov[i] = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: BUFFER };
+            iov[i] = libc::iovec {
+                iov_base: buffer.as_mut_ptr().cast(),
+                iov_len: BUFFER,
+            };
             let hdr = &mut msgs[i].msg_hdr;
             hdr.msg_iov = &mut iov[i];
             hdr.msg_iovlen = 1;
@@ -90,7 +98,8 @@ impl BatchSource {
             }
         }
         // SAFETY: every pointer set above names live memory that nothing else refers to.
-        let got = match unsafe { raw::recvmmsg(self.fd.as_raw_fd(), &mut msgs, libc::MSG_DONTWAIT) } {
+        let got = match unsafe { raw::recvmmsg(self.fd.as_raw_fd(), &mut msgs, libc::MSG_DONTWAIT) }
+        {
             Ok(n) => n,
             // ENETDOWN only says that some device went down.
             Err(Errno::EAGAIN | Errno::ENETDOWN | Errno::EINTR) => 0,
@@ -99,7 +108,11 @@ impl BatchSource {
         for (i, msg) in msgs[..got].iter().enumerate() {
             self.lens[i] = msg.msg_len;
             // SAFETY: the kernel has filled the control buffer and its length.
-            self.stamps[i] = if self.stamped { unsafe { arrival(&msg.msg_hdr) } } else { None };
+            self.stamps[i] = if self.stamped {
+                unsafe { arrival(&msg.msg_hdr) }
+            } else {
+                None
+            };
         }
         self.next = 0;
         self.filled = got;
@@ -155,7 +168,11 @@ impl FrameSource for BatchSource {
             return Ok(None);
         }
         let (meta, bytes) = self.current();
-        Ok(Some(RxFrame { meta, bytes, rest: Rest::Here }))
+        Ok(Some(RxFrame {
+            meta,
+            bytes,
+            rest: Rest::Here,
+        }))
     }
 
     unsafe fn take(&mut self, skip: usize, into: &[libc::iovec]) -> Result<usize, Errno> {

@@ -31,14 +31,26 @@ const SMALL_RCVBUF: i32 = 4 << 20;
 impl RingConfig {
     /// 4096 slots of 2 KiB (8 MiB): a burst of 5 MB in MTU frames, or as many super-frames as the receive buffer
     /// takes.
-    pub const SMALL_SLOTS: RingConfig = RingConfig { slot_size: 2048, block_size: 1 << 18, blocks: 32 };
+    pub const SMALL_SLOTS: RingConfig = RingConfig {
+        slot_size: 2048,
+        block_size: 1 << 18,
+        blocks: 32,
+    };
 
     /// 240 slots that hold a super-frame each (16 MiB), for a small receive buffer: ring memory is not charged to it.
-    pub const LARGE_SLOTS: RingConfig = RingConfig { slot_size: 69_632, block_size: 1 << 20, blocks: 16 };
+    pub const LARGE_SLOTS: RingConfig = RingConfig {
+        slot_size: 69_632,
+        block_size: 1 << 20,
+        blocks: 16,
+    };
 
     /// The shape that fits a receive buffer of `rcvbuf` bytes, as getsockopt tells it.
     pub fn for_rcvbuf(rcvbuf: i32) -> RingConfig {
-        if rcvbuf < SMALL_RCVBUF { RingConfig::LARGE_SLOTS } else { RingConfig::SMALL_SLOTS }
+        if rcvbuf < SMALL_RCVBUF {
+            RingConfig::LARGE_SLOTS
+        } else {
+            RingConfig::SMALL_SLOTS
+        }
     }
 
     fn slots_per_block(self) -> u32 {
@@ -93,7 +105,15 @@ impl RingSource {
         raw::setsockopt(raw_fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &req)?;
         let map_len = config.block_size as usize * config.blocks as usize;
         let base = raw::mmap_shared(raw_fd, map_len)?;
-        Ok(RingSource { fd, base, map_len, config, slots, head: 0, peeked: None })
+        Ok(RingSource {
+            fd,
+            base,
+            map_len,
+            config,
+            slots,
+            head: 0,
+            peeked: None,
+        })
     }
 
     /// Address of the head slot. Slots do not cross blocks.
@@ -113,8 +133,13 @@ impl RingSource {
 
     /// Gives the head slot back to the kernel and moves on.
     fn advance(&mut self) {
-        self.status().store(libc::TP_STATUS_KERNEL, Ordering::Release);
-        self.head = if self.head + 1 == self.slots { 0 } else { self.head + 1 };
+        self.status()
+            .store(libc::TP_STATUS_KERNEL, Ordering::Release);
+        self.head = if self.head + 1 == self.slots {
+            0
+        } else {
+            self.head + 1
+        };
     }
 
     /// Reads the head slot, which the kernel has handed over with `status`.
@@ -129,7 +154,9 @@ impl RingSource {
         };
         let (mac, net) = (usize::from(hdr.tp_mac), usize::from(hdr.tp_net));
         let l2 = net.saturating_sub(mac);
-        let here = (hdr.tp_snaplen as usize).saturating_sub(l2).min((self.config.slot_size as usize).saturating_sub(net));
+        let here = (hdr.tp_snaplen as usize)
+            .saturating_sub(l2)
+            .min((self.config.slot_size as usize).saturating_sub(net));
         let len = hdr.tp_len.saturating_sub(l2 as u32);
         let rest = if here as u32 == len {
             Rest::Here
@@ -141,7 +168,13 @@ impl RingSource {
         let mut vnet = [0u8; VNET_HDR_LEN];
         if mac >= VNET_HDR_LEN {
             // SAFETY: the kernel writes the vnet header right before the link-layer header, within the slot.
-            unsafe { std::ptr::copy_nonoverlapping(slot.add(mac - VNET_HDR_LEN), vnet.as_mut_ptr(), VNET_HDR_LEN) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    slot.add(mac - VNET_HDR_LEN),
+                    vnet.as_mut_ptr(),
+                    VNET_HDR_LEN,
+                )
+            };
         }
         let (gso_size, csum) = vnet::offload(&vnet);
         let csum = match csum {
@@ -158,7 +191,13 @@ impl RingSource {
             csum,
             stamp: Some(u64::from(hdr.tp_sec) * 1_000_000_000 + u64::from(hdr.tp_nsec)),
         };
-        Peeked { net, here, l2, rest, meta }
+        Peeked {
+            net,
+            here,
+            l2,
+            rest,
+            meta,
+        }
     }
 
     fn bytes(&self, p: &Peeked) -> &[u8] {
@@ -175,8 +214,14 @@ impl RingSource {
         let mut scratch = [0u8; VNET_HDR_LEN + MAX_L2 + 256];
         debug_assert!(skip <= scratch.len() && into.len() <= MAX_FRAGS);
         let skip = skip.min(scratch.len());
-        let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_FRAGS + 1];
-        iov[0] = libc::iovec { iov_base: scratch.as_mut_ptr().cast(), iov_len: skip };
+        let mut iov = [libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        }; MAX_FRAGS + 1];
+        iov[0] = libc::iovec {
+            iov_base: scratch.as_mut_ptr().cast(),
+            iov_len: skip,
+        };
         let parts = into.len().min(MAX_FRAGS);
         iov[1..=parts].copy_from_slice(&into[..parts]);
         // SAFETY: msghdr is made of integers and pointers; all zero is valid.
@@ -209,11 +254,17 @@ impl FrameSource for RingSource {
                 p
             }
         };
-        Ok(Some(RxFrame { meta: p.meta, bytes: self.bytes(&p), rest: p.rest }))
+        Ok(Some(RxFrame {
+            meta: p.meta,
+            bytes: self.bytes(&p),
+            rest: p.rest,
+        }))
     }
 
     unsafe fn take(&mut self, skip: usize, into: &[libc::iovec]) -> Result<usize, Errno> {
-        let Some(p) = self.peeked.take() else { return Ok(0) };
+        let Some(p) = self.peeked.take() else {
+            return Ok(0);
+        };
         let result = match p.rest {
             // SAFETY: by the caller; the queued frame starts with vnet and link-layer header.
             Rest::Queued => unsafe { self.recv_queued(VNET_HDR_LEN + p.l2 + skip, into) },

@@ -61,7 +61,12 @@ impl Message {
         vnet.emit(&mut self.head);
         let ethertype = frame.ethertype();
         if let Some(dst) = frame.dst_mac {
-            EthernetHeader { dst, src: frame.src_mac, ethertype }.emit(&mut self.head[at..]);
+            EthernetHeader {
+                dst,
+                src: frame.src_mac,
+                ethertype,
+            }
+            .emit(&mut self.head[at..]);
             at += MAX_L2;
         }
         self.head[at..at + frame.headers.len()].copy_from_slice(frame.headers);
@@ -93,7 +98,10 @@ impl Message {
 
     /// The msghdr that names this message. It holds pointers into `self`, which must not move before it is used.
     fn hdr(&mut self) -> libc::msghdr {
-        self.iov[0] = libc::iovec { iov_base: self.head.as_mut_ptr().cast(), iov_len: self.head_len };
+        self.iov[0] = libc::iovec {
+            iov_base: self.head.as_mut_ptr().cast(),
+            iov_len: self.head_len,
+        };
         // SAFETY: integers and pointers; all zero is valid.
         let mut hdr: libc::msghdr = unsafe { zeroed() };
         hdr.msg_name = (&raw mut self.name).cast();
@@ -129,7 +137,10 @@ pub struct PacketSink {
 
 impl std::fmt::Debug for PacketSink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PacketSink").field("fd", &self.fd).field("refusing", &self.refusing).finish_non_exhaustive()
+        f.debug_struct("PacketSink")
+            .field("fd", &self.fd)
+            .field("refusing", &self.refusing)
+            .finish_non_exhaustive()
     }
 }
 
@@ -139,7 +150,13 @@ unsafe impl Send for PacketSink {}
 impl PacketSink {
     pub(super) fn new(fd: Arc<Fd>) -> PacketSink {
         let messages = (0..BATCH).map(|_| Message::empty()).collect();
-        PacketSink { fd, messages, refusing: ArrayVec::new(), priority_cmsg: true, cutter: None }
+        PacketSink {
+            fd,
+            messages,
+            refusing: ArrayVec::new(),
+            priority_cmsg: true,
+            cutter: None,
+        }
     }
 
     /// Cuts and checksums in user space for this device from now on, as if it had refused offloads.
@@ -156,7 +173,11 @@ impl PacketSink {
     }
 
     fn offload(&self, ifindex: u32) -> Offload {
-        if self.refusing.contains(&ifindex) { Offload::None } else { Offload::Full }
+        if self.refusing.contains(&ifindex) {
+            Offload::None
+        } else {
+            Offload::Full
+        }
     }
 
     /// The vnet header of a frame that can be sent in one piece, or why it cannot.
@@ -182,7 +203,9 @@ impl PacketSink {
             match unsafe { raw::sendmsg(self.fd.as_raw_fd(), &hdr, libc::MSG_DONTWAIT) } {
                 Ok(_) => return TxVerdict::Sent,
                 Err(Errno::EINTR) => {}
-                Err(Errno::EINVAL) if frame.priority != 0 && self.priority_cmsg => self.priority_cmsg = false,
+                Err(Errno::EINVAL) if frame.priority != 0 && self.priority_cmsg => {
+                    self.priority_cmsg = false
+                }
                 Err(Errno::EINVAL) => {
                     self.refuse_offloads(frame.ifindex);
                     return self.send_cut(frame);
@@ -207,7 +230,9 @@ impl FrameSink for PacketSink {
     fn send(&mut self, frame: &TxFrame<'_>) -> TxVerdict {
         match PacketSink::vnet(frame) {
             Err(verdict) => verdict,
-            Ok(vnet) if self.offload(frame.ifindex) == Offload::Full => self.send_offloaded(frame, vnet),
+            Ok(vnet) if self.offload(frame.ifindex) == Offload::Full => {
+                self.send_offloaded(frame, vnet)
+            }
             Ok(_) => self.send_cut(frame),
         }
     }
@@ -218,7 +243,9 @@ impl FrameSink for PacketSink {
         while done < total {
             let mut filled = 0;
             for (frame, message) in frames[done..total].iter().zip(self.messages.iter_mut()) {
-                let Ok(vnet) = PacketSink::vnet(frame) else { break };
+                let Ok(vnet) = PacketSink::vnet(frame) else {
+                    break;
+                };
                 if self.refusing.contains(&frame.ifindex) {
                     break;
                 }
@@ -233,8 +260,14 @@ impl FrameSink for PacketSink {
                     slot.msg_hdr = message.hdr();
                 }
                 // SAFETY: as in send_offloaded; the messages do not move before the call ends.
-                sent = unsafe { raw::sendmmsg(self.fd.as_raw_fd(), &mut batch[..filled], libc::MSG_DONTWAIT) }
-                    .unwrap_or(0);
+                sent = unsafe {
+                    raw::sendmmsg(
+                        self.fd.as_raw_fd(),
+                        &mut batch[..filled],
+                        libc::MSG_DONTWAIT,
+                    )
+                }
+                .unwrap_or(0);
             }
             verdicts[done..done + sent].fill(TxVerdict::Sent);
             done += sent;

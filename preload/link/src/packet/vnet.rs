@@ -16,7 +16,9 @@ const TCP_FLAGS_OFFSET: usize = 13;
 /// What a received vnet header says: payload bytes per merged segment (0 for a frame that was not merged), and the
 /// state of the checksum.
 pub fn offload(bytes: &[u8]) -> (u16, Checksum) {
-    let Ok(hdr) = VnetHeader::parse(bytes) else { return (0, Checksum::Unknown) };
+    let Ok(hdr) = VnetHeader::parse(bytes) else {
+        return (0, Checksum::Unknown);
+    };
     let csum = if hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM != 0 {
         Checksum::NotReady
     } else if hdr.flags & VIRTIO_NET_HDR_F_DATA_VALID != 0 {
@@ -24,7 +26,14 @@ pub fn offload(bytes: &[u8]) -> (u16, Checksum) {
     } else {
         Checksum::Unknown
     };
-    (if hdr.gso_type == GsoType::None { 0 } else { hdr.gso_size }, csum)
+    (
+        if hdr.gso_type == GsoType::None {
+            0
+        } else {
+            hdr.gso_size
+        },
+        csum,
+    )
 }
 
 /// The header of a TCP frame whose checksum the device finishes: `l2` bytes of link-layer header in front of
@@ -39,7 +48,11 @@ pub fn for_tcp(headers: &[u8], l2: usize, gso_size: u16) -> Option<VnetHeader> {
     let flags = TcpFlags::from_bits_retain(*headers.get(l3 + TCP_FLAGS_OFFSET)?);
     Some(VnetHeader {
         flags: VIRTIO_NET_HDR_F_NEEDS_CSUM,
-        gso_type: if gso_size == 0 { GsoType::None } else { gso_type },
+        gso_type: if gso_size == 0 {
+            GsoType::None
+        } else {
+            gso_type
+        },
         // Tells the cutter to leave CWR on the first segment only (RFC 3168 §6.1.2).
         ecn: gso_size != 0 && flags.contains(TcpFlags::CWR),
         hdr_len: (l2 + headers.len()) as u16,
@@ -72,7 +85,10 @@ mod tests {
         let mut frame = headers();
         frame[33] = TcpFlags::CWR.bits();
         let h = for_tcp(&frame, 0, 1448).unwrap();
-        assert_eq!((h.gso_type, h.gso_size, h.ecn), (GsoType::TcpV4, 1448, true));
+        assert_eq!(
+            (h.gso_type, h.gso_size, h.ecn),
+            (GsoType::TcpV4, 1448, true)
+        );
         let mut bytes = [0; VNET_HDR_LEN];
         h.emit(&mut bytes).unwrap();
         assert_eq!(offload(&bytes), (1448, Checksum::NotReady));

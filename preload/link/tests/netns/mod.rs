@@ -38,8 +38,15 @@ pub(crate) fn enter(name: &str) -> bool {
 
 /// Runs a shell command in the calling thread's namespace; fails the test if it fails. Returns what it printed.
 pub(crate) fn sh(command: &str) -> String {
-    let out = Command::new("sh").args(["-ec", command]).output().expect("sh runs");
-    assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
+    let out = Command::new("sh")
+        .args(["-ec", command])
+        .output()
+        .expect("sh runs");
+    assert!(
+        out.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
@@ -60,7 +67,12 @@ impl Netns {
         let thread = std::thread::spawn(move || {
             // SAFETY: unshare concerns the calling thread only; gettid has no preconditions.
             unsafe {
-                assert_eq!(libc::unshare(libc::CLONE_NEWNET), 0, "{}", std::io::Error::last_os_error());
+                assert_eq!(
+                    libc::unshare(libc::CLONE_NEWNET),
+                    0,
+                    "{}",
+                    std::io::Error::last_os_error()
+                );
                 tell.send(libc::gettid()).expect("the maker waits");
             }
             sh("ip link set lo up");
@@ -69,7 +81,11 @@ impl Netns {
             }
         });
         let tid = told.recv().expect("the namespace's thread runs");
-        Netns { tid, jobs: Some(jobs), thread: Some(thread) }
+        Netns {
+            tid,
+            jobs: Some(jobs),
+            thread: Some(thread),
+        }
     }
 
     /// For `ip link ... netns`.
@@ -84,8 +100,14 @@ impl Netns {
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
             let _ = tell.send(result);
         });
-        self.jobs.as_ref().expect("open").send(job).expect("the thread runs");
-        told.recv().expect("a result").unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        self.jobs
+            .as_ref()
+            .expect("open")
+            .send(job)
+            .expect("the thread runs");
+        told.recv()
+            .expect("a result")
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Runs a shell command in the namespace.
@@ -107,7 +129,10 @@ impl Drop for Netns {
 /// Joins the calling thread's namespace and `peer` by a veth pair: `va` here with 10.9.0.1/24 and 02::a1, `vb` there
 /// with 10.9.0.2/24 and 02::b2. No IPv6, so that the link is silent by itself.
 pub(crate) fn veth(peer: &Netns) {
-    sh(&format!("ip link add name va type veth peer name vb netns {}", peer.tid()));
+    sh(&format!(
+        "ip link add name va type veth peer name vb netns {}",
+        peer.tid()
+    ));
     let end = |dev: &str, mac: &str, ip: &str| {
         format!(
             "echo 1 > /proc/sys/net/ipv6/conf/{dev}/disable_ipv6

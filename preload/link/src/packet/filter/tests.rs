@@ -107,7 +107,12 @@ fn ports(src: u16, dst: u16) -> Vec<u8> {
 fn ether(packet: Vec<u8>) -> Frame {
     let mut data = vec![0u8; 14];
     data.extend(packet);
-    Frame { data, pkttype: 0, hatype: libc::ARPHRD_ETHER, vlan: 0 }
+    Frame {
+        data,
+        pkttype: 0,
+        hatype: libc::ARPHRD_ETHER,
+        vlan: 0,
+    }
 }
 
 fn tcp_to(dst: Ipv4Addr, port: u16) -> Vec<u8> {
@@ -152,17 +157,43 @@ fn ip_options_move_the_tcp_header() {
 fn only_frames_to_us_without_vlan_tag() {
     let p = build(&[(80, None)]);
     for pkttype in 1..5 {
-        assert_eq!(run(&p, &Frame { pkttype, ..ether(tcp_to(LOCAL, 80)) }), 0);
+        assert_eq!(
+            run(
+                &p,
+                &Frame {
+                    pkttype,
+                    ..ether(tcp_to(LOCAL, 80))
+                }
+            ),
+            0
+        );
     }
-    assert_eq!(run(&p, &Frame { vlan: 1, ..ether(tcp_to(LOCAL, 80)) }), 0);
+    assert_eq!(
+        run(
+            &p,
+            &Frame {
+                vlan: 1,
+                ..ether(tcp_to(LOCAL, 80))
+            }
+        ),
+        0
+    );
 }
 
 #[test]
 fn devices_without_header_and_loopback() {
     let p = build(&[(80, None)]);
-    let tun = Frame { data: tcp_to(LOCAL, 80), pkttype: 0, hatype: libc::ARPHRD_NONE, vlan: 0 };
+    let tun = Frame {
+        data: tcp_to(LOCAL, 80),
+        pkttype: 0,
+        hatype: libc::ARPHRD_NONE,
+        vlan: 0,
+    };
     assert_ne!(run(&p, &tun), 0);
-    let lo = Frame { hatype: libc::ARPHRD_LOOPBACK, ..ether(tcp_to(LOCAL, 80)) };
+    let lo = Frame {
+        hatype: libc::ARPHRD_LOOPBACK,
+        ..ether(tcp_to(LOCAL, 80))
+    };
     assert_eq!(run(&p, &lo), 0);
     let mut filter = PortFilter::new(true);
     assert!(filter.add(80, None));
@@ -182,7 +213,12 @@ fn later_fragments_and_runts_are_dropped() {
     assert_eq!(run(&p, &ether(first)), 0);
     let whole = ether(tcp_to(LOCAL, 80)).data;
     for len in 0..14 + 20 + 4 {
-        let runt = Frame { data: whole[..len].to_vec(), pkttype: 0, hatype: libc::ARPHRD_ETHER, vlan: 0 };
+        let runt = Frame {
+            data: whole[..len].to_vec(),
+            pkttype: 0,
+            hatype: libc::ARPHRD_ETHER,
+            vlan: 0,
+        };
         assert_eq!(run(&p, &runt), 0, "{len} bytes");
     }
 }
@@ -203,21 +239,37 @@ fn icmp_errors_about_our_segments() {
         assert_eq!(run(&p, &icmp(5, &sent)), 0);
     }
     // Somebody else's port or address, and UDP.
-    assert_eq!(run(&p, &icmp(3, &ipv4(6, LOCAL, OTHER, 0, &ports(81, 80)[..8]))), 0);
-    assert_eq!(run(&p, &icmp(3, &ipv4(6, OTHER, LOCAL, 0, &ports(80, 80)[..8]))), 0);
-    assert_eq!(run(&p, &icmp(3, &ipv4(17, LOCAL, OTHER, 0, &ports(80, 80)[..8]))), 0);
+    assert_eq!(
+        run(&p, &icmp(3, &ipv4(6, LOCAL, OTHER, 0, &ports(81, 80)[..8]))),
+        0
+    );
+    assert_eq!(
+        run(&p, &icmp(3, &ipv4(6, OTHER, LOCAL, 0, &ports(80, 80)[..8]))),
+        0
+    );
+    assert_eq!(
+        run(
+            &p,
+            &icmp(3, &ipv4(17, LOCAL, OTHER, 0, &ports(80, 80)[..8]))
+        ),
+        0
+    );
 }
 
 #[test]
 fn many_ports_stay_exact_up_to_the_bound_and_merge_beyond() {
-    let exact: Vec<_> = (0..MAX_SPANS as u16).map(|i| (1000 + 7 * i, Some(LOCAL))).collect();
+    let exact: Vec<_> = (0..MAX_SPANS as u16)
+        .map(|i| (1000 + 7 * i, Some(LOCAL)))
+        .collect();
     let p = build(&exact);
     assert!(p.len() <= MAX_INSNS, "{}", p.len());
     for port in 990..1000 + 7 * MAX_SPANS as u16 + 10 {
         let ours = exact.iter().any(|e| e.0 == port);
         assert_eq!(run(&p, &ether(tcp_to(LOCAL, port))) != 0, ours, "{port}");
     }
-    let many: Vec<_> = (0..5000u16).map(|i| (40_000 + 5 * i, Some(LOCAL))).collect();
+    let many: Vec<_> = (0..5000u16)
+        .map(|i| (40_000 + 5 * i, Some(LOCAL)))
+        .collect();
     let p = build(&many);
     assert!(p.len() <= MAX_INSNS);
     for (port, _) in many {
