@@ -305,6 +305,46 @@ pub(crate) fn read_own_memory(
     }
 }
 
+/// `union bpf_attr` as BPF_PROG_LOAD reads it; what is missing counts as zero.
+#[repr(C)]
+struct BpfProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+/// Loads an eBPF program. The descriptor is close-on-exec.
+pub(crate) fn bpf_prog_load(prog_type: u32, insns: &[u64]) -> Result<Fd, Errno> {
+    const BPF_PROG_LOAD: i32 = 5;
+    let attr = BpfProgLoad {
+        prog_type,
+        insn_cnt: insns.len() as u32,
+        insns: insns.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+    };
+    // SAFETY: the kernel reads the structure, `insn_cnt` instructions and a NUL-terminated string, all alive.
+    let fd = unsafe {
+        syscall!(
+            Sysno::bpf,
+            BPF_PROG_LOAD,
+            &raw const attr,
+            size_of::<BpfProgLoad>()
+        )
+    }?;
+    Ok(Fd::from_raw(fd as RawFd))
+}
+
 pub(crate) fn getpid() -> i32 {
     // SAFETY: no pointers; getpid cannot fail.
     unsafe { syscall!(Sysno::getpid) }.unwrap_or(0) as i32

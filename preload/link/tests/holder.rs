@@ -127,11 +127,8 @@ impl Peer {
                     revents: 0,
                 };
                 // SAFETY: one live pollfd.
-                assert_eq!(
-                    unsafe { libc::poll(&mut p, 1, 10_000) },
-                    1,
-                    "the marker is answered"
-                );
+                let n = unsafe { libc::poll(&mut p, 1, 10_000) };
+                assert_eq!(n, 1, "the marker is answered");
                 continue;
             };
             let ip = Ipv4View::parse(f.bytes).unwrap();
@@ -378,7 +375,9 @@ fn listener_closes_in_mid_transfer_and_is_bound_again() {
         .unwrap();
     let mut connection = listener.share(at(A, 6000));
     assert!(connection.holds_port());
-    connection.convert(at(B, PEER), &options(&shadow)).unwrap();
+    holders
+        .convert(&mut connection, at(B, PEER), &options(&shadow))
+        .unwrap();
     assert!(!connection.holds_port());
     drop((listener, shadow));
     assert_eq!(peer.answers(6000), []);
@@ -469,7 +468,9 @@ fn without_net_admin_listeners_are_silent_and_serve_loopback() {
     serve_local(listener.fd(), at(Ipv4Addr::LOCALHOST, 6000));
     assert_eq!(bind_error(at(ANY, 6000), true), Some(libc::EADDRINUSE));
     let mut connection = listener.share(at(A, 6000));
-    connection.convert(at(B, PEER), &options).unwrap();
+    holders
+        .convert(&mut connection, at(B, PEER), &options)
+        .unwrap();
     assert!(connection.holds_port(), "there is no other holder");
     drop((listener, shadow));
     assert_eq!(peer.answers(6000), []);

@@ -9,3 +9,4 @@ pub mod host;
 pub mod memory;
 pub mod net;
 pub mod script;
+pub mod sim;

@@ -9,27 +9,29 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 /// as the high half of a word.
 #[inline]
 pub fn sum(data: &[u8]) -> u16 {
+    // 32-bit words in 64-bit sums: no carry to look after below 16 GiB, and the loop over blocks
+    // becomes vector code.
     let mut total = 0u64;
     let (blocks, rest) = data.as_chunks::<32>();
-    // 32-bit words in 64-bit lanes: no carry to look after before 2^32 blocks, which is more
-    // than a slice of one frame can have, and the loop becomes vector code.
-    let mut lanes = [0u64; 8];
-    for block in blocks {
-        let (words, _) = block.as_chunks::<4>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u64::from(u32::from_ne_bytes(*word));
+    if !blocks.is_empty() {
+        let mut lanes = [0u64; 8];
+        for block in blocks {
+            let (words, _) = block.as_chunks::<4>();
+            for (lane, word) in lanes.iter_mut().zip(words) {
+                *lane += u64::from(u32::from_ne_bytes(*word));
+            }
         }
-    }
-    for lane in lanes {
-        total = add_carry(total, lane);
+        total = lanes.iter().sum();
     }
     let (words, tail) = rest.as_chunks::<4>();
     for word in words {
-        total = add_carry(total, u64::from(u32::from_ne_bytes(*word)));
+        total += u64::from(u32::from_ne_bytes(*word));
     }
     let mut last = [0; 4];
-    last[..tail.len()].copy_from_slice(tail);
-    total = add_carry(total, u64::from(u32::from_ne_bytes(last)));
+    for (to, from) in last.iter_mut().zip(tail) {
+        *to = *from;
+    }
+    total += u64::from(u32::from_ne_bytes(last));
     u16::from_be(fold(total))
 }
 
@@ -86,12 +88,6 @@ pub fn pseudo_header_v4(src: Ipv4Addr, dst: Ipv4Addr, protocol: u8, len: u32) ->
 pub fn pseudo_header_v6(src: Ipv6Addr, dst: Ipv6Addr, next_header: u8, len: u32) -> u16 {
     let addresses = add(sum(&src.octets()), sum(&dst.octets()));
     add(addresses, fold(u64::from(next_header) + u64::from(len)))
-}
-
-#[inline(always)]
-const fn add_carry(a: u64, b: u64) -> u64 {
-    let (value, carry) = a.overflowing_add(b);
-    value + carry as u64
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@
 //! | min-TTL | a port | one listening socket per device with IP_MINTTL 255 | nothing |
 //!
 //! A connection that came in through a held listener needs no holder of its own while that listener is held: it
-//! takes [`ListenHolder::share`]. When the program closes the listener, [`Holder::convert`] gives each such connection
+//! takes [`ListenHolder::share`]. When the program closes the listener, [`Holders::convert`] gives each such connection
 //! its own, so that the port can be bound again at once.
 //!
 //! # Next to the program's own socket
@@ -69,6 +69,8 @@ pub struct Holders {
     /// Devices other than lo, by name.
     devices: Vec<String>,
     privileged: bool,
+    /// The filter of repair sockets, where it may be shared.
+    drop_all: Option<Fd>,
 }
 
 impl Holders {
@@ -79,6 +81,7 @@ impl Holders {
             tuples: Tuples::default(),
             devices: devices.into_iter().collect(),
             privileged: true,
+            drop_all: filter::load_drop_all().ok(),
         }
     }
 
@@ -125,7 +128,7 @@ impl Holders {
         options: &HoldOptions,
     ) -> Result<Holder, Errno> {
         if self.privileged {
-            match repair(local, remote, options) {
+            match self.repair(local, remote, options) {
                 Err(Errno::EPERM) => self.privileged = false,
                 result => return result,
             }
@@ -184,6 +187,27 @@ impl Holders {
         Ok(ListenHolder { port, fd })
     }
 
+    /// Gives a connection that shares its listener's holder one of its own, before the listener is closed. Where that
+    /// takes CAP_NET_ADMIN and there is none it goes on sharing, and the port stays held.
+    ///
+    /// # Errors
+    /// As for [`Holders::hold_connection`]; the connection goes on sharing.
+    pub fn convert(
+        &self,
+        holder: &mut Holder,
+        remote: SocketAddr,
+        options: &HoldOptions,
+    ) -> Result<(), Errno> {
+        if self.privileged && matches!(holder.kind, Kind::Listener { .. }) {
+            match self.repair(holder.local, remote, options) {
+                Ok(own) => *holder = own,
+                Err(Errno::EPERM) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
     /// Binds the program's socket `shadow` to a port that only our own connections hold. The caller knows that
     /// Linux would allow it: SO_REUSEADDR is set, and nobody listens there.
     ///
@@ -214,6 +238,39 @@ impl Holders {
     /// Acts as without CAP_NET_ADMIN from now on.
     pub fn without_repair(&mut self) {
         self.privileged = false;
+    }
+
+    /// Puts a socket into ESTABLISHED without a packet, deaf to all that comes.
+    fn repair(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        options: &HoldOptions,
+    ) -> Result<Holder, Errno> {
+        let fd = raw::socket(name::family(&remote), libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
+        let raw_fd = fd.as_raw_fd();
+        raw::setsockopt(raw_fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, &1i32)?;
+        match &self.drop_all {
+            Some(program) => filter::attach_loaded(raw_fd, program.as_raw_fd())?,
+            None => filter::attach(raw_fd, &filter::drop_all())?,
+        }
+        port::apply(raw_fd, options)?;
+        if !local.ip().is_unspecified() || local.port() != 0 {
+            if local.port() == 0 {
+                raw::setsockopt(raw_fd, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &1i32)?;
+            }
+            name::bind(raw_fd, &local)?;
+        }
+        name::connect(raw_fd, &remote)?;
+        let reuse = i32::from(options.reuse);
+        raw::setsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &reuse)?;
+        let local = name::local(raw_fd)?;
+        Ok(Holder {
+            local,
+            kind: Kind::Repair {
+                _fd: move_high(fd)?,
+            },
+        })
     }
 
     /// The min-TTL holder of a port: that of the address, that of all addresses, or a new one.
@@ -252,35 +309,6 @@ impl Holders {
     }
 }
 
-/// Puts a socket into ESTABLISHED without a packet, deaf to all that comes.
-fn repair(local: SocketAddr, remote: SocketAddr, options: &HoldOptions) -> Result<Holder, Errno> {
-    let fd = raw::socket(name::family(&remote), libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
-    let raw_fd = fd.as_raw_fd();
-    raw::setsockopt(raw_fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, &1i32)?;
-    filter::attach(raw_fd, &filter::drop_all())?;
-    port::apply(raw_fd, options)?;
-    if !local.ip().is_unspecified() || local.port() != 0 {
-        if local.port() == 0 {
-            raw::setsockopt(raw_fd, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &1i32)?;
-        }
-        name::bind(raw_fd, &local)?;
-    }
-    name::connect(raw_fd, &remote)?;
-    raw::setsockopt(
-        raw_fd,
-        libc::SOL_SOCKET,
-        libc::SO_REUSEADDR,
-        &i32::from(options.reuse),
-    )?;
-    let local = name::local(raw_fd)?;
-    Ok(Holder {
-        local,
-        kind: Kind::Repair {
-            _fd: move_high(fd)?,
-        },
-    })
-}
-
 /// Keeps the kernel silent to one connection's segments until it is dropped.
 #[derive(Debug)]
 pub struct Holder {
@@ -306,22 +334,6 @@ impl Holder {
     /// The local name, with what the kernel has chosen.
     pub fn local(&self) -> SocketAddr {
         self.local
-    }
-
-    /// Gives a connection that shares its listener's holder one of its own, before the listener is closed. Where that
-    /// takes CAP_NET_ADMIN and there is none it goes on sharing, and the port stays held.
-    ///
-    /// # Errors
-    /// As for [`Holders::hold_connection`]; the connection goes on sharing.
-    pub fn convert(&mut self, remote: SocketAddr, options: &HoldOptions) -> Result<(), Errno> {
-        if matches!(self.kind, Kind::Listener { .. }) {
-            match repair(self.local, remote, options) {
-                Ok(own) => *self = own,
-                Err(Errno::EPERM) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
     }
 
     /// Whether the port itself is held, and not only the 4-tuple.

@@ -102,6 +102,8 @@ pub enum Expr {
 pub struct PacketSpec {
     /// Control bits.
     pub flags: TcpFlags,
+    /// `p`: PSH may be set or not, where it depends on how segments were put together.
+    pub any_psh: bool,
     /// First sequence number, relative for what we send.
     pub seq: u32,
     /// Payload length, bytes.

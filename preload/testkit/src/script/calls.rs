@@ -36,11 +36,11 @@ const REMOTE_SOCKADDR: [u8; 16] = {
 
 /// A descriptor.
 #[derive(Clone, Debug)]
-pub struct File {
+pub(super) struct File {
     /// Its socket.
-    pub id: SocketId,
+    pub(super) id: SocketId,
     /// Does it listen?
-    pub listening: bool,
+    pub(super) listening: bool,
     nonblock: bool,
     bound: bool,
     /// Place in the stream of the next byte to write; the first is 1.
@@ -66,26 +66,26 @@ impl File {
 }
 
 /// A call that has not returned.
-pub struct Pending {
+pub(super) struct Pending {
     /// How far it is.
-    pub job: Job,
+    pub(super) job: Job,
     /// Line in the script.
-    pub line: usize,
+    pub(super) line: usize,
     /// Its text.
-    pub text: String,
+    pub(super) text: String,
     /// What it should return.
-    pub result: CallResult,
+    pub(super) result: CallResult,
     /// When it should return, if it blocks.
-    pub until: Option<Instant>,
+    pub(super) until: Option<Instant>,
     /// When it was called.
-    pub began: Instant,
+    pub(super) began: Instant,
     /// When its own timeout ends.
-    pub wake_at: Instant,
+    pub(super) wake_at: Instant,
 }
 
 /// What a call returned.
 #[derive(Debug)]
-pub struct Outcome {
+pub(super) struct Outcome {
     result: CallResult,
     /// What it handed out that the script did not say.
     complaint: Option<String>,
@@ -129,7 +129,7 @@ impl Outcome {
     ///
     /// # Errors
     /// The difference.
-    pub fn compare(&self, expected: CallResult) -> Result<(), String> {
+    pub(super) fn compare(&self, expected: CallResult) -> Result<(), String> {
         if expected != CallResult::Any && expected != self.result {
             return Err(format!(
                 "it returns {}, not {}",
@@ -150,7 +150,7 @@ fn show(result: CallResult) -> String {
 }
 
 /// A call in progress.
-pub enum Job {
+pub(super) enum Job {
     /// It has returned.
     Done(Option<Outcome>),
     /// `send` and its kin.
@@ -168,7 +168,7 @@ pub enum Job {
 }
 
 /// One entry of `poll`.
-pub struct PollEntry {
+pub(super) struct PollEntry {
     fd: i32,
     events: u32,
     revents: i64,
@@ -179,7 +179,7 @@ impl Job {
     ///
     /// # Errors
     /// Arguments that the runner does not understand.
-    pub fn start(runner: &mut Runner, call: &Call) -> Result<Self, String> {
+    pub(super) fn start(runner: &mut Runner, call: &Call) -> Result<Self, String> {
         let args = Args(&call.args);
         if call.name == "socket" {
             let nonblock = args.int(1)? & i64::from(SOCK_NONBLOCK) != 0;
@@ -269,7 +269,7 @@ impl Job {
     ///
     /// # Errors
     /// Received bytes that the peer did not send.
-    pub fn run(
+    pub(super) fn run(
         &mut self,
         runner: &mut Runner,
         wake_at: &mut Instant,

@@ -13,7 +13,7 @@ use super::settings::{LOCAL_ADDR, REMOTE_ADDR};
 use crate::net::finish_checksum;
 
 /// First port of the peers that connect to us.
-pub const FIRST_REMOTE_PORT: u16 = 8081;
+pub(super) const FIRST_REMOTE_PORT: u16 = 8081;
 
 /// The connection that a script is about, and how its numbers translate.
 ///
@@ -21,11 +21,11 @@ pub const FIRST_REMOTE_PORT: u16 = 8081;
 /// shows; the peer's numbers are the script's own. Our time stamps are shifted so that the first
 /// one that the script names is right.
 #[derive(Clone, Copy, Debug)]
-pub struct Flow {
+pub(super) struct Flow {
     /// Port of the host under test.
-    pub local_port: u16,
+    pub(super) local_port: u16,
     /// Port of the peer.
-    pub remote_port: u16,
+    pub(super) remote_port: u16,
     local_isn: Option<u32>,
     remote_isn: Option<u32>,
     tsval_offset: Option<u32>,
@@ -34,7 +34,7 @@ pub struct Flow {
 impl Flow {
     /// A connection of which nothing was seen.
     #[must_use]
-    pub fn new(local_port: u16, remote_port: u16) -> Self {
+    pub(super) fn new(local_port: u16, remote_port: u16) -> Self {
         Self {
             local_port,
             remote_port,
@@ -46,7 +46,7 @@ impl Flow {
 
     /// The peer's initial sequence number.
     #[must_use]
-    pub fn remote_isn(&self) -> Option<u32> {
+    pub(super) fn remote_isn(&self) -> Option<u32> {
         self.remote_isn
     }
 
@@ -59,7 +59,7 @@ impl Flow {
     }
 
     /// The IP packet of a segment that arrives.
-    pub fn build(&mut self, spec: &PacketSpec) -> Vec<u8> {
+    pub(super) fn build(&mut self, spec: &PacketSpec) -> Vec<u8> {
         if spec.flags.contains(TcpFlags::SYN) {
             self.remote_isn = Some(spec.seq);
         }
@@ -93,7 +93,7 @@ impl Flow {
 
     /// The IP packet of an ICMP error that quotes a segment of ours.
     #[must_use]
-    pub fn build_icmp(&self, spec: &IcmpSpec) -> Vec<u8> {
+    pub(super) fn build_icmp(&self, spec: &IcmpSpec) -> Vec<u8> {
         let header = TcpHeader {
             src_port: self.local_port,
             dst_port: self.remote_port,
@@ -123,7 +123,7 @@ impl Flow {
     ///
     /// # Errors
     /// What is wrong with the packet, whatever the script expects.
-    pub fn read(&mut self, packet: &[u8]) -> Result<Seen, String> {
+    pub(super) fn read(&mut self, packet: &[u8]) -> Result<Seen, String> {
         let ip = Ipv4View::parse(packet).map_err(|e| e.to_string())?;
         if ip.src() != LOCAL_ADDR || ip.dst() != REMOTE_ADDR {
             return Err(format!("a packet from {} to {}", ip.src(), ip.dst()));
@@ -166,7 +166,12 @@ impl Flow {
 
     /// Compares a segment that left with what the script says, and returns the segment in the
     /// script's numbers. Time stamps may differ by `tolerance_us`.
-    pub fn matches(&mut self, spec: &PacketSpec, seen: &Seen, tolerance_us: u64) -> Option<Seen> {
+    pub(super) fn matches(
+        &mut self,
+        spec: &PacketSpec,
+        seen: &Seen,
+        tolerance_us: u64,
+    ) -> Option<Seen> {
         let mut seen = *seen;
         if let (Some(expected), Some((tsval, _))) = (
             spec.options.and_then(|o| o.timestamps),
@@ -181,9 +186,14 @@ impl Flow {
                 *tsval = expected.0;
             }
         }
+        let mut flags = spec.flags;
+        flags.set(
+            TcpFlags::PSH,
+            seen.flags.contains(TcpFlags::PSH) && spec.any_psh || flags.contains(TcpFlags::PSH),
+        );
         let options = spec.options.unwrap_or(seen.options);
         let wanted = Seen {
-            flags: spec.flags,
+            flags,
             seq: spec.seq,
             len: spec.len,
             ack: spec.ack,
@@ -197,7 +207,7 @@ impl Flow {
 
 /// A segment in the script's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub(super) struct Seen {
     flags: TcpFlags,
     seq: u32,
     len: u32,
@@ -262,7 +272,7 @@ fn show_options(options: &TcpOptions) -> String {
 
 /// The byte at a place of a stream: neighbours differ, and so do places a segment apart.
 #[must_use]
-pub fn pattern(at: u32) -> u8 {
+pub(super) fn pattern(at: u32) -> u8 {
     (at.wrapping_mul(0x9e37_79b1) >> 24) as u8
 }
 

@@ -159,7 +159,8 @@ fn assertions(body: &str) -> Parsed<Vec<(String, assertion::Expr)>> {
 fn packet(cursor: &mut Cursor<'_>) -> Parsed<PacketSpec> {
     cursor.skip_space();
     let word = cursor.take_while(|c| !c.is_whitespace());
-    let flags = flags(word)?;
+    let any_psh = word.contains('p');
+    let flags = flags(&word.replace('p', ""))?;
     let seq = cursor.number()?;
     cursor.expect(":")?;
     let end = cursor.number()?;
@@ -185,6 +186,7 @@ fn packet(cursor: &mut Cursor<'_>) -> Parsed<PacketSpec> {
     let (window, urg) = (window.map(half).transpose()?, urg.map(half).transpose()?);
     Ok(PacketSpec {
         flags,
+        any_psh,
         seq,
         len,
         ack,

@@ -53,7 +53,7 @@ pub fn run(text: &str) -> Result<(), Box<Failure>> {
 }
 
 /// A run.
-pub struct Runner {
+pub(super) struct Runner {
     pub(super) host: Host,
     pub(super) files: BTreeMap<i32, File>,
     pub(super) flows: Vec<Flow>,

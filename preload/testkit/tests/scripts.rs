@@ -1,0 +1,97 @@
+//! One test per packet script. Every expectation in them was seen on Linux as well.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+macro_rules! scripts {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let text = include_str!(concat!("../scripts/", stringify!($name), ".pkt"));
+                if let Err(failure) = sidewire_testkit::script::run(text) {
+                    panic!("scripts/{}.pkt, {failure}", stringify!($name));
+                }
+            }
+        )*
+        const LISTED: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+scripts! {
+    ack_of_unsent
+    ack_pingpong
+    blocked_reader_reset
+    challenge_ack
+    child_reset
+    close_unread
+    connect_refused
+    cork
+    defer_accept
+    delayed_ack
+    disconnect
+    fast_retransmit_newreno
+    fast_retransmit_sack
+    fin_retransmission
+    fin_wait2_timeout
+    half_close
+    half_open
+    handshake_active
+    handshake_blocking
+    handshake_passive
+    handshake_simultaneous
+    icmp_frag_needed
+    icmp_unreachable
+    initial_window
+    keepalive
+    linger
+    listen_backlog
+    listen_close
+    msg_eor
+    msg_more
+    nagle
+    newreno_spurious_dupacks
+    out_of_order
+    passive_close
+    paws
+    rack_reordering
+    rack_timer
+    receive_options
+    receive_window
+    rst
+    rst_after_data
+    rto_backoff
+    send_timeout
+    simultaneous_close
+    slow_start_after_idle
+    spurious_rto
+    syn_recv_rst
+    syn_retransmission
+    tail_loss_probe
+    time_wait
+    time_wait_reuse
+    unconnected
+    urgent
+    user_timeout
+    window_limits_sender
+    window_scale
+    zero_window_probe
+}
+
+#[test]
+fn every_script_has_its_test() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let found: BTreeSet<String> = std::fs::read_dir(folder)
+        .expect("the scripts")
+        .map(|entry| entry.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "pkt"))
+        .map(|path| {
+            path.file_stem()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    let listed = LISTED.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(found, listed);
+}
