@@ -111,11 +111,8 @@ fn main() {
         .unwrap_or(2.0);
     let rx_cpu = usize::from(std::env::args().nth(2).is_none());
     // SAFETY: one thread so far.
-    assert_eq!(
-        unsafe { libc::unshare(libc::CLONE_NEWNET) },
-        0,
-        "run as root or under unshare -Urn"
-    );
+    let unshared = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    assert_eq!(unshared, 0, "run as root or under unshare -Urn");
     netns::sh("ip link set lo up");
     let peer = Netns::new();
     veth(&peer);

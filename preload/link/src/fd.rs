@@ -3,6 +3,7 @@
 use crate::Errno;
 use crate::raw;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Highest number from which a descriptor of ours is looked for, whatever RLIMIT_NOFILE says: the kernel's
 /// descriptor table grows to the highest number in use (8 bytes each).
@@ -10,6 +11,22 @@ const HIGH_FD_CEILING: u64 = 65536;
 
 /// At most this many numbers below the limit are kept for ourselves.
 const HIGH_FD_RESERVE: u64 = 4096;
+
+/// One bit for each number below [`HIGH_FD_CEILING`] that [`move_high`] gave out.
+static INTERNAL: [AtomicU64; HIGH_FD_CEILING as usize / 64] =
+    [const { AtomicU64::new(0) }; HIGH_FD_CEILING as usize / 64];
+
+fn internal_word(fd: RawFd) -> Option<(&'static AtomicU64, u64)> {
+    let fd = usize::try_from(fd).ok()?;
+    Some((INTERNAL.get(fd / 64)?, 1 << (fd % 64)))
+}
+
+/// True for a descriptor that [`move_high`] gave out and that is still open: the program's close and dup2 must not
+/// reach it. One load; async-signal-safe.
+#[inline]
+pub fn is_internal(fd: RawFd) -> bool {
+    internal_word(fd).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+}
 
 /// An open file that the program did not open. Dropping it closes it by a raw system call.
 #[derive(Debug)]
@@ -37,6 +54,9 @@ impl AsRawFd for Fd {
 
 impl Drop for Fd {
     fn drop(&mut self) {
+        if let Some((word, bit)) = internal_word(self.0) {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
         raw::close(self.0);
     }
 }
@@ -58,15 +78,22 @@ pub fn move_high(fd: Fd) -> Result<Fd, Errno> {
     let mut base = high_fd_base(raw::nofile_limit());
     loop {
         match raw::dup_cloexec(fd.as_raw_fd(), base) {
-            Ok(high) => return Ok(high),
+            Ok(high) => return Ok(mark(high)),
             Err(Errno::EMFILE | Errno::EINVAL) if base > 3 => base /= 2,
             Err(Errno::EMFILE | Errno::EINVAL) => {
                 raw::set_cloexec(fd.as_raw_fd())?;
-                return Ok(fd);
+                return Ok(mark(fd));
             }
             Err(e) => return Err(e),
         }
     }
+}
+
+fn mark(fd: Fd) -> Fd {
+    if let Some((word, bit)) = internal_word(fd.as_raw_fd()) {
+        word.fetch_or(bit, Ordering::Relaxed);
+    }
+    fd
 }
 
 #[cfg(test)]
@@ -86,5 +113,9 @@ mod tests {
         let fd = move_high(raw::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0).unwrap()).unwrap();
         assert!(fd.as_raw_fd() >= high_fd_base(raw::nofile_limit()) / 2);
         assert!(raw::is_cloexec(fd.as_raw_fd()).unwrap());
+        let number = fd.as_raw_fd();
+        assert!(is_internal(number));
+        drop(fd);
+        assert!(!is_internal(number));
     }
 }

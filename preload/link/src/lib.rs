@@ -6,8 +6,12 @@
 mod cut;
 pub mod fd;
 pub mod frame;
+pub mod holder;
 pub mod netlink;
 pub mod packet;
+pub mod pair;
+pub mod pcapng;
 mod raw;
+mod socket_name;
 
 pub use syscalls::Errno;

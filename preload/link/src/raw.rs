@@ -305,18 +305,54 @@ pub(crate) fn read_own_memory(
     }
 }
 
+/// `union bpf_attr` as BPF_PROG_LOAD reads it; what is missing counts as zero.
+#[repr(C)]
+struct BpfProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+}
+
+/// Loads an eBPF program. The descriptor is close-on-exec.
+pub(crate) fn bpf_prog_load(prog_type: u32, insns: &[u64]) -> Result<Fd, Errno> {
+    const BPF_PROG_LOAD: i32 = 5;
+    let attr = BpfProgLoad {
+        prog_type,
+        insn_cnt: insns.len() as u32,
+        insns: insns.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log_buf: 0,
+        kern_version: 0,
+        prog_flags: 0,
+    };
+    // SAFETY: the kernel reads the structure, `insn_cnt` instructions and a NUL-terminated string, all alive.
+    let fd = unsafe {
+        syscall!(
+            Sysno::bpf,
+            BPF_PROG_LOAD,
+            &raw const attr,
+            size_of::<BpfProgLoad>()
+        )
+    }?;
+    Ok(Fd::from_raw(fd as RawFd))
+}
+
 pub(crate) fn getpid() -> i32 {
     // SAFETY: no pointers; getpid cannot fail.
     unsafe { syscall!(Sysno::getpid) }.unwrap_or(0) as i32
 }
 
-/// Opens for writing, created with `mode` when missing, emptied when `truncate`.
-pub(crate) fn create(path: &std::ffi::CStr, truncate: bool, mode: u32) -> Result<Fd, Errno> {
-    let how = libc::O_WRONLY
-        | libc::O_CREAT
-        | libc::O_APPEND
-        | libc::O_CLOEXEC
-        | if truncate { libc::O_TRUNC } else { 0 };
+/// Opens for appending, created with `mode` when missing.
+pub(crate) fn create(path: &std::ffi::CStr, mode: u32) -> Result<Fd, Errno> {
+    let how = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
     // SAFETY: the kernel reads a NUL-terminated string.
     let fd = unsafe { syscall!(Sysno::openat, libc::AT_FDCWD, path.as_ptr(), how, mode) }?;
     Ok(Fd::from_raw(fd as RawFd))
@@ -325,26 +361,4 @@ pub(crate) fn create(path: &std::ffi::CStr, truncate: bool, mode: u32) -> Result
 pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel reads a live slice.
     unsafe { syscall!(Sysno::write, fd, bytes.as_ptr(), bytes.len()) }
-}
-
-/// Waits until one of the descriptors is ready or `timeout` has passed; None waits for ever. Returns how many are
-/// ready. EINTR is given back to the caller.
-pub(crate) fn poll(
-    fds: &mut [libc::pollfd],
-    timeout: Option<std::time::Duration>,
-) -> Result<usize, Errno> {
-    let mut ts = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let ts_ptr = match timeout {
-        Some(t) => {
-            ts.tv_sec = t.as_secs() as i64;
-            ts.tv_nsec = i64::from(t.subsec_nanos());
-            &mut ts as *mut libc::timespec
-        }
-        None => std::ptr::null_mut(),
-    };
-    // SAFETY: live slice and timespec (which the kernel may update); no signal mask.
-    unsafe { syscall!(Sysno::ppoll, fds.as_mut_ptr(), fds.len(), ts_ptr, 0, 8) }
 }

@@ -23,11 +23,8 @@ fn wait(fd: RawFd) {
         revents: 0,
     };
     // SAFETY: one live pollfd.
-    assert_eq!(
-        unsafe { libc::poll(&mut p, 1, 10_000) },
-        1,
-        "nothing to read in 10 s"
-    );
+    let n = unsafe { libc::poll(&mut p, 1, 10_000) };
+    assert_eq!(n, 1, "nothing to read in 10 s");
 }
 
 #[test]
@@ -145,12 +142,6 @@ fn changes_invalidate() {
     routes.forget(ip("10.60.0.2"));
     let late = routes.lookup(ip("10.60.0.2"), None, None, 0, 0).unwrap();
     assert_eq!(late.dev.name, "late");
-    changed(&mut routes, "ip tuntap add t0 mode tun");
-    assert!(
-        routes
-            .devices()
-            .any(|d| d.name == "t0" && d.kind == LinkKind::None)
-    );
     changed(&mut routes, "ip link del late");
     assert!(routes.device(late.ifindex).is_none());
     assert!(routes.lookup(ip("10.60.0.2"), None, None, 0, 0).is_err());

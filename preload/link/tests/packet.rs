@@ -4,6 +4,7 @@ mod netns;
 
 use netns::{Netns, enter, ifindex, sh, veth};
 use sidewire_link::frame::{Checksum, FrameSink, FrameSource, Rest, TxFrame, TxVerdict};
+use sidewire_link::netlink::{LinkKind, Routes};
 use sidewire_link::packet::filter::PortFilter;
 use sidewire_link::packet::{BatchSource, PacketSocket, RingConfig, RingSource};
 use sidewire_wire::checksum;
@@ -293,10 +294,8 @@ fn fault_in_the_target_loses_one_frame_only() {
         iov_len: 4500,
     };
     // SAFETY: the frame is queued, so the kernel checks the target, which is never mapped.
-    assert_eq!(
-        unsafe { source.take(40, &[bad]) },
-        Err(sidewire_link::Errno::EFAULT)
-    );
+    let taken = unsafe { source.take(40, &[bad]) };
+    assert_eq!(taken, Err(sidewire_link::Errno::EFAULT));
     assert!(joined(receive(&mut source, 4500)) == data[4500..]);
 }
 
@@ -540,6 +539,9 @@ fn tun_device_has_no_link_layer_header() {
     );
     let tun = attach_tun("t0");
     wait_running("t0");
+    let routes = Routes::open().unwrap();
+    let dev = routes.device(ifindex("t0")).unwrap();
+    assert_eq!((dev.name.as_str(), dev.kind), ("t0", LinkKind::None));
     let socket = open_port(PORT);
     let mut source = socket.source().unwrap();
     let mut sink = socket.sink();

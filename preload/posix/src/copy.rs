@@ -173,3 +173,60 @@ pub unsafe fn write_value<T: Copy>(dst: *mut T, value: &T) -> Result<(), Fault> 
     // SAFETY: a live reference is readable.
     unsafe { to_program(dst.cast(), core::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signals;
+
+    /// Two pages of which the second may not be touched; the end of the first.
+    fn edge() -> *mut u8 {
+        let at = syscall::map_anonymous(8192).unwrap();
+        // SAFETY: our own fresh mapping.
+        unsafe {
+            syscalls::syscall!(
+                syscalls::Sysno::mprotect,
+                at.add(4096),
+                4096,
+                libc::PROT_NONE
+            )
+            .unwrap();
+            at.add(4096)
+        }
+    }
+
+    fn good_and_bad() {
+        let end = edge();
+        let text = *b"0123456789abcdef";
+        let mut back = [0u8; 16];
+        // SAFETY: live locals on our side; the program's side is the edge page.
+        unsafe {
+            let fits = end.sub(16);
+            assert_eq!(to_program(fits, text.as_ptr(), 16), Ok(()));
+            assert_eq!(from_program(back.as_mut_ptr(), fits, 16), Ok(()));
+            assert_eq!(back, text);
+            let last = u64::from_ne_bytes(*b"89abcdef");
+            assert_eq!(read_value(end.sub(8).cast::<u64>()), Ok(last));
+            assert!(read_value(end.sub(4).cast::<u64>()).is_err());
+            for over in [1, 8, 15] {
+                let at = end.sub(16 - over);
+                assert_eq!(to_program(at, text.as_ptr(), 16), Err(Fault));
+                assert_eq!(from_program(back.as_mut_ptr(), at, 16), Err(Fault));
+            }
+            for nowhere in [core::ptr::null_mut(), 8 as *mut u8, usize::MAX as *mut u8] {
+                assert_eq!(to_program(nowhere, text.as_ptr(), 4), Err(Fault));
+                assert_eq!(from_program(back.as_mut_ptr(), nowhere, 4), Err(Fault));
+                assert_eq!(from_program(back.as_mut_ptr(), nowhere, 0), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn bad_pointers_are_faults() {
+        good_and_bad();
+        assert!(signals::catch_faults(fixup));
+        set_handler_in_place(true);
+        good_and_bad();
+        assert_eq!(fixup(good_and_bad as *const () as usize), None);
+    }
+}

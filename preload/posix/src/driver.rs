@@ -22,6 +22,7 @@ use sidewire_link::packet::PacketSource;
 use std::os::fd::AsRawFd;
 
 use crate::net::LinkNet;
+use crate::signals::{self, Sleeping};
 use crate::stack::{Inner, NetStack, monotonic_ns};
 use crate::syscall;
 use crate::wait::Waiter;
@@ -112,7 +113,7 @@ impl Driver {
             wake: high_eventfd()?,
             pump_wake: high_eventfd()?,
             packet_fd: source.readable_fd(),
-            netlink_fd: net.netlink_fd(),
+            netlink_fd: net.events_fd(),
             spare: Mutex::new(Vec::new()),
             spin_credit: AtomicI32::new(SPIN_MAX),
             spin_wasted: AtomicU64::new(0),
@@ -124,15 +125,15 @@ impl Driver {
 
     /// True when `at` comes before the one who watches deadlines will look. Called under the stack lock.
     #[inline]
-    pub(crate) fn too_late(&self, at: Instant) -> bool {
+    pub(crate) fn too_late(&self, at: u64) -> bool {
         let leader = self.leader_until.load(Ordering::Relaxed);
         if leader != AWAKE {
-            return at.0 < leader;
+            return at < leader;
         }
         if self.role.load(Ordering::Relaxed) == LEADER {
             return false;
         }
-        at.0 < self.pump_until.load(Ordering::Relaxed)
+        at < self.pump_until.load(Ordering::Relaxed)
     }
 
     /// Makes whoever watches deadlines look again.
@@ -145,9 +146,21 @@ impl Driver {
         }
     }
 
+    /// Something was opened or closed: a parked pump looks again.
+    pub(crate) fn wake_pump(&self) {
+        if self.pump_parked.load(Ordering::SeqCst) {
+            self.kick_pump();
+        }
+    }
+
     #[cold]
     pub(crate) fn kick_pump(&self) {
         syscall::eventfd_signal(self.pump_wake.as_raw_fd());
+    }
+
+    /// The packet socket, and what netlink has to say.
+    pub(crate) fn frame_fds(&self) -> (i32, i32) {
+        (self.packet_fd, self.netlink_fd)
     }
 
     pub(crate) fn has_leader(&self) -> bool {
@@ -249,8 +262,13 @@ pub(crate) fn round(stack: &'static NetStack, inner: &mut Inner) -> bool {
         stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
     }
     let (engine, mut io) = inner.split();
-    if engine.next_deadline() <= io.now {
+    let now = io.now;
+    if engine.next_deadline() <= now {
         engine.on_timers(&mut io);
+    }
+    if inner.net.next_deadline() <= now.0 {
+        inner.net.on_timer(now.0);
+        inner.tell_unreachable();
     }
     got.more
 }
@@ -275,13 +293,13 @@ pub fn sleep(
     extra: &mut [pollfd],
     sigmask: Option<u64>,
 ) -> Woken {
-    let _announced = waiter.announce();
+    let _sleeping = Sleeping::new(waiter.word(), stack.driver.wake.as_raw_fd());
     loop {
+        if signals::pending() {
+            return Woken::Signal;
+        }
         if waiter.fired() {
             return Woken::Event;
-        }
-        if waiter.take_signal() {
-            return Woken::Signal;
         }
         let woken = if stack.driver.lead() {
             let w = drive(stack, waiter, deadline, extra, sigmask);
@@ -356,17 +374,17 @@ fn drive(
     loop {
         let (more, next) = stack.with(|inner| {
             let more = round(stack, inner);
-            let next = inner.engine.next_deadline().0;
+            let next = inner.next_deadline();
             let sleeps = !more && !waiter.fired();
             d.leader_until
                 .store(if sleeps { next.max(1) } else { AWAKE }, Ordering::Relaxed);
             (more, next)
         });
+        if signals::pending() {
+            return Woken::Signal;
+        }
         if waiter.fired() {
             return Woken::Event;
-        }
-        if waiter.take_signal() {
-            return Woken::Signal;
         }
         if more {
             continue;
@@ -437,10 +455,12 @@ fn drive(
 /// Reads what netlink has to say; tells the engine when routes changed.
 pub(crate) fn netlink(stack: &'static NetStack) {
     stack.with(|inner| {
-        if inner.net.read_netlink() {
+        if inner.net.read_events() {
+            inner.holders.devices_changed(inner.net.device_names());
             let (engine, mut io) = inner.split();
             engine.route_changed(&mut io);
         }
+        inner.tell_unreachable();
     });
 }
 
@@ -462,7 +482,7 @@ fn spin(stack: &'static NetStack, waiter: &Waiter, from: u64) -> bool {
                 return true;
             }
         }
-        if stack.try_with(Inner::frames_wait) == Some(true) {
+        if stack.frames_wait() {
             return true;
         }
         if monotonic_ns() - from > SPIN_NS {
@@ -506,13 +526,15 @@ fn follow(
 
 fn follow_on_futex(waiter: &Waiter, deadline: Instant) -> Option<Woken> {
     let r = waiter.sleep_on_futex(deadline.0);
+    if signals::pending() {
+        return Some(Woken::Signal);
+    }
     if waiter.fired() {
         return Some(Woken::Event);
     }
     match r {
         Err(Errno::ETIMEDOUT) => Some(Woken::Timeout),
         Err(Errno::EINTR) => Some(Woken::Signal),
-        _ if waiter.take_signal() => Some(Woken::Signal),
         _ => None,
     }
 }
@@ -534,6 +556,7 @@ fn follow_in_poll(
                 .filter(|w| *w != Woken::Timeout || deadline.0 <= soon);
         }
     };
+    let _sleeping = Sleeping::new(waiter.word(), efd.as_raw_fd());
     let mut set = PollSet::new(&[want(efd.as_raw_fd(), libc::POLLIN)], extra);
     let mut woken = None;
     if waiter.park_on(efd.as_raw_fd()) {
@@ -558,11 +581,11 @@ fn follow_in_poll(
     }
     syscall::eventfd_drain(efd.as_raw_fd());
     d.spare.lock().push(efd);
+    if signals::pending() {
+        return Some(Woken::Signal);
+    }
     if waiter.fired() {
         return Some(Woken::Event);
-    }
-    if woken.is_none() && waiter.take_signal() {
-        return Some(Woken::Signal);
     }
     woken
 }

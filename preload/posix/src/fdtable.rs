@@ -126,3 +126,122 @@ fn for_each_entry(mut f: impl FnMut(i32, &'static AtomicPtr<File>)) {
 pub fn for_each(mut f: impl FnMut(i32)) {
     for_each_entry(|fd, _| f(fd));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicBool;
+    use sidewire_engine::SocketId;
+    use slotmap::{Key, KeyData};
+
+    /// An id that carries a number.
+    fn id(n: u32) -> SocketId {
+        KeyData::from_ffi(1 << 32 | u64::from(n)).into()
+    }
+
+    fn number(f: &FileRef) -> u32 {
+        f.id().data().as_ffi() as u32
+    }
+
+    #[test]
+    fn found_while_installed_shared_by_dups_recycled_after_the_last() {
+        let (a, b) = (900_001, 900_002);
+        assert!(!is_ours(a) && get(a).is_none());
+        let file = File::open(None, id(7), false);
+        let record = file.record() as *const File;
+        assert!(install(a, file.clone()).is_ok_and(|old| old.is_none()));
+        assert!(install(b, file).is_ok_and(|old| old.is_none()));
+        assert_eq!(number(&get(a).unwrap()), 7);
+        drop(remove(a));
+        assert!(!is_ours(a));
+        assert_eq!(number(&get(b).unwrap()), 7);
+        let held = get(b).unwrap();
+        drop(remove(b));
+        assert_eq!(number(&held), 7, "a call in progress keeps it open");
+        assert!(remove(b).is_none());
+        drop(held);
+        let mut others = Vec::new();
+        // The record comes back (other tests take records too).
+        while !others.iter().any(|o: &FileRef| core::ptr::eq(o.record(), record)) {
+            assert!(others.len() < 10_000, "the record was not used again");
+            others.push(File::open(None, id(8), false));
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_the_kernels() {
+        for fd in [-1, i32::MIN, MAX_FD as i32, i32::MAX] {
+            assert!(!is_ours(fd) && get(fd).is_none() && remove(fd).is_none());
+            assert!(install(fd, File::open(None, id(1), false)).is_err());
+        }
+    }
+
+    #[test]
+    fn removing_a_file_frees_all_its_numbers() {
+        let file = File::open(None, id(3), false);
+        for fd in [910_000, 910_500, 915_000] {
+            assert!(install(fd, file.clone()).is_ok());
+        }
+        let other = File::open(None, id(4), false);
+        assert!(install(910_001, other).is_ok());
+        assert_eq!(remove_file(&file), 3);
+        assert!(!is_ours(910_500) && is_ours(910_001));
+        drop(remove(910_001));
+    }
+
+    /// Two threads open and close the same few numbers, others look them up: whoever finds a file under a number finds one
+    /// that was installed there, however often records change hands.
+    #[test]
+    fn look_ups_race_with_recycling() {
+        const NUMBERS: u32 = 4;
+        const ROUNDS: u32 = 20_000;
+        const BASE: i32 = 920_000;
+        let stop = AtomicBool::new(false);
+        let found: usize = std::thread::scope(|s| {
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    s.spawn(|| {
+                        let mut found = 0;
+                        while !stop.load(Ordering::Relaxed) {
+                            for n in 0..NUMBERS {
+                                if let Some(f) = get(BASE + n as i32) {
+                                    assert_eq!(number(&f) % NUMBERS, n);
+                                    found += 1;
+                                }
+                            }
+                        }
+                        found
+                    })
+                })
+                .collect();
+            let writers: Vec<_> = (0..2u32)
+                .map(|w| {
+                    s.spawn(move || {
+                        for i in 0..ROUNDS {
+                            let n = (i + w) % NUMBERS;
+                            let fd = BASE + n as i32;
+                            let file = File::open(None, id(i * NUMBERS + n), false);
+                            assert!(install(fd, file).is_ok());
+                            if i % 3 != 0 {
+                                drop(remove(fd));
+                            }
+                        }
+                    })
+                })
+                .collect();
+            for w in writers {
+                w.join().unwrap();
+            }
+            // The last files stay until every reader has met one.
+            for n in 0..NUMBERS {
+                assert!(install(BASE + n as i32, File::open(None, id(n), false)).is_ok());
+            }
+            stop.store(true, Ordering::Relaxed);
+            readers.into_iter().map(|r| r.join().unwrap()).sum()
+        });
+        assert!(found > 0);
+        for n in 0..NUMBERS {
+            drop(remove(BASE + n as i32));
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use core::ops::Deref;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use sidewire_engine::SocketId;
@@ -21,10 +21,8 @@ pub struct File {
     pub nonblock: AtomicBool,
     /// AF_INET6: addresses are shown v4-mapped.
     pub v6: AtomicBool,
-    /// In LISTEN: the shadow is a kernel listener for local clients.
-    pub listening: AtomicBool,
-    /// The connection was given to the kernel: descriptors are plain, calls that still hold the file start again.
-    pub in_kernel: AtomicBool,
+    /// While it listens: the kernel listeners whose clients are the program's too, on this host and over IPv6; else -1.
+    pub kernel_listeners: [AtomicI32; 2],
     /// Who waits.
     pub wait: WaitQueue,
     /// What is reserved with the kernel.
@@ -42,8 +40,7 @@ impl File {
             id: AtomicU64::new(0),
             nonblock: AtomicBool::new(false),
             v6: AtomicBool::new(false),
-            listening: AtomicBool::new(false),
-            in_kernel: AtomicBool::new(false),
+            kernel_listeners: [const { AtomicI32::new(-1) }; 2],
             wait: WaitQueue::new(),
             port: Mutex::new(Port::new()),
         }
@@ -62,8 +59,7 @@ impl File {
         file.id.store(id.data().as_ffi(), Ordering::Relaxed);
         file.nonblock.store(false, Ordering::Relaxed);
         file.v6.store(v6, Ordering::Relaxed);
-        file.listening.store(false, Ordering::Relaxed);
-        file.in_kernel.store(false, Ordering::Relaxed);
+        file.set_kernel_listeners([-1; 2]);
         *file.port.lock() = Port::new();
         // Publishes the fields to whoever takes a reference.
         file.refs.store(1, Ordering::Release);
@@ -84,6 +80,20 @@ impl File {
     #[must_use]
     pub fn id(&self) -> SocketId {
         KeyData::from_ffi(self.id.load(Ordering::Relaxed)).into()
+    }
+
+    /// The descriptors of [`File::kernel_listeners`] that there are.
+    pub fn kernel_listeners(&self) -> impl Iterator<Item = i32> + '_ {
+        self.kernel_listeners
+            .iter()
+            .map(|fd| fd.load(Ordering::Relaxed))
+            .filter(|fd| *fd >= 0)
+    }
+
+    pub(crate) fn set_kernel_listeners(&self, fds: [i32; 2]) {
+        for (to, fd) in self.kernel_listeners.iter().zip(fds) {
+            to.store(fd, Ordering::Relaxed);
+        }
     }
 
     /// The cookie that the engine gives back with events.

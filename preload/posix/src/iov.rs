@@ -259,3 +259,108 @@ impl IovIter for ProgramIov<'_> {
         self.off -= n;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Arenas;
+    use sidewire_engine::memory::Memory;
+
+    fn vector(parts: &mut [Vec<u8>]) -> Vec<iovec> {
+        parts
+            .iter_mut()
+            .map(|p| iovec {
+                iov_base: p.as_mut_ptr().cast(),
+                iov_len: p.len(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn in_and_out_across_parts() {
+        let mut parts = [b"ab".to_vec(), vec![], b"cdef".to_vec(), b"g".to_vec()];
+        let v = vector(&mut parts);
+        let mut a = Arenas::new();
+        let mem = a.alloc_page_frag().unwrap();
+        let mut it = ProgramIov::new(&v);
+        it.copy_in(&mem, 0, 3).unwrap();
+        assert_eq!(it.remaining(), 4);
+        it.revert(2);
+        it.copy_in(&mem, 3, 2).unwrap();
+        it.copy_in(&mem, 5, 4).unwrap();
+        assert_eq!(it.remaining(), 0);
+        let mut got = [0; 9];
+        let frag = Frag { mem, off: 0, len: 9 };
+        a.read(&frag, &mut got).unwrap();
+        assert_eq!(&got, b"abcbcdefg");
+
+        let mut out = [vec![0; 1], vec![0; 5], vec![0; 3]];
+        let v = vector(&mut out);
+        let mut it = ProgramIov::new(&v);
+        it.copy_out(&frag).unwrap();
+        assert_eq!(out.concat(), b"abcbcdefg");
+    }
+
+    #[test]
+    fn a_fault_leaves_the_cursor() {
+        let mut good = *b"good";
+        let v = [
+            iovec {
+                iov_base: good.as_mut_ptr().cast(),
+                iov_len: 4,
+            },
+            iovec {
+                iov_base: 16 as *mut _,
+                iov_len: 4,
+            },
+        ];
+        let mut a = Arenas::new();
+        let mem = a.alloc_page_frag().unwrap();
+        let mut it = ProgramIov::new(&v);
+        assert_eq!(it.copy_in(&mem, 0, 6), Err(Fault));
+        assert_eq!(it.remaining(), 8);
+        assert_eq!(it.copy_in(&mem, 0, 4), Ok(()));
+        assert_eq!(it.pin(4).err(), Some(Fault));
+        assert_eq!(it.remaining(), 4);
+    }
+
+    #[test]
+    fn vectors_are_checked_as_the_kernel_does() {
+        let one = iovec {
+            iov_base: core::ptr::null_mut(),
+            iov_len: 1 << 30,
+        };
+        let many = vec![one; UIO_MAXIOV];
+        // SAFETY: a live vector, and then pointers that nobody follows unchecked.
+        unsafe {
+            let v = Iovecs::import(many.as_ptr(), UIO_MAXIOV, Error::Inval).unwrap();
+            assert_eq!(v.iter().remaining(), MAX_RW_COUNT);
+            let over = Iovecs::import(many.as_ptr(), UIO_MAXIOV + 1, Error::MsgSize);
+            assert_eq!(over.err(), Some(Error::MsgSize));
+            let bad = Iovecs::import(8 as *const iovec, 1, Error::Inval);
+            assert_eq!(bad.err(), Some(Error::Fault));
+            let bad = Iovecs::import(8 as *const iovec, 100, Error::Inval);
+            assert_eq!(bad.err(), Some(Error::Fault));
+            let negative = iovec {
+                iov_len: usize::MAX,
+                ..one
+            };
+            let bad = Iovecs::import(&raw const negative, 1, Error::Inval);
+            assert_eq!(bad.err(), Some(Error::Inval));
+        }
+    }
+
+    #[test]
+    fn pinning_and_reverting_walk_part_by_part() {
+        let mut parts = [b"abc".to_vec(), b"de".to_vec()];
+        let v = vector(&mut parts);
+        let mut it = ProgramIov::new(&v);
+        assert_eq!(it.pin(2).unwrap().len, 2);
+        assert_eq!(it.pin(9).unwrap().len, 1);
+        assert_eq!(it.pin(9).unwrap().len, 2);
+        assert_eq!(it.remaining(), 0);
+        it.revert(4);
+        let f = it.pin(1).unwrap();
+        assert_eq!(f.ptr(), parts[0][1..].as_ptr());
+    }
+}

@@ -12,6 +12,7 @@ pub mod net;
 mod pump;
 pub mod process;
 pub mod raw;
+pub mod readiness;
 pub mod real;
 mod receive;
 mod secrets;

@@ -119,7 +119,7 @@ fn sleep_until_deadline(stack: &'static NetStack, armed: bool) {
     let d = &stack.driver;
     let (more, next) = stack.with(|inner| {
         let more = round(stack, inner);
-        let next = inner.engine.next_deadline().0;
+        let next = inner.next_deadline();
         d.pump_until.store(next.max(1), Ordering::Relaxed);
         (more, next)
     });

@@ -1,16 +1,16 @@
 //! Frames from the link to the engine.
 
-use core::net::IpAddr;
-
 use sidewire_engine::segment::{Ingress, RxCsum};
 use sidewire_link::frame::{Checksum, FrameSource, MAX_HEADERS, Rest, RxFrame, RxMeta};
 use sidewire_wire::checksum;
-use sidewire_wire::icmp::IcmpError;
+use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, QuotedTcp, v4_unreachable};
 use sidewire_wire::ipv4::Ipv4View;
-use sidewire_wire::tcp::{self, TcpView};
+use sidewire_wire::tcp::TcpView;
 
 use crate::stack::Inner;
 
+/// ICMP destination unreachable.
+const ICMP_DEST_UNREACH: u8 = 3;
 /// Frames that are taken before acks go out and the lock is dropped.
 pub(crate) const BATCH: usize = 64;
 /// Payload bytes after which a batch ends early: the program should begin to read while they are warm.
@@ -72,6 +72,26 @@ impl Inner {
     #[inline]
     pub(crate) fn frames_wait(&mut self) -> bool {
         matches!(self.source.peek(), Ok(Some(_)))
+    }
+
+    /// Tells the engine of next hops that do not answer (Linux `arp_error_report`).
+    pub(crate) fn tell_unreachable(&mut self) {
+        for u in self.net.take_unreachable() {
+            let e = IcmpError {
+                kind: IcmpErrorKind::Unreachable(v4_unreachable::HOST),
+                icmp_type: ICMP_DEST_UNREACH,
+                icmp_code: v4_unreachable::HOST,
+                quoted: QuotedTcp {
+                    src: u.saddr,
+                    dst: u.daddr,
+                    src_port: u.ports.0,
+                    dst_port: u.ports.1,
+                    seq: u.seq,
+                },
+            };
+            let (engine, mut io) = self.split();
+            engine.icmp(&mut io, &e);
+        }
     }
 
     /// Takes what waits, at most a batch, through the engine, then lets it ack and send.

@@ -170,36 +170,42 @@ pub fn call<T>(mut body: impl FnMut() -> Result<T, c_int>) -> Result<T, c_int> {
 /// and adds one to the eventfd `fd`, so that a futex wait on the word or a poll that includes the eventfd returns even when
 /// the signal came just before it. Check [`pending`] after making this and before sleeping; and after.
 #[must_use]
-pub struct Sleeping<'a>(&'a AtomicU32);
+pub struct Sleeping<'a> {
+    word: &'a AtomicU32,
+    before: (*mut AtomicU32, c_int),
+}
 
 impl<'a> Sleeping<'a> {
     /// The bit of the word that says that a signal came.
     pub const SIGNALLED: u32 = 1 << 31;
 
-    /// `fd` is -1 for a sleep on the word alone.
+    /// `fd` is -1 for a sleep on the word alone. Nests; the innermost counts.
     pub fn new(word: &'a AtomicU32, fd: c_int) -> Self {
+        let before = THREAD.with(|t| (t.word.load(Relaxed), t.fd.load(Relaxed)));
+        Self::set(from_ref(word).cast_mut(), fd);
+        Self { word, before }
+    }
+
+    fn set(word: *mut AtomicU32, fd: c_int) {
         THREAD.with(|t| {
+            t.fd.store(-1, Relaxed);
+            t.word.store(word, Relaxed);
             t.fd.store(fd, Relaxed);
-            t.word.store(from_ref(word).cast_mut(), Relaxed);
         });
         compiler_fence(SeqCst);
-        Self(word)
     }
 
     /// The word.
     #[must_use]
     pub fn word(&self) -> &'a AtomicU32 {
-        self.0
+        self.word
     }
 }
 
 impl Drop for Sleeping<'_> {
     fn drop(&mut self) {
-        THREAD.with(|t| {
-            t.word.store(null_mut(), Relaxed);
-            t.fd.store(-1, Relaxed);
-        });
-        compiler_fence(SeqCst);
+        let (word, fd) = self.before;
+        Self::set(word, fd);
     }
 }
 

@@ -81,6 +81,12 @@ impl Clock {
 }
 
 impl Inner {
+    /// When the engine or a neighbour wants attention, in nanoseconds of the monotonic clock.
+    #[inline]
+    pub(crate) fn next_deadline(&self) -> u64 {
+        self.engine.next_deadline().0.min(self.net.next_deadline())
+    }
+
     /// The engine, and what its calls take.
     #[inline]
     pub fn split(&mut self) -> (&mut Stack, Io<'_>) {
@@ -126,19 +132,9 @@ impl NetStack {
         r
     }
 
-    /// As [`NetStack::with`], but does nothing when somebody else holds the lock.
-    pub(crate) fn try_with<R>(&'static self, f: impl FnOnce(&mut Inner) -> R) -> Option<R> {
-        let mut inner = self.inner.try_lock()?;
-        let r = f(&mut inner);
-        let (wakes, kick) = self.finish(&mut inner);
-        drop(inner);
-        for (file, events) in &wakes {
-            file.wait.wake(file, *events);
-        }
-        if kick {
-            self.driver.kick();
-        }
-        Some(r)
+    /// True when a frame waits; false also when somebody else holds the lock, who will see it.
+    pub(crate) fn frames_wait(&'static self) -> bool {
+        self.inner.try_lock().is_some_and(|mut i| i.frames_wait())
     }
 
     /// Takes events; true when whoever sleeps until a deadline has to wake earlier.
@@ -160,7 +156,11 @@ impl NetStack {
             engine, holders, ..
         } = inner;
         engine.take_released(|tuple| holders.release(&tuple));
-        (wakes, self.driver.too_late(engine.next_deadline()))
+        let full = inner.net.take_full();
+        if full {
+            self.driver.want_tx.store(true, Ordering::Relaxed);
+        }
+        (wakes, full || self.driver.too_late(inner.next_deadline()))
     }
 
     /// True in the process that made the stack.
@@ -193,6 +193,18 @@ pub enum Unavailable {
     TooMany,
     /// The kernel has no SO_NETNS_COOKIE (before 5.14).
     Cookie(Errno),
+}
+
+impl core::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Packet(Errno::EPERM) => f.write_str("no packet socket without CAP_NET_RAW"),
+            Self::Packet(e) => write!(f, "no packet socket: {e}"),
+            Self::Netlink(e) => write!(f, "no routes over netlink: {e}"),
+            Self::TooMany => write!(f, "more than {MAX_STACKS} network namespaces"),
+            Self::Cookie(e) => write!(f, "no SO_NETNS_COOKIE: {e}"),
+        }
+    }
 }
 
 /// The stack of the namespace that a kernel socket belongs to; made at the first call.
@@ -242,7 +254,7 @@ impl NetStack {
     fn open(cookie: u64, pid: i32) -> Result<&'static Self, Unavailable> {
         let socket = PacketSocket::open().map_err(Unavailable::Packet)?;
         let net = LinkNet::open(&socket).map_err(Unavailable::Netlink)?;
-        let holders = Holders::new(&socket);
+        let holders = Holders::new(&socket, net.device_names());
         let source = socket.source().map_err(Unavailable::Packet)?;
         let driver = Driver::new(&source, &net).map_err(Unavailable::Packet)?;
         let stack = Box::leak(Box::new(Self {

@@ -6,6 +6,9 @@ use core::sync::atomic::AtomicU32;
 
 use syscalls::{Sysno, syscall};
 
+use sidewire_link::fd::{Fd, move_high};
+use std::os::fd::AsRawFd;
+
 pub use syscalls::Errno;
 
 /// Size of the kernel's signal set, in bytes.
@@ -110,6 +113,37 @@ pub fn eventfd_drain(fd: c_int) {
     let _ = unsafe { syscall!(Sysno::read, fd, &raw mut n, 8) };
 }
 
+/// A close-on-exec epoll descriptor.
+///
+/// # Errors
+/// EMFILE, ENFILE, ENOMEM.
+pub fn epoll_create() -> Result<c_int, Errno> {
+    // SAFETY: no pointers.
+    unsafe { syscall!(Sysno::epoll_create1, libc::EPOLL_CLOEXEC) }.map(|fd| fd as c_int)
+}
+
+/// Adds a descriptor to an epoll descriptor, for EPOLLIN.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn epoll_add(epfd: c_int, fd: c_int) -> Result<(), Errno> {
+    let mut event = libc::epoll_event {
+        events: libc::EPOLLIN as u32,
+        u64: 0,
+    };
+    // SAFETY: the kernel reads a live structure.
+    unsafe {
+        syscall!(
+            Sysno::epoll_ctl,
+            epfd,
+            libc::EPOLL_CTL_ADD,
+            fd,
+            &raw mut event
+        )
+    }
+    .map(drop)
+}
+
 /// `close`.
 ///
 /// # Errors
@@ -128,13 +162,10 @@ pub fn socket(domain: c_int, ty: c_int, protocol: c_int) -> Result<c_int, Errno>
     unsafe { syscall!(Sysno::socket, domain, ty, protocol) }.map(|fd| fd as c_int)
 }
 
-/// `bind`.
+/// `bind`. `addr` is only read by the kernel, which checks it; any pointer will do.
 ///
 /// # Errors
 /// As the system call.
-///
-/// # Safety
-/// `addr` is only read by the kernel, which checks it; any pointer will do.
 pub fn bind(fd: c_int, addr: *const c_void, len: u32) -> Result<(), Errno> {
     // SAFETY: the kernel checks the pointer.
     unsafe { syscall!(Sysno::bind, fd, addr, len) }.map(drop)
@@ -230,6 +261,61 @@ pub fn getsockname(fd: c_int) -> Result<libc::sockaddr_storage, Errno> {
     // SAFETY: the kernel writes at most `len` bytes.
     unsafe { syscall!(Sysno::getsockname, fd, &raw mut ss, &raw mut len) }?;
     Ok(ss)
+}
+
+/// The device that a socket is bound to.
+pub fn bound_device(fd: c_int) -> Option<String> {
+    let mut name = [0u8; libc::IFNAMSIZ];
+    let mut len = name.len() as u32;
+    // SAFETY: the kernel writes at most `len` bytes.
+    unsafe {
+        syscall!(
+            Sysno::getsockopt,
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            name.as_mut_ptr(),
+            &raw mut len
+        )
+    }
+    .ok()?;
+    let name = CStr::from_bytes_until_nul(&name).ok()?.to_str().ok()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// Runs `f` while `fd` has SO_REUSEADDR, as a bind next to it needs.
+///
+/// # Errors
+/// Those of `f`.
+pub fn lend_reuse<T>(fd: c_int, f: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    let before = getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR).unwrap_or(0);
+    let _ = setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1i32);
+    let r = f();
+    let _ = setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &before);
+    r
+}
+
+/// A listening socket for IPv6 clients alone, on every address, at a high number.
+///
+/// # Errors
+/// EADDRINUSE, EMFILE, ENFILE.
+pub fn v6_listener(port: u16, backlog: c_int) -> Result<Fd, Errno> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let fd = Fd::from_raw(socket(libc::AF_INET6, kind, libc::IPPROTO_TCP)?);
+    let raw = fd.as_raw_fd();
+    setsockopt(raw, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &1i32)?;
+    setsockopt(raw, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1i32)?;
+    // SAFETY: a structure of integers; all zero is valid.
+    let mut any: libc::sockaddr_in6 = unsafe { core::mem::zeroed() };
+    any.sin6_family = libc::AF_INET6 as u16;
+    any.sin6_port = port.to_be();
+    bind(
+        raw,
+        (&raw const any).cast(),
+        size_of::<libc::sockaddr_in6>() as u32,
+    )?;
+    listen(raw, backlog)?;
+    move_high(fd)
 }
 
 /// This process.

@@ -1,7 +1,6 @@
 //! Waiting for sockets: Linux's wait queues. A [`Waiter`] is one thread's sleep and may stand in several queues; a
 //! [`Watcher`] is something that outlives a call (an epoll interest).
 
-use core::cell::Cell;
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::Arc;
@@ -17,8 +16,6 @@ mod word {
     pub(super) const FIRED: u32 = 1;
     /// The leader left: this thread is to drive.
     pub(super) const LEAD: u32 = 2;
-    /// A signal handler was deferred while the thread was inside.
-    pub(super) const SIGNAL: u32 = 4;
 }
 
 /// Where the thread is (`Waiter::park`), when it is not in `ppoll` with the eventfd of that number.
@@ -40,33 +37,6 @@ impl Default for Waiter {
     }
 }
 
-thread_local! {
-    /// The waiter of the sleep that this thread is in or about to enter, for [`interrupt_current`].
-    static CURRENT: Cell<*const Waiter> = const { Cell::new(ptr::null()) };
-}
-
-/// Ends or prevents the present sleep of the calling thread as a signal would. For a signal handler that was deferred
-/// because its thread is inside: async-signal-safe.
-pub fn interrupt_current() {
-    let w = CURRENT.with(Cell::get);
-    // SAFETY: set and cleared by this thread around the waiter's life (`Waiter::announce`).
-    if let Some(w) = unsafe { w.as_ref() } {
-        w.set(word::SIGNAL);
-    }
-}
-
-/// Makes a waiter the one that [`interrupt_current`] names, while it lives.
-pub(crate) struct Announced<'a> {
-    before: *const Waiter,
-    _waiter: &'a Waiter,
-}
-
-impl Drop for Announced<'_> {
-    fn drop(&mut self) {
-        CURRENT.with(|c| c.set(self.before));
-    }
-}
-
 impl Waiter {
     /// A waiter that nobody has fired.
     #[must_use]
@@ -77,11 +47,9 @@ impl Waiter {
         }
     }
 
-    pub(crate) fn announce(&self) -> Announced<'_> {
-        Announced {
-            before: CURRENT.with(|c| c.replace(self)),
-            _waiter: self,
-        }
+    /// The word, for a deferred signal to disturb ([`crate::signals::Sleeping`]).
+    pub(crate) fn word(&self) -> &AtomicU32 {
+        &self.word
     }
 
     fn set(&self, bits: u32) {
@@ -113,15 +81,11 @@ impl Waiter {
 
     /// Forgets events, before the condition is looked at again.
     pub fn reset(&self) {
-        self.word.fetch_and(!word::FIRED, Ordering::SeqCst);
+        self.word.fetch_and(word::LEAD, Ordering::SeqCst);
     }
 
     pub(crate) fn take_lead(&self) -> bool {
         self.word.fetch_and(!word::LEAD, Ordering::SeqCst) & word::LEAD != 0
-    }
-
-    pub(crate) fn take_signal(&self) -> bool {
-        self.word.fetch_and(!word::SIGNAL, Ordering::SeqCst) & word::SIGNAL != 0
     }
 
     /// Sleeps until any bit is set, a signal, or the deadline (nanoseconds of CLOCK_MONOTONIC).
@@ -277,5 +241,101 @@ impl WaitQueue {
         });
         self.len.store(entries.len() as u32, Ordering::SeqCst);
         watchers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::monotonic_ns;
+    use core::sync::atomic::AtomicUsize;
+    use sidewire_engine::SocketId;
+    use slotmap::Key;
+
+    fn file() -> &'static File {
+        let f = File::open(None, SocketId::null(), false);
+        let record = f.record();
+        // Kept open for the test's life.
+        let _ = f.into_raw();
+        record
+    }
+
+    #[test]
+    fn only_those_whose_mask_meets_are_fired() {
+        let f = file();
+        let (reader, writer) = (Waiter::new(), Waiter::new());
+        // SAFETY: removed below.
+        unsafe {
+            f.wait.add(&reader, 1);
+            f.wait.add(&writer, 4);
+        }
+        f.wait.wake(f, 1);
+        assert!(reader.fired() && !writer.fired());
+        reader.reset();
+        assert!(!reader.fired());
+        f.wait.remove(&reader);
+        f.wait.wake(f, 5);
+        assert!(!reader.fired() && writer.fired());
+        f.wait.remove(&writer);
+        assert!(f.wait.is_empty());
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_and_a_fired_one_does_not_sleep() {
+        let f = file();
+        let w = Waiter::new();
+        w.fire();
+        assert_eq!(w.sleep_on_futex(u64::MAX), Ok(()));
+        w.reset();
+        // SAFETY: removed below.
+        unsafe { f.wait.add(&w, 1) };
+        std::thread::scope(|s| {
+            s.spawn(|| f.wait.wake(f, 1));
+            while !w.fired() {
+                assert_eq!(w.sleep_on_futex(u64::MAX), Ok(()));
+            }
+        });
+        f.wait.remove(&w);
+    }
+
+    #[test]
+    fn a_deadline_that_passed_ends_the_sleep() {
+        let w = Waiter::new();
+        assert_eq!(
+            w.sleep_on_futex(monotonic_ns()),
+            Err(syscall::Errno::ETIMEDOUT)
+        );
+    }
+
+    #[derive(Default)]
+    struct Counter {
+        notified: AtomicUsize,
+        gone: AtomicUsize,
+    }
+
+    impl Watcher for Counter {
+        fn notify(&self, _: &'static File, events: u32) {
+            self.notified.fetch_add(events as usize, Ordering::Relaxed);
+        }
+        fn to_kernel(&self, _: &'static File) {}
+        fn closed(&self, _: &'static File) {
+            self.gone.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn watchers_hear_of_events_and_of_the_end() {
+        let f = File::open(None, SocketId::null(), false);
+        let c = Arc::new(Counter::default());
+        let w: Arc<dyn Watcher> = c.clone();
+        let other: Arc<dyn Watcher> = Arc::new(Counter::default());
+        f.wait.watch(w.clone(), 1);
+        f.wait.watch(other.clone(), 1);
+        f.wait.wake(f.record(), 1);
+        f.wait.wake(f.record(), 4);
+        assert_eq!(c.notified.load(Ordering::Relaxed), 1);
+        f.wait.unwatch(&other);
+        drop(f);
+        assert_eq!(c.gone.load(Ordering::Relaxed), 1);
     }
 }

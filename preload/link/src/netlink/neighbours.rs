@@ -109,7 +109,7 @@ impl Neighbours {
         )?)?;
         filter::attach(arp.as_raw_fd(), &filter::drop_all())?;
         let mut neighbours = Neighbours {
-            monitor: Channel::open(&[libc::RTNLGRP_NEIGH as u32])?,
+            monitor: Channel::open(&[libc::RTNLGRP_NEIGH])?,
             query: Channel::open(&[])?,
             arp,
             arp_open: false,

@@ -20,14 +20,14 @@ const MAX_ROUTES: usize = 8192;
 
 /// rtnetlink groups whose messages may change a route.
 const GROUPS: [u32; 8] = [
-    libc::RTNLGRP_LINK as u32,
-    libc::RTNLGRP_IPV4_IFADDR as u32,
-    libc::RTNLGRP_IPV4_ROUTE as u32,
-    libc::RTNLGRP_IPV4_RULE as u32,
-    libc::RTNLGRP_IPV6_IFADDR as u32,
-    libc::RTNLGRP_IPV6_ROUTE as u32,
-    libc::RTNLGRP_IPV6_RULE as u32,
-    libc::RTNLGRP_NEXTHOP as u32,
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV4_RULE,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV6_ROUTE,
+    libc::RTNLGRP_IPV6_RULE,
+    libc::RTNLGRP_NEXTHOP,
 ];
 
 /// What a route sets for TCP, where it sets it (RTAX_*).

@@ -107,12 +107,11 @@ impl BatchSource {
         };
         for (i, msg) in msgs[..got].iter().enumerate() {
             self.lens[i] = msg.msg_len;
-            // SAFETY: the kernel has filled the control buffer and its length.
-            self.stamps[i] = if self.stamped {
-                unsafe { arrival(&msg.msg_hdr) }
-            } else {
-                None
-            };
+            self.stamps[i] = None;
+            if self.stamped {
+                // SAFETY: the kernel has filled the control buffer and its length.
+                self.stamps[i] = unsafe { arrival(&msg.msg_hdr) };
+            }
         }
         self.next = 0;
         self.filled = got;

@@ -303,3 +303,20 @@ impl Drop for RingSource {
         unsafe { raw::munmap(self.base, self.map_len) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shape_follows_the_receive_buffer() {
+        assert_eq!(RingConfig::for_rcvbuf(2 * 212_992), RingConfig::LARGE_SLOTS);
+        assert_eq!(
+            RingConfig::for_rcvbuf(2 * (4 << 20)),
+            RingConfig::SMALL_SLOTS
+        );
+        for shape in [RingConfig::LARGE_SLOTS, RingConfig::SMALL_SLOTS] {
+            assert_eq!((shape.slot_size % 16, shape.block_size % 4096), (0, 0));
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Sending: one sendmsg per frame, iov = [vnet header, link-layer, IP and TCP headers, payload where it lies].
 //!
 //! The kernel finishes checksums and cuts super-frames itself where a device cannot, and does it faster than we
-//! could from here (see the table in [`super`]). Only where it answers EINVAL to a vnet header do we cut and
+//! could from here (see the table in [`crate::packet`]). Only where it answers EINVAL to a vnet header do we cut and
 //! checksum in user space, remembered per device.
 
 use super::vnet::{self, VNET_HDR_LEN};

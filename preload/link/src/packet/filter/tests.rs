@@ -315,3 +315,28 @@ fn blocks_cover_the_neighbourhood() {
     assert!(f.covers(1, Some(LOCAL)) && f.covers(65_535, Some(LOCAL)));
     assert!(!f.covers(1, Some(OTHER)));
 }
+
+#[test]
+fn many_connections_one_after_the_other_stop_costing_a_program_each() {
+    let mut f = PortFilter::new(false);
+    let mut built = 0;
+    let mut port = 40_000u16;
+    for _ in 0..2000 {
+        port = 32_768 + port.wrapping_mul(25_173).wrapping_add(13_849) % 28_232;
+        if f.add(port, Some(LOCAL)) {
+            let bits = f.rebuilds.saturating_sub(EXACT_REBUILDS).min(16);
+            f.attached = f.spans(bits, MAX_SPANS);
+            f.rebuilds += 1;
+            built += 1;
+        }
+        if f.remove(port, Some(LOCAL)) {
+            f.attached = f.spans(0, MAX_SPANS);
+            f.rebuilds += 1;
+            built += 1;
+        }
+    }
+    assert!(built <= 2 * EXACT_REBUILDS, "{built}");
+    assert!(f.is_loose());
+    f.tighten();
+    assert!(!f.is_loose());
+}

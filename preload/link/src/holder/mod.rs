@@ -1,0 +1,410 @@
+//! Port holders: kernel sockets that keep the kernel silent on ports whose TCP is ours.
+//!
+//! Without one the kernel answers RST to every segment for a port that it does not know. Three kinds exist:
+//!
+//! | kind | for | how | needs |
+//! |---|---|---|---|
+//! | repair | one 4-tuple | socket put into ESTABLISHED by TCP_REPAIR, with a filter that drops all | CAP_NET_ADMIN |
+//! | filtered | a listening port | listening socket with a filter that drops all but the loopback device's | CAP_NET_ADMIN (older kernels: nothing) |
+//! | min-TTL | a port | one listening socket per device with IP_MINTTL 255 | nothing |
+//!
+//! A connection that came in through a held listener needs no holder of its own while that listener is held: it
+//! takes [`ListenHolder::share`]. When the program closes the listener, [`Holders::convert`] gives each such connection
+//! its own, so that the port can be bound again at once.
+//!
+//! # Next to the program's own socket
+//!
+//! The program's visible socket (the shadow) is bound to the same port. Tried on Linux 6.18:
+//!
+//! * A repair socket binds and connects next to any bound socket, whatever their options: TCP_REPAIR means forced
+//!   reuse. The same 4-tuple twice is EADDRNOTAVAIL; an unbound repair socket gets its local port from the kernel's
+//!   own choice for connect(2), which knows 4-tuples.
+//! * Left as it is, a repair socket also lets other sockets with SO_REUSEADDR bind. Setting SO_REUSEADDR to the
+//!   program's value after the connect brings back what a real connection would allow: 0 refuses the bind.
+//! * A listening holder binds next to the shadow only while both have SO_REUSEADDR, and listen(2) checks again. It is
+//!   set on the shadow for these two calls and then restored; other programs get EADDRINUSE before and after.
+//! * The shadow of a port that only connections hold (the listener was closed) binds with SO_REUSEADDR as in a plain
+//!   kernel where the holders are repair sockets. Where they are min-TTL listeners it needs
+//!   [`Holders::bind_over`], which lends SO_REUSEPORT to both sides for the length of the call.
+//!
+//! Sockets accepted from [`ListenHolder::fd`] inherit its filter, see [`strip_filter`].
+
+mod port;
+
+use crate::Errno;
+use crate::fd::{Fd, move_high};
+use crate::packet::filter;
+use crate::raw;
+use crate::socket_name as name;
+use port::PortHold;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// IP_BIND_ADDRESS_NO_PORT: bind leaves the port to connect, which knows 4-tuples.
+const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
+
+/// What a holder takes over from the program's socket.
+#[derive(Clone, Debug, Default)]
+pub struct HoldOptions {
+    /// SO_MARK, where routing depends on it.
+    pub mark: u32,
+    /// SO_BINDTODEVICE.
+    pub device: Option<String>,
+    /// SO_REUSEADDR: whether others with that option may bind the local port.
+    pub reuse: bool,
+    /// The program's own socket, if it is bound to the same port.
+    pub shadow: Option<RawFd>,
+}
+
+type Tuples = Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>;
+
+/// The holders of one network namespace.
+#[derive(Debug)]
+pub struct Holders {
+    ports: HashMap<SocketAddr, Weak<PortHold>>,
+    /// 4-tuples that share a port's holder: the kernel does not tell them apart.
+    tuples: Tuples,
+    /// Devices other than lo, by name.
+    devices: Vec<String>,
+    privileged: bool,
+    /// The filter of repair sockets, where it may be shared.
+    drop_all: Option<Fd>,
+}
+
+impl Holders {
+    /// `devices` are the names of all devices but lo.
+    pub fn new(devices: impl IntoIterator<Item = String>) -> Holders {
+        Holders {
+            ports: HashMap::new(),
+            tuples: Tuples::default(),
+            devices: devices.into_iter().collect(),
+            privileged: true,
+            drop_all: filter::load_drop_all().ok(),
+        }
+    }
+
+    /// Whether holders of connections are repair sockets, as far as is known.
+    pub fn privileged(&self) -> bool {
+        self.privileged
+    }
+
+    /// Tells which devices there are now, lo excepted: min-TTL listeners follow. `shadows` are the program's bound
+    /// sockets.
+    ///
+    /// # Errors
+    /// The first that a new listener met; the others are held all the same.
+    pub fn devices_changed(
+        &mut self,
+        devices: impl IntoIterator<Item = String>,
+        shadows: &[RawFd],
+    ) -> Result<(), Errno> {
+        self.devices = devices.into_iter().collect();
+        let mut result = Ok(());
+        self.ports.retain(|_, weak| {
+            let Some(port) = weak.upgrade() else {
+                return false;
+            };
+            if let Err(e) = port.follow(&self.devices, shadows) {
+                result = Err(e);
+            }
+            true
+        });
+        result
+    }
+
+    /// Keeps the kernel silent to segments from `remote` to `local`. An unspecified address or port of `local` is
+    /// chosen by the kernel as for connect(2); [`Holder::local`] tells it.
+    ///
+    /// # Errors
+    /// EADDRNOTAVAIL for a 4-tuple that exists or an address that is not ours, or when no port is free; EADDRINUSE
+    /// without CAP_NET_ADMIN for a port that another program holds; ENETUNREACH and its kin without a route; EMFILE,
+    /// ENFILE.
+    pub fn hold_connection(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        options: &HoldOptions,
+    ) -> Result<Holder, Errno> {
+        if self.privileged {
+            match self.repair(local, remote, options) {
+                Err(Errno::EPERM) => self.privileged = false,
+                result => return result,
+            }
+        }
+        if local.ip().is_unspecified() {
+            // Without a connect of the kernel's own nobody chooses the address: the caller knows the route.
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        let port = self.port(local, options)?;
+        let local = SocketAddr::new(local.ip(), port.name().port());
+        self.share(port, local, remote)
+    }
+
+    /// Keeps the kernel silent on a listening port, while its clients on this host are served: they arrive at
+    /// [`ListenHolder::fd`]. The same as [`Holders::reserve`] and [`ListenHolder::listen`].
+    ///
+    /// # Errors
+    /// EADDRINUSE where another socket listens; EACCES for a privileged port; EMFILE, ENFILE.
+    pub fn hold_listener(
+        &mut self,
+        local: SocketAddr,
+        backlog: i32,
+        options: &HoldOptions,
+    ) -> Result<ListenHolder, Errno> {
+        let mut holder = self.reserve(local, options)?;
+        holder.listen(backlog, options)?;
+        Ok(holder)
+    }
+
+    /// Binds what [`ListenHolder::listen`] will need, while privileges to do so last.
+    ///
+    /// # Errors
+    /// As for [`Holders::hold_listener`].
+    pub fn reserve(
+        &mut self,
+        local: SocketAddr,
+        options: &HoldOptions,
+    ) -> Result<ListenHolder, Errno> {
+        if let Some(port) = self.ports.get(&local).and_then(Weak::upgrade) {
+            // Connections of an earlier listener hold the port.
+            let fd = if port.is_filtered() {
+                None
+            } else {
+                Some(port::local_listener(local, options)?)
+            };
+            return Ok(ListenHolder { port, fd });
+        }
+        let (port, fd) = match PortHold::filtered(local, options) {
+            Err(Errno::EPERM) => (
+                Arc::new(PortHold::min_ttl(local, &self.devices, options)?),
+                Some(port::local_listener(local, options)?),
+            ),
+            result => (Arc::new(result?), None),
+        };
+        self.ports.insert(port.name(), Arc::downgrade(&port));
+        Ok(ListenHolder { port, fd })
+    }
+
+    /// Gives a connection that shares its listener's holder one of its own, before the listener is closed. Where that
+    /// takes CAP_NET_ADMIN and there is none it goes on sharing, and the port stays held.
+    ///
+    /// # Errors
+    /// As for [`Holders::hold_connection`]; the connection goes on sharing.
+    pub fn convert(
+        &self,
+        holder: &mut Holder,
+        remote: SocketAddr,
+        options: &HoldOptions,
+    ) -> Result<(), Errno> {
+        if self.privileged && matches!(holder.kind, Kind::Listener { .. }) {
+            match self.repair(holder.local, remote, options) {
+                Ok(own) => *holder = own,
+                Err(Errno::EPERM) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Binds the program's socket `shadow` to a port that only our own connections hold. The caller knows that
+    /// Linux would allow it: SO_REUSEADDR is set, and nobody listens there.
+    ///
+    /// # Errors
+    /// What bind(2) says.
+    pub fn bind_over(&mut self, shadow: RawFd, local: SocketAddr) -> Result<(), Errno> {
+        let same_port = |name: &SocketAddr| name.port() == local.port();
+        let ports: Vec<_> = self
+            .ports
+            .iter()
+            .filter(|(n, _)| same_port(n))
+            .filter_map(|(_, w)| w.upgrade())
+            .collect();
+        let lend = |on: i32| {
+            for port in &ports {
+                port.set_option(libc::SO_REUSEPORT, on);
+            }
+        };
+        let before = raw::getsockopt(shadow, libc::SOL_SOCKET, libc::SO_REUSEPORT, 0i32)?;
+        lend(1);
+        let result = raw::setsockopt(shadow, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1i32)
+            .and_then(|()| name::bind(shadow, &local));
+        lend(0);
+        raw::setsockopt(shadow, libc::SOL_SOCKET, libc::SO_REUSEPORT, &before)?;
+        result
+    }
+
+    /// Acts as without CAP_NET_ADMIN from now on.
+    pub fn without_repair(&mut self) {
+        self.privileged = false;
+    }
+
+    /// Puts a socket into ESTABLISHED without a packet, deaf to all that comes.
+    fn repair(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        options: &HoldOptions,
+    ) -> Result<Holder, Errno> {
+        let fd = raw::socket(name::family(&remote), libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
+        let raw_fd = fd.as_raw_fd();
+        raw::setsockopt(raw_fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, &1i32)?;
+        match &self.drop_all {
+            Some(program) => filter::attach_loaded(raw_fd, program.as_raw_fd())?,
+            None => filter::attach(raw_fd, &filter::drop_all())?,
+        }
+        port::apply(raw_fd, options)?;
+        if !local.ip().is_unspecified() || local.port() != 0 {
+            if local.port() == 0 {
+                raw::setsockopt(raw_fd, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &1i32)?;
+            }
+            name::bind(raw_fd, &local)?;
+        }
+        name::connect(raw_fd, &remote)?;
+        let reuse = i32::from(options.reuse);
+        raw::setsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &reuse)?;
+        let local = name::local(raw_fd)?;
+        Ok(Holder {
+            local,
+            kind: Kind::Repair {
+                _fd: move_high(fd)?,
+            },
+        })
+    }
+
+    /// The min-TTL holder of a port: that of the address, that of all addresses, or a new one.
+    fn port(&mut self, local: SocketAddr, options: &HoldOptions) -> Result<Arc<PortHold>, Errno> {
+        let any = SocketAddr::new(port::unspecified(&local), local.port());
+        for key in [local, any] {
+            if let Some(port) = self.ports.get(&key).and_then(Weak::upgrade) {
+                return Ok(port);
+            }
+        }
+        let port = Arc::new(PortHold::min_ttl(local, &self.devices, options)?);
+        self.ports.retain(|_, weak| weak.strong_count() > 0);
+        self.ports.insert(port.name(), Arc::downgrade(&port));
+        Ok(port)
+    }
+
+    fn share(
+        &self,
+        port: Arc<PortHold>,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Holder, Errno> {
+        let mut tuples = self.tuples.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tuples.insert((local, remote)) {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        let tuples = self.tuples.clone();
+        Ok(Holder {
+            local,
+            kind: Kind::Counted {
+                _port: port,
+                remote,
+                tuples,
+            },
+        })
+    }
+}
+
+/// Keeps the kernel silent to one connection's segments until it is dropped.
+#[derive(Debug)]
+pub struct Holder {
+    local: SocketAddr,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// A socket of its own.
+    Repair { _fd: Fd },
+    /// A port's holder, shared; the 4-tuple is ours to watch.
+    Counted {
+        _port: Arc<PortHold>,
+        remote: SocketAddr,
+        tuples: Tuples,
+    },
+    /// The holder of the listener that the connection came in by; the engine's demultiplexer knows the 4-tuples.
+    Listener { _port: Arc<PortHold> },
+}
+
+impl Holder {
+    /// The local name, with what the kernel has chosen.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Whether the port itself is held, and not only the 4-tuple.
+    pub fn holds_port(&self) -> bool {
+        !matches!(self.kind, Kind::Repair { .. })
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Kind::Counted { remote, tuples, .. } = &self.kind {
+            tuples
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&(self.local, *remote));
+        }
+    }
+}
+
+/// Keeps the kernel silent on a listening port until it and all connections that share it are dropped.
+#[derive(Debug)]
+pub struct ListenHolder {
+    port: Arc<PortHold>,
+    /// The listener for clients on this host, where it is not the silent socket itself.
+    fd: Option<Fd>,
+}
+
+impl ListenHolder {
+    /// A kernel socket for clients on this host. Without CAP_NET_ADMIN it serves 127.0.0.0/8 only; clients that
+    /// connect to another address of this host meet silence.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+            .as_ref()
+            .map_or_else(|| self.port.first_fd(), AsRawFd::as_raw_fd)
+    }
+
+    /// Starts to listen, or changes the backlog.
+    ///
+    /// # Errors
+    /// EADDRINUSE where another socket listens.
+    pub fn listen(&mut self, backlog: i32, options: &HoldOptions) -> Result<(), Errno> {
+        self.port.listen(backlog, options)?;
+        match &self.fd {
+            Some(fd) => port::listen(fd.as_raw_fd(), backlog, options),
+            None => Ok(()),
+        }
+    }
+
+    /// The holder of a connection that came in by this listener, to the address `local`.
+    pub fn share(&self, local: SocketAddr) -> Holder {
+        Holder {
+            local,
+            kind: Kind::Listener {
+                _port: self.port.clone(),
+            },
+        }
+    }
+}
+
+impl Drop for ListenHolder {
+    fn drop(&mut self) {
+        // Connections that could not be converted go on needing the silence; local clients are to be refused, but a
+        // filtered listener cannot refuse: silence is the nearest.
+        if self.fd.is_none() && Arc::strong_count(&self.port) > 1 {
+            let _ = filter::attach(self.port.first_fd(), &filter::drop_all());
+        }
+    }
+}
+
+/// Removes the filter that a socket accepted from [`ListenHolder::fd`] has inherited.
+pub fn strip_filter(accepted: RawFd) {
+    // ENOENT where none was inherited.
+    let _ = raw::setsockopt(accepted, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32);
+}

@@ -1,0 +1,218 @@
+//! `accept`: the engine's queue for the wire, the kernel's for clients on this host and over IPv6.
+
+use core::ffi::c_int;
+use core::net::SocketAddr;
+
+use core::sync::atomic::Ordering;
+
+use arrayvec::ArrayVec;
+use libc::{sockaddr, socklen_t};
+use sidewire_engine::calls::AcceptCall;
+use sidewire_engine::event::Events;
+use sidewire_engine::{Error, Instant, SocketId, Step};
+use sidewire_link::holder::strip_filter;
+use sidewire_uapi::poll::POLLIN;
+
+use super::address::{encode, is_v6, write_out};
+use super::socket::{Reason, adopt, count_engine, count_kernel, forget_stale};
+use super::{Queued, answer_int, errno_of, want_in};
+use crate::driver::{self, Woken};
+use crate::file::FileRef;
+use crate::signals::ERESTARTSYS;
+use crate::stack::Inner;
+use crate::wait::Waiter;
+use crate::{fdtable, raw, real, signals, syscall};
+
+/// True when a client waits at a kernel listener of the file.
+pub(super) fn kernel_client_waits(file: &FileRef) -> bool {
+    let mut fds: ArrayVec<_, 2> = file.kernel_listeners().map(want_in).collect();
+    !fds.is_empty() && syscall::ppoll(&mut fds, 0, None).is_ok_and(|n| n > 0)
+}
+
+/// Takes a client of a kernel listener.
+fn from_kernel(file: &FileRef, flags: c_int) -> Option<c_int> {
+    let child = file
+        .kernel_listeners()
+        .find_map(|fd| syscall::accept4(fd, flags).ok())?;
+    strip_filter(child);
+    Some(child)
+}
+
+/// `accept`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int {
+    // SAFETY: the caller's arguments.
+    unsafe { accept_flags(fd, addr, len, None) }
+}
+
+/// `accept4`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn accept4(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int {
+    // SAFETY: the caller's arguments.
+    unsafe { accept_flags(fd, addr, len, Some(flags)) }
+}
+
+unsafe fn accept_flags(
+    fd: c_int,
+    addr: *mut sockaddr,
+    len: *mut socklen_t,
+    flags: Option<c_int>,
+) -> c_int {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        let got = unsafe {
+            match flags {
+                None => real::accept(fd, addr, len),
+                Some(flags) => real::accept4(fd, addr, len, flags),
+            }
+        };
+        if got >= 0 {
+            forget_stale(got);
+        }
+        return got;
+    };
+    let flags = flags.unwrap_or(0);
+    if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
+        raw::set_errno(libc::EINVAL);
+        return -1;
+    }
+    // SAFETY: the program's pointers.
+    answer_int(signals::call(|| unsafe {
+        accept_once(&file, addr, len, flags)
+    }))
+}
+
+/// What came.
+enum Client {
+    Wire(SocketId, Option<SocketAddr>),
+    Here(c_int),
+}
+
+unsafe fn accept_once(
+    file: &FileRef,
+    addr: *mut sockaddr,
+    len: *mut socklen_t,
+    flags: c_int,
+) -> Result<c_int, c_int> {
+    match take(file, flags)? {
+        Client::Here(child) => {
+            forget_stale(child);
+            count_kernel(Reason::Local);
+            if !addr.is_null() {
+                // SAFETY: the program's pointers.
+                if unsafe { real::getpeername(child, addr, len) } != 0 {
+                    let e = raw::errno();
+                    let _ = syscall::close(child);
+                    return Err(if e == libc::ENOTCONN {
+                        libc::ECONNABORTED
+                    } else {
+                        e
+                    });
+                }
+            }
+            Ok(child)
+        }
+        Client::Wire(id, peer) => {
+            let v6 = is_v6(file);
+            let domain = if v6 { libc::AF_INET6 } else { libc::AF_INET };
+            let kind = libc::SOCK_STREAM | flags;
+            let child = match syscall::socket(domain, kind, libc::IPPROTO_TCP) {
+                Ok(child) => child,
+                Err(e) => {
+                    // No descriptor: the peer is told, and the program.
+                    file.stack().with(|i| {
+                        let (engine, mut io) = i.split();
+                        engine.abort(&mut io, id);
+                    });
+                    return Err(e.into_raw());
+                }
+            };
+            let nonblock = flags & libc::SOCK_NONBLOCK != 0;
+            adopt(file.stack(), child, id, v6, nonblock);
+            count_engine();
+            if let (false, Some(peer)) = (addr.is_null(), peer) {
+                let (bytes, n) = encode(peer, v6);
+                // SAFETY: the program's pointers.
+                if let Err(e) = unsafe { write_out(&bytes[..n], addr, len) } {
+                    drop(fdtable::remove(child));
+                    let _ = syscall::close(child);
+                    return Err(e);
+                }
+            }
+            Ok(child)
+        }
+    }
+}
+
+/// One child of the engine's queue, with its holder taken.
+fn from_wire(
+    inner: &mut Inner,
+    file: &FileRef,
+    id: SocketId,
+    nonblock: bool,
+    call: &mut AcceptCall,
+) -> Step<Result<Client, Error>> {
+    let (engine, mut io) = inner.split();
+    match engine.accept(&mut io, id, nonblock, call) {
+        Step::Wait { reason, deadline } => Step::Wait { reason, deadline },
+        Step::Ready(Err(e)) => Step::Ready(Err(e)),
+        Step::Ready(Ok(child)) => {
+            let tuple = engine.sock(child).map(|sk| sk.tuple);
+            inner.files += 1;
+            if let (Some(tuple), Some(listener)) = (tuple, &file.port.lock().listener) {
+                inner.holders.accepted(tuple, listener);
+            }
+            Step::Ready(Ok(Client::Wire(child, tuple.map(|t| t.remote))))
+        }
+    }
+}
+
+fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
+    let (stack, id) = (file.stack(), file.id());
+    let nonblock = file.nonblock.load(Ordering::Relaxed);
+    let mut call = AcceptCall::default();
+    let waiter = Waiter::new();
+    let mut queued = None;
+    let mut timed = false;
+    loop {
+        let s = stack.with(|inner| {
+            waiter.reset();
+            if inner.engine.poll(id) & POLLIN == 0 {
+                driver::poll_once(stack, inner);
+            }
+            let s = from_wire(inner, file, id, nonblock, &mut call);
+            if matches!(s, Step::Wait { .. }) && queued.is_none() {
+                let mask = Events::IN | Events::ERR | Events::HUP;
+                // SAFETY: `queued` takes it out before the waiter goes, which is declared before it.
+                unsafe { file.wait.add(&waiter, mask.bits()) };
+                queued = Some(Queued {
+                    file,
+                    waiter: &waiter,
+                });
+            }
+            s
+        });
+        let empty = matches!(s, Step::Wait { .. } | Step::Ready(Err(Error::Again)));
+        if empty {
+            if let Some(child) = from_kernel(file, flags) {
+                return Ok(Client::Here(child));
+            }
+        }
+        match s {
+            Step::Ready(Ok(client)) => return Ok(client),
+            Step::Ready(Err(Error::Intr)) if !timed => return Err(ERESTARTSYS),
+            Step::Ready(Err(e)) => return Err(errno_of(e)),
+            Step::Wait { deadline, .. } => {
+                timed = deadline != Instant::NEVER;
+                let mut others: ArrayVec<_, 2> = file.kernel_listeners().map(want_in).collect();
+                let woken = driver::sleep(stack, &waiter, deadline, &mut others, None);
+                call.signal = woken == Woken::Signal;
+            }
+        }
+    }
+}
+

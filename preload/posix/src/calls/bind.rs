@@ -1,0 +1,132 @@
+//! `bind` and `listen`.
+
+use core::ffi::c_int;
+use core::net::SocketAddr;
+
+use libc::{sockaddr, socklen_t};
+use sidewire_link::Errno;
+use sidewire_uapi::TcpState;
+
+use super::address::{bind_shadow, is_v6, shadow_name};
+use super::socket::{Reason, count_engine, to_kernel};
+use super::{answer_int, errno_of};
+use crate::file::FileRef;
+use crate::{fdtable, raw, real, signals, syscall};
+
+/// `bind`: the kernel checks and reserves; the engine is told.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::bind(fd, addr, len) };
+    };
+    let _inside = signals::enter();
+    let busy = file.stack().with(|i| i.engine.state(file.id())) != TcpState::Close;
+    if busy {
+        // ER-48; the shadow of an accepted connection is not bound and would say yes.
+        raw::set_errno(libc::EINVAL);
+        return -1;
+    }
+    // SAFETY: the caller's arguments.
+    if unsafe { real::bind(fd, addr, len) } != 0 {
+        return -1;
+    }
+    file.port.lock().bound = true;
+    match shadow_name(fd) {
+        Some(local) if !local.ip().is_loopback() => {
+            file.stack().with(|i| i.engine.bound(file.id(), local));
+        }
+        Some(_) => to_kernel(&file, Reason::Local),
+        None => to_kernel(&file, Reason::Ipv6),
+    }
+    0
+}
+
+/// Why a listener cannot be the engine's.
+fn refusal(file: &FileRef, fd: c_int) -> Option<Reason> {
+    if syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT) == Ok(1) {
+        return Some(Reason::ReusePort);
+    }
+    if is_v6(file)
+        && syscall::getsockopt_int(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Ok(1)
+    {
+        return Some(Reason::Ipv6);
+    }
+    None
+}
+
+/// `listen`. What comes over the wire is the engine's; clients on this host and over IPv6 are the kernel's, at listeners of
+/// their own.
+pub fn listen(fd: c_int, backlog: c_int) -> c_int {
+    let Some(file) = fdtable::get(fd) else {
+        return real::listen(fd, backlog);
+    };
+    let _inside = signals::enter();
+    let (stack, id) = (file.stack(), file.id());
+    match stack.with(|i| i.engine.state(id)) {
+        TcpState::Listen => {
+            let r = stack.with(|i| {
+                let (engine, mut io) = i.split();
+                engine.listen(&mut io, id, backlog)
+            });
+            if let Some(l) = &mut file.port.lock().listener {
+                let _ = l.set_backlog(backlog);
+            }
+            return answer_int(r.map(|()| 0).map_err(errno_of));
+        }
+        TcpState::Close => {}
+        _ => {
+            raw::set_errno(libc::EINVAL);
+            return -1;
+        }
+    }
+    if let Some(reason) = refusal(&file, fd) {
+        to_kernel(&file, reason);
+        return real::listen(fd, backlog);
+    }
+    answer_int(start(&file, fd, backlog))
+}
+
+fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
+    let (stack, id, v6) = (file.stack(), file.id(), is_v6(file));
+    if !file.port.lock().bound {
+        // ER-56: an ephemeral port, on every address.
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        bind_shadow(fd, any, v6)?;
+        file.port.lock().bound = true;
+    }
+    let local = shadow_name(fd).ok_or(libc::EINVAL)?;
+    let started = stack.with(|i| {
+        let listener = i.holders.listen(local, fd, v6, backlog)?;
+        i.engine.autobound(id, local);
+        let (engine, mut io) = i.split();
+        match engine.listen(&mut io, id, backlog) {
+            Ok(()) => Ok(Ok(listener)),
+            Err(e) => {
+                i.holders.unlisten(listener);
+                Ok(Err(errno_of(e)))
+            }
+        }
+    });
+    match started {
+        Ok(listener) => {
+            let listener = listener?;
+            file.set_kernel_listeners(listener.fds());
+            file.port.lock().listener = Some(listener);
+            count_engine();
+            stack.driver.wake_pump();
+            Ok(0)
+        }
+        Err(Errno::EADDRINUSE) => Err(libc::EADDRINUSE),
+        Err(_) => {
+            to_kernel(file, Reason::NoHolder);
+            if real::listen(fd, backlog) == 0 {
+                Ok(0)
+            } else {
+                Err(raw::errno())
+            }
+        }
+    }
+}

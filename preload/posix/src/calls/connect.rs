@@ -1,0 +1,179 @@
+//! `connect`: who carries it, then the handshake.
+
+use core::ffi::c_int;
+use core::net::{IpAddr, SocketAddr};
+use core::sync::atomic::Ordering;
+
+use libc::{sockaddr, socklen_t};
+use sidewire_engine::calls::ConnectCall;
+use sidewire_engine::net::FlowKey;
+use sidewire_link::Errno;
+use sidewire_link::netlink::LinkKind;
+
+use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
+use super::socket::{Reason, count_engine, to_kernel};
+use super::{answer_int, run};
+use crate::file::FileRef;
+use crate::stack::Inner;
+use crate::{fdtable, raw, real, signals};
+
+/// `connect`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::connect(fd, addr, len) };
+    };
+    let mut prepared = None;
+    let r = signals::call(|| {
+        if prepared.is_none() {
+            // SAFETY: the program's pointer.
+            prepared = Some(unsafe { prepare(&file, fd, addr, len) }?);
+        }
+        match prepared {
+            Some(Way::Kernel(reason)) => {
+                to_kernel(&file, reason);
+                // SAFETY: the caller's arguments.
+                match unsafe { real::connect(fd, addr, len) } {
+                    0 => Ok(0),
+                    _ => Err(raw::errno()),
+                }
+            }
+            Some(Way::Engine(remote)) => handshake(&file, remote),
+            Some(Way::Disconnect) | None => {
+                file.stack().with(|i| {
+                    let (engine, mut io) = i.split();
+                    engine.disconnect(&mut io, file.id());
+                });
+                Ok(0)
+            }
+        }
+    });
+    answer_int(r)
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Engine(SocketAddr),
+    Kernel(Reason),
+    Disconnect,
+}
+
+fn handshake(file: &FileRef, remote: SocketAddr) -> Result<c_int, c_int> {
+    let nonblock = file.nonblock.load(Ordering::Relaxed);
+    let mut call = ConnectCall::default();
+    run(file, |i, id, signal| {
+        call.signal = signal;
+        let (engine, mut io) = i.split();
+        engine.connect(&mut io, id, remote, nonblock, &mut call)
+    })
+    .map(|()| 0)
+}
+
+/// Checks the address in Linux's order (ER-22 to ER-35), and makes ready what the first SYN needs.
+unsafe fn prepare(
+    file: &FileRef,
+    fd: c_int,
+    addr: *const sockaddr,
+    len: socklen_t,
+) -> Result<Way, c_int> {
+    // SAFETY: the program's pointer.
+    let given = unsafe { GivenAddr::read(addr, len) }?;
+    let (stack, id) = (file.stack(), file.id());
+    if given.family() == Some(libc::AF_UNSPEC) {
+        return Ok(Way::Disconnect);
+    }
+    if !stack.with(|i| i.engine.connect_is_fresh(id)) {
+        // The socket's state answers, not the address.
+        return Ok(Way::Engine(SocketAddr::from(([0, 0, 0, 0], 0))));
+    }
+    let v6 = is_v6(file);
+    let (family, shortest) = if v6 {
+        (libc::AF_INET6, SIN6_LEN_RFC2133)
+    } else {
+        (libc::AF_INET, size_of::<libc::sockaddr_in>())
+    };
+    let given_family = given.family().ok_or(libc::EINVAL)?;
+    if given.bytes().len() < shortest {
+        return Err(libc::EINVAL);
+    }
+    if given_family != family {
+        // An AF_INET6 socket takes AF_INET addresses (Linux tcp_v6_connect says no, inet_stream_connect to v4 yes).
+        return Err(libc::EAFNOSUPPORT);
+    }
+    let remote = unmapped(given.parse().ok_or(libc::EINVAL)?);
+    let IpAddr::V4(daddr) = remote.ip() else {
+        return Ok(Way::Kernel(Reason::Ipv6));
+    };
+    if daddr.is_unspecified() || daddr.is_loopback() {
+        return Ok(Way::Kernel(Reason::Local));
+    }
+    stack.with(|i| plan(file, i, remote)).and_then(|plan| match plan {
+        Plan::Kernel(reason) => Ok(Way::Kernel(reason)),
+        Plan::From(saddr) => reserve(file, fd, saddr, remote),
+    })
+}
+
+enum Plan {
+    Kernel(Reason),
+    /// With this source address.
+    From(IpAddr),
+}
+
+fn plan(file: &FileRef, inner: &mut Inner, remote: SocketAddr) -> Result<Plan, c_int> {
+    let sk = inner.engine.sock(file.id()).ok_or(libc::EBADF)?;
+    let local = sk.tuple.local;
+    let key = FlowKey {
+        daddr: remote.ip(),
+        saddr: (!local.ip().is_unspecified()).then_some(local.ip()),
+        oif: sk.opts.bound_dev_if,
+        mark: sk.opts.mark,
+        tos: sk.opts.ip_tos,
+    };
+    let route = match inner.net.lookup(&key) {
+        Ok(route) => route,
+        // The kernel's table said no: so would its connect.
+        Err(Errno::EINVAL) => return Err(libc::EINVAL),
+        Err(e) => return Err(e.into_raw()),
+    };
+    if route.not_unicast {
+        return Err(libc::ENETUNREACH);
+    }
+    if route.is_local || route.loopback {
+        return Ok(Plan::Kernel(Reason::Local));
+    }
+    if !matches!(route.dev.kind, LinkKind::Ether | LinkKind::None) {
+        return Ok(Plan::Kernel(Reason::Device));
+    }
+    let saddr = key.saddr.or(route.src).ok_or(libc::EADDRNOTAVAIL)?;
+    Ok(Plan::From(saddr))
+}
+
+/// Takes the holder of the four-tuple; it chooses the port where the program has not.
+fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Result<Way, c_int> {
+    let (stack, id) = (file.stack(), file.id());
+    let bound = file.port.lock().bound;
+    let port = if bound {
+        shadow_name(fd).ok_or(libc::EADDRNOTAVAIL)?.port()
+    } else {
+        0
+    };
+    let held = stack.with(|i| {
+        let local = i
+            .holders
+            .connect(SocketAddr::new(saddr, port), remote, fd, bound)?;
+        i.engine.autobound(id, local);
+        Ok(())
+    });
+    match held {
+        Ok(()) => {
+            count_engine();
+            Ok(Way::Engine(remote))
+        }
+        // ER-41: what bind calls "in use" is "not available" to connect.
+        Err(Errno::EADDRNOTAVAIL | Errno::EADDRINUSE) => Err(libc::EADDRNOTAVAIL),
+        Err(_) => Ok(Way::Kernel(Reason::NoHolder)),
+    }
+}

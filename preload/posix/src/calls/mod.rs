@@ -1,0 +1,207 @@
+//! The calls themselves, one file a group. Each takes the C function's arguments, does what the kernel would do for a
+//! descriptor of ours and hands every other one to the real function; each sets `errno` itself.
+
+mod accept;
+mod address;
+mod bind;
+pub(crate) mod close;
+mod connect;
+mod control;
+mod dup;
+mod recv;
+mod scm;
+mod send;
+mod sendfile;
+mod shutdown;
+pub mod socket;
+mod sockopt;
+mod splice;
+
+pub use accept::{accept, accept4};
+pub use address::{getpeername, getsockname};
+pub use bind::{bind, listen};
+pub use close::close;
+pub use connect::connect;
+pub use control::{fcntl, ioctl, sockatmark};
+pub use dup::{dup, dup2, dup3};
+pub use recv::{read, readv, recv, recvfrom, recvmmsg, recvmsg};
+pub use send::{send, sendmmsg, sendmsg, sendto, write, writev};
+pub use sendfile::sendfile;
+pub use shutdown::shutdown;
+pub use socket::socket;
+pub use sockopt::{getsockopt, setsockopt};
+pub use splice::splice;
+
+use core::ffi::c_int;
+
+use libc::pollfd;
+use sidewire_engine::event::Events;
+use sidewire_engine::stack::{Caps, StepResult};
+use sidewire_engine::{Error, Instant, SocketId, Step, WaitReason};
+use syscalls::{Sysno, syscall};
+
+use crate::driver::{self, Woken};
+use crate::file::{File, FileRef};
+use crate::raw;
+use crate::signals::ERESTARTSYS;
+use crate::stack::Inner;
+use crate::wait::Waiter;
+
+/// What a C function returns for a count.
+#[inline]
+fn answer(r: Result<usize, c_int>) -> isize {
+    match r {
+        Ok(n) => n as isize,
+        Err(e) => {
+            raw::set_errno(e);
+            -1
+        }
+    }
+}
+
+/// What a C function returns for a number.
+#[inline]
+fn answer_int(r: Result<c_int, c_int>) -> c_int {
+    match r {
+        Ok(n) => n,
+        Err(e) => {
+            raw::set_errno(e);
+            -1
+        }
+    }
+}
+
+/// The number of an engine error.
+#[inline]
+fn errno_of(e: Error) -> c_int {
+    e.errno().0
+}
+
+/// The poll bits that can end a wait.
+fn mask_of(reason: WaitReason) -> u32 {
+    let always = Events::ERR | Events::HUP;
+    let bits = match reason {
+        WaitReason::Data | WaitReason::Accept => always | Events::IN | Events::RDHUP | Events::PRI,
+        WaitReason::Memory => always | Events::OUT,
+        WaitReason::Connect | WaitReason::Linger => Events::all(),
+    };
+    bits.bits()
+}
+
+/// A waiter in a file's queue; leaves it when it goes.
+struct Queued<'a> {
+    file: &'a File,
+    waiter: &'a Waiter,
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.file.wait.remove(self.waiter);
+    }
+}
+
+/// Runs one engine call to its end: takes what the ring holds before it gives up, sleeps where the engine says so.
+///
+/// `step` gets the engine, the socket, and whether a signal is pending. The result is the call's, with ERESTARTSYS where a
+/// signal interrupted a wait without a timeout (Linux `sock_intr_errno`).
+fn run<T>(
+    file: &FileRef,
+    mut step: impl FnMut(&mut Inner, SocketId, bool) -> StepResult<T>,
+) -> Result<T, c_int> {
+    let (stack, id) = (file.stack(), file.id());
+    let mut once = |inner: &mut Inner, signal| {
+        let s = step(inner, id, signal);
+        match s {
+            Step::Wait { .. } | Step::Ready(Err(Error::Again))
+                if driver::poll_once(stack, inner) =>
+            {
+                step(inner, id, signal)
+            }
+            s => s,
+        }
+    };
+    let waiter = Waiter::new();
+    let mut queued = None;
+    let mut signal = false;
+    let mut timed = false;
+    loop {
+        let s = stack.with(|inner| {
+            waiter.reset();
+            let s = once(inner, signal);
+            if let (Step::Wait { reason, .. }, None) = (&s, &queued) {
+                // Under the stack lock, where events come from: none can be missed.
+                // SAFETY: `queued` takes it out before the waiter goes, which is declared before it.
+                unsafe { file.wait.add(&waiter, mask_of(*reason)) };
+                queued = Some(Queued {
+                    file,
+                    waiter: &waiter,
+                });
+            }
+            s
+        });
+        match s {
+            Step::Ready(Ok(v)) => return Ok(v),
+            Step::Ready(Err(Error::Intr)) if !timed => return Err(ERESTARTSYS),
+            Step::Ready(Err(e)) => return Err(errno_of(e)),
+            Step::Wait { deadline, .. } => {
+                timed = deadline != Instant::NEVER;
+                let woken = driver::sleep(stack, &waiter, deadline, &mut [], None);
+                signal = woken == Woken::Signal;
+            }
+        }
+    }
+}
+
+/// Poll bits of a file as they stand, after taking what the ring holds. A listener is readable for the clients of its kernel
+/// listeners as well.
+#[must_use]
+pub fn poll_file(file: &FileRef, wants_out: bool) -> u32 {
+    let (stack, id) = (file.stack(), file.id());
+    let mut bits = stack.with(|inner| {
+        driver::poll_once(stack, inner);
+        let bits = inner.engine.poll(id);
+        if wants_out && bits & sidewire_uapi::poll::POLLOUT == 0 {
+            inner.engine.poll_wanting_out(id);
+        }
+        bits
+    });
+    if bits & sidewire_uapi::poll::POLLIN == 0 && accept::kernel_client_waits(file) {
+        bits |= sidewire_uapi::poll::POLLIN | sidewire_uapi::poll::POLLRDNORM;
+    }
+    bits
+}
+
+/// The calling thread's effective capabilities.
+fn caps() -> Caps {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    const NET_ADMIN: u32 = 12;
+    const NET_RAW: u32 = 13;
+    const IPC_LOCK: u32 = 14;
+    let mut header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let mut data = [[0u32; 3]; 2];
+    // SAFETY: version 3 fills two structures of three words.
+    let got = unsafe { syscall!(Sysno::capget, &raw mut header, data.as_mut_ptr()) };
+    let has = |cap: u32| got.is_ok() && data[0][0] & (1 << cap) != 0;
+    Caps {
+        net_admin: has(NET_ADMIN),
+        net_raw: has(NET_RAW),
+        ipc_lock: has(IPC_LOCK),
+    }
+}
+
+/// An entry of a poll set.
+fn want_in(fd: c_int) -> pollfd {
+    pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    }
+}

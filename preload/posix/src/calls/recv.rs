@@ -1,0 +1,235 @@
+//! `recv` and its kin.
+
+use core::ffi::{c_int, c_uint, c_void};
+use core::ptr::null_mut;
+use core::sync::atomic::Ordering;
+
+use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use sidewire_engine::calls::RecvCall;
+use sidewire_engine::memory::IovIter;
+use sidewire_engine::{Error, Step};
+use sidewire_uapi::socket::{
+    MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_WAITFORONE,
+};
+
+use super::address::write_out;
+use super::{answer, answer_int, errno_of, run, scm};
+use crate::file::FileRef;
+use crate::iov::{Iovecs, UIO_MAXIOV};
+use crate::stack::monotonic_ns;
+use crate::{copy, fdtable, real, signals};
+
+/// One engine receive to its end.
+pub(super) fn recv_iter<I: IovIter>(
+    file: &FileRef,
+    flags: c_int,
+    mut fresh: impl FnMut() -> I,
+) -> Result<(usize, RecvCall), c_int> {
+    signals::call(|| {
+        let nonblock = file.nonblock.load(Ordering::Relaxed);
+        let mut call = RecvCall::new(flags, nonblock);
+        let mut iter = fresh();
+        let n = if flags & MSG_ERRQUEUE != 0 {
+            file.stack()
+                .with(|i| {
+                    let (engine, mut io) = i.split();
+                    engine.recv_errqueue(&mut io, file.id(), &mut call, &mut iter)
+                })
+                .map_err(errno_of)?
+        } else {
+            run(file, |i, id, signal| -> Step<Result<usize, Error>> {
+                call.signal = signal;
+                let (engine, mut io) = i.split();
+                engine.recvmsg(&mut io, id, &mut call, &mut iter)
+            })?
+        };
+        Ok((n, call))
+    })
+}
+
+fn recv_iov(file: &FileRef, iov: &Iovecs, flags: c_int) -> Result<usize, c_int> {
+    recv_iter(file, flags, || iov.iter()).map(|(n, _)| n)
+}
+
+/// `read`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::read(fd, buf, len) };
+    };
+    if len == 0 {
+        // Linux sock_read_iter: nothing is looked at.
+        return 0;
+    }
+    answer(recv_iov(&file, &Iovecs::single(buf.cast(), len), 0))
+}
+
+/// `readv`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn readv(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::readv(fd, iov, n) };
+    };
+    // SAFETY: the program's pointer.
+    let iov = unsafe { Iovecs::import(iov, n as usize, Error::Inval) };
+    answer(iov.map_err(errno_of).and_then(|iov| {
+        if iov.iter().remaining() == 0 {
+            return Ok(0);
+        }
+        recv_iov(&file, &iov, 0)
+    }))
+}
+
+/// `recv`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::recv(fd, buf, len, flags) };
+    };
+    answer(recv_iov(&file, &Iovecs::single(buf.cast(), len), flags))
+}
+
+/// `recvfrom`. TCP has no address to give: the length becomes 0 (RV-17).
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn recvfrom(
+    fd: c_int,
+    buf: *mut c_void,
+    len: size_t,
+    flags: c_int,
+    addr: *mut sockaddr,
+    alen: *mut socklen_t,
+) -> ssize_t {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::recvfrom(fd, buf, len, flags, addr, alen) };
+    };
+    let r = recv_iov(&file, &Iovecs::single(buf.cast(), len), flags);
+    answer(r.and_then(|n| {
+        if !addr.is_null() {
+            // SAFETY: the program's pointers.
+            unsafe { write_out(&[], addr, alen) }?;
+        }
+        Ok(n)
+    }))
+}
+
+/// `recvmsg`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::recvmsg(fd, msg, flags) };
+    };
+    // SAFETY: the program's pointer.
+    answer(unsafe { one_message(&file, msg, flags) })
+}
+
+/// Linux's `___sys_recvmsg`.
+unsafe fn one_message(file: &FileRef, msg: *mut msghdr, flags: c_int) -> Result<usize, c_int> {
+    // SAFETY: any bytes make a msghdr; its pointers are the program's.
+    unsafe {
+        let hdr = copy::read_value(msg).map_err(|_| libc::EFAULT)?;
+        if !hdr.msg_name.is_null() && (hdr.msg_namelen as c_int) < 0 {
+            return Err(libc::EINVAL);
+        }
+        let iov =
+            Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
+        let (n, call) = recv_iter(file, flags, || iov.iter())?;
+        let mut out = scm::Writer::new(hdr.msg_control.cast(), hdr.msg_controllen);
+        for cmsg in &call.cmsgs {
+            out.put(cmsg, super::address::is_v6(file))?;
+        }
+        let echoed = flags & MSG_CMSG_CLOEXEC;
+        let msg_flags = call.msg_flags | out.flags() | echoed;
+        let fault = |_| libc::EFAULT;
+        if !hdr.msg_name.is_null() {
+            copy::write_value(&raw mut (*msg).msg_namelen, &0).map_err(fault)?;
+        }
+        copy::write_value(&raw mut (*msg).msg_flags, &msg_flags).map_err(fault)?;
+        copy::write_value(&raw mut (*msg).msg_controllen, &out.used()).map_err(fault)?;
+        Ok(n)
+    }
+}
+
+/// `recvmmsg`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn recvmmsg(
+    fd: c_int,
+    msgs: *mut mmsghdr,
+    n: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> c_int {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::recvmmsg(fd, msgs, n, flags, timeout) };
+    };
+    // SAFETY: the program's pointers.
+    answer_int(unsafe { messages(&file, msgs, (n as usize).min(UIO_MAXIOV), flags, timeout) })
+}
+
+unsafe fn messages(
+    file: &FileRef,
+    msgs: *mut mmsghdr,
+    n: usize,
+    mut flags: c_int,
+    timeout: *mut timespec,
+) -> Result<c_int, c_int> {
+    let deadline = if timeout == null_mut() {
+        u64::MAX
+    } else {
+        // SAFETY: any bytes make a timespec.
+        let ts = unsafe { copy::read_value(timeout) }.map_err(|_| libc::EFAULT)?;
+        if ts.tv_sec < 0 || !(0..1_000_000_000).contains(&ts.tv_nsec) {
+            return Err(libc::EINVAL);
+        }
+        let ns = (ts.tv_sec as u64)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(ts.tv_nsec as u64);
+        monotonic_ns().saturating_add(ns)
+    };
+    let mut done = 0;
+    let mut error = 0;
+    while done < n {
+        let entry = msgs.wrapping_add(done);
+        // SAFETY: the program's array; the fields' addresses are only computed.
+        let r = unsafe {
+            one_message(file, &raw mut (*entry).msg_hdr, flags & !MSG_WAITFORONE).and_then(|got| {
+                copy::write_value(&raw mut (*entry).msg_len, &(got as c_uint))
+                    .map_err(|_| libc::EFAULT)
+            })
+        };
+        if let Err(e) = r {
+            error = e;
+            break;
+        }
+        done += 1;
+        if flags & MSG_WAITFORONE != 0 {
+            flags |= MSG_DONTWAIT;
+        }
+        // As in Linux the timeout is looked at between messages only.
+        if deadline != u64::MAX && monotonic_ns() >= deadline {
+            break;
+        }
+    }
+    if done > 0 || error == 0 {
+        Ok(done as c_int)
+    } else {
+        Err(error)
+    }
+}

@@ -1,0 +1,240 @@
+//! `send` and its kin.
+
+use core::ffi::{c_int, c_uint, c_void};
+use core::sync::atomic::Ordering;
+
+use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use sidewire_engine::memory::IovIter;
+use sidewire_engine::sendmsg::{NameArg, SendCall};
+use sidewire_engine::stack::Caps;
+use sidewire_engine::{Error, Step};
+
+use super::address::GivenAddr;
+use super::{answer, answer_int, caps, errno_of, run};
+use crate::file::FileRef;
+use crate::iov::{Iovecs, UIO_MAXIOV};
+use crate::{copy, driver, fdtable, real, signals, syscall};
+
+/// Longest control data of a message, in bytes (far above optmem_max of any kernel; the engine checks that one).
+const CONTROL_MAX: usize = 1 << 20;
+
+/// What a send is given beside its bytes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct SendArgs<'a> {
+    pub(super) flags: c_int,
+    pub(super) control: &'a [u8],
+    pub(super) name: Option<&'a [u8]>,
+}
+
+/// One engine send to its end, from whatever holds the bytes. SIGPIPE is raised here.
+pub(super) fn send_iter<I: IovIter>(
+    file: &FileRef,
+    args: SendArgs<'_>,
+    mut fresh: impl FnMut() -> I,
+) -> Result<usize, c_int> {
+    signals::call(|| {
+        let nonblock = file.nonblock.load(Ordering::Relaxed);
+        let caps = if args.control.is_empty() {
+            Caps::default()
+        } else {
+            caps()
+        };
+        let name = args.name.map(NameArg);
+        let mut call = SendCall::new(args.flags, args.control, name, caps, nonblock);
+        let mut iter = fresh();
+        let stack = file.stack();
+        let r = run(file, |i, id, signal| {
+            call.signal = signal;
+            let (engine, mut io) = i.split();
+            let s = engine.sendmsg(&mut io, id, &mut call, &mut iter);
+            if matches!(s, Step::Ready(Ok(_))) {
+                // Acks that have come meanwhile let the rest go: a program that only sends drives by sending.
+                driver::poll_once(stack, i);
+            }
+            s
+        });
+        if call.sigpipe {
+            syscall::tgkill(syscall::gettid(), libc::SIGPIPE);
+        }
+        r
+    })
+}
+
+fn send_iov(file: &FileRef, iov: &Iovecs, args: SendArgs<'_>) -> Result<usize, c_int> {
+    send_iter(file, args, || iov.iter())
+}
+
+/// `write`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::write(fd, buf, len) };
+    };
+    let iov = Iovecs::single(buf.cast(), len);
+    answer(send_iov(&file, &iov, SendArgs::default()))
+}
+
+/// `writev`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn writev(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::writev(fd, iov, n) };
+    };
+    // SAFETY: the program's pointer.
+    let iov = unsafe { Iovecs::import(iov, n as usize, Error::Inval) };
+    answer(
+        iov.map_err(errno_of)
+            .and_then(|iov| send_iov(&file, &iov, SendArgs::default())),
+    )
+}
+
+/// `send`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::send(fd, buf, len, flags) };
+    };
+    let iov = Iovecs::single(buf.cast(), len);
+    let args = SendArgs {
+        flags,
+        ..SendArgs::default()
+    };
+    answer(send_iov(&file, &iov, args))
+}
+
+/// `sendto`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn sendto(
+    fd: c_int,
+    buf: *const c_void,
+    len: size_t,
+    flags: c_int,
+    addr: *const sockaddr,
+    alen: socklen_t,
+) -> ssize_t {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::sendto(fd, buf, len, flags, addr, alen) };
+    };
+    let iov = Iovecs::single(buf.cast(), len);
+    if addr.is_null() {
+        let args = SendArgs {
+            flags,
+            ..SendArgs::default()
+        };
+        return answer(send_iov(&file, &iov, args));
+    }
+    // SAFETY: the program's pointer.
+    let given = unsafe { GivenAddr::read(addr, alen) };
+    answer(given.and_then(|given| {
+        let args = SendArgs {
+            flags,
+            control: &[],
+            name: Some(given.bytes()),
+        };
+        send_iov(&file, &iov, args)
+    }))
+}
+
+/// `sendmsg`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::sendmsg(fd, msg, flags) };
+    };
+    // SAFETY: the program's pointer.
+    answer(unsafe { one_message(&file, msg, flags) })
+}
+
+/// Linux's `___sys_sendmsg`.
+unsafe fn one_message(file: &FileRef, msg: *const msghdr, flags: c_int) -> Result<usize, c_int> {
+    // SAFETY: any bytes make a msghdr; its pointers are the program's.
+    unsafe {
+        let hdr = copy::read_value(msg).map_err(|_| libc::EFAULT)?;
+        let name = if hdr.msg_name.is_null() || hdr.msg_namelen == 0 {
+            None
+        } else {
+            if (hdr.msg_namelen as c_int) < 0 {
+                return Err(libc::EINVAL);
+            }
+            Some(GivenAddr::read(
+                hdr.msg_name.cast(),
+                hdr.msg_namelen.min(size_of::<libc::sockaddr_storage>() as u32),
+            )?)
+        };
+        let iov =
+            Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
+        if hdr.msg_controllen > CONTROL_MAX {
+            return Err(libc::ENOBUFS);
+        }
+        let mut control = Vec::new();
+        if hdr.msg_controllen > 0 {
+            control.resize(hdr.msg_controllen, 0);
+            copy::from_program(
+                control.as_mut_ptr(),
+                hdr.msg_control.cast(),
+                hdr.msg_controllen,
+            )
+            .map_err(|_| libc::EFAULT)?;
+        }
+        let args = SendArgs {
+            flags,
+            control: &control,
+            name: name.as_ref().map(GivenAddr::bytes),
+        };
+        send_iov(file, &iov, args)
+    }
+}
+
+/// `sendmmsg`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -> c_int {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::sendmmsg(fd, msgs, n, flags) };
+    };
+    let n = (n as usize).min(UIO_MAXIOV);
+    let mut done = 0;
+    let mut error = 0;
+    while done < n {
+        let entry = msgs.wrapping_add(done);
+        let more = if done + 1 < n {
+            sidewire_uapi::socket::MSG_BATCH
+        } else {
+            0
+        };
+        // SAFETY: the program's array; the fields' addresses are only computed.
+        let r = unsafe {
+            one_message(&file, &raw const (*entry).msg_hdr, flags | more).and_then(|sent| {
+                copy::write_value(&raw mut (*entry).msg_len, &(sent as c_uint))
+                    .map_err(|_| libc::EFAULT)
+            })
+        };
+        if let Err(e) = r {
+            error = e;
+            break;
+        }
+        done += 1;
+    }
+    answer_int(if done > 0 || error == 0 {
+        Ok(done as c_int)
+    } else {
+        Err(error)
+    })
+}

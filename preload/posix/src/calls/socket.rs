@@ -1,0 +1,135 @@
+//! `socket`, and how a socket becomes ours or the kernel's.
+
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use sidewire_engine::SocketId;
+
+use crate::file::{File, FileRef};
+use crate::stack::{self, NetStack};
+use crate::{copy, fdtable, raw, real, signals};
+
+/// Why the kernel carries a TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Reason {
+    /// No packet socket to be had.
+    NoPacketSocket,
+    /// The destination or the local address is of this host.
+    Local,
+    /// An IPv6 address.
+    Ipv6,
+    /// SO_REUSEPORT on a listener: the group may reach across processes.
+    ReusePort,
+    /// The device has no Ethernet-like header.
+    Device,
+    /// Nothing could be found that keeps the kernel silent on the port.
+    NoHolder,
+    /// Descriptor number beyond the table.
+    Descriptor,
+}
+
+/// Number of [`Reason`]s.
+pub const REASONS: usize = 7;
+
+static KERNEL: [AtomicU64; REASONS] = [const { AtomicU64::new(0) }; REASONS];
+static ENGINE: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a socket that the kernel carries.
+pub(super) fn count_kernel(reason: Reason) {
+    KERNEL[reason as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts a connection or listener that the engine carries.
+pub(super) fn count_engine() {
+    ENGINE.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Connections and listeners of the engine so far, and what went to the kernel by reason.
+#[must_use]
+pub fn counts() -> (u64, [u64; REASONS]) {
+    (
+        ENGINE.load(Ordering::Relaxed),
+        core::array::from_fn(|i| KERNEL[i].load(Ordering::Relaxed)),
+    )
+}
+
+/// True for the sockets that the engine can carry.
+fn is_tcp(domain: c_int, kind: c_int, protocol: c_int) -> bool {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    matches!(domain, libc::AF_INET | libc::AF_INET6)
+        && kind & !flags == libc::SOCK_STREAM
+        && matches!(protocol, 0 | libc::IPPROTO_TCP)
+}
+
+/// `socket`.
+pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    let fd = real::socket(domain, kind, protocol);
+    if fd < 0 {
+        return fd;
+    }
+    forget_stale(fd);
+    if !is_tcp(domain, kind, protocol) || signals::in_vfork() {
+        return fd;
+    }
+    let _inside = signals::enter();
+    match stack::for_socket(fd) {
+        Ok(stack) => {
+            copy::set_handler_in_place(signals::catch_faults(copy::fixup));
+            let v6 = domain == libc::AF_INET6;
+            let id = stack.with(|i| {
+                i.files += 1;
+                i.engine.socket(v6, 0)
+            });
+            let nonblock = kind & libc::SOCK_NONBLOCK != 0;
+            adopt(stack, fd, id, v6, nonblock);
+        }
+        Err(why) => {
+            count_kernel(Reason::NoPacketSocket);
+            say(why);
+        }
+    }
+    fd
+}
+
+/// One line, once, for a process that stays on the kernel.
+fn say(why: stack::Unavailable) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        let line = format!("sidewire: TCP stays on the kernel: {why}\n");
+        raw::write_stderr(line.as_bytes());
+    }
+}
+
+/// Makes a descriptor that the kernel gave anew ours, with the engine's socket `id` behind it.
+pub(super) fn adopt(stack: &'static NetStack, fd: c_int, id: SocketId, v6: bool, nonblock: bool) {
+    let file = File::open(Some(stack), id, v6);
+    file.nonblock.store(nonblock, Ordering::Relaxed);
+    let cookie = file.record().cookie();
+    stack.with(|i| i.engine.set_user(id, cookie));
+    match fdtable::install(fd, file) {
+        Ok(stale) => drop(stale),
+        Err(file) => {
+            count_kernel(Reason::Descriptor);
+            drop(file);
+        }
+    }
+}
+
+/// The kernel gave this number anew: what the table has under it was closed behind our back.
+pub fn forget_stale(fd: c_int) {
+    if fdtable::is_ours(fd) {
+        drop(fdtable::remove(fd));
+    }
+}
+
+/// The kernel takes the socket over: every descriptor of the file becomes a plain one.
+pub(super) fn to_kernel(file: &FileRef, reason: Reason) {
+    count_kernel(reason);
+    let record = file.record();
+    fdtable::remove_file(record);
+    for w in record.wait.dissolve() {
+        w.to_kernel(record);
+    }
+}
+

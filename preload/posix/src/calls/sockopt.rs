@@ -1,0 +1,266 @@
+//! `setsockopt` and `getsockopt`: who answers.
+//!
+//! *Engine* options depend on the connection's state. *Shadow* options are the kernel's to judge (capabilities, names of
+//! devices, what is reserved with it), and the engine is told. What the engine does not know is the shadow's, answer and
+//! errno; so is every level that is not TCP's. Values that would matter if the connection went to the kernel after all are
+//! set on both.
+
+use core::ffi::{c_int, c_void};
+
+use libc::socklen_t;
+use sidewire_engine::Error;
+use sidewire_engine::stack::Caps;
+use sidewire_uapi::socket as so;
+use sidewire_uapi::tcp;
+
+use super::{answer_int, caps, errno_of};
+use crate::file::FileRef;
+use crate::{copy, fdtable, raw, real, signals};
+
+/// Longest value that is taken in or handed out, in bytes (SO_ATTACH_FILTER and TCP_REPAIR_OPTIONS are shorter).
+const VALUE_MAX: usize = 4096;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// The kernel decides and stores; the engine does not need it.
+    Shadow,
+    /// The kernel decides; the engine is told.
+    ShadowFirst,
+    /// The engine decides; the shadow is told, for a later fallback.
+    Both,
+    /// The engine alone.
+    Engine,
+}
+
+/// Who answers a set.
+fn who_sets(level: c_int, name: c_int) -> Who {
+    match (level, name) {
+        (
+            libc::SOL_SOCKET,
+            so::SO_REUSEADDR
+            | so::SO_REUSEPORT
+            | so::SO_MARK
+            | so::SO_PRIORITY
+            | so::SO_BINDTODEVICE
+            | so::SO_BINDTOIFINDEX
+            | so::SO_DEBUG,
+        ) => Who::ShadowFirst,
+        (libc::SOL_SOCKET, so::SO_ATTACH_FILTER | so::SO_ATTACH_BPF | so::SO_DETACH_FILTER) => {
+            Who::Shadow
+        }
+        // State, or effects on the wire, that the shadow must not have.
+        (libc::SOL_SOCKET, so::SO_ZEROCOPY | so::SO_TXTIME | so::SO_PEEK_OFF)
+        | (
+            libc::IPPROTO_TCP,
+            tcp::TCP_REPAIR
+            | tcp::TCP_REPAIR_QUEUE
+            | tcp::TCP_QUEUE_SEQ
+            | tcp::TCP_REPAIR_OPTIONS
+            | tcp::TCP_REPAIR_WINDOW
+            | tcp::TCP_ULP
+            | tcp::TCP_FASTOPEN
+            | tcp::TCP_FASTOPEN_CONNECT
+            | tcp::TCP_FASTOPEN_KEY
+            | tcp::TCP_FASTOPEN_NO_COOKIE
+            | tcp::TCP_TIMESTAMP
+            | tcp::TCP_QUICKACK
+            | tcp::TCP_DEFER_ACCEPT
+            | tcp::TCP_WINDOW_CLAMP,
+        ) => Who::Engine,
+        (libc::SOL_SOCKET | libc::IPPROTO_TCP | libc::IPPROTO_IP, _) => Who::Both,
+        _ => Who::Shadow,
+    }
+}
+
+/// Options that only the shadow can answer.
+fn shadow_gets(level: c_int, name: c_int) -> bool {
+    match level {
+        libc::SOL_SOCKET => matches!(
+            name,
+            so::SO_TYPE
+                | so::SO_PROTOCOL
+                | so::SO_DOMAIN
+                | so::SO_COOKIE
+                | so::SO_NETNS_COOKIE
+                | so::SO_PEERCRED
+                | so::SO_PEERSEC
+                | so::SO_BINDTODEVICE
+                | so::SO_BINDTOIFINDEX
+                | so::SO_REUSEADDR
+                | so::SO_REUSEPORT
+        ),
+        libc::IPPROTO_TCP | libc::IPPROTO_IP => false,
+        _ => true,
+    }
+}
+
+/// True for what the engine says of options that it does not have.
+fn unknown(e: Error) -> bool {
+    matches!(e, Error::NoProtoOpt | Error::OpNotSupp)
+}
+
+/// `setsockopt`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> c_int {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::setsockopt(fd, level, name, value, len) };
+    };
+    let _inside = signals::enter();
+    // SAFETY: the caller's arguments.
+    answer_int(unsafe { set(&file, fd, level, name, value, len) })
+}
+
+unsafe fn set(
+    file: &FileRef,
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> Result<c_int, c_int> {
+    // SAFETY: the caller's arguments.
+    let shadow = || match unsafe { real::setsockopt(fd, level, name, value, len) } {
+        0 => Ok(0),
+        _ => Err(raw::errno()),
+    };
+    let who = who_sets(level, name);
+    if who == Who::Shadow {
+        return shadow();
+    }
+    if (len as c_int) < 0 {
+        return Err(libc::EINVAL);
+    }
+    let mut buf = [0u8; VALUE_MAX];
+    let n = (len as usize).min(VALUE_MAX);
+    // SAFETY: the destination holds `n` bytes.
+    unsafe { copy::from_program(buf.as_mut_ptr(), value.cast(), n) }.map_err(|_| libc::EFAULT)?;
+    let engine = |caps: Caps| {
+        file.stack().with(|i| {
+            let (engine, mut io) = i.split();
+            engine.setsockopt(&mut io, file.id(), level, name, &buf[..n], caps)
+        })
+    };
+    match who {
+        Who::ShadowFirst => {
+            shadow()?;
+            let all = Caps {
+                net_admin: true,
+                net_raw: true,
+                ipc_lock: true,
+            };
+            match (level, name) {
+                // The kernel knows the device by name; the engine by number.
+                (libc::SOL_SOCKET, so::SO_BINDTODEVICE) => bind_device(file, fd, all),
+                _ => match engine(all) {
+                    Err(e) if !unknown(e) => return Err(errno_of(e)),
+                    _ => {}
+                },
+            }
+            Ok(0)
+        }
+        Who::Both => match engine(caps()) {
+            Ok(()) => {
+                let errno = raw::errno();
+                let _ = shadow();
+                raw::set_errno(errno);
+                Ok(0)
+            }
+            Err(e) if unknown(e) => shadow(),
+            Err(e) => Err(errno_of(e)),
+        },
+        Who::Engine | Who::Shadow => engine(caps()).map(|()| 0).map_err(errno_of),
+    }
+}
+
+/// Tells the engine which device SO_BINDTODEVICE chose.
+fn bind_device(file: &FileRef, fd: c_int, caps: Caps) {
+    let index =
+        crate::syscall::getsockopt_int(fd, libc::SOL_SOCKET, so::SO_BINDTOIFINDEX).unwrap_or(0);
+    let _ = file.stack().with(|i| {
+        let (engine, mut io) = i.split();
+        engine.setsockopt(
+            &mut io,
+            file.id(),
+            libc::SOL_SOCKET,
+            so::SO_BINDTOIFINDEX,
+            &index.to_ne_bytes(),
+            caps,
+        )
+    });
+}
+
+/// `getsockopt`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn getsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> c_int {
+    let Some(file) = fdtable::get(fd) else {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::getsockopt(fd, level, name, value, len) };
+    };
+    let _inside = signals::enter();
+    // SAFETY: the caller's arguments.
+    answer_int(unsafe { get(&file, fd, level, name, value, len) })
+}
+
+unsafe fn get(
+    file: &FileRef,
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> Result<c_int, c_int> {
+    // SAFETY: the caller's arguments.
+    let shadow = || match unsafe { real::getsockopt(fd, level, name, value, len) } {
+        0 => Ok(0),
+        _ => Err(raw::errno()),
+    };
+    if shadow_gets(level, name) {
+        return shadow();
+    }
+    // SAFETY: any bytes make a number.
+    let room = unsafe { copy::read_value(len) }.map_err(|_| libc::EFAULT)? as c_int;
+    if room < 0 {
+        return Err(libc::EINVAL);
+    }
+    let mut buf = [0u8; VALUE_MAX];
+    let n = (room as usize).min(VALUE_MAX);
+    // Some options read their value first.
+    // SAFETY: the destination holds `n` bytes.
+    if unsafe { copy::from_program(buf.as_mut_ptr(), value.cast(), n) }.is_err() {
+        buf = [0; VALUE_MAX];
+    }
+    let got = file.stack().with(|i| {
+        let (engine, mut io) = i.split();
+        engine.getsockopt(&mut io, file.id(), level, name, room, &mut buf)
+    });
+    match got {
+        Ok(got) => {
+            let n = got.min(VALUE_MAX);
+            // SAFETY: a live buffer; the program's pointers, given for writing.
+            unsafe {
+                copy::to_program(value.cast(), buf.as_ptr(), n).map_err(|_| libc::EFAULT)?;
+                copy::write_value(len, &(got as socklen_t)).map_err(|_| libc::EFAULT)?;
+            }
+            Ok(0)
+        }
+        Err(e) if unknown(e) => shadow(),
+        Err(e) => Err(errno_of(e)),
+    }
+}

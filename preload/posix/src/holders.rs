@@ -1,0 +1,212 @@
+//! What keeps the kernel silent on our ports: a holder for each connection and listener of the engine, orphans and TIME_WAIT
+//! included; and the filter that lets their frames reach us.
+
+use core::ffi::c_int;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sidewire_engine::net::Tuple;
+use sidewire_link::Errno;
+use sidewire_link::fd::Fd;
+use sidewire_link::holder::{HoldOptions, Holder, Holders as KernelHolders, ListenHolder};
+use sidewire_link::packet::PacketSocket;
+use sidewire_link::packet::filter::PortFilter;
+use std::os::fd::AsRawFd;
+
+use crate::syscall;
+
+/// What a file has reserved with the kernel.
+#[derive(Debug, Default)]
+pub struct Port {
+    /// The program's own descriptor is bound, by the program or by `listen`.
+    pub bound: bool,
+    /// Its holder while it listens.
+    pub listener: Option<Listener>,
+}
+
+impl Port {
+    /// Nothing reserved.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            bound: false,
+            listener: None,
+        }
+    }
+}
+
+/// A listening port, held.
+#[derive(Debug)]
+pub struct Listener {
+    local: SocketAddr,
+    holder: ListenHolder,
+    /// Of an AF_INET6 listener: the kernel's listener for IPv6 clients.
+    v6: Option<Fd>,
+    options: HoldOptions,
+}
+
+impl Listener {
+    /// The kernel listeners whose clients are the program's too: on this host, and over IPv6 (-1 for none).
+    #[must_use]
+    pub fn fds(&self) -> [c_int; 2] {
+        [
+            self.holder.fd(),
+            self.v6.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+        ]
+    }
+
+    /// Changes the backlog.
+    ///
+    /// # Errors
+    /// As listen(2).
+    pub fn set_backlog(&mut self, backlog: c_int) -> Result<(), Errno> {
+        if let Some(v6) = &self.v6 {
+            syscall::listen(v6.as_raw_fd(), backlog)?;
+        }
+        self.holder.listen(backlog, &self.options)
+    }
+}
+
+/// The holders of a stack.
+pub struct Holders {
+    socket: Arc<Fd>,
+    filter: PortFilter,
+    kernel: KernelHolders,
+    tuples: HashMap<Tuple, Holder>,
+}
+
+/// What a holder takes over from the program's descriptor `fd`.
+fn options(fd: c_int, bound: bool) -> HoldOptions {
+    let int = |name| syscall::getsockopt_int(fd, libc::SOL_SOCKET, name).unwrap_or(0);
+    HoldOptions {
+        mark: int(libc::SO_MARK) as u32,
+        device: syscall::bound_device(fd),
+        reuse: int(libc::SO_REUSEADDR) != 0,
+        shadow: bound.then_some(fd),
+    }
+}
+
+impl Holders {
+    pub(crate) fn new(socket: &PacketSocket, devices: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            socket: socket.shared_fd(),
+            filter: PortFilter::new(false),
+            kernel: KernelHolders::new(devices),
+            tuples: HashMap::new(),
+        }
+    }
+
+    /// Devices came or went.
+    pub(crate) fn devices_changed(&mut self, devices: impl IntoIterator<Item = String>) {
+        // A device on which no silent listener could be had answers RST; the connection there ends as it would for a
+        // program that was killed.
+        let _ = self.kernel.devices_changed(devices, &[]);
+    }
+
+    fn add_port(&mut self, local: SocketAddr) -> Result<(), Errno> {
+        let (port, addr) = filter_key(local);
+        if self.filter.add(port, addr) {
+            self.filter.attach(self.socket.as_raw_fd())?;
+        }
+        Ok(())
+    }
+
+    fn remove_port(&mut self, local: SocketAddr) {
+        let (port, addr) = filter_key(local);
+        if self.filter.remove(port, addr) {
+            // A filter that stays lets frames in that nobody wants: they are dropped behind it.
+            let _ = self.filter.attach(self.socket.as_raw_fd());
+        }
+    }
+
+    /// Makes the kernel silent at `local`, to which the program's descriptor `fd` is bound, but for clients on this host;
+    /// with `v6` it serves IPv6 clients by itself.
+    ///
+    /// # Errors
+    /// EADDRINUSE where another socket listens; what the kernel says to a filter.
+    pub fn listen(
+        &mut self,
+        local: SocketAddr,
+        fd: c_int,
+        v6: bool,
+        backlog: c_int,
+    ) -> Result<Listener, Errno> {
+        let options = options(fd, true);
+        let holder = self.kernel.hold_listener(local, backlog, &options)?;
+        let v6 = if v6 && local.ip().is_unspecified() {
+            Some(syscall::lend_reuse(fd, || {
+                syscall::v6_listener(local.port(), backlog)
+            })?)
+        } else {
+            None
+        };
+        self.add_port(local)?;
+        Ok(Listener {
+            local,
+            holder,
+            v6,
+            options,
+        })
+    }
+
+    /// The listener closes: its connections get holders of their own, so that the port can be bound again.
+    pub fn unlisten(&mut self, listener: Listener) {
+        let local = listener.local;
+        let own = HoldOptions {
+            shadow: None,
+            ..listener.options.clone()
+        };
+        for (tuple, holder) in &mut self.tuples {
+            if tuple.local.port() == local.port() {
+                // Where that cannot be had the connection goes on sharing, and the port stays held.
+                let _ = holder.convert(tuple.remote, &own);
+            }
+        }
+        self.remove_port(local);
+    }
+
+    /// Makes the kernel silent to `remote`, before the first frame leaves. `local` may lack a port, which is then chosen as
+    /// for connect(2); returns the local name. `fd` is the program's descriptor, `bound` when it is bound to the port.
+    ///
+    /// # Errors
+    /// EADDRNOTAVAIL where the four-tuple is taken or no port is free; what else connect(2) says.
+    pub fn connect(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        fd: c_int,
+        bound: bool,
+    ) -> Result<SocketAddr, Errno> {
+        let holder = self
+            .kernel
+            .hold_connection(local, remote, &options(fd, bound))?;
+        let local = holder.local();
+        self.add_port(local)?;
+        self.tuples.insert(Tuple { local, remote }, holder);
+        Ok(local)
+    }
+
+    /// A connection came in by `listener`.
+    pub fn accepted(&mut self, tuple: Tuple, listener: &Listener) {
+        // The filter covers the port of the listener, on every address that it had.
+        if self.add_port(tuple.local).is_ok() {
+            self.tuples
+                .insert(tuple, listener.holder.share(tuple.local));
+        }
+    }
+
+    /// The engine is done with a connection.
+    pub fn release(&mut self, tuple: &Tuple) {
+        if self.tuples.remove(tuple).is_some() {
+            self.remove_port(tuple.local);
+        }
+    }
+}
+
+fn filter_key(local: SocketAddr) -> (u16, Option<Ipv4Addr>) {
+    match local.ip() {
+        IpAddr::V4(ip) if !ip.is_unspecified() => (local.port(), Some(ip)),
+        _ => (local.port(), None),
+    }
+}

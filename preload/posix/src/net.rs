@@ -1,0 +1,383 @@
+//! Routes, neighbours and the way out: the engine's [`Net`] over the link.
+
+use core::net::IpAddr;
+
+use arrayvec::ArrayVec;
+use libc::iovec;
+use sidewire_engine::Error;
+use sidewire_engine::memory::Frag;
+use sidewire_engine::net::{Dst, FlowKey, MAX_HEADER, Net, Transmit, TxVerdict};
+use sidewire_engine::skb::MAX_SKB_FRAGS;
+use sidewire_link::Errno;
+use sidewire_link::fd::{Fd, move_high};
+use sidewire_link::frame::{FrameSink, TxFrame, TxVerdict as Verdict};
+use sidewire_link::netlink::{DeviceInfo, LinkKind, Neighbours, Resolution, Route, Routes};
+use sidewire_link::packet::{PacketSink, PacketSocket};
+use sidewire_wire::ethernet::MacAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use crate::stack::monotonic_ns;
+use crate::syscall;
+
+/// Frames kept for next hops that are being resolved (Linux keeps about 100 small ones a neighbour, `unres_qlen_bytes`).
+const UNRESOLVED_MAX: usize = 64;
+/// How long a next hop's link-layer address is used without asking the table again, in nanoseconds.
+const HOP_AGE: u64 = 1_000_000_000;
+
+/// A frame that waits for its next hop.
+struct Held {
+    next_hop: IpAddr,
+    ifindex: u32,
+    daddr: IpAddr,
+    saddr: IpAddr,
+    headers: ArrayVec<u8, MAX_HEADER>,
+    frags: ArrayVec<Frag, MAX_SKB_FRAGS>,
+    gso_size: u16,
+    mark: u32,
+    priority: u32,
+}
+
+/// The link-layer half of a destination.
+#[derive(Clone, Copy)]
+struct Hop {
+    ifindex: u32,
+    next_hop: IpAddr,
+    dst_mac: Option<MacAddr>,
+    src_mac: MacAddr,
+    until: u64,
+}
+
+/// A destination whose next hop does not answer: as if the kernel had sent itself an ICMP host unreachable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// Source of the frame that could not be sent.
+    pub saddr: IpAddr,
+    /// Its destination.
+    pub daddr: IpAddr,
+    /// Its ports, source first.
+    pub ports: (u16, u16),
+    /// Its sequence number.
+    pub seq: u32,
+}
+
+/// Counters of the link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Frames handed to the device.
+    pub tx_frames: u64,
+    /// Their bytes, from the IP header on.
+    pub tx_bytes: u64,
+    /// Frames taken from it.
+    pub rx_frames: u64,
+    /// Frames that the kernel could not keep for us.
+    pub rx_drops: u64,
+}
+
+/// The engine's network.
+pub struct LinkNet {
+    sink: PacketSink,
+    routes: Routes,
+    neighbours: Neighbours,
+    /// An epoll descriptor over what netlink and ARP have to say.
+    events: Fd,
+    held: Vec<Held>,
+    hop: Option<Hop>,
+    unreachable: Vec<Unreachable>,
+    /// When a request for a neighbour is due, nanoseconds of the monotonic clock.
+    deadline: u64,
+    /// The packet socket was full since this was last looked at.
+    full: bool,
+    /// Counters.
+    pub stats: LinkStats,
+}
+
+impl LinkNet {
+    /// Opens what it needs in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// What netlink says.
+    pub fn open(socket: &PacketSocket) -> Result<Self, Errno> {
+        let (routes, neighbours) = (Routes::open()?, Neighbours::open()?);
+        let events = move_high(Fd::from_raw(syscall::epoll_create()?))?;
+        for fd in [routes.fd(), neighbours.fd(), neighbours.arp_fd()] {
+            syscall::epoll_add(events.as_raw_fd(), fd)?;
+        }
+        Ok(Self {
+            sink: socket.sink(),
+            routes,
+            neighbours,
+            events,
+            held: Vec::new(),
+            hop: None,
+            unreachable: Vec::new(),
+            deadline: u64::MAX,
+            full: false,
+            stats: LinkStats::default(),
+        })
+    }
+
+    /// Every device but lo, by name.
+    pub fn device_names(&self) -> impl Iterator<Item = String> + '_ {
+        self.routes
+            .devices()
+            .filter(|d| d.kind != LinkKind::Loopback)
+            .map(|d| d.name.clone())
+    }
+
+    /// Polls POLLIN when [`LinkNet::read_events`] has something to read.
+    #[must_use]
+    pub fn events_fd(&self) -> i32 {
+        self.events.as_raw_fd()
+    }
+
+    /// When [`LinkNet::on_timer`] is due, in nanoseconds of the monotonic clock; `u64::MAX` for never.
+    #[must_use]
+    pub fn next_deadline(&self) -> u64 {
+        self.deadline
+    }
+
+    /// Reads notifications and ARP replies, and sends what waited for them. True when routes changed.
+    pub fn read_events(&mut self) -> bool {
+        // A failed dump leaves the old answers in place; the next notification tries again.
+        let changed = self.routes.refresh().unwrap_or(true);
+        let _ = self.neighbours.refresh(monotonic_ns());
+        self.settle();
+        changed
+    }
+
+    /// Repeats requests for neighbours and gives up on silent ones.
+    pub fn on_timer(&mut self, now: u64) {
+        if now >= self.deadline {
+            self.neighbours.on_timer(now);
+            self.settle();
+        }
+    }
+
+    /// Destinations given up since the last call.
+    pub fn take_unreachable(&mut self) -> Vec<Unreachable> {
+        core::mem::take(&mut self.unreachable)
+    }
+
+    /// True once after the packet socket was full.
+    pub fn take_full(&mut self) -> bool {
+        core::mem::take(&mut self.full)
+    }
+
+    /// The kernel's route, for decisions that are not the engine's.
+    ///
+    /// # Errors
+    /// As connect(2).
+    pub fn lookup(&mut self, key: &FlowKey) -> Result<Arc<Route>, Errno> {
+        let oif = (key.oif != 0).then_some(key.oif);
+        self.routes
+            .lookup(key.daddr, key.saddr, oif, key.mark, key.tos)
+    }
+
+    fn settle(&mut self) {
+        self.hop = None;
+        let settled: Vec<_> = self.neighbours.take_settled().collect();
+        for s in settled {
+            let (ready, rest) = core::mem::take(&mut self.held)
+                .into_iter()
+                .partition(|h| h.ifindex == s.ifindex && h.next_hop == s.ip);
+            self.held = rest;
+            for h in ready {
+                match s.mac {
+                    Some(mac) => self.send_held(&h, mac),
+                    None => self.unreachable.extend(unreachable(&h)),
+                }
+            }
+        }
+        self.deadline = self.neighbours.next_deadline().unwrap_or(u64::MAX);
+    }
+
+    fn send_held(&mut self, h: &Held, dst_mac: MacAddr) {
+        let Some(dev) = self.routes.device(h.ifindex) else {
+            return;
+        };
+        let src_mac = dev.mac;
+        let iov = iovecs(&h.frags);
+        // Whatever becomes of it: it counted as sent, and a loss is repaired by retransmission.
+        let _ = self.sink.send(&TxFrame {
+            ifindex: h.ifindex,
+            dst_mac: Some(dst_mac),
+            src_mac,
+            headers: &h.headers,
+            frags: &iov,
+            gso_size: h.gso_size,
+            mark: h.mark,
+            priority: h.priority,
+        });
+    }
+
+    /// The link-layer half of a frame's way.
+    #[inline]
+    fn hop(&mut self, f: &Transmit<'_>) -> Result<Hop, TxVerdict> {
+        let next_hop = f.dst.gateway.unwrap_or(f.daddr);
+        if let Some(hop) = self.hop {
+            if hop.next_hop == next_hop && hop.ifindex == f.dst.oif && hop.until > monotonic_ns() {
+                return Ok(hop);
+            }
+        }
+        self.find_hop(f, next_hop)
+    }
+
+    #[cold]
+    fn find_hop(&mut self, f: &Transmit<'_>, next_hop: IpAddr) -> Result<Hop, TxVerdict> {
+        let now = monotonic_ns();
+        let dev = match self.routes.device(f.dst.oif) {
+            Some(dev) if dev.up => dev.clone(),
+            _ => return Err(TxVerdict::DeviceGone),
+        };
+        let dst_mac = match dev.kind {
+            LinkKind::None => None,
+            LinkKind::Ether | LinkKind::Loopback | LinkKind::Other => {
+                let found = self.neighbours.resolve(now, &dev, next_hop, f.dst.saddr);
+                self.deadline = self.neighbours.next_deadline().unwrap_or(u64::MAX);
+                match found {
+                    Resolution::Resolved(mac) => Some(mac),
+                    Resolution::Pending => return Err(self.hold(f, next_hop)),
+                    Resolution::Failed => {
+                        // Whoever asked has been told; the next frame asks anew.
+                        self.settle();
+                        return Err(TxVerdict::Unreachable);
+                    }
+                }
+            }
+        };
+        let hop = Hop {
+            ifindex: dev.ifindex,
+            next_hop,
+            dst_mac,
+            src_mac: dev.mac,
+            until: now + HOP_AGE,
+        };
+        self.hop = Some(hop);
+        Ok(hop)
+    }
+
+    fn hold(&mut self, f: &Transmit<'_>, next_hop: IpAddr) -> TxVerdict {
+        if self.held.len() >= UNRESOLVED_MAX {
+            return TxVerdict::Dropped;
+        }
+        self.held.push(Held {
+            next_hop,
+            ifindex: f.dst.oif,
+            daddr: f.daddr,
+            saddr: f.dst.saddr,
+            headers: f.headers.iter().copied().collect(),
+            frags: f.frags.iter().cloned().collect(),
+            gso_size: f.gso_size,
+            mark: f.mark,
+            priority: f.priority,
+        });
+        TxVerdict::Resolving
+    }
+}
+
+fn unreachable(h: &Held) -> Option<Unreachable> {
+    // IPv4 headers have their length in the first byte.
+    let l4 = usize::from(h.headers.first()? & 0xf) * 4;
+    let tcp = h.headers.get(l4..l4 + 8)?;
+    let half = |i: usize| u16::from_be_bytes([tcp[i], tcp[i + 1]]);
+    Some(Unreachable {
+        saddr: h.saddr,
+        daddr: h.daddr,
+        ports: (half(0), half(2)),
+        seq: u32::from(half(4)) << 16 | u32::from(half(6)),
+    })
+}
+
+fn iovecs(frags: &[Frag]) -> ArrayVec<iovec, MAX_SKB_FRAGS> {
+    frags
+        .iter()
+        .map(|f| iovec {
+            iov_base: f.ptr().cast_mut().cast(),
+            iov_len: f.len as usize,
+        })
+        .collect()
+}
+
+fn route_error(e: Errno) -> Error {
+    match e {
+        Errno::EHOSTUNREACH => Error::HostUnreach,
+        Errno::EACCES => Error::Access,
+        Errno::EINVAL => Error::Inval,
+        Errno::EADDRNOTAVAIL => Error::AddrNotAvail,
+        Errno::ENODEV => Error::NoDev,
+        _ => Error::NetUnreach,
+    }
+}
+
+/// What the engine is told of a route.
+fn dst(route: &Route, key: &FlowKey, generation: u32) -> Result<Dst, Error> {
+    let dev: &DeviceInfo = &route.dev;
+    let saddr = key
+        .saddr
+        .or(route.src)
+        .ok_or(Error::AddrNotAvail)?;
+    Ok(Dst {
+        oif: route.ifindex,
+        gateway: route.gateway,
+        saddr,
+        mtu: route.mtu,
+        advmss: route.advmss.unwrap_or(0),
+        gso_max_size: dev.gso_max_size,
+        gso_max_segs: u16::try_from(dev.gso_max_segs).unwrap_or(u16::MAX),
+        sg: dev.features.sg,
+        // A packet socket's frames are copied by the kernel on every device.
+        zerocopy_copied: true,
+        generation,
+    })
+}
+
+impl Net for LinkNet {
+    fn route(&mut self, key: &FlowKey) -> Result<Dst, Error> {
+        let route = self.lookup(key).map_err(route_error)?;
+        if route.not_unicast {
+            return Err(Error::NetUnreach);
+        }
+        dst(&route, key, self.route_generation())
+    }
+
+    fn route_generation(&self) -> u32 {
+        self.routes.generation() as u32
+    }
+
+    fn transmit(&mut self, f: &Transmit<'_>) -> TxVerdict {
+        let hop = match self.hop(f) {
+            Ok(hop) => hop,
+            Err(verdict) => return verdict,
+        };
+        let iov = iovecs(f.frags);
+        let frame = TxFrame {
+            ifindex: hop.ifindex,
+            dst_mac: hop.dst_mac,
+            src_mac: hop.src_mac,
+            headers: f.headers,
+            frags: &iov,
+            gso_size: f.gso_size,
+            mark: f.mark,
+            priority: f.priority,
+        };
+        match self.sink.send(&frame) {
+            Verdict::Sent => {
+                self.stats.tx_frames += 1;
+                self.stats.tx_bytes += frame.frame_len() as u64;
+                TxVerdict::Sent
+            }
+            Verdict::NoSpace => {
+                self.full = true;
+                TxVerdict::NoSpace
+            }
+            // The MTU shrank: netlink says so in a moment, and until then it is a local loss.
+            Verdict::Dropped | Verdict::TooBig => TxVerdict::Dropped,
+            Verdict::Fault => TxVerdict::Fault,
+            Verdict::DeviceGone | Verdict::Refused(_) => {
+                self.hop = None;
+                TxVerdict::DeviceGone
+            }
+        }
+    }
+}

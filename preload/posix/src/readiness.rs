@@ -1,0 +1,304 @@
+//! poll, select and epoll over sets in which descriptors of ours and the kernel's are mixed.
+//!
+//! Sockets of ours never stand in a kernel wait: their levels come from the engine, their edges from their wait queues. A
+//! listener is both: its shadow is a kernel listener for clients on this host. The thread that waits drives, with the
+//! kernel's descriptors of its set as company in the driver's own `ppoll`.
+
+use core::ffi::c_int;
+use core::sync::atomic::Ordering;
+
+use libc::{pollfd, sigset_t, timespec};
+use sidewire_engine::Instant;
+use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLNVAL, POLLOUT};
+use smallvec::SmallVec;
+
+use crate::driver::{self, Woken};
+use crate::file::FileRef;
+use crate::signals;
+use crate::stack::{NetStack, monotonic_ns};
+use crate::syscall;
+use crate::wait::Waiter;
+use crate::{copy, raw};
+
+pub mod epoll;
+mod interest;
+pub mod poll;
+pub mod select;
+
+/// Entries of a set that need no allocation.
+const FEW: usize = 16;
+
+/// One descriptor of a set.
+pub(crate) struct Watch {
+    /// Its number.
+    fd: c_int,
+    /// Poll bits asked for.
+    events: u32,
+    /// Poll bits found, among those and ERR, HUP, NVAL.
+    revents: u32,
+    /// The file, when it is ours.
+    file: Option<FileRef>,
+    /// The kernel is asked about it (too): it is the kernel's, or a listener of ours.
+    kernel: bool,
+}
+
+impl Watch {
+    fn new(fd: c_int, events: u32, file: Option<FileRef>) -> Self {
+        let kernel = file
+            .as_ref()
+            .is_none_or(|f| f.listening.load(Ordering::Acquire));
+        Self {
+            fd,
+            events,
+            revents: 0,
+            file,
+            kernel,
+        }
+    }
+}
+
+/// A set of descriptors, being waited for.
+struct Set {
+    watches: SmallVec<[Watch; FEW]>,
+    /// The kernel's part, in the order of `watches`.
+    kernel: SmallVec<[pollfd; FEW]>,
+    /// Poll bits that are reported unasked: ERR and HUP for poll, none for select.
+    always: u32,
+    /// Who drives while we sleep.
+    stack: &'static NetStack,
+}
+
+/// Waiters of one thread in the queues of a set; they leave when it goes.
+struct Queued<'a> {
+    watches: &'a [Watch],
+    waiter: &'a Waiter,
+}
+
+impl<'a> Queued<'a> {
+    fn new(watches: &'a [Watch], waiter: &'a Waiter) -> Self {
+        for w in watches {
+            if let Some(file) = &w.file {
+                // SAFETY: `drop` takes it out, and the borrow keeps the waiter until then.
+                unsafe { file.wait.add(waiter, w.events | POLLERR | POLLHUP) };
+            }
+        }
+        Self { watches, waiter }
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        for file in self.watches.iter().filter_map(|w| w.file.as_ref()) {
+            file.wait.remove(self.waiter);
+        }
+    }
+}
+
+/// Looks at the levels of the files of ours, after taking what the ring holds. True when one is ready. The result goes to
+/// `revents` through `found`.
+fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> bool {
+    let mut ready = false;
+    let mut i = 0;
+    while i < watches.len() {
+        let Some(first) = &watches[i].file else {
+            i += 1;
+            continue;
+        };
+        // One section for all that follow on the same stack: nearly always the whole set.
+        let stack = first.stack();
+        stack.with(|inner| {
+            driver::poll_once(stack, inner);
+            while let Some(w) = watches.get(i) {
+                if let Some(file) = &w.file {
+                    if !core::ptr::eq(file.stack(), stack) {
+                        break;
+                    }
+                    let level = inner.engine.poll(file.id());
+                    if w.events & POLLOUT != 0 && level & POLLOUT == 0 {
+                        inner.engine.poll_wanting_out(file.id());
+                    }
+                    let revents = level & (w.events | always);
+                    found(i, revents);
+                    ready |= revents != 0;
+                }
+                i += 1;
+            }
+        });
+    }
+    ready
+}
+
+impl Set {
+    fn new(watches: SmallVec<[Watch; FEW]>, always: u32, stack: &'static NetStack) -> Self {
+        let kernel = watches
+            .iter()
+            .filter(|w| w.kernel)
+            .map(|w| pollfd {
+                fd: w.fd,
+                events: w.events as i16,
+                revents: 0,
+            })
+            .collect();
+        Self {
+            watches,
+            kernel,
+            always,
+            stack,
+        }
+    }
+
+    /// Levels of ours into `revents`; true when something is ready.
+    fn look(&mut self) -> bool {
+        let mut found: SmallVec<[u32; FEW]> = SmallVec::from_elem(0, self.watches.len());
+        let ready = levels(&self.watches, self.always, |i, revents| found[i] = revents);
+        for (w, revents) in self.watches.iter_mut().zip(found) {
+            w.revents = revents;
+        }
+        ready
+    }
+
+    /// Adds what the kernel's `revents` say.
+    fn take_kernel(&mut self) {
+        let kernel = self.watches.iter_mut().filter(|w| w.kernel);
+        for (w, k) in kernel.zip(&mut self.kernel) {
+            let revents = u32::from(k.revents as u16);
+            w.revents |= revents & (w.events | self.always | POLLNVAL);
+            if revents != 0 && w.revents == 0 {
+                // Only what nobody asked for, and it stays: negative numbers are passed over.
+                k.fd = !k.fd;
+            }
+        }
+    }
+
+    fn ask_kernel(&mut self) -> Result<(), c_int> {
+        if self.kernel.is_empty() {
+            return Ok(());
+        }
+        match syscall::ppoll(&mut self.kernel, 0, None) {
+            Ok(_) | Err(syscall::Errno::EINTR) => {
+                self.take_kernel();
+                Ok(())
+            }
+            Err(e) => Err(e.into_raw()),
+        }
+    }
+
+    fn ready(&self) -> usize {
+        self.watches.iter().filter(|w| w.revents != 0).count()
+    }
+
+    /// Waits until something is ready or the deadline has passed; how many are ready. The thread is inside.
+    ///
+    /// # Errors
+    /// EINTR; what the kernel says of its descriptors.
+    fn wait(&mut self, deadline: Instant) -> Result<usize, c_int> {
+        if self.look() || deadline.0 <= monotonic_ns() {
+            self.ask_kernel()?;
+            return Ok(self.ready());
+        }
+        let waiter = Waiter::new();
+        loop {
+            let woken = {
+                // Stands in the queues before it looks at the levels: no edge is missed.
+                let _queued = Queued::new(&self.watches, &waiter);
+                loop {
+                    waiter.reset();
+                    if levels(&self.watches, self.always, |_, _| {}) {
+                        break Woken::Event;
+                    }
+                    if signals::pending() {
+                        break Woken::Signal;
+                    }
+                    let woken =
+                        driver::sleep(self.stack, &waiter, deadline, &mut self.kernel, None);
+                    match woken {
+                        Woken::Event => {}
+                        // libc's own signals do not show.
+                        Woken::Signal if !signals::pending() => {}
+                        Woken::Extra | Woken::Signal | Woken::Timeout => break woken,
+                    }
+                }
+            };
+            self.look();
+            if woken == Woken::Extra {
+                self.take_kernel();
+            } else {
+                self.ask_kernel()?;
+            }
+            let ready = self.ready();
+            match woken {
+                _ if ready > 0 => return Ok(ready),
+                Woken::Timeout => return Ok(0),
+                Woken::Signal => return Err(libc::EINTR),
+                Woken::Event | Woken::Extra => {}
+            }
+        }
+    }
+}
+
+/// Runs a wait with the program's signal mask in place of the thread's own, as ppoll and its kin do: the mask is set once
+/// handlers are deferred, so that a signal which it lets through ends the wait, and is taken back after they have run.
+fn with_mask<T>(mask: Option<u64>, body: impl FnOnce() -> Result<T, c_int>) -> Result<T, c_int> {
+    signals::test_cancel();
+    let inside = signals::enter();
+    let before = mask.map(|m| signals::mask(libc::SIG_SETMASK, Some(m)));
+    let result = body();
+    drop(inside);
+    if let Some(before) = before {
+        signals::mask(libc::SIG_SETMASK, Some(before));
+    }
+    result
+}
+
+/// The program's signal mask, if it gave one.
+unsafe fn read_mask(mask: *const sigset_t) -> Result<Option<u64>, c_int> {
+    if mask.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: any bytes make a u64; the kernel's set is the first eight bytes.
+    unsafe { copy::read_value(mask.cast::<u64>()) }
+        .map(Some)
+        .map_err(|_| libc::EFAULT)
+}
+
+/// When a wait of that many nanoseconds ends.
+fn deadline_after(ns: Option<u64>) -> Instant {
+    match ns {
+        None => Instant::NEVER,
+        Some(0) => Instant(0),
+        Some(ns) => Instant(monotonic_ns().saturating_add(ns)),
+    }
+}
+
+/// The end of a wait given in milliseconds; negative is never.
+fn deadline_ms(timeout: c_int) -> Instant {
+    deadline_after(u64::try_from(timeout).ok().map(|ms| ms * 1_000_000))
+}
+
+/// The length of a wait given as a timespec; null is for ever.
+unsafe fn read_timespec(timeout: *const timespec) -> Result<Option<u64>, c_int> {
+    if timeout.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: any bytes make a timespec.
+    let ts = unsafe { copy::read_value(timeout) }.map_err(|_| libc::EFAULT)?;
+    if ts.tv_sec < 0 || !(0..1_000_000_000).contains(&ts.tv_nsec) {
+        return Err(libc::EINVAL);
+    }
+    Ok(Some(
+        (ts.tv_sec as u64)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(ts.tv_nsec as u64),
+    ))
+}
+
+/// What a C function returns.
+fn answer(result: Result<usize, c_int>) -> c_int {
+    match result {
+        Ok(n) => n as c_int,
+        Err(e) => {
+            raw::set_errno(e);
+            -1
+        }
+    }
+}

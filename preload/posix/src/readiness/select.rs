@@ -1,0 +1,177 @@
+//! `select` and `pselect`.
+
+use core::ffi::{c_int, c_ulong};
+
+use libc::{fd_set, sigset_t, timespec, timeval};
+use sidewire_engine::Instant;
+use sidewire_uapi::poll::{
+    POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM,
+};
+use smallvec::SmallVec;
+
+use super::{FEW, Set, Watch, answer, deadline_after, epoll, read_mask, read_timespec, with_mask};
+use crate::stack::{NetStack, monotonic_ns};
+use crate::{copy, fdtable, real, signals, stack};
+
+/// Linux `POLLIN_SET`, `POLLOUT_SET`, `POLLEX_SET`: which bits make a descriptor readable, writable, exceptional.
+const IN_SET: u32 = POLLRDNORM | POLLRDBAND | POLLIN | POLLHUP | POLLERR;
+const OUT_SET: u32 = POLLWRBAND | POLLWRNORM | POLLOUT | POLLERR;
+const EX_SET: u32 = POLLPRI;
+const SETS: [u32; 3] = [IN_SET, OUT_SET, EX_SET];
+
+const BITS: usize = c_ulong::BITS as usize;
+
+/// One of the three sets, as words. 1024 descriptors need no allocation.
+type Words = SmallVec<[c_ulong; 16]>;
+
+/// The three sets that the program gave, and the descriptors in them.
+struct Select {
+    at: [*mut fd_set; 3],
+    words: [Words; 3],
+    set: Set,
+}
+
+/// A descriptor's poll bits, from the sets in which it stands.
+fn wanted(words: &[Words; 3], fd: usize) -> u32 {
+    let mut events = 0;
+    for (words, bits) in words.iter().zip(SETS) {
+        if words.get(fd / BITS).is_some_and(|w| w >> (fd % BITS) & 1 != 0) {
+            events |= bits;
+        }
+    }
+    events
+}
+
+unsafe fn ours(n: c_int, at: [*mut fd_set; 3]) -> Option<Select> {
+    if !stack::any() || signals::in_vfork() || n <= 0 || n as usize > fdtable::MAX_FD {
+        return None;
+    }
+    let n = n as usize;
+    let mut words = [Words::new(), Words::new(), Words::new()];
+    for (words, at) in words.iter_mut().zip(at) {
+        if at.is_null() {
+            continue;
+        }
+        words.resize(n.div_ceil(BITS), 0);
+        let len = size_of_val(words.as_slice());
+        // SAFETY: the destination has that room; any bytes make words.
+        if unsafe { copy::from_program(words.as_mut_ptr().cast(), at.cast(), len) }.is_err() {
+            return None;
+        }
+    }
+    let mut stack: Option<&'static NetStack> = None;
+    let mut watches: SmallVec<[Watch; FEW]> = SmallVec::new();
+    for i in 0..n.div_ceil(BITS) {
+        let mut any = words
+            .iter()
+            .map(|w| w.get(i).copied().unwrap_or(0))
+            .fold(0, |a, b| a | b);
+        while any != 0 {
+            let fd = i * BITS + any.trailing_zeros() as usize;
+            any &= any - 1;
+            if fd >= n {
+                break;
+            }
+            let file = fdtable::get(fd as c_int);
+            stack = stack
+                .or_else(|| file.as_ref().map(|f| f.stack()))
+                .or_else(|| epoll::expose(fd as c_int));
+            watches.push(Watch::new(fd as c_int, wanted(&words, fd), file));
+        }
+    }
+    stack.map(|stack| Select {
+        at,
+        words,
+        set: Set::new(watches, 0, stack),
+    })
+}
+
+impl Select {
+    /// Waits, and writes the sets back; the number of bits in them.
+    fn run(mut self, deadline: Instant) -> Result<usize, c_int> {
+        self.set.wait(deadline)?;
+        let n = self.set.watches.iter();
+        if n.clone().any(|w| w.revents & POLLNVAL != 0) {
+            return Err(libc::EBADF);
+        }
+        let mut count = 0;
+        for ((words, at), bits) in self.words.iter_mut().zip(self.at).zip(SETS) {
+            if at.is_null() {
+                continue;
+            }
+            let mut result: Words = SmallVec::from_elem(0, words.len());
+            for w in n.clone() {
+                let (word, bit) = (w.fd as usize / BITS, w.fd as usize % BITS);
+                if words[word] >> bit & 1 != 0 && w.revents & bits != 0 {
+                    result[word] |= 1 << bit;
+                    count += 1;
+                }
+            }
+            let len = size_of_val(result.as_slice());
+            // SAFETY: a live slice; the destination is the program's.
+            unsafe { copy::to_program(at.cast(), result.as_ptr().cast(), len) }.map_err(|_| libc::EFAULT)?;
+        }
+        Ok(count)
+    }
+}
+
+/// `select`. The time that is left goes back to the program, as in Linux.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn select(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set, timeout: *mut timeval) -> c_int {
+    // SAFETY: the program's call.
+    let Some(select) = (unsafe { ours(n, [r, w, e]) }) else {
+        // SAFETY: the program's call.
+        return unsafe { real::select(n, r, w, e, timeout) };
+    };
+    answer(with_mask(None, || {
+        let mut length = None;
+        if !timeout.is_null() {
+            // SAFETY: any bytes make a timeval.
+            let tv = unsafe { copy::read_value(timeout) }.map_err(|_| libc::EFAULT)?;
+            if tv.tv_sec < 0 || tv.tv_usec < 0 {
+                return Err(libc::EINVAL);
+            }
+            let us = (tv.tv_sec as u64).saturating_mul(1_000_000).saturating_add(tv.tv_usec as u64);
+            length = Some(us.saturating_mul(1000));
+        }
+        let deadline = deadline_after(length);
+        let result = select.run(deadline);
+        if length.is_some() {
+            let left = deadline.0.saturating_sub(monotonic_ns());
+            let tv = timeval {
+                tv_sec: (left / 1_000_000_000) as _,
+                tv_usec: (left % 1_000_000_000 / 1000) as _,
+            };
+            // As in the kernel: when the time cannot be written, the result stands.
+            // SAFETY: the destination is the program's.
+            let _ = unsafe { copy::write_value(timeout, &tv) };
+        }
+        result
+    }))
+}
+
+/// `pselect`. The time stays as it is.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn pselect(
+    n: c_int,
+    r: *mut fd_set,
+    w: *mut fd_set,
+    e: *mut fd_set,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
+    // SAFETY: the program's call.
+    let Some(select) = (unsafe { ours(n, [r, w, e]) }) else {
+        // SAFETY: the program's call.
+        return unsafe { real::pselect(n, r, w, e, timeout, mask) };
+    };
+    answer((|| {
+        // SAFETY: the program's pointers.
+        let (length, mask) = unsafe { (read_timespec(timeout)?, read_mask(mask)?) };
+        with_mask(mask, || select.run(deadline_after(length)))
+    })())
+}
