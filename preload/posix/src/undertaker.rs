@@ -16,7 +16,7 @@ use syscalls::{Sysno, syscall};
 use crate::descriptors::around_internal;
 use crate::driver;
 use crate::stack::{self, Inner, MAX_STACKS, NetStack, monotonic_ns};
-use crate::{fdtable, real, signals, syscall};
+use crate::{fdtable, memory, real, signals, syscall};
 
 /// An undertaker ends after this time whatever is left, in nanoseconds: longer than Linux keeps an orphan that does not
 /// answer (`tcp_orphan_retries`), and `tcp_fin_timeout`.
@@ -64,6 +64,7 @@ pub fn take_over() {
     if left {
         // The child of the child: nobody's child to wait for.
         WORKING.store(true, Ordering::Relaxed);
+        memory::inherit_on_fork();
         let before = signals::mask(libc::SIG_SETMASK, Some(!0));
         // SAFETY: libc's fork leaves the allocator whole in the child.
         match unsafe { real::fork() } {
@@ -124,6 +125,7 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
             0
         );
     }
+    obey_the_system();
     around_internal(0, u32::MAX, |a, b| {
         real::close_range(a, b, 0);
         0
@@ -169,6 +171,20 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
             }
         }
     }
+}
+
+/// What ends a process ends this one; the program's handlers run no more, and everything else stays blocked.
+fn obey_the_system() {
+    let mut blocked = !0u64;
+    for signum in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: all-zero is SIG_DFL.
+        unsafe {
+            let default: libc::sigaction = core::mem::zeroed();
+            real::sigaction(signum, &raw const default, core::ptr::null_mut());
+        }
+        blocked &= !(1 << (signum - 1));
+    }
+    signals::mask(libc::SIG_SETMASK, Some(blocked));
 }
 
 fn want(fd: c_int, events: i16) -> pollfd {
