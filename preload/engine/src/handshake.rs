@@ -185,3 +185,6 @@ pub fn tcp_send_synack(
         priority: req.priority,
     }))
 }
+
+#[cfg(test)]
+mod tests;

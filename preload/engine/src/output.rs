@@ -202,6 +202,9 @@ fn transmit(
     tcb: &Tcb,
     at: Option<At>,
 ) -> Result<Headers, XmitError> {
+    if sk.tx_fault && at.is_some() {
+        return Err(XmitError::Fault);
+    }
     if !rebuild_header(sk, cx) {
         return Err(XmitError::Unreachable);
     }
@@ -286,7 +289,9 @@ fn transmit(
             Err(XmitError::Unreachable)
         }
         TxVerdict::Fault => {
+            // The connection is torn down from the timer: whoever called us still holds on to it.
             sk.tx_fault = true;
+            sk.timers.set(Timer::Pacing, cx.now);
             Err(XmitError::Fault)
         }
         // DeviceGone counts as lost on the way: the retransmission timer looks after it.

@@ -213,7 +213,6 @@ impl Bench {
         };
         let out = f(&mut self.sk, &mut cx);
         self.sk.check();
-        crate::recovery::check_scoreboard(&self.sk);
         out
     }
 
@@ -273,6 +272,12 @@ impl Bench {
             tcp_push_pending(sk, cx, mss_now, nonagle);
         });
         self.sent()
+    }
+
+    /// Shared state and the wire, for what is sent without a socket.
+    pub(crate) fn parts(&mut self) -> (&mut crate::stack::Shared, &mut dyn Net) {
+        self.wire.now = self.now;
+        (&mut self.stack.sh, &mut self.wire)
     }
 
     /// Frames since the last look.

@@ -593,8 +593,21 @@ fn tcp_pace_kick(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     tcp_write_xmit(sk, cx, mss_now, sk.nonagle, 0);
 }
 
+/// The bytes to send are gone: the peer cannot get what it was promised.
+fn tcp_fault(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> TimerOutcome {
+    cx.sh.mib.inc(Counter::TCPAbortOnFault);
+    tcp_send_active_reset(sk, cx);
+    sk.sk_err = Some(Error::Fault);
+    cx.wake(sk, Events::ERR);
+    tcp_write_queue_purge(sk, cx);
+    TimerOutcome::Dead
+}
+
 /// Does what a timer that is due stands for. The caller has disarmed it ([`crate::timers::TimerTable::take_due`]).
 pub fn fire_timer(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, timer: Timer) -> TimerOutcome {
+    if sk.tx_fault && sk.state != TcpState::Close {
+        return tcp_fault(sk, cx);
+    }
     match timer {
         Timer::Retransmit => {
             if sk.in_state(&[TcpState::Close, TcpState::Listen]) {
