@@ -57,7 +57,7 @@ pub(crate) fn retransmit_skb_raw(
         }
     }
     if !rebuild_header(sk, cx) {
-        return Err(XmitError::Unreachable);
+        return Err(XmitError::NoRoute);
     }
     let cur_mss = tcp_current_mss(sk, cx);
     let wnd_end = sk.wnd_end();

@@ -225,6 +225,12 @@ impl Bench {
         self.wire.dst.generation += 1;
     }
 
+    pub(crate) fn gso(&mut self, max_size: u32, max_segs: u16) {
+        self.wire.dst.gso_max_size = max_size;
+        self.wire.dst.gso_max_segs = max_segs;
+        self.wire.dst.generation += 1;
+    }
+
     pub(crate) fn after_ms(&mut self, ms: u64) {
         self.now = self.now + ms * NSEC_PER_MSEC;
     }

@@ -176,3 +176,13 @@ fn syn_ack_of_a_request() {
     );
     assert_eq!(sent[0].options.wscale, Some(7));
 }
+
+/// ER-21.
+#[test]
+fn a_silent_neighbour_ends_the_attempt() {
+    let mut b = connecting();
+    b.verdict(TxVerdict::Unreachable);
+    let (out, _) = b.fire();
+    assert_eq!(out, TimerOutcome::Dead);
+    assert_eq!(b.sk.sk_err, Some(Error::HostUnreach));
+}

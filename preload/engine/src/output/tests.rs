@@ -212,3 +212,14 @@ fn pages_that_went_away_end_the_connection() {
     assert_eq!(b.sk.sk_err, Some(Error::Fault));
     assert_eq!(b.sk.wmem_queued, 0);
 }
+
+#[test]
+fn without_gso_every_segment_is_a_frame() {
+    for (size, segs) in [(0, 65_535), (65_536, 1)] {
+        let mut b = Bench::new();
+        b.gso(size, segs);
+        let sent = b.write(10 * MSS);
+        assert_eq!(sent.len(), 10);
+        assert!(sent.iter().all(|s| s.len == MSS && s.gso_size == 0));
+    }
+}
