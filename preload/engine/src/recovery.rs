@@ -11,7 +11,9 @@ use crate::rack::{
     TCP_RACK_RECOVERY_THRESH, tcp_newreno_mark_lost, tcp_rack_mark_lost, tcp_rack_skb_timeout,
 };
 use crate::retransmit::tcp_xmit_retransmit_queue;
-use crate::sack::{tcp_add_reno_sack, tcp_check_sack_reordering, tcp_reset_reno_sack};
+use crate::sack::{
+    tcp_add_reno_sack, tcp_check_sack_reordering, tcp_limit_reno_sacked, tcp_reset_reno_sack,
+};
 use crate::seq::{after, before};
 use crate::skb::Sacked;
 use crate::sock::{CaState, TCP_INFINITE_SSTHRESH, TcpSock, ecn, nagle};
@@ -336,6 +338,9 @@ pub(crate) fn tcp_simple_retransmit(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     }
     if sk.lost_out == 0 {
         return;
+    }
+    if !sk.sack_ok {
+        tcp_limit_reno_sacked(sk);
     }
     if sk.ca_state != CaState::Loss {
         sk.high_seq = sk.snd_nxt;
@@ -674,5 +679,7 @@ pub fn scoreboard_flaw(sk: &TcpSock) -> Option<&'static str> {
     None
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;
