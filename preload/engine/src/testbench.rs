@@ -213,7 +213,6 @@ impl Bench {
         };
         let out = f(&mut self.sk, &mut cx);
         self.sk.check();
-        crate::recovery::check_scoreboard(&self.sk);
         out
     }
 
@@ -223,6 +222,12 @@ impl Bench {
 
     pub(crate) fn mtu(&mut self, mtu: u32) {
         self.wire.dst.mtu = mtu;
+        self.wire.dst.generation += 1;
+    }
+
+    pub(crate) fn gso(&mut self, max_size: u32, max_segs: u16) {
+        self.wire.dst.gso_max_size = max_size;
+        self.wire.dst.gso_max_segs = max_segs;
         self.wire.dst.generation += 1;
     }
 
@@ -273,6 +278,12 @@ impl Bench {
             tcp_push_pending(sk, cx, mss_now, nonagle);
         });
         self.sent()
+    }
+
+    /// Shared state and the wire, for what is sent without a socket.
+    pub(crate) fn parts(&mut self) -> (&mut crate::stack::Shared, &mut dyn Net) {
+        self.wire.now = self.now;
+        (&mut self.stack.sh, &mut self.wire)
     }
 
     /// Frames since the last look.
