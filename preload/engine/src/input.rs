@@ -349,11 +349,10 @@ pub(crate) fn tcp_rcv_established(
     }
     match tcp_ack(sk, cx, seg, AckFlag::SLOWPATH | AckFlag::UPDATE_TS_RECENT) {
         AckOutcome::Ok | AckOutcome::Old => {}
-        AckOutcome::TooOld => {
+        AckOutcome::TooOld | AckOutcome::Unsent => {
             tcp_send_challenge_ack(sk, cx);
             return Verdict::Done;
         }
-        AckOutcome::Unsent => return Verdict::Done,
     }
     tcp_rcv_rtt_measure_ts(sk, seg, cx.now);
     tcp_urg(sk, cx, seg);

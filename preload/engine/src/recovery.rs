@@ -383,7 +383,6 @@ pub(crate) fn tcp_enter_loss(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
         sk.prior_cwnd = sk.snd_cwnd;
         sk.snd_ssthresh = cong::ssthresh(sk);
         tcp_init_undo(sk);
-        tcp_retrans_stamp_cleanup(sk);
     }
     sk.snd_cwnd = sk.packets_in_flight() + 1;
     sk.snd_cwnd_cnt = 0;

@@ -23,8 +23,8 @@ use crate::tso::{
     tcp_snd_wnd_test, tcp_tso_segs,
 };
 
-/// `TCP_TIMEOUT_MIN`: two jiffies, microseconds.
-pub(crate) const TCP_TIMEOUT_MIN_US: u64 = 2 * crate::rtt::JIFFY_US as u64;
+/// `TCP_TIMEOUT_MIN_US`: what a probe waits beyond the time that it is about, for the timers of others.
+pub(crate) const TCP_TIMEOUT_MIN_US: u64 = 2_000;
 
 /// Index of the buffer in `rtx_queue` that contains `seq`, or of the first one behind it.
 pub(crate) fn rtx_index(sk: &TcpSock, seq: u32) -> usize {
