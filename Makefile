@@ -3,6 +3,7 @@
 CARGO ?= cargo
 FUZZ := preload/fuzz/Cargo.toml
 NEED := packaging/need-packages
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: all build demo check check-long bench bench-quick packages fmt clippy fuzz-build clean help
 
@@ -22,7 +23,12 @@ build:
 demo:
 	@$(NEED) demo
 	@$(CARGO) build --release -p sidewire-shim -p sidewire-cli -p shim-tests
-	@target/release/sidewire demo
+	@$(TARGET)/release/sidewire demo
+
+bench bench-quick:
+	@$(NEED) bench
+	@$(CARGO) build --release -p sidewire-shim -p sidewire-cli -p shim-tests
+	@$(TARGET)/release/sidewire bench $(if $(filter bench-quick,$@),--quick)
 
 packages:
 	$(NEED) check
@@ -39,6 +45,10 @@ fuzz-build:
 
 check: packages fmt clippy fuzz-build build
 	$(CARGO) test --workspace --no-fail-fast
+
+# The long tests register themselves when this is set.
+check-long: export SIDEWIRE_LONG = 1
+check-long: check
 
 clean:
 	$(CARGO) clean

@@ -144,11 +144,11 @@ impl Stack {
 
     /// Notes that a socket has something to do at the end of the batch.
     pub(crate) fn join_batch(&mut self, id: SocketId) {
-        if let Some(sk) = self.socks.get_mut(id) {
-            if !sk.in_batch {
-                sk.in_batch = true;
-                self.sh.batch.push(id);
-            }
+        if let Some(sk) = self.socks.get_mut(id)
+            && !sk.in_batch
+        {
+            sk.in_batch = true;
+            self.sh.batch.push(id);
         }
     }
 

@@ -222,22 +222,21 @@ pub(crate) fn tcp_validate_incoming(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: 
             TCP_PAWS_WINDOW,
             cx.now,
         )
+        && let Some(why) = tcp_disordered_ack_check(sk, seg)
     {
-        if let Some(why) = tcp_disordered_ack_check(sk, seg) {
-            if seg.syn() {
-                syn_challenge(sk, cx);
-                return false;
-            }
-            if why == Disordered::OldAck {
-                cx.sh.mib.inc(Counter::PAWSOldAck);
-                return false;
-            }
-            cx.sh.mib.inc(Counter::PAWSEstab);
-            if !tcp_oow_rate_limited(cx.sh, seg, &mut sk.last_oow_ack_time, cx.now) {
-                tcp_send_dupack(sk, cx, seg);
-            }
+        if seg.syn() {
+            syn_challenge(sk, cx);
             return false;
         }
+        if why == Disordered::OldAck {
+            cx.sh.mib.inc(Counter::PAWSOldAck);
+            return false;
+        }
+        cx.sh.mib.inc(Counter::PAWSEstab);
+        if !tcp_oow_rate_limited(cx.sh, seg, &mut sk.last_oow_ack_time, cx.now) {
+            tcp_send_dupack(sk, cx, seg);
+        }
+        return false;
     }
 
     let right = sk.rcv_nxt.wrapping_add(sk.receive_window());

@@ -144,25 +144,7 @@ pub(crate) fn tcp_data_queue_ofo(
     cx.sh.mib.inc(Counter::TCPOFOQueue);
 
     let (seq, end_seq) = (skb.seq, skb.end_seq);
-    // Mostly it goes to the end: no search then.
-    let at = match sk.ofo_queue.back() {
-        Some(last) if before(seq, last.end_seq) => {
-            sk.ofo_queue.partition_point(|s| !after(s.end_seq, seq))
-        }
-        _ => sk.ofo_queue.len(),
-    };
-    let mut wanted = true;
-    if let Some(there) = sk.ofo_queue.get(at) {
-        let (there_seq, there_end) = (there.seq, there.end_seq);
-        if !before(seq, there_seq) && !after(end_seq, there_end) {
-            tcp_dsack_set(sk, cx.sh, seq, end_seq);
-            cx.sh.mib.inc(Counter::TCPOFOMerge);
-            wanted = false;
-        } else if after(seq, there_seq) {
-            tcp_dsack_set(sk, cx.sh, seq, there_end);
-            trim_rx_head(&mut skb, there_end.wrapping_sub(seq));
-        }
-    }
+    let wanted = !covered_from_front(sk, cx.sh, &mut skb);
     if wanted {
         insert_ofo(sk, cx, skb);
     }
@@ -172,6 +154,40 @@ pub(crate) fn tcp_data_queue_ofo(
     if !sk.orphan && sk.parent.is_none() {
         tcp_rcvbuf_grow(sk, cx.sh);
     }
+}
+
+/// Cuts what is queued already off the front of a run; true when nothing of it is new.
+fn covered_from_front(sk: &mut TcpSock, sh: &mut Shared, skb: &mut RxSkb) -> bool {
+    // Mostly it goes to the end: no search then.
+    let mut at = match sk.ofo_queue.back() {
+        Some(last) if before(skb.seq, last.end_seq) => {
+            sk.ofo_queue.partition_point(|s| !after(s.end_seq, skb.seq))
+        }
+        _ => return false,
+    };
+    let mut told = false;
+    while let Some(there) = sk.ofo_queue.get(at).filter(|s| !after(s.seq, skb.seq)) {
+        let (there_seq, there_end) = (there.seq, there.end_seq);
+        let covered = !after(skb.end_seq, there_end);
+        if !covered && there_seq == skb.seq {
+            // The new one is the longer: it takes the place.
+            break;
+        }
+        let end = min_seq(skb.end_seq, there_end);
+        if told {
+            tcp_dsack_extend(sk, sh, skb.seq, end);
+        } else {
+            tcp_dsack_set(sk, sh, skb.seq, end);
+            told = true;
+        }
+        if covered {
+            sh.mib.inc(Counter::TCPOFOMerge);
+            return true;
+        }
+        trim_rx_head(skb, there_end.wrapping_sub(skb.seq));
+        at += 1;
+    }
+    false
 }
 
 /// Inserts a run whose head overlaps nothing; what it covers goes, what it overlaps behind cuts it.
@@ -226,3 +242,6 @@ pub(crate) fn tcp_ofo_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

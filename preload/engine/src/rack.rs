@@ -2,7 +2,7 @@
 
 use crate::rate::tcp_skb_sent_after;
 use crate::recovery::{tcp_cwnd_reduction, tcp_enter_recovery, tcp_mark_skb_lost};
-use crate::retransmit::{TCP_TIMEOUT_MIN_US, tcp_xmit_retransmit_queue};
+use crate::retransmit::tcp_xmit_retransmit_queue;
 use crate::rtt::tcp_min_rtt;
 use crate::seq::before;
 use crate::skb::{Sacked, Skb};
@@ -13,6 +13,8 @@ use crate::timer::{tcp_rearm_rto, tcp_reset_xmit_timer};
 use crate::timers::IcskPending;
 use crate::tso::{Queue, tcp_fragment};
 
+/// `TCP_TIMEOUT_MIN_US`: slack of the reordering timer, microseconds.
+const TCP_TIMEOUT_MIN_US: u64 = 2_000;
 /// Recoveries for which a wider reordering window lasts.
 pub(crate) const TCP_RACK_RECOVERY_THRESH: u8 = 16;
 /// `tcp_recovery` bit: the reordering window stays as it is.

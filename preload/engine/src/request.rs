@@ -298,10 +298,11 @@ impl Stack {
             }
             return;
         }
-        if let Some((tsval, _)) = timestamps {
-            if req.tstamp_ok && !after(seg.seq, req.rcv_nxt) {
-                req.ts_recent = tsval;
-            }
+        if let Some((tsval, _)) = timestamps
+            && req.tstamp_ok
+            && !after(seg.seq, req.rcv_nxt)
+        {
+            req.ts_recent = tsval;
         }
         let syn = flags & tcphdr::SYN != 0 && seg.seq != req.rcv_isn;
         if flags & tcphdr::RST != 0 || syn {
@@ -385,10 +386,8 @@ impl Stack {
         }
         self.join_batch(child_id);
         self.settle(child_id);
-        if open {
-            if let Some((sk, mut cx)) = self.borrow(io, listener) {
-                cx.wake(sk, Events::IN);
-            }
+        if open && let Some((sk, mut cx)) = self.borrow(io, listener) {
+            cx.wake(sk, Events::IN);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
 
 use arrayvec::ArrayVec;
 use bitflags::bitflags;
@@ -68,7 +69,7 @@ bitflags! {
 pub struct UbufId(pub u32);
 
 /// Delivery-rate sample taken when a buffer was sent: Linux's `TCP_SKB_CB()->tx`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct TxSample {
     /// `tp->delivered` at the time.
     pub delivered: u32,

@@ -65,10 +65,10 @@ pub(crate) fn tcp_rcv_state_process(
     match sk.state {
         TcpState::SynRecv => establish_passive(sk, cx, seg),
         TcpState::FinWait1 => {
-            if sk.snd_una == sk.write_seq {
-                if let Some(verdict) = our_fin_acked(sk, cx, seg) {
-                    return verdict;
-                }
+            if sk.snd_una == sk.write_seq
+                && let Some(verdict) = our_fin_acked(sk, cx, seg)
+            {
+                return verdict;
             }
         }
         TcpState::Closing if sk.snd_una == sk.write_seq => {

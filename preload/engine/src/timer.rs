@@ -11,7 +11,7 @@ use crate::output::{
     At, XmitError, rebuild_header, tcp_current_mss, tcp_event_new_data_sent, tcp_send_ack,
     tcp_send_active_reset, tcp_transmit_bare, tcp_transmit_skb, tcp_urg_mode, tcp_write_xmit,
 };
-use crate::pacing::tcp_pacing_delay_ns;
+use crate::pacing::{tcp_pacing_delay_ns, tcp_update_pacing_rate};
 use crate::rack::tcp_rack_reo_timeout;
 use crate::recovery::tcp_enter_loss;
 use crate::retransmit::{tcp_retransmit_skb, tcp_send_loss_probe, tcp_xmit_retransmit_queue};
@@ -653,6 +653,7 @@ pub fn tcp_init_transfer_snd(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     };
     sk.snd_cwnd_stamp = cx.now;
     cong::init(sk, cx.now);
+    tcp_update_pacing_rate(sk, cx);
     if !sk.opts.buf_lock_snd {
         crate::sndbuf::tcp_sndbuf_expand(sk, cx);
     }

@@ -139,10 +139,11 @@ impl Driver {
     /// Makes whoever watches deadlines look again.
     #[cold]
     pub fn kick(&self) {
-        if self.leader_until.load(Ordering::Relaxed) == AWAKE {
-            self.kick_pump();
-        } else {
+        // Told once: whoever is on its way looks at the deadline before it sleeps again.
+        if self.leader_until.swap(AWAKE, Ordering::Relaxed) != AWAKE {
             syscall::eventfd_signal(self.wake.as_raw_fd());
+        } else if self.pump_until.swap(AWAKE, Ordering::Relaxed) != AWAKE {
+            self.kick_pump();
         }
     }
 

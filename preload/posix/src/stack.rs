@@ -182,6 +182,13 @@ static STACKS: Mutex<ArrayVec<&'static NetStack, MAX_STACKS>> = Mutex::new(Array
 /// The last answer of [`for_socket`], so that the common program with one namespace takes no lock.
 static LAST: AtomicU64 = AtomicU64::new(0);
 
+/// True once this process may have sockets on an engine: one load.
+#[inline]
+#[must_use]
+pub fn any() -> bool {
+    LAST.load(Ordering::Relaxed) != 0
+}
+
 /// Why a namespace has no stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {

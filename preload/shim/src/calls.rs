@@ -6,6 +6,11 @@ pub(crate) use sidewire_posix::calls::{
     sendmmsg, sendmsg, sendto, setsockopt, shutdown, sockatmark, socket, splice, write, writev,
 };
 pub(crate) use sidewire_posix::process::{before_exec, before_exit};
+pub(crate) use sidewire_posix::readiness::epoll::{
+    epoll_create, epoll_create1, epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait,
+};
+pub(crate) use sidewire_posix::readiness::poll::{poll, ppoll};
+pub(crate) use sidewire_posix::readiness::select::{pselect, select};
 pub(crate) use sidewire_posix::real::*;
 pub(crate) use sidewire_posix::signals::{sigaction, siginterrupt, signal, sigset, sysv_signal};
 

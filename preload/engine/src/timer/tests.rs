@@ -8,7 +8,7 @@ fn a_tail_loss_probe_sends_the_last_segment() {
     let mut b = Bench::new();
     b.write(3 * MSS);
     assert_eq!(b.sk.icsk_pending, IcskPending::LossProbe);
-    assert_eq!(b.due_ms(), 44);
+    assert_eq!(b.due_ms(), 48);
     let (_, sent) = b.fire();
     assert_eq!(b.ranges(&sent), [(2 * MSS, 3 * MSS)]);
     assert_eq!(b.sk.icsk_pending, IcskPending::Retrans);

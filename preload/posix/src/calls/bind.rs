@@ -11,6 +11,7 @@ use super::address::{bind_shadow, is_v6, shadow_name};
 use super::socket::{Reason, count_engine, to_kernel};
 use super::{answer_int, errno_of};
 use crate::file::FileRef;
+use crate::readiness::epoll;
 use crate::{fdtable, raw, real, signals, syscall};
 
 /// `bind`: the kernel checks and reserves; the engine is told.
@@ -113,8 +114,9 @@ fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
     match started {
         Ok(listener) => {
             let listener = listener?;
-            file.set_kernel_listeners(listener.fds());
+            file.set_kernel_listener(Some(listener.poll_fd()));
             file.port.lock().listener = Some(listener);
+            epoll::listening(file.record());
             count_engine();
             stack.driver.wake_pump();
             Ok(0)

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sidewire_engine::SocketId;
 
 use crate::file::{File, FileRef};
+use crate::readiness::epoll;
 use crate::stack::{self, NetStack};
 use crate::{copy, fdtable, raw, real, signals};
 
@@ -121,6 +122,7 @@ pub fn forget_stale(fd: c_int) {
     if fdtable::is_ours(fd) {
         drop(fdtable::remove(fd));
     }
+    epoll::forget(fd);
 }
 
 /// The kernel takes the socket over: every descriptor of the file becomes a plain one.

@@ -4,7 +4,7 @@
 //! engine or a wait queue is called.
 
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
@@ -48,8 +48,8 @@ pub(super) struct Item {
     data: AtomicU64,
     /// On the ready list. Changes under the instance's lock.
     queued: AtomicBool,
-    /// The shadow stands in the kernel's instance as well: it listens for local clients.
-    kernel: AtomicBool,
+    /// What stands in the kernel's instance as well: the listener of local clients; -1 for nothing.
+    kernel: AtomicI32,
     /// Removed: whoever still holds it passes it over.
     gone: AtomicBool,
 }
@@ -86,8 +86,12 @@ impl Item {
         self.events.fetch_and(PRIVATE, Ordering::Relaxed);
     }
 
-    pub(super) fn in_kernel(&self) -> bool {
+    fn kernel_fd(&self) -> c_int {
         self.kernel.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn in_kernel(&self) -> bool {
+        self.kernel.load(Ordering::Relaxed) >= 0
     }
 }
 
@@ -281,7 +285,7 @@ impl Epoll {
             events: AtomicU32::new(event.events | POLLERR | POLLHUP),
             data: AtomicU64::new(event.u64),
             queued: AtomicBool::new(false),
-            kernel: AtomicBool::new(false),
+            kernel: AtomicI32::new(-1),
             gone: AtomicBool::new(false),
         });
         {
@@ -293,9 +297,7 @@ impl Epoll {
         }
         self.avoid(epfd, event.u64);
         record.wait.watch(item.clone(), !0);
-        if record.listening.load(Ordering::Acquire) {
-            self.listens(&item);
-        }
+        self.listens(&item);
         self.look(&item);
         Ok(())
     }
@@ -310,7 +312,7 @@ impl Epoll {
         item.data.store(event.u64, Ordering::Relaxed);
         item.events.store(event.events | POLLERR | POLLHUP, Ordering::Relaxed);
         if item.in_kernel() {
-            let _ = kernel_ctl(epfd, EPOLL_CTL_MOD, fd, Some(event));
+            let _ = kernel_ctl(epfd, EPOLL_CTL_MOD, item.kernel_fd(), Some(event));
         }
         self.look(&item);
         Ok(())
@@ -324,7 +326,7 @@ impl Epoll {
         record.wait.unwatch(&watcher);
         self.remove(fd, record);
         if item.in_kernel() {
-            let _ = kernel_ctl(epfd, EPOLL_CTL_DEL, fd, None);
+            let _ = kernel_ctl(epfd, EPOLL_CTL_DEL, item.kernel_fd(), None);
         }
         Ok(())
     }
@@ -354,8 +356,11 @@ impl Epoll {
         self.state.lock().ready.clear();
     }
 
-    /// The socket of an item listens now: clients on this host reach its shadow, which the kernel watches.
+    /// When the socket of an item listens: clients on this host reach a kernel listener, which the kernel watches.
     fn listens(&self, item: &Item) {
+        let Some(listener) = item.file.kernel_listener() else {
+            return;
+        };
         let Some(epfd) = self.state.lock().numbers.first().copied() else {
             return;
         };
@@ -363,8 +368,8 @@ impl Epoll {
             events: item.events(),
             u64: item.data(),
         };
-        if kernel_ctl(epfd, EPOLL_CTL_ADD, item.fd, Some(event)).is_ok() {
-            item.kernel.store(true, Ordering::Relaxed);
+        if kernel_ctl(epfd, EPOLL_CTL_ADD, listener, Some(event)).is_ok() {
+            item.kernel.store(listener, Ordering::Relaxed);
             self.state.lock().listeners += 1;
         }
     }
