@@ -34,22 +34,46 @@ fn wrong_value() {
 #[test]
 fn wrong_errno() {
     let read = "+0 recv(4, ..., 10, MSG_DONTWAIT) = -1 EPIPE\n";
-    fails(read, 1, "EAGAIN (Resource temporarily unavailable), not -1 EPIPE");
+    fails(
+        read,
+        1,
+        "EAGAIN (Resource temporarily unavailable), not -1 EPIPE",
+    );
 }
 
 #[test]
 fn wrong_segment() {
     let write = "+0 write(4, ..., 10) = 10\n";
-    fails(&format!("{write}+0 > P. 1:12(11) ack 1\n"), 2, "actual: > P. 1:11(10) ack 1");
-    fails(&format!("{write}+0 > . 1:11(10) ack 1\n"), 2, "actual: > P. 1:11(10) ack 1");
-    fails(&format!("{write}+0 > P. 1:11(10) ack 1 win 9\n"), 2, "win 64240");
-    fails(&format!("{write}+0 > P. 1:11(10) ack 1 <mss 1460>\n"), 2, "actual: >");
+    fails(
+        &format!("{write}+0 > P. 1:12(11) ack 1\n"),
+        2,
+        "actual: > P. 1:11(10) ack 1",
+    );
+    fails(
+        &format!("{write}+0 > . 1:11(10) ack 1\n"),
+        2,
+        "actual: > P. 1:11(10) ack 1",
+    );
+    fails(
+        &format!("{write}+0 > P. 1:11(10) ack 1 win 9\n"),
+        2,
+        "win 64240",
+    );
+    fails(
+        &format!("{write}+0 > P. 1:11(10) ack 1 <mss 1460>\n"),
+        2,
+        "actual: >",
+    );
 }
 
 #[test]
 fn wrong_time() {
     let write = "+0 write(4, ..., 10) = 10\n";
-    fails(&format!("{write}+.1 > P. 1:11(10) ack 1\n"), 2, "sent at   0.020000, not   0.120000");
+    fails(
+        &format!("{write}+.1 > P. 1:11(10) ack 1\n"),
+        2,
+        "sent at   0.020000, not   0.120000",
+    );
 }
 
 #[test]
@@ -59,7 +83,11 @@ fn nothing_sent() {
 
 #[test]
 fn something_left_over() {
-    fails("+0 write(4, ..., 10) = 10\n", 1, "nobody expected > P. 1:11(10)");
+    fails(
+        "+0 write(4, ..., 10) = 10\n",
+        1,
+        "nobody expected > P. 1:11(10)",
+    );
 }
 
 #[test]
@@ -69,8 +97,16 @@ fn a_call_blocks_that_should_not() {
 
 #[test]
 fn a_call_returns_too_early_or_never() {
-    fails("+0...0.1 write(4, ..., 10) = 10\n", 1, "returns at   0.020000, not   0.120000");
-    fails("+0...0.1 read(4, ..., 10) = 10\n", 1, "the call does not return");
+    fails(
+        "+0...0.1 write(4, ..., 10) = 10\n",
+        1,
+        "returns at   0.020000, not   0.120000",
+    );
+    fails(
+        "+0...0.1 read(4, ..., 10) = 10\n",
+        1,
+        "the call does not return",
+    );
 }
 
 #[test]
@@ -79,16 +115,28 @@ fn wrong_option_revents_and_ioctl() {
     fails(option, 1, "the value is \"0\", not \"1\"");
     let poll = "+0 poll([{fd=4, events=POLLOUT, revents=POLLIN}], 1, 0) = 1\n";
     fails(poll, 1, "revents is [4], not [1]");
-    fails("+0 ioctl(4, SIOCINQ, [7]) = 0\n", 1, "the value is 0, not 7");
+    fails(
+        "+0 ioctl(4, SIOCINQ, [7]) = 0\n",
+        1,
+        "the value is 0, not 7",
+    );
 }
 
 #[test]
 fn assertion() {
-    fails("+0 %{ assert tcpi_snd_cwnd == 3 }%\n", 1, "tcpi_snd_cwnd = 10");
+    fails(
+        "+0 %{ assert tcpi_snd_cwnd == 3 }%\n",
+        1,
+        "tcpi_snd_cwnd = 10",
+    );
 }
 
 #[test]
 fn what_is_not_understood() {
-    fails("+0 < S 0:0(0) win 1 <mss 1460,wscal 7>\n", 1, "unknown TCP option `wscal`");
+    fails(
+        "+0 < S 0:0(0) win 1 <mss 1460,wscal 7>\n",
+        1,
+        "unknown TCP option `wscal`",
+    );
     fails("+0 dance(4) = 0\n", 1, "unknown system call `dance`");
 }
