@@ -308,6 +308,18 @@ fn predicted(sk: &TcpSock, seg: &Segment) -> bool {
         && seg.len <= sk.receive_window()
 }
 
+/// The ack field in ESTABLISHED; false when the segment is to be dropped for it.
+fn take_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment, flag: AckFlag) -> bool {
+    match tcp_ack(sk, cx, seg, flag) {
+        AckOutcome::Ok | AckOutcome::Old => true,
+        AckOutcome::TooOld => {
+            tcp_send_challenge_ack(sk, cx);
+            false
+        }
+        AckOutcome::Unsent => false,
+    }
+}
+
 /// A segment in ESTABLISHED (Linux `tcp_rcv_established`). What it makes due (ack, data) is sent at the end of the batch.
 pub(crate) fn tcp_rcv_established(
     sk: &mut TcpSock,
@@ -320,7 +332,7 @@ pub(crate) fn tcp_rcv_established(
             tcp_store_ts_recent(sk, cx.now);
         }
         let Some(payload) = seg.payload.take() else {
-            tcp_ack(sk, cx, seg, AckFlag::empty());
+            take_ack(sk, cx, seg, AckFlag::empty());
             // A pure ack says nothing about how long our window takes.
             sk.tuning.last_tsecr = sk.rcv_tsecr;
             return Verdict::Done;
@@ -333,7 +345,7 @@ pub(crate) fn tcp_rcv_established(
         if seg.ack_seq == sk.snd_una {
             sk.snd_wl1 = seg.seq;
         } else {
-            tcp_ack(sk, cx, seg, AckFlag::DATA);
+            take_ack(sk, cx, seg, AckFlag::DATA);
         }
         tcp_data_ready(sk, cx);
         return Verdict::Done;
@@ -346,13 +358,8 @@ pub(crate) fn tcp_rcv_established(
     if !tcp_validate_incoming(sk, cx, seg) {
         return Verdict::Done;
     }
-    match tcp_ack(sk, cx, seg, AckFlag::SLOWPATH | AckFlag::UPDATE_TS_RECENT) {
-        AckOutcome::Ok | AckOutcome::Old => {}
-        AckOutcome::TooOld => {
-            tcp_send_challenge_ack(sk, cx);
-            return Verdict::Done;
-        }
-        AckOutcome::Unsent => return Verdict::Done,
+    if !take_ack(sk, cx, seg, AckFlag::SLOWPATH | AckFlag::UPDATE_TS_RECENT) {
+        return Verdict::Done;
     }
     tcp_rcv_rtt_measure_ts(sk, seg, cx.now);
     tcp_urg(sk, cx, seg);

@@ -516,6 +516,7 @@ impl TcpSock {
         assert_eq!(wmem, self.wmem_queued, "wmem_queued");
         let pcount = self.rtx_queue.iter().map(|s| s.pcount()).sum::<u32>();
         assert_eq!(pcount, self.packets_out, "packets_out");
+        crate::recovery::check_scoreboard(self);
         let rmem: u32 = self
             .receive_queue
             .iter()

@@ -302,8 +302,6 @@ impl Bench {
             flags: tcphdr::ACK,
             window,
             urg_ptr: 0,
-            headers: None,
-            opt_len: 0,
             opts: TcpOptions {
                 sack: sacks
                     .iter()
@@ -312,8 +310,6 @@ impl Bench {
                 ..TcpOptions::default()
             },
             payload: None,
-            headers: core::default::Default::default(),
-            opt_len: 0,
             len: 0,
             gso_segs: 1,
             gso_size: 0,

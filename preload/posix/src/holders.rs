@@ -175,7 +175,7 @@ impl Holders {
         for (tuple, holder) in &mut self.tuples {
             if tuple.local.port() == local.port() {
                 // Where that cannot be had the connection goes on sharing, and the port stays held.
-                let _ = holder.convert(tuple.remote, &own);
+                let _ = self.kernel.convert(holder, tuple.remote, &own);
             }
         }
         self.remove_port(local);
