@@ -175,15 +175,21 @@ pub fn epoll_create1(flags: c_int) -> c_int {
     fd
 }
 
+/// Is it an instance? The kernel's own answers: EBADF, EINVAL; ENOENT says yes, and that `fd`, of ours, is not in it.
+fn check_instance(epfd: c_int, fd: c_int) -> Result<(), c_int> {
+    if facts(epfd) & EPOLL != 0 {
+        return Ok(());
+    }
+    match kernel_ctl(epfd, EPOLL_CTL_DEL, fd, None) {
+        Ok(()) | Err(libc::ENOENT) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
 /// The record of an instance, made when there is none.
-fn known_or_new(epfd: c_int, fd: c_int, stack: &'static NetStack) -> Result<Arc<Epoll>, c_int> {
+fn known_or_new(epfd: c_int, stack: &'static NetStack) -> Result<Arc<Epoll>, c_int> {
     if let Some(epoll) = known(epfd) {
         return Ok(epoll);
-    }
-    // Is it an instance? The kernel's own answers: EBADF, EINVAL; ENOENT says yes, and that `fd` is not in it.
-    match kernel_ctl(epfd, EPOLL_CTL_DEL, fd, None) {
-        Ok(()) | Err(libc::ENOENT) => {}
-        Err(e) => return Err(e),
     }
     let mut all = INSTANCES.lock();
     if let Some(epoll) = all.get(&epfd) {
@@ -224,7 +230,8 @@ pub unsafe fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_eve
             // SAFETY: any bytes make an event.
             Some(unsafe { copy::read_value(event) }.map_err(|_| libc::EFAULT)?)
         };
-        let epoll = known_or_new(epfd, fd, file.stack())?;
+        check_instance(epfd, fd)?;
+        let epoll = known_or_new(epfd, file.stack())?;
         let exclusive = wanted.is_some_and(|e| e.events & EPOLLEXCLUSIVE != 0);
         match (op, wanted) {
             (EPOLL_CTL_ADD, Some(e)) if !exclusive || e.events & !EXCLUSIVE_OK == 0 => {
@@ -251,7 +258,7 @@ unsafe fn kernel_member(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_eve
         if let Some(inner) = known(fd) {
             inner.watch();
             // So that a wait on the outer one drives.
-            let _ = known_or_new(epfd, fd, inner.stack);
+            let _ = known_or_new(epfd, inner.stack);
         }
     }
     if op != EPOLL_CTL_DEL
