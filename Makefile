@@ -5,7 +5,7 @@ FUZZ := preload/fuzz/Cargo.toml
 NEED := packaging/need-packages
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build demo check check-long bench bench-quick packages fmt clippy fuzz-build clean help
+.PHONY: all build demo check check-long bench bench-quick packages fmt clippy fuzz-build deb deb-test clean help
 
 all: build
 
@@ -15,6 +15,7 @@ help:
 	@echo "make check-long  the tests that take longer as well"
 	@echo "make bench       the full comparison with the kernel, to target/bench/"
 	@echo "make bench-quick a few cells of it"
+	@echo "make deb         Debian packages, to target/debian/"
 	@echo "make build       target/release/libsidewire.so and target/release/sidewire"
 
 build:
@@ -49,6 +50,16 @@ check: packages fmt clippy fuzz-build build
 # The long tests register themselves when this is set.
 check-long: export SIDEWIRE_LONG = 1
 check-long: check
+
+deb:
+	@$(NEED) deb
+	packaging/deb
+
+deb-test: deb
+	@$(NEED) deb-test
+	packaging/test-deb
+
+check-long: deb-test
 
 clean:
 	$(CARGO) clean

@@ -76,6 +76,14 @@ impl File {
         unsafe { self.stack.load(Ordering::Relaxed).as_ref() }.expect("a file has a stack")
     }
 
+    /// False when the connection is another process's, or was left to an undertaker.
+    #[inline]
+    pub(crate) fn usable(&self) -> bool {
+        // SAFETY: stacks are never freed.
+        let stack = unsafe { self.stack.load(Ordering::Relaxed).as_ref() };
+        stack.is_none_or(|s| s.owned() && !s.retired())
+    }
+
     /// The engine's name of the socket.
     #[must_use]
     pub fn id(&self) -> SocketId {

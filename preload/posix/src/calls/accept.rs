@@ -202,11 +202,11 @@ fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
             Step::Ready(Err(e)) => return Err(errno_of(e)),
             Step::Wait { deadline, .. } => {
                 timed = deadline != Instant::NEVER;
-                let mut others: ArrayVec<_, 1> = file.kernel_listener().map(want_in).into_iter().collect();
+                let mut others: ArrayVec<_, 1> =
+                    file.kernel_listener().map(want_in).into_iter().collect();
                 let woken = driver::sleep(stack, &waiter, deadline, &mut others, None);
                 call.signal = woken == Woken::Signal;
             }
         }
     }
 }
-

@@ -50,9 +50,7 @@ fn refusal(file: &FileRef, fd: c_int) -> Option<Reason> {
     if syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT) == Ok(1) {
         return Some(Reason::ReusePort);
     }
-    if is_v6(file)
-        && syscall::getsockopt_int(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Ok(1)
-    {
+    if is_v6(file) && syscall::getsockopt_int(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Ok(1) {
         return Some(Reason::Ipv6);
     }
     None

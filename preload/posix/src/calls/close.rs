@@ -3,9 +3,9 @@
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
+use sidewire_engine::Step;
 use sidewire_engine::calls::CloseCall;
 use sidewire_engine::event::Events;
-use sidewire_engine::Step;
 
 use crate::driver::{self, Woken};
 use crate::file::File;

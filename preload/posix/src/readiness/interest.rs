@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use sidewire_engine::SocketId;
 use sidewire_link::fd::{Fd, move_high};
 use sidewire_uapi::poll::{
-    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP,
-    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM,
+    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT,
+    EPOLLWAKEUP, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM,
 };
 use syscalls::{Sysno, syscall};
 
@@ -28,9 +28,16 @@ use crate::wait::{Waiter, Watcher};
 pub(super) const PRIVATE: u32 = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE;
 
 /// `epoll_ctl` on the kernel's instance, past the hooks.
-pub(super) fn kernel_ctl(epfd: c_int, op: c_int, fd: c_int, event: Option<epoll_event>) -> Result<(), c_int> {
+pub(super) fn kernel_ctl(
+    epfd: c_int,
+    op: c_int,
+    fd: c_int,
+    event: Option<epoll_event>,
+) -> Result<(), c_int> {
     let mut event = event;
-    let at = event.as_mut().map_or(core::ptr::null_mut(), |e| &raw mut *e);
+    let at = event
+        .as_mut()
+        .map_or(core::ptr::null_mut(), |e| &raw mut *e);
     // SAFETY: null or a live event.
     unsafe { syscall!(Sysno::epoll_ctl, epfd, op, fd, at) }
         .map(drop)
@@ -212,7 +219,9 @@ impl Epoll {
         if data != self.marker() {
             return;
         }
-        let other = data.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x5357);
+        let other = data
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(0x5357);
         self.marker.store(other, Ordering::Relaxed);
         let event = epoll_event {
             events: POLLIN | EPOLLET,
@@ -275,7 +284,13 @@ impl Epoll {
     }
 
     /// `EPOLL_CTL_ADD`.
-    pub(super) fn add(self: &Arc<Self>, epfd: c_int, fd: c_int, file: &FileRef, event: epoll_event) -> Result<(), c_int> {
+    pub(super) fn add(
+        self: &Arc<Self>,
+        epfd: c_int,
+        fd: c_int,
+        file: &FileRef,
+        event: epoll_event,
+    ) -> Result<(), c_int> {
         let record = file.record();
         let item = Arc::new(Item {
             epoll: Arc::downgrade(self),
@@ -303,14 +318,21 @@ impl Epoll {
     }
 
     /// `EPOLL_CTL_MOD`.
-    pub(super) fn modify(&self, epfd: c_int, fd: c_int, file: &FileRef, event: epoll_event) -> Result<(), c_int> {
+    pub(super) fn modify(
+        &self,
+        epfd: c_int,
+        fd: c_int,
+        file: &FileRef,
+        event: epoll_event,
+    ) -> Result<(), c_int> {
         let item = self.find(fd, file.record()).ok_or(libc::ENOENT)?;
         if item.events() & EPOLLEXCLUSIVE != 0 {
             return Err(libc::EINVAL);
         }
         self.avoid(epfd, event.u64);
         item.data.store(event.u64, Ordering::Relaxed);
-        item.events.store(event.events | POLLERR | POLLHUP, Ordering::Relaxed);
+        item.events
+            .store(event.events | POLLERR | POLLHUP, Ordering::Relaxed);
         if item.in_kernel() {
             let _ = kernel_ctl(epfd, EPOLL_CTL_MOD, item.kernel_fd(), Some(event));
         }
@@ -438,8 +460,6 @@ impl State {
     /// The items that carry this datum and also stand in the kernel's instance.
     pub(super) fn in_kernel_with(&self, data: u64) -> Option<Arc<Item>> {
         let mut items = self.items.values();
-        items
-            .find(|i| i.in_kernel() && i.data() == data)
-            .cloned()
+        items.find(|i| i.in_kernel() && i.data() == data).cloned()
     }
 }
