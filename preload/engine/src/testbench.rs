@@ -313,8 +313,6 @@ impl Bench {
             flags: tcphdr::ACK,
             window,
             urg_ptr: 0,
-            headers: None,
-            opt_len: 0,
             opts: TcpOptions {
                 sack: sacks
                     .iter()
