@@ -321,6 +321,8 @@ impl Bench {
                 ..TcpOptions::default()
             },
             payload: None,
+            headers: Default::default(),
+            opt_len: 0,
             len: 0,
             gso_segs: 1,
             gso_size: 0,
