@@ -45,6 +45,10 @@ static INSTANCES: Mutex<BTreeMap<c_int, Arc<Epoll>>> = Mutex::new(BTreeMap::new(
 /// to their instance, they have to change over one after the other.
 static SLEEPERS: [AtomicU32; 256] = [const { AtomicU32::new(0) }; 256];
 
+fn sleepers(epfd: c_int) -> &'static AtomicU32 {
+    &SLEEPERS[epfd as usize % SLEEPERS.len()]
+}
+
 /// Events that one wait brings without an allocation.
 const FEW: usize = 64;
 /// Linux's limit on `maxevents`.
@@ -201,6 +205,9 @@ fn known_or_new(epfd: c_int, stack: &'static NetStack) -> Result<Arc<Epoll>, c_i
     }
     all.insert(epfd, epoll.clone());
     note(epfd, KNOWN | EPOLL);
+    if sleepers(epfd).load(Ordering::SeqCst) > 0 {
+        epoll.signal();
+    }
     Ok(epoll)
 }
 
@@ -480,8 +487,12 @@ unsafe fn epoll_wait_any(
                 })
             })());
         }
-        let sleepers = &SLEEPERS[epfd as usize % SLEEPERS.len()];
+        let sleepers = sleepers(epfd);
         sleepers.fetch_add(1, Ordering::SeqCst);
+        if facts(epfd) & KNOWN != 0 {
+            sleepers.fetch_sub(1, Ordering::SeqCst);
+            continue;
+        }
         let n = plain();
         sleepers.fetch_sub(1, Ordering::SeqCst);
         let (1.., Some(epoll)) = (n, known(epfd)) else {
