@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 
 use sidewire_uapi::tcp::TcpState;
 
@@ -30,9 +31,12 @@ impl Stack {
             _ => return Err(Error::Inval),
         }
         let local = sk.tuple.local;
-        if self.lhash.contains_key(&local) {
+        if !self.register_listener(id, local) {
             return Err(Error::AddrInUse);
         }
+        let Some(sk) = self.socks.get_mut(id) else {
+            return Err(Error::BadFd);
+        };
         sk.state = TcpState::Listen;
         sk.sk_err = None;
         sk.shutdown = 0;
@@ -40,9 +44,34 @@ impl Stack {
             backlog,
             ..ListenState::default()
         }));
+        Ok(())
+    }
+
+    /// Makes `id` the listener of an address; false when there is one already.
+    pub(crate) fn register_listener(&mut self, id: SocketId, local: SocketAddr) -> bool {
+        if self.lhash.contains_key(&local) {
+            return false;
+        }
         self.lhash.insert(local, id);
         *self.ports.entry(local.port()).or_insert(0) += 1;
-        Ok(())
+        true
+    }
+
+    /// `id` listens no more: its address is free and its handshakes are forgotten.
+    pub(crate) fn forget_listener(&mut self, id: SocketId, local: SocketAddr) {
+        if self.lhash.get(&local) == Some(&id) {
+            self.lhash.remove(&local);
+            self.release_port(local.port());
+        }
+        let pending: Vec<RequestId> = self
+            .reqs
+            .iter()
+            .filter(|(_, req)| req.listener == id)
+            .map(|(id, _)| id)
+            .collect();
+        for req in pending {
+            self.drop_request(req);
+        }
     }
 
     /// `accept`: takes the oldest established child. The caller gives it a cookie ([`Stack::set_user`]) and a port
@@ -96,19 +125,7 @@ impl Stack {
             return;
         };
         let local = sk.tuple.local;
-        if self.lhash.get(&local) == Some(&id) {
-            self.lhash.remove(&local);
-            self.release_port(local.port());
-        }
-        let pending: Vec<RequestId> = self
-            .reqs
-            .iter()
-            .filter(|(_, req)| req.listener == id)
-            .map(|(id, _)| id)
-            .collect();
-        for req in pending {
-            self.drop_request(req);
-        }
+        self.forget_listener(id, local);
         for child in listen.accept_queue {
             self.abort(io, child);
         }

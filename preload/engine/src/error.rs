@@ -1,9 +1,10 @@
 //! What can go wrong in a call, and the one place where it becomes an `errno`.
 
+use serde::{Deserialize, Serialize};
 use sidewire_uapi::errno::Errno;
 
 /// The failure of a call, or a socket's pending `sk_err`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs)] // each is the errno of its name; spec/errors.md says when
 pub enum Error {
     Again,

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use serde::{Deserialize, Serialize};
 
 use sidewire_uapi::errqueue::{
     SCM_TSTAMP_SCHED, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_TIMESTAMPING,
@@ -21,7 +22,7 @@ use crate::sock::TcpSock;
 use crate::stack::{Cx, Io, SocketId, Stack};
 
 /// What an entry costs, and whose account it is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Charge {
     /// `sk_rmem_alloc` (TS-51).
     Rmem(u32),

@@ -1,6 +1,7 @@
 //! The network as the engine sees it: routes, and a place to put frames.
 
 use core::net::{IpAddr, SocketAddr};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::memory::Frag;
@@ -9,7 +10,7 @@ use crate::memory::Frag;
 pub const MAX_HEADER: usize = 100;
 
 /// A connection's four-tuple, seen from here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tuple {
     /// Our end.
     pub local: SocketAddr,

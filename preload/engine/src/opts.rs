@@ -2,9 +2,10 @@
 //! ranges and defaults are spec/sockopts.md's and are enforced in `sockopt`.
 
 use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
 
 /// Values of SOL_SOCKET, SOL_TCP and SOL_IP options.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)] // each is the option of its name
 pub struct SockOpts {
     pub reuseaddr: u8,

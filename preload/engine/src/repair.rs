@@ -1,6 +1,7 @@
 //! TCP_REPAIR (spec/repair.md): a connection's state read out and put in, without a packet.
 
 use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
 
 use sidewire_uapi::TcpState;
 use sidewire_uapi::tcp as t;
@@ -28,7 +29,7 @@ const REPAIR_OPT_LEN: usize = 8;
 const REPAIR_WINDOW_LEN: usize = 20;
 
 /// Which queue the repair calls work on: TCP_REPAIR_QUEUE.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum RepairQueue {
     /// TCP_NO_QUEUE.
@@ -44,7 +45,7 @@ pub enum RepairQueue {
 pub const TCP_SEND_QUEUE: u8 = 2;
 
 /// A socket's repair mode.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct RepairState {
     /// TCP_REPAIR is on.
     pub on: bool,

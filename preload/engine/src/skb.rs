@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
 
 use arrayvec::ArrayVec;
 use bitflags::bitflags;
@@ -68,7 +69,7 @@ bitflags! {
 pub struct UbufId(pub u32);
 
 /// Delivery-rate sample taken when a buffer was sent: Linux's `TCP_SKB_CB()->tx`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct TxSample {
     /// `tp->delivered` at the time.
     pub delivered: u32,
@@ -76,8 +77,6 @@ pub struct TxSample {
     pub delivered_mstamp: Instant,
     /// `tp->first_tx_mstamp` at the time.
     pub first_tx_mstamp: Instant,
-    /// Packets in flight then (32-bit, segments).
-    pub in_flight: u32,
     /// The socket was application limited.
     pub is_app_limited: bool,
 }
@@ -117,8 +116,6 @@ pub struct Skb {
     pub ubuf: Option<UbufId>,
     /// Every byte is zerocopy: accounting by whole pages (spec/send-path.md F7, F16).
     pub pure_zerocopy: bool,
-    /// Loss or retransmission already told to delivery-rate sampling.
-    pub tx_delivered_ce: bool,
 }
 
 impl Skb {

@@ -9,6 +9,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use serde::{Deserialize, Serialize};
 
 use sidewire_uapi::tcp::TcpState;
 
@@ -49,7 +50,7 @@ pub mod shutdown {
 }
 
 /// Congestion states: `icsk_ca_state`, Linux's numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 #[allow(missing_docs)]
 pub enum CaState {
@@ -82,7 +83,7 @@ pub mod ecn {
 }
 
 /// Delayed-ack state: `icsk_ack`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct IcskAck {
     /// Quick acks left.
     pub quick: u8,
@@ -101,7 +102,7 @@ pub struct IcskAck {
 }
 
 /// A SACK block: `[start, end)`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SackBlock {
     /// First sequence number.
     pub start_seq: u32,
@@ -110,7 +111,7 @@ pub struct SackBlock {
 }
 
 /// RFC 8985 state: `tp->rack`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Rack {
     pub mstamp: Instant,
@@ -124,14 +125,14 @@ pub struct Rack {
 }
 
 /// Windowed minimum of the RTT: `tp->rtt_min` (three best samples of the last 300 s).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct MinRtt {
     /// {when, microseconds}, best first; `u32::MAX` when there is no sample.
     pub s: [(Instant, u32); 3],
 }
 
 /// Receive-buffer autotuning: `tp->rcv_rtt_est`, `tp->rcvq_space`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct RcvTuning {
     pub rtt_us: u32,
@@ -144,7 +145,7 @@ pub struct RcvTuning {
 }
 
 /// Times of the three limits: `tp->chrono_stat`, microseconds in total and the running one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Chrono {
     pub busy_us: u64,
@@ -156,7 +157,7 @@ pub struct Chrono {
 }
 
 /// Counters that `TCP_INFO` shows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct InfoCounters {
     pub bytes_acked: u64,
@@ -182,12 +183,17 @@ pub struct InfoCounters {
 /// Invariants (checked by [`TcpSock::check`]): `snd_una <= snd_nxt <= write_seq`; `copied_seq <= rcv_nxt`; the queues are
 /// sorted and tile the sequence space; `wmem_queued` is the sum of the send buffers' truesize, `rmem_alloc` of the receive
 /// buffers'.
+///
+/// Serialised as a frozen socket; what is skipped belongs to a stack or is carried beside it ([`crate::freeze`]).
+#[derive(Serialize, Deserialize)]
 #[allow(missing_docs)] // fields are Linux's; those whose meaning differs say so
 pub struct TcpSock {
     // Identity
+    #[serde(with = "crate::freeze::state_number")]
     pub state: TcpState,
     pub tuple: Tuple,
     pub v6: bool,
+    #[serde(skip)]
     pub dst: Option<Dst>,
     pub opts: SockOpts,
     /// The caller's own cookie, given back with events.
@@ -195,6 +201,7 @@ pub struct TcpSock {
     /// No program holds it any more (Linux SOCK_DEAD).
     pub orphan: bool,
     /// The listener it was born from, until accepted.
+    #[serde(skip)]
     pub parent: Option<crate::stack::SocketId>,
     /// sk_err, reported once.
     pub sk_err: Option<Error>,
@@ -207,12 +214,15 @@ pub struct TcpSock {
     /// A connect was reported complete (Linux `SS_CONNECTED`).
     pub ss_connected: bool,
     /// Refused or failed connect: the next one says ECONNABORTED once (spec/errors.md ER-23, ER-33).
+    #[serde(skip)]
     pub events: Events,
     /// Stands in the stack's table of connections under `tuple`.
+    #[serde(skip)]
     pub hashed: bool,
     /// The caller keeps a port holder for `tuple`; it is told when that may go.
     pub held: bool,
     /// Stands in [`crate::stack::Shared::batch`].
+    #[serde(skip)]
     pub in_batch: bool,
     /// The program bound the address itself (Linux SOCK_BINDADDR_LOCK); a disconnect keeps it.
     pub bound_addr: bool,
@@ -221,6 +231,7 @@ pub struct TcpSock {
     /// Counts disconnects, so that a sleeper sees that the connection under it went (Linux `sk_disconnects`).
     pub disconnects: u32,
     /// The remnant that takes this socket's place in the table; set by `tcp_time_wait`, taken by the stack.
+    #[serde(skip)]
     pub timewait: Option<Box<crate::timewait::TimewaitSock>>,
 
     // Send
@@ -241,15 +252,17 @@ pub struct TcpSock {
     pub advmss: u16,
     /// `rx_opt.mss_clamp`: what the peer announced.
     pub mss_clamp: u16,
-    pub xmit_size_goal_segs: u32,
     pub gso_segs: u32,
+    #[serde(skip)]
     pub write_queue: VecDeque<Box<Skb>>,
+    #[serde(skip)]
     pub rtx_queue: VecDeque<Box<Skb>>,
     pub wmem_queued: u32,
     pub sndbuf: u32,
     /// SOCK_NOSPACE: somebody hit the limit and wants an EPOLLOUT edge.
     pub nospace: bool,
     /// The packet socket was full: waits for [`crate::Stack::tx_space`].
+    #[serde(skip)]
     pub tx_blocked: bool,
     pub lsndtime: Instant,
     pub ip_id: u16,
@@ -327,9 +340,9 @@ pub struct TcpSock {
     pub icsk_pending: IcskPending,
     pub timers: TimerTable,
     /// Earliest entry of this socket in the stack's timer heap; `NEVER` when none.
+    #[serde(skip, default = "never")]
     pub timer_queued: Instant,
     pub probes_tstamp: Instant,
-    pub keepalive_probes: u8,
     /// Orphan or TIME_WAIT deadline bookkeeping: which job [`crate::timers::Timer::Keepalive`] has.
     pub fin_wait2_timer: bool,
     pub rehash: u32,
@@ -342,7 +355,9 @@ pub struct TcpSock {
     pub rcv_ssthresh: u32,
     pub window_clamp: u32,
     pub irs: u32,
+    #[serde(skip)]
     pub receive_queue: VecDeque<RxSkb>,
+    #[serde(skip)]
     pub ofo_queue: VecDeque<RxSkb>,
     pub rmem_alloc: u32,
     pub rcvbuf: u32,
@@ -381,10 +396,13 @@ pub struct TcpSock {
     pub saw_tstamp: bool,
 
     // The API's own queues
+    #[serde(skip)]
     pub errqueue: ErrQueue,
+    #[serde(skip)]
     pub zerocopy: ZerocopyState,
     /// OPT_ID base (spec/timestamping.md TS-30).
     pub tskey: u32,
+    #[serde(skip)]
     pub fastopen_req: Option<Box<FastopenReq>>,
     pub syn_fastopen: bool,
     pub syn_data: bool,
@@ -397,9 +415,15 @@ pub struct TcpSock {
     /// `tp->defer_connect`.
     pub defer_connect: bool,
     pub repair: RepairState,
+    #[serde(skip)]
     pub listen: Option<Box<ListenState>>,
     pub saved_syn: Option<Box<[u8]>>,
     pub info: InfoCounters,
+}
+
+/// A thawed socket stands in no heap.
+const fn never() -> Instant {
+    Instant::NEVER
 }
 
 impl TcpSock {
@@ -490,6 +514,7 @@ impl TcpSock {
         assert_eq!(wmem, self.wmem_queued, "wmem_queued");
         let pcount = self.rtx_queue.iter().map(|s| s.pcount()).sum::<u32>();
         assert_eq!(pcount, self.packets_out, "packets_out");
+        assert_eq!(crate::recovery::scoreboard_flaw(self), None);
         let rmem: u32 = self
             .receive_queue
             .iter()

@@ -1,6 +1,7 @@
 //! Time as the engine is told it: nanoseconds of a monotonic clock.
 
 use core::ops::{Add, Sub};
+use serde::{Deserialize, Serialize};
 
 /// Timer ticks a second that a program can read back (`tcpi_rto`, `SO_SNDTIMEO`): spec/README.md, "HZ".
 pub const HZ: u64 = 250;
@@ -14,7 +15,9 @@ pub const NSEC_PER_SEC: u64 = 1_000_000_000;
 pub const JIFFY_NS: u64 = NSEC_PER_SEC / HZ;
 
 /// A point of the monotonic clock, in nanoseconds since an origin that the caller chooses (never before 0).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Instant(pub u64);
 
 impl Instant {

@@ -1,6 +1,7 @@
 //! One deadline a kind of timer: a table of small size beats a wheel at this size, and a kind can be armed only once.
 
 use crate::time::Instant;
+use serde::{Deserialize, Serialize};
 
 /// The kinds of timer a socket has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,7 +23,7 @@ pub enum Timer {
 pub const TIMERS: usize = 5;
 
 /// What [`Timer::Retransmit`] is armed for: Linux's `icsk_pending`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IcskPending {
     /// Not armed.
     #[default]
@@ -38,7 +39,7 @@ pub enum IcskPending {
 }
 
 /// A socket's deadlines; [`Instant::NEVER`] when not armed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct TimerTable {
     at: [Instant; TIMERS],
 }

@@ -10,7 +10,7 @@ use core::fmt;
 use sidewire_uapi::errqueue::{SO_EE_CODE_ZEROCOPY_COPIED, SO_EE_ORIGIN_ZEROCOPY, SockExtendedErr};
 
 use crate::error::Error;
-use crate::errqueue::{Charge, ErrEntry, ErrPayload, is_zerocopy, sk_error_report};
+use crate::errqueue::{Charge, ErrEntry, ErrPayload, ErrQueue, is_zerocopy, sk_error_report};
 use crate::memory::MemRef;
 use crate::seq::after;
 use crate::skb::{SKB_TRUESIZE, Skb, UbufId};
@@ -71,10 +71,15 @@ impl ZerocopyState {
         self.optmem
     }
 
-    /// A counter as a thawed socket has it: everything before `zckey` is complete.
-    pub(crate) fn resumed(zckey: u32) -> Self {
+    /// A counter as a thawed socket has it: everything before `zckey` is complete or stands in `errors`.
+    pub(crate) fn resumed(zckey: u32, errors: &ErrQueue) -> Self {
+        let charged = errors.q.iter().map(|e| match e.charge {
+            Charge::Optmem(n) => n,
+            Charge::Rmem(_) => 0,
+        });
         Self {
             zckey,
+            optmem: charged.sum(),
             ..Self::default()
         }
     }
@@ -212,6 +217,18 @@ pub fn purge(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
         let name = u.name;
         complete(sk, cx, name);
     }
+}
+
+/// The payload was read into bytes of our own: everything completes, in order, as copied.
+pub(crate) fn complete_as_copied(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    for u in &mut sk.zerocopy.live {
+        u.zerocopy = false;
+    }
+    for skb in sk.rtx_queue.iter_mut().chain(&mut sk.write_queue) {
+        skb.ubuf = None;
+        skb.pure_zerocopy = false;
+    }
+    purge(sk, cx);
 }
 
 /// Queues the notification when nothing refers to the object any more (Linux `__msg_zerocopy_callback`).

@@ -6,6 +6,7 @@
 use crate::seq::after;
 use crate::sock::TcpSock;
 use crate::time::{HZ, Instant, JIFFY_NS, NSEC_PER_SEC};
+use serde::{Deserialize, Serialize};
 
 /// Window left after a loss, in 1/1024: RFC 9438's 0.7.
 const BETA: u64 = 717;
@@ -30,7 +31,7 @@ const HYSTART_DELAY_MIN_US: u64 = 4_000;
 const HYSTART_DELAY_MAX_US: u64 = 16_000;
 
 /// CUBIC's state: Linux's `struct bictcp`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cubic {
     /// Acked segments that one more segment of window costs.
     pub(super) cnt: u32,

@@ -7,9 +7,10 @@ pub use cubic::Cubic;
 
 use crate::sock::{CaState, TcpSock};
 use crate::time::Instant;
+use serde::{Deserialize, Serialize};
 
 /// The algorithm and its state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CongestionControl {
     /// RFC 5681.
     Reno,
