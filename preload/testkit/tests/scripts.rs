@@ -27,6 +27,7 @@ scripts! {
     close_unread
     connect_refused
     cork
+    cubic_window
     data_after_shutdown
     data_in_handshake
     defer_accept
@@ -64,6 +65,7 @@ scripts! {
     rack_timer
     receive_options
     receive_window
+    reno_window
     rst
     rst_after_data
     rto_backoff
