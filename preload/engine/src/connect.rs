@@ -34,9 +34,8 @@ impl Stack {
     /// `connect` (Linux `__inet_stream_connect`), for a socket whose local address and port are known
     /// ([`Stack::bound`], [`Stack::autobound`]).
     ///
-    /// Holders: once an attempt has been started, [`Stack::take_released`] tells when its holder may go, and that
-    /// includes an attempt that fails at once. When [`Stack::connect_is_fresh`] is still true after an error and nothing
-    /// was released, the caller drops what it took.
+    /// [`Stack::take_released`] tells when the holder of an attempt may go, and that includes one that fails at once. Only
+    /// `AddrNotAvail` releases nothing: the tuple is another connection's.
     ///
     /// # Errors
     /// As connect(2).
@@ -65,7 +64,16 @@ impl Stack {
                 if sk.state != TcpState::Close {
                     return Step::Ready(Err(Error::IsConn));
                 }
+                let local = sk.tuple.local;
                 if let Err(e) = self.start_connect(io, id, remote) {
+                    let mine = e != Error::AddrNotAvail
+                        && !self
+                            .released
+                            .iter()
+                            .any(|t| t.remote == remote && t.local.port() == local.port());
+                    if mine {
+                        self.released.push(Tuple { local, remote });
+                    }
                     return Step::Ready(Err(e));
                 }
                 call.pending_error = Some(Error::InProgress);
@@ -219,6 +227,10 @@ impl Stack {
             ts_recent: remnant.ts_recent,
             ts_recent_stamp: remnant.ts_recent_stamp,
         };
+        // The holder goes over to the new connection.
+        if let Some(remnant) = self.tws.get_mut(tw) {
+            remnant.held = false;
+        }
         self.kill_timewait(tw);
         Some(inherited)
     }

@@ -14,7 +14,7 @@ use crate::ofo::tcp_dsack_set;
 use crate::output::{tcp_data_snd_check, tcp_send_ack};
 use crate::rcvbuf::tcp_rcv_rtt_measure_ts;
 use crate::segment::Segment;
-use crate::seq::{after, before, min_seq};
+use crate::seq::{after, before, between, min_seq};
 use crate::skb::tcphdr;
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Shared};
@@ -297,7 +297,7 @@ fn predicted(sk: &TcpSock, seg: &Segment) -> bool {
     seg.seq == sk.rcv_nxt
         && seg.flags & !tcphdr::PSH == tcphdr::ACK
         && u32::from(seg.window) << sk.snd_wscale == sk.snd_wnd
-        && !after(seg.ack_seq, sk.snd_nxt)
+        && between(seg.ack_seq, sk.snd_una, sk.snd_nxt)
         && sk.ofo_queue.is_empty()
         && sk.urg_data == 0
         && sk.rcv_wnd != 0
@@ -306,6 +306,18 @@ fn predicted(sk: &TcpSock, seg: &Segment) -> bool {
         && sk.saw_tstamp == sk.tstamp_ok
         && (!sk.tstamp_ok || (sk.rcv_tsval.wrapping_sub(sk.ts_recent) as i32) >= 0)
         && seg.len <= sk.receive_window()
+}
+
+/// The ack field in ESTABLISHED; false when the segment is to be dropped for it.
+fn take_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment, flag: AckFlag) -> bool {
+    match tcp_ack(sk, cx, seg, flag) {
+        AckOutcome::Ok | AckOutcome::Old => true,
+        AckOutcome::TooOld => {
+            tcp_send_challenge_ack(sk, cx);
+            false
+        }
+        AckOutcome::Unsent => false,
+    }
 }
 
 /// A segment in ESTABLISHED (Linux `tcp_rcv_established`). What it makes due (ack, data) is sent at the end of the batch.
@@ -320,7 +332,7 @@ pub(crate) fn tcp_rcv_established(
             tcp_store_ts_recent(sk, cx.now);
         }
         let Some(payload) = seg.payload.take() else {
-            tcp_ack(sk, cx, seg, AckFlag::empty());
+            take_ack(sk, cx, seg, AckFlag::empty());
             // A pure ack says nothing about how long our window takes.
             sk.tuning.last_tsecr = sk.rcv_tsecr;
             return Verdict::Done;
@@ -333,7 +345,7 @@ pub(crate) fn tcp_rcv_established(
         if seg.ack_seq == sk.snd_una {
             sk.snd_wl1 = seg.seq;
         } else {
-            tcp_ack(sk, cx, seg, AckFlag::DATA);
+            take_ack(sk, cx, seg, AckFlag::DATA);
         }
         tcp_data_ready(sk, cx);
         return Verdict::Done;
@@ -346,13 +358,8 @@ pub(crate) fn tcp_rcv_established(
     if !tcp_validate_incoming(sk, cx, seg) {
         return Verdict::Done;
     }
-    match tcp_ack(sk, cx, seg, AckFlag::SLOWPATH | AckFlag::UPDATE_TS_RECENT) {
-        AckOutcome::Ok | AckOutcome::Old => {}
-        AckOutcome::TooOld => {
-            tcp_send_challenge_ack(sk, cx);
-            return Verdict::Done;
-        }
-        AckOutcome::Unsent => return Verdict::Done,
+    if !take_ack(sk, cx, seg, AckFlag::SLOWPATH | AckFlag::UPDATE_TS_RECENT) {
+        return Verdict::Done;
     }
     tcp_rcv_rtt_measure_ts(sk, seg, cx.now);
     tcp_urg(sk, cx, seg);
@@ -379,3 +386,6 @@ pub(crate) fn batch_end(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     tcp_data_snd_check(sk, cx);
     tcp_ack_snd_check(sk, cx);
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,6 +85,8 @@ pub mod zerocopy;
 
 #[cfg(test)]
 pub(crate) mod testbed;
+#[cfg(test)]
+pub(crate) mod testpeer;
 
 pub use calls::{AcceptCall, CloseCall, ConnectCall, RecvCall, RecvCmsg};
 pub use error::Error;

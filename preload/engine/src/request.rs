@@ -566,3 +566,6 @@ fn init_child(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, req: &RequestSock) {
         tcp_synack_rtt_meas(sk, cx, req.snt_synack);
     }
 }
+
+#[cfg(test)]
+mod tests;

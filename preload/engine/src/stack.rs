@@ -359,7 +359,7 @@ impl Stack {
     }
 
     /// Tuples that `accept` or `connect` made known to the caller and whose last user (socket, orphan, TIME_WAIT) is
-    /// gone: once for each such connection.
+    /// gone.
     pub fn take_released(&mut self, mut f: impl FnMut(Tuple)) {
         for tuple in self.released.drain(..) {
             f(tuple);

@@ -182,3 +182,6 @@ fn our_fin_acked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) -> Option
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

@@ -310,8 +310,6 @@ impl Bench {
                 ..TcpOptions::default()
             },
             payload: None,
-            headers: core::default::Default::default(),
-            opt_len: 0,
             len: 0,
             gso_segs: 1,
             gso_size: 0,

@@ -314,3 +314,6 @@ pub(crate) fn tcp_time_wait(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, fin_wait2: bo
     }
     tcp_done(sk, cx);
 }
+
+#[cfg(test)]
+mod tests;

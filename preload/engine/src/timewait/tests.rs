@@ -1,0 +1,176 @@
+//! What a remnant answers (RFC 1122 §4.2.2.13, RFC 1337, RFC 6191).
+
+use sidewire_uapi::TcpState;
+use sidewire_wire::tcp::TcpOptions;
+
+use super::tcp_in_window;
+use crate::error::Error;
+use crate::mib::Counter;
+use crate::skb::tcphdr;
+use crate::stack::Step;
+use crate::sysctl::Sysctl;
+use crate::testpeer::{PEER_ISN, Peer, SEND, Seg};
+
+fn remnants(peer: &Peer) -> usize {
+    peer.bed.stack.timewait_count()
+}
+
+#[test]
+fn a_repeated_fin_is_acked_and_restarts_the_time() {
+    let mut peer = Peer::time_wait();
+    peer.pass_ms(50_000);
+    peer.send(Seg {
+        flags: tcphdr::FIN | tcphdr::ACK,
+        ..peer.ack_of(2)
+    });
+    let ack = peer.only();
+    assert_eq!((ack.flags, ack.ack), (tcphdr::ACK, PEER_ISN + 2));
+    assert_eq!(ack.seq, peer.isn.wrapping_add(2));
+    peer.pass_ms(50_000);
+    assert_eq!(remnants(&peer), 1);
+    peer.pass_ms(11_000);
+    assert_eq!(remnants(&peer), 0);
+}
+
+/// RFC 1337: by default Linux lets a RST end it; told otherwise, not.
+#[test]
+fn assassination() {
+    let rst = Seg {
+        flags: tcphdr::RST,
+        seq: PEER_ISN + 2,
+        ..SEND
+    };
+    let mut peer = Peer::time_wait();
+    peer.send(rst);
+    assert_eq!(remnants(&peer), 0);
+    let mut peer = Peer::time_wait();
+    peer.bed.stack.sh.sysctl.tcp_rfc1337 = true;
+    peer.send(rst);
+    assert_eq!(remnants(&peer), 1);
+}
+
+#[test]
+fn a_newer_syn_opens_anew() {
+    let mut peer = Peer::time_wait();
+    let old = peer.isn;
+    peer.send(Seg {
+        flags: tcphdr::SYN,
+        seq: PEER_ISN + 100_000,
+        ..SEND
+    });
+    let answer = peer.only();
+    assert_eq!(answer.flags, tcphdr::SYN | tcphdr::ACK);
+    assert_eq!(answer.seq, old.wrapping_add(2 + 65_535 + 2));
+    assert_eq!(remnants(&peer), 0);
+    assert_eq!(peer.bed.stack.mib().get(Counter::TWRecycled), 1);
+}
+
+#[test]
+fn an_older_syn_is_acked() {
+    let mut peer = Peer::time_wait();
+    peer.send(Seg {
+        flags: tcphdr::SYN,
+        seq: PEER_ISN.wrapping_sub(1000),
+        ..SEND
+    });
+    assert_eq!(peer.only().flags, tcphdr::ACK);
+    assert_eq!(remnants(&peer), 1);
+}
+
+/// FIN_WAIT2 of an orphan: the FIN makes TIME_WAIT of it, data a reset.
+#[test]
+fn fin_wait2_remnants() {
+    let mut peer = Peer::fin_wait2();
+    peer.close();
+    peer.send(Seg {
+        flags: tcphdr::FIN | tcphdr::ACK,
+        ..peer.ack_of(2)
+    });
+    assert_eq!(peer.only().ack, PEER_ISN + 2);
+    assert_eq!(remnants(&peer), 1);
+
+    let mut peer = Peer::fin_wait2();
+    peer.close();
+    peer.send(Seg {
+        len: 5,
+        ..peer.ack_of(2)
+    });
+    assert_eq!(peer.only().flags & tcphdr::RST, tcphdr::RST);
+    assert_eq!(remnants(&peer), 0);
+    assert_eq!(peer.released(), 1);
+}
+
+#[test]
+fn the_table_has_a_bound() {
+    let mut peer = Peer::fin_wait2();
+    peer.bed.stack.sh.sysctl.tcp_max_tw_buckets = 0;
+    peer.close();
+    assert_eq!(remnants(&peer), 0);
+    assert_eq!(peer.released(), 1);
+    assert_eq!(peer.bed.stack.mib().get(Counter::TCPTimeWaitOverflow), 1);
+}
+
+/// spec/errors.md ER-40, ER-43: a connect over a remnant needs timestamps.
+#[test]
+fn connect_over_a_remnant() {
+    let connect_again = |timestamps: bool| {
+        let mut peer = Peer::with_sysctl(Sysctl::default());
+        assert!(matches!(
+            peer.connect(),
+            Step::Ready(Err(Error::InProgress))
+        ));
+        let syn = peer.only();
+        peer.isn = syn.seq;
+        let tsval = syn.opts.timestamps.expect("we offer them").0;
+        let opts = |val| {
+            timestamps.then(|| TcpOptions {
+                timestamps: Some((val, tsval)),
+                ..TcpOptions::default()
+            })
+        };
+        peer.send(Seg {
+            flags: tcphdr::SYN | tcphdr::ACK,
+            seq: PEER_ISN,
+            opts: opts(100),
+            ..SEND
+        });
+        peer.shutdown(1).expect("shutdown");
+        peer.send(Seg {
+            flags: tcphdr::FIN | tcphdr::ACK,
+            opts: opts(200),
+            ..peer.ack_of(2)
+        });
+        assert_eq!(remnants(&peer), 1);
+        peer.close();
+        peer.sent();
+        let local = peer.tuple.local;
+        peer.bed.id = peer.bed.stack.socket(false, 8);
+        let id = peer.bed.id;
+        peer.bed.stack.bound(id, local);
+        peer.pass_ms(2_000);
+        peer.released();
+        let step = peer.connect();
+        (peer, step)
+    };
+    let (peer, step) = connect_again(false);
+    assert!(matches!(step, Step::Ready(Err(Error::AddrNotAvail))));
+    assert_eq!(remnants(&peer), 1);
+
+    let (mut peer, step) = connect_again(true);
+    assert!(matches!(step, Step::Ready(Err(Error::InProgress))));
+    assert_eq!(remnants(&peer), 0);
+    assert_eq!(peer.released(), 0, "the holder goes over");
+    assert_eq!(peer.state(), TcpState::SynSent);
+    assert_eq!(peer.only().seq, peer.isn.wrapping_add(2 + 65_535 + 2));
+}
+
+#[test]
+fn windows() {
+    assert!(tcp_in_window(10, 10, 10, 20));
+    assert!(tcp_in_window(5, 11, 10, 20));
+    assert!(tcp_in_window(19, 30, 10, 20));
+    assert!(tcp_in_window(20, 20, 10, 20));
+    assert!(!tcp_in_window(20, 21, 10, 20));
+    assert!(!tcp_in_window(5, 10, 10, 20));
+    assert!(!tcp_in_window(9, 9, 10, 20));
+}
