@@ -3,8 +3,9 @@
 CARGO ?= cargo
 FUZZ := preload/fuzz/Cargo.toml
 NEED := packaging/need-packages
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build demo check check-long bench bench-quick packages fmt clippy fuzz-build clean help
+.PHONY: all build demo check check-long bench bench-quick packages fmt clippy fuzz-build deb deb-test clean help
 
 all: build
 
@@ -14,6 +15,7 @@ help:
 	@echo "make check-long  the tests that take longer as well"
 	@echo "make bench       the full comparison with the kernel, to target/bench/"
 	@echo "make bench-quick a few cells of it"
+	@echo "make deb         Debian packages, to target/debian/"
 	@echo "make build       target/release/libsidewire.so and target/release/sidewire"
 
 build:
@@ -22,7 +24,12 @@ build:
 demo:
 	@$(NEED) demo
 	@$(CARGO) build --release -p sidewire-shim -p sidewire-cli -p shim-tests
-	@target/release/sidewire demo
+	@$(TARGET)/release/sidewire demo
+
+bench bench-quick:
+	@$(NEED) bench
+	@$(CARGO) build --release -p sidewire-shim -p sidewire-cli -p shim-tests
+	@$(TARGET)/release/sidewire bench $(if $(filter bench-quick,$@),--quick)
 
 packages:
 	$(NEED) check
@@ -39,6 +46,20 @@ fuzz-build:
 
 check: packages fmt clippy fuzz-build build
 	$(CARGO) test --workspace --no-fail-fast
+
+# The long tests register themselves when this is set.
+check-long: export SIDEWIRE_LONG = 1
+check-long: check
+
+deb:
+	@$(NEED) deb
+	packaging/deb
+
+deb-test: deb
+	@$(NEED) deb-test
+	packaging/test-deb
+
+check-long: deb-test
 
 clean:
 	$(CARGO) clean

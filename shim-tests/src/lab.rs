@@ -61,7 +61,18 @@ impl Lab {
     /// # Errors
     /// When namespaces or veth are not to be had.
     pub fn new(link: Link) -> Result<Self> {
-        let near = Netns::new()?;
+        Self::from(Netns::new()?, link)
+    }
+
+    /// The same with an ordinary user's rights: [`Netns::unprivileged`].
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn unprivileged(link: Link) -> Result<Self> {
+        Self::from(Netns::unprivileged()?, link)
+    }
+
+    fn from(near: Netns, link: Link) -> Result<Self> {
         let far = near.sibling()?;
         let lab = Lab {
             near,
@@ -144,6 +155,28 @@ impl Lab {
             every - 1
         );
         netns.run("nft", [rules.as_str()])?;
+        Ok(())
+    }
+
+    /// Lets `netns` send no faster than `rate`, in tc's notation (`16mbit`).
+    ///
+    /// # Errors
+    /// When the host lacks the token bucket filter (sch_tbf).
+    pub fn slow_down(&self, netns: &Netns, rate: &str) -> Result<()> {
+        let shape = [
+            "root", "tbf", "rate", rate, "burst", "128kb", "latency", "50ms",
+        ];
+        let replace = ["qdisc", "replace", "dev", DEVICE];
+        netns.run("tc", [replace.as_slice(), &shape].concat())?;
+        Ok(())
+    }
+
+    /// Ends [`Lab::slow_down`].
+    ///
+    /// # Errors
+    /// When it was not slowed down.
+    pub fn full_speed(&self, netns: &Netns) -> Result<()> {
+        netns.run("tc", ["qdisc", "delete", "dev", DEVICE, "root"])?;
         Ok(())
     }
 

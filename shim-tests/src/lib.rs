@@ -8,6 +8,9 @@
 //! Works as root, and as an ordinary user where user namespaces are allowed.
 #![forbid(unsafe_code)]
 
+pub mod bench;
+pub mod capture;
+pub mod compare;
 pub mod counters;
 pub mod cpus;
 pub mod iperf3;
@@ -17,6 +20,7 @@ pub mod netcat;
 pub mod netns;
 pub mod patience;
 pub mod payload;
+pub mod probe;
 pub mod process;
 pub mod program;
 pub mod suite;

@@ -9,6 +9,7 @@ use crate::lab::{FAR, Lab, NEAR};
 use crate::library::{Stack, Stats};
 use crate::patience::PATIENCE;
 use crate::payload;
+use crate::process::Finished;
 
 const PORT: u16 = 7000;
 
@@ -129,70 +130,123 @@ pub fn move_file(
     size: u64,
     cpus: Option<(usize, usize)>,
 ) -> Result<Outcome> {
-    let (source, sink) = (lab.path("sent"), lab.path("arrived"));
-    let stats = lab.path("nc-stats.json");
-    let sent = payload::write(&source, size)?;
-    // A slow and lossy link is given a second per 256 KiB.
-    let patience = PATIENCE + Duration::from_secs(size / (256 * 1024));
-
-    let mut near = lab
-        .near
-        .program(flavour.program())
-        .args(flavour.args(part, FAR))
-        .under(stack)
-        .stats(&stats)
-        .patience(patience);
-    let mut far = lab
-        .far
-        .program(Flavour::OpenBsd.program())
-        .args(Flavour::OpenBsd.args(part.far(), NEAR))
-        .patience(patience);
-    if let Some((of_near, of_far)) = cpus {
-        near = near.cpu(of_near);
-        far = far.cpu(of_far);
-    }
-    if part.sends {
-        near = near.stdin(&source);
-        far = far.stdout(&sink);
-    } else {
-        near = near.stdout(&sink);
-        far = far.stdin(&source);
-    }
-
-    let before = Before::of(lab)?;
-    let (listener, connector, host) = if part.listens {
-        (near, far, &lab.near)
-    } else {
-        (far, near, &lab.far)
+    let transfer = Transfer {
+        flavour,
+        part,
+        size,
+        cpus,
+        wrapper: &[],
     };
-    let listener = listener.start()?;
-    lab.wait_for_listener(host, PORT)?;
-    let started = Instant::now();
-    let connector = connector.start()?;
-    let (first, last) = if part.listens == part.sends {
-        (listener, connector)
-    } else {
-        (connector, listener)
-    };
-    // `last` receives: when it ends, all has arrived.
-    let last = last.wait()?.success()?;
-    let took = started.elapsed();
-    let first = first.wait()?.success()?;
+    Ok(transfer.run(lab, stack)?.0)
+}
 
-    let arrived = payload::sha256(&sink)?;
-    ensure!(
-        arrived == sent,
-        "{} bytes of {size} arrived, and they differ: {arrived} for {sent}\n{first}\n{last}",
-        std::fs::metadata(&sink)?.len()
-    );
-    let stats = stack
-        .is_sidewire()
-        .then(|| Stats::read(&stats))
-        .transpose()?;
-    Ok(Outcome {
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people to read")]
-        bits_per_second: size as f64 * 8.0 / took.as_secs_f64(),
-        sha256: sent,
-        carried: before.until_now(lab, stats)?,
-    })
+/// The same with a wrapper in front of the near program, which is given as well.
+///
+/// # Errors
+/// As [`move_file`].
+pub fn move_file_wrapped(
+    lab: &Lab,
+    stack: &Stack,
+    flavour: Flavour,
+    part: Part,
+    size: u64,
+    wrapper: &[&str],
+) -> Result<(Outcome, Finished)> {
+    let transfer = Transfer {
+        flavour,
+        part,
+        size,
+        cpus: None,
+        wrapper,
+    };
+    transfer.run(lab, stack)
+}
+
+struct Transfer<'a> {
+    flavour: Flavour,
+    part: Part,
+    size: u64,
+    cpus: Option<(usize, usize)>,
+    wrapper: &'a [&'a str],
+}
+
+impl Transfer<'_> {
+    fn run(&self, lab: &Lab, stack: &Stack) -> Result<(Outcome, Finished)> {
+        let &Transfer {
+            flavour,
+            part,
+            size,
+            cpus,
+            wrapper,
+        } = self;
+        let (source, sink) = (lab.path("sent"), lab.path("arrived"));
+        let stats = lab.path("nc-stats.json");
+        let sent = payload::write(&source, size)?;
+        // A slow and lossy link is given a second per 256 KiB.
+        let patience = PATIENCE + Duration::from_secs(size / (256 * 1024));
+
+        let mut near = lab
+            .near
+            .program(flavour.program())
+            .args(flavour.args(part, FAR))
+            .under(stack)
+            .stats(&stats)
+            .wrapped(wrapper.iter().copied())
+            .patience(patience);
+        let mut far = lab
+            .far
+            .program(Flavour::OpenBsd.program())
+            .args(Flavour::OpenBsd.args(part.far(), NEAR))
+            .patience(patience);
+        if let Some((of_near, of_far)) = cpus {
+            near = near.cpu(of_near);
+            far = far.cpu(of_far);
+        }
+        if part.sends {
+            near = near.stdin(&source);
+            far = far.stdout(&sink);
+        } else {
+            near = near.stdout(&sink);
+            far = far.stdin(&source);
+        }
+
+        let before = Before::of(lab)?;
+        let (listener, connector, host) = if part.listens {
+            (near, far, &lab.near)
+        } else {
+            (far, near, &lab.far)
+        };
+        let listener = listener.start()?;
+        lab.wait_for_listener(host, PORT)?;
+        let started = Instant::now();
+        let connector = connector.start()?;
+        let (first, last) = if part.listens == part.sends {
+            (listener, connector)
+        } else {
+            (connector, listener)
+        };
+        // `last` receives: when it ends, all has arrived.
+        let last = last.wait()?.success()?;
+        let took = started.elapsed();
+        let first = first.wait()?.success()?;
+
+        let arrived = payload::sha256(&sink)?;
+        ensure!(
+            arrived == sent,
+            "{} bytes of {size} arrived, and they differ: {arrived} for {sent}\n{first}\n{last}",
+            std::fs::metadata(&sink)?.len()
+        );
+        let stats = stack
+            .is_sidewire()
+            .then(|| Stats::read(&stats))
+            .transpose()?;
+        let outcome = Outcome {
+            #[expect(clippy::cast_precision_loss, reason = "a rate for people to read")]
+            bits_per_second: size as f64 * 8.0 / took.as_secs_f64(),
+            sha256: sent,
+            carried: before.until_now(lab, stats)?,
+        };
+        let near = if part.sends { first } else { last };
+        Ok((outcome, near))
+    }
 }

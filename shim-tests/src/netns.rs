@@ -54,18 +54,24 @@ impl Netns {
     /// # Errors
     /// When the host allows none.
     pub fn new() -> Result<Self> {
-        let user_namespace = match privilege() {
-            Privilege::Root => false,
-            Privilege::User => true,
+        match privilege() {
+            Privilege::Root => Self::hold(Command::new("unshare"), false),
+            Privilege::User => Self::unprivileged(),
             Privilege::None => bail!(
                 "no network namespace can be made here: run as root, or allow user namespaces"
             ),
-        };
-        let mut unshare = Command::new("unshare");
-        if user_namespace {
-            unshare.args(["-U", "-r"]);
         }
-        Self::hold(unshare, user_namespace)
+    }
+
+    /// A new namespace with the rights of an ordinary user's, also when we are
+    /// root: inside, the limits of the host (`rmem_max`) cannot be overridden.
+    ///
+    /// # Errors
+    /// When the host allows no user namespace.
+    pub fn unprivileged() -> Result<Self> {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-U", "-r"]);
+        Self::hold(unshare, true)
     }
 
     /// A second namespace with the same rights as `self`, so that the two can be

@@ -85,7 +85,7 @@ impl std::fmt::Display for Finished {
 
 /// The end of a long text: what a failed program said last.
 fn tail(text: &str) -> &str {
-    const KEPT: usize = 4000;
+    const KEPT: usize = 1500;
     let mut start = text.len().saturating_sub(KEPT);
     while !text.is_char_boundary(start) {
         start += 1;

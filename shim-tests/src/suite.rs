@@ -1,9 +1,10 @@
 //! Registers the tests of one subject, each with what it needs from the host,
 //! and lets none be skipped that `skips.toml` does not name.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, ExitCode};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -99,6 +100,15 @@ struct Skip {
 }
 
 impl Skip {
+    /// Says once why its tests are skipped.
+    fn tell(&self, missing: &str) {
+        static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.insert(self.test.clone()) {
+            eprintln!("{} is skipped: {missing} ({})", self.test, self.reason);
+        }
+    }
+
     fn covers(&self, test: &str, need: Need) -> bool {
         let named = match self.test.strip_suffix('*') {
             Some(start) => test.starts_with(start),
@@ -237,7 +247,7 @@ fn trial(file: &str, entry: Entry, skips: &[Skip]) -> Trial {
             continue;
         };
         if let Some(skip) = skips.iter().find(|skip| skip.covers(&full_name, need)) {
-            eprintln!("{full_name} is skipped: {missing} ({})", skip.reason);
+            skip.tell(&missing);
             return Trial::test(name, || Ok(())).with_ignored_flag(true);
         }
         let message = format!(

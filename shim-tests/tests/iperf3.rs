@@ -1,12 +1,17 @@
 //! iperf3 as client and as server, in every mode, and with loss.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
+use shim_tests::counters::Before;
 use shim_tests::iperf3::{Amount, Iperf3, Role};
-use shim_tests::library::Stack;
+use shim_tests::lab::NEAR;
+use shim_tests::library::{Stack, Stats};
+use shim_tests::patience::until;
 use shim_tests::payload::MIB;
-use shim_tests::{Lab, Link, Need, Suite, TestResult};
+use shim_tests::{Lab, Link, Need, Offloads, Suite, TestResult};
 
 const MODES: [(&str, &[&str]); 5] = [
     ("default", &[]),
@@ -25,7 +30,33 @@ fn main() -> ExitCode {
             });
         }
     }
+    for (mtu, offloads, shape) in [
+        (9000, Offloads::On, "mtu_9000"),
+        (1500, Offloads::Off, "no_offloads"),
+        (9000, Offloads::Off, "mtu_9000_no_offloads"),
+        (576, Offloads::On, "mtu_576"),
+    ] {
+        for (args, direction) in [(&[][..], "sends"), (&["-R"], "receives")] {
+            let name = format!("client_{direction}_{shape}");
+            suite = suite.both(&name, &[], move |stack| {
+                let lab = Lab::new(Link { mtu, offloads })?;
+                moves(&lab, stack, Role::Client, args, 32 * MIB)
+            });
+        }
+    }
+    for (mode, args) in MODES {
+        let name = format!("client_{mode}_for_long::sidewire");
+        suite = suite.long_test(name, &[Need::Library, Need::Carrier], move || {
+            let lab = Lab::new(Link::default())?;
+            moves(&lab, &Stack::sidewire()?, Role::Client, args, 8192 * MIB)
+        });
+    }
     suite
+        .both("client_as_an_ordinary_user", &[], |stack| {
+            let lab = Lab::unprivileged(Link::default())?;
+            moves(&lab, stack, Role::Client, &[], 64 * MIB)
+        })
+        .both("server_daemon", &[], daemon)
         .both("client_64_streams", &[], |stack| {
             let lab = Lab::new(Link::default())?;
             moves(&lab, stack, Role::Client, &["-P", "64"], 64 * MIB)
@@ -63,4 +94,65 @@ fn lossy(stack: &Stack, role: Role, args: &[&str]) -> Result<()> {
     lab.lose_one_in(&lab.near, 100)?;
     lab.lose_one_in(&lab.far, 100)?;
     moves(&lab, stack, role, args, 64 * MIB)
+}
+
+/// A program that nobody waits for: it is told to end when this is dropped.
+struct Daemon<'a> {
+    lab: &'a Lab,
+    pid_file: PathBuf,
+}
+
+impl Daemon<'_> {
+    /// Its process id, once it has written it.
+    fn id(&self) -> Option<String> {
+        let text = fs::read_to_string(&self.pid_file).ok()?;
+        let id = text.trim_matches(['\0', '\n', ' ']).to_owned();
+        (!id.is_empty()).then_some(id)
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id() {
+            // It is gone already when the test went well.
+            let _ = self.lab.near.program("kill").args(["-KILL", &id]).run();
+        }
+    }
+}
+
+/// Forks, closes its descriptors and goes on in the child, before its first
+/// socket.
+fn daemon(stack: &Stack) -> Result<()> {
+    let lab = Lab::new(Link::default())?;
+    let (pid_file, stats) = (lab.path("pid"), lab.path("stats.json"));
+    let daemon = Daemon {
+        lab: &lab,
+        pid_file,
+    };
+    let before = Before::of(&lab)?;
+    lab.near
+        .program("iperf3")
+        .args(["-s", "-1", "-D", "-I", &daemon.pid_file.to_string_lossy()])
+        .under(stack)
+        .stats(&stats)
+        .run()?
+        .success()?;
+    lab.wait_for_listener(&lab.near, 5201)?;
+    lab.far
+        .program("iperf3")
+        .args(["-c", NEAR, "-n", "16M"])
+        .run()?
+        .success()?;
+    until("the daemon to end", || {
+        let running = daemon
+            .id()
+            .is_some_and(|id| Path::new("/proc").join(id).exists());
+        Ok((!running).then_some(()))
+    })?;
+    if stack.is_sidewire() {
+        before
+            .until_now(&lab, Some(Stats::read(&stats)?))?
+            .all_by_engine(2)?;
+    }
+    Ok(())
 }

@@ -30,6 +30,19 @@ fn main() -> ExitCode {
             moves(&lab, stack, Flavour::OpenBsd, part, 16 * MIB)
         });
     }
+    for part in Part::ALL {
+        let name = format!("openbsd_{}_1_gib::sidewire", part.name());
+        suite = suite.long_test(name, &[Need::Library, Need::Carrier], move || {
+            let lab = Lab::new(Link::default())?;
+            moves(
+                &lab,
+                &Stack::sidewire()?,
+                Flavour::OpenBsd,
+                part,
+                1024 * MIB,
+            )
+        });
+    }
     suite.run()
 }
 

@@ -7,10 +7,11 @@ mod reach;
 mod run;
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Our own failure, as env(1), nohup(1) and timeout(1) report theirs.
 const EXIT_CANCELED: u8 = 125;
@@ -41,15 +42,24 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Print what a shell needs to complete this command
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> ExitCode {
+    // Of what becomes another program only failures come back.
     let failure = match Cli::parse().command {
         Action::Run(options) => run::run(&options),
         Action::Demo { args } => lab_program("sidewire-demo", &args),
         Action::Bench { args } => lab_program("sidewire-bench", &args),
+        Action::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "sidewire", &mut io::stdout());
+            return ExitCode::SUCCESS;
+        }
     };
-    // Only failures come back: success is another program in our place.
     eprintln!("sidewire: {}", failure.message);
     ExitCode::from(failure.code)
 }

@@ -22,18 +22,12 @@ const EXIT_ENOENT: u8 = 127;
 /// How much the library writes to standard error.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Level {
-    /// Nothing.
+    /// Nothing but what ends the program.
     Off,
-    /// What keeps a connection from working.
-    Error,
-    /// Also what keeps it off the engine.
+    /// What does not work as it should.
     Warn,
-    /// Also every connection.
+    /// Also what is carried by whom, and why.
     Info,
-    /// Also every call.
-    Debug,
-    /// Also every segment.
-    Trace,
 }
 
 /// What `sidewire run` takes.

@@ -123,7 +123,7 @@ pub fn tcp_connect(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result<(), Error> {
     let rto = u64::from(sk.rto_us);
     tcp_reset_xmit_timer(sk, cx, IcskPending::Retrans, rto, false);
     match sent {
-        Err(XmitError::Unreachable) => sk.sk_err_soft.map_or(Ok(()), Err),
+        Err(XmitError::Unreachable | XmitError::NoRoute) => sk.sk_err_soft.map_or(Ok(()), Err),
         _ => Ok(()),
     }
 }
@@ -191,3 +191,6 @@ pub fn tcp_send_synack(
         priority: req.priority,
     }))
 }
+
+#[cfg(test)]
+mod tests;

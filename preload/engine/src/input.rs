@@ -312,11 +312,10 @@ fn predicted(sk: &TcpSock, seg: &Segment) -> bool {
 fn take_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment, flag: AckFlag) -> bool {
     match tcp_ack(sk, cx, seg, flag) {
         AckOutcome::Ok | AckOutcome::Old => true,
-        AckOutcome::TooOld => {
+        AckOutcome::TooOld | AckOutcome::Unsent => {
             tcp_send_challenge_ack(sk, cx);
             false
         }
-        AckOutcome::Unsent => false,
     }
 }
 

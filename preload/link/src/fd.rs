@@ -28,6 +28,18 @@ pub fn is_internal(fd: RawFd) -> bool {
     internal_word(fd).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
 }
 
+/// Closes every descriptor that [`move_high`] gave out, behind the back of its owner: for a forked child, to which they
+/// are its parent's. Async-signal-safe.
+pub fn close_internal() {
+    for (i, word) in INTERNAL.iter().enumerate() {
+        let mut bits = word.swap(0, Ordering::Relaxed);
+        while bits != 0 {
+            raw::close((i * 64) as RawFd + bits.trailing_zeros() as RawFd);
+            bits &= bits - 1;
+        }
+    }
+}
+
 /// An open file that the program did not open. Dropping it closes it by a raw system call.
 #[derive(Debug)]
 pub struct Fd(RawFd);

@@ -171,7 +171,13 @@ pub unsafe fn read_value<T: Copy>(src: *const T) -> Result<T, Fault> {
 /// `dst` is what the program gave for writing.
 pub unsafe fn write_value<T: Copy>(dst: *mut T, value: &T) -> Result<(), Fault> {
     // SAFETY: a live reference is readable.
-    unsafe { to_program(dst.cast(), core::ptr::from_ref(value).cast(), size_of::<T>()) }
+    unsafe {
+        to_program(
+            dst.cast(),
+            core::ptr::from_ref(value).cast(),
+            size_of::<T>(),
+        )
+    }
 }
 
 #[cfg(test)]

@@ -139,10 +139,11 @@ impl Driver {
     /// Makes whoever watches deadlines look again.
     #[cold]
     pub fn kick(&self) {
-        if self.leader_until.load(Ordering::Relaxed) == AWAKE {
-            self.kick_pump();
-        } else {
+        // Told once: whoever is on its way looks at the deadline before it sleeps again.
+        if self.leader_until.swap(AWAKE, Ordering::Relaxed) != AWAKE {
             syscall::eventfd_signal(self.wake.as_raw_fd());
+        } else if self.pump_until.swap(AWAKE, Ordering::Relaxed) != AWAKE {
+            self.kick_pump();
         }
     }
 
@@ -257,6 +258,9 @@ impl Driver {
 
 /// One round under the stack lock: frames, then timers. Returns whether more frames may wait.
 pub(crate) fn round(stack: &'static NetStack, inner: &mut Inner) -> bool {
+    if stack.retired() {
+        return false;
+    }
     let got = inner.receive();
     if got.frames > 0 {
         stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
@@ -454,14 +458,17 @@ fn drive(
 
 /// Reads what netlink has to say; tells the engine when routes changed.
 pub(crate) fn netlink(stack: &'static NetStack) {
-    stack.with(|inner| {
-        if inner.net.read_events() {
-            inner.holders.devices_changed(inner.net.device_names());
-            let (engine, mut io) = inner.split();
-            engine.route_changed(&mut io);
-        }
-        inner.tell_unreachable();
-    });
+    stack.with(network_changed);
+}
+
+/// [`netlink`], with the lock held.
+pub(crate) fn network_changed(inner: &mut Inner) {
+    if inner.net.read_events() {
+        inner.holders.devices_changed(inner.net.device_names());
+        let (engine, mut io) = inner.split();
+        engine.route_changed(&mut io);
+    }
+    inner.tell_unreachable();
 }
 
 /// The packet socket takes frames again.
@@ -511,9 +518,7 @@ fn follow(
     } else {
         None
     };
-    d.followers
-        .lock()
-        .retain(|w| !core::ptr::eq(*w, waiter));
+    d.followers.lock().retain(|w| !core::ptr::eq(*w, waiter));
     let lead = waiter.take_lead();
     if lead && woken.is_some() {
         // Called to lead, but we leave: the next one.

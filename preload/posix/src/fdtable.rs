@@ -8,6 +8,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::file::{File, FileRef};
+use crate::process;
 
 /// Descriptors from here on are never ours (Linux's default `fs.nr_open`).
 pub const MAX_FD: usize = 1 << 20;
@@ -52,7 +53,8 @@ pub fn is_ours(fd: i32) -> bool {
     entry(fd).is_some_and(|e| !e.load(Ordering::Relaxed).is_null())
 }
 
-/// The file behind a descriptor, with a reference of the caller's own.
+/// The file behind a descriptor, with a reference of the caller's own. None also for one that this process cannot use: its
+/// calls find the kernel's shell of it.
 #[inline]
 #[must_use]
 pub fn get(fd: i32) -> Option<FileRef> {
@@ -67,7 +69,11 @@ pub fn get(fd: i32) -> Option<FileRef> {
             continue;
         };
         if e.load(Ordering::Acquire) == p {
-            return Some(r);
+            if r.usable() {
+                return Some(r);
+            }
+            process::foreign(fd, &r);
+            return None;
         }
     }
 }
@@ -162,7 +168,10 @@ mod tests {
         drop(held);
         let mut others = Vec::new();
         // The record comes back (other tests take records too).
-        while !others.iter().any(|o: &FileRef| core::ptr::eq(o.record(), record)) {
+        while !others
+            .iter()
+            .any(|o: &FileRef| core::ptr::eq(o.record(), record))
+        {
             assert!(others.len() < 10_000, "the record was not used again");
             others.push(File::open(None, id(8), false));
         }

@@ -21,8 +21,8 @@ pub struct File {
     pub nonblock: AtomicBool,
     /// AF_INET6: addresses are shown v4-mapped.
     pub v6: AtomicBool,
-    /// While it listens: the kernel listeners whose clients are the program's too, on this host and over IPv6; else -1.
-    pub kernel_listeners: [AtomicI32; 2],
+    /// [`File::kernel_listener`], -1 for none.
+    listener: AtomicI32,
     /// Who waits.
     pub wait: WaitQueue,
     /// What is reserved with the kernel.
@@ -40,7 +40,7 @@ impl File {
             id: AtomicU64::new(0),
             nonblock: AtomicBool::new(false),
             v6: AtomicBool::new(false),
-            kernel_listeners: [const { AtomicI32::new(-1) }; 2],
+            listener: AtomicI32::new(-1),
             wait: WaitQueue::new(),
             port: Mutex::new(Port::new()),
         }
@@ -59,7 +59,7 @@ impl File {
         file.id.store(id.data().as_ffi(), Ordering::Relaxed);
         file.nonblock.store(false, Ordering::Relaxed);
         file.v6.store(v6, Ordering::Relaxed);
-        file.set_kernel_listeners([-1; 2]);
+        file.set_kernel_listener(None);
         *file.port.lock() = Port::new();
         // Publishes the fields to whoever takes a reference.
         file.refs.store(1, Ordering::Release);
@@ -76,24 +76,28 @@ impl File {
         unsafe { self.stack.load(Ordering::Relaxed).as_ref() }.expect("a file has a stack")
     }
 
+    /// False when the connection is another process's, or was left to an undertaker.
+    #[inline]
+    pub(crate) fn usable(&self) -> bool {
+        // SAFETY: stacks are never freed.
+        let stack = unsafe { self.stack.load(Ordering::Relaxed).as_ref() };
+        stack.is_none_or(|s| s.owned() && !s.retired())
+    }
+
     /// The engine's name of the socket.
     #[must_use]
     pub fn id(&self) -> SocketId {
         KeyData::from_ffi(self.id.load(Ordering::Relaxed)).into()
     }
 
-    /// The descriptors of [`File::kernel_listeners`] that there are.
-    pub fn kernel_listeners(&self) -> impl Iterator<Item = i32> + '_ {
-        self.kernel_listeners
-            .iter()
-            .map(|fd| fd.load(Ordering::Relaxed))
-            .filter(|fd| *fd >= 0)
+    /// While it listens: polls POLLIN when a client waits that the kernel carries, from this host or over IPv6.
+    #[must_use]
+    pub fn kernel_listener(&self) -> Option<i32> {
+        Some(self.listener.load(Ordering::Acquire)).filter(|fd| *fd >= 0)
     }
 
-    pub(crate) fn set_kernel_listeners(&self, fds: [i32; 2]) {
-        for (to, fd) in self.kernel_listeners.iter().zip(fds) {
-            to.store(fd, Ordering::Relaxed);
-        }
+    pub(crate) fn set_kernel_listener(&self, fd: Option<i32>) {
+        self.listener.store(fd.unwrap_or(-1), Ordering::Release);
     }
 
     /// The cookie that the engine gives back with events.

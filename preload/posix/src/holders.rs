@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use sidewire_engine::net::Tuple;
 use sidewire_link::Errno;
-use sidewire_link::fd::Fd;
-use sidewire_link::holder::{HoldOptions, Holder, Holders as KernelHolders, ListenHolder};
+use sidewire_link::fd::{Fd, move_high};
+use sidewire_link::holder::{
+    HoldOptions, Holder, Holders as KernelHolders, ListenHolder, strip_filter,
+};
 use sidewire_link::packet::PacketSocket;
 use sidewire_link::packet::filter::PortFilter;
 use std::os::fd::AsRawFd;
@@ -41,19 +43,30 @@ impl Port {
 pub struct Listener {
     local: SocketAddr,
     holder: ListenHolder,
-    /// Of an AF_INET6 listener: the kernel's listener for IPv6 clients.
-    v6: Option<Fd>,
+    /// Of an AF_INET6 listener: the kernel's listener for IPv6 clients, and an epoll descriptor over both.
+    v6: Option<(Fd, Fd)>,
     options: HoldOptions,
 }
 
 impl Listener {
-    /// The kernel listeners whose clients are the program's too: on this host, and over IPv6 (-1 for none).
+    /// Polls POLLIN when a client of a kernel listener waits.
     #[must_use]
-    pub fn fds(&self) -> [c_int; 2] {
-        [
-            self.holder.fd(),
-            self.v6.as_ref().map_or(-1, AsRawFd::as_raw_fd),
-        ]
+    pub fn poll_fd(&self) -> c_int {
+        self.v6
+            .as_ref()
+            .map_or_else(|| self.holder.fd(), |(_, both)| both.as_raw_fd())
+    }
+
+    /// Takes a client of a kernel listener.
+    #[must_use]
+    pub fn accept(&self, flags: c_int) -> Option<c_int> {
+        let v6 = self.v6.as_ref().map(|(fd, _)| fd.as_raw_fd());
+        let child = [Some(self.holder.fd()), v6]
+            .into_iter()
+            .flatten()
+            .find_map(|fd| syscall::accept4(fd, flags).ok())?;
+        strip_filter(child);
+        Some(child)
     }
 
     /// Changes the backlog.
@@ -61,7 +74,7 @@ impl Listener {
     /// # Errors
     /// As listen(2).
     pub fn set_backlog(&mut self, backlog: c_int) -> Result<(), Errno> {
-        if let Some(v6) = &self.v6 {
+        if let Some((v6, _)) = &self.v6 {
             syscall::listen(v6.as_raw_fd(), backlog)?;
         }
         self.holder.listen(backlog, &self.options)
@@ -135,9 +148,11 @@ impl Holders {
         let options = options(fd, true);
         let holder = self.kernel.hold_listener(local, backlog, &options)?;
         let v6 = if v6 && local.ip().is_unspecified() {
-            Some(syscall::lend_reuse(fd, || {
-                syscall::v6_listener(local.port(), backlog)
-            })?)
+            let v6 = syscall::lend_reuse(fd, || syscall::v6_listener(local.port(), backlog))?;
+            let both = move_high(Fd::from_raw(syscall::epoll_create()?))?;
+            syscall::epoll_add(both.as_raw_fd(), holder.fd())?;
+            syscall::epoll_add(both.as_raw_fd(), v6.as_raw_fd())?;
+            Some((v6, both))
         } else {
             None
         };
@@ -160,7 +175,7 @@ impl Holders {
         for (tuple, holder) in &mut self.tuples {
             if tuple.local.port() == local.port() {
                 // Where that cannot be had the connection goes on sharing, and the port stays held.
-                let _ = holder.convert(tuple.remote, &own);
+                let _ = self.kernel.convert(holder, tuple.remote, &own);
             }
         }
         self.remove_port(local);

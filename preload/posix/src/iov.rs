@@ -290,7 +290,11 @@ mod tests {
         it.copy_in(&mem, 5, 4).unwrap();
         assert_eq!(it.remaining(), 0);
         let mut got = [0; 9];
-        let frag = Frag { mem, off: 0, len: 9 };
+        let frag = Frag {
+            mem,
+            off: 0,
+            len: 9,
+        };
         a.read(&frag, &mut got).unwrap();
         assert_eq!(&got, b"abcbcdefg");
 

@@ -313,10 +313,7 @@ fn route_error(e: Errno) -> Error {
 /// What the engine is told of a route.
 fn dst(route: &Route, key: &FlowKey, generation: u32) -> Result<Dst, Error> {
     let dev: &DeviceInfo = &route.dev;
-    let saddr = key
-        .saddr
-        .or(route.src)
-        .ok_or(Error::AddrNotAvail)?;
+    let saddr = key.saddr.or(route.src).ok_or(Error::AddrNotAvail)?;
     Ok(Dst {
         oif: route.ifindex,
         gateway: route.gateway,

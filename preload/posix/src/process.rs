@@ -1,13 +1,170 @@
 //! Doubling and end of a process.
+//!
+//! A connection belongs to the process that made it. After fork the child's descriptors are its parent's sockets still, of
+//! which it has the kernel's shell only: it is told so in one line. When a process ends, or becomes another program, its
+//! sockets are closed as the kernel would close them; what is still unacknowledged then is driven on by an *undertaker*, a
+//! process that is forked for this and holds the packet socket and the port holders until the connections are done.
 
-/// Before the process ends by `_exit` or by running off the end of `exit`: what the connections still need.
-pub fn before_exit() {}
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-/// What [`before_exec`] has prepared; dropped when the call came back, that is, failed.
-#[derive(Debug)]
-pub struct ExecPrepared(());
+use once_cell::sync::OnceCell;
 
-/// Before the process becomes another program: what the connections still need.
-pub fn before_exec() -> ExecPrepared {
-    ExecPrepared(())
+use crate::file::File;
+use crate::stack::{self, Unavailable};
+use crate::{config, fdtable, log, readiness::epoll, real, signals, stats, syscall, undertaker};
+
+/// Whether the engine is to carry this process's TCP. The first question reads the settings, and is the moment from which
+/// the process takes part: before it, nothing is registered, allocated or opened.
+#[inline]
+pub fn enabled() -> bool {
+    static STARTED: OnceCell<bool> = OnceCell::new();
+    *STARTED.get_or_init(|| {
+        let enabled = config::get().enabled;
+        if enabled {
+            // SAFETY: the handlers are safe to call at any fork.
+            unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+        }
+        enabled
+    })
+}
+
+/// The process uses TCP, and the kernel has to carry it. One line a process; with `strict` it ends with that line.
+#[cold]
+pub fn unavailable(why: Unavailable) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let config = config::get();
+    if config.strict {
+        log::line(format_args!("{why}; SIDEWIRE_STRICT: stopping"));
+        // SAFETY: ends the process.
+        unsafe { real::_exit(1) };
+    }
+    if !SAID.swap(true, Ordering::Relaxed) {
+        crate::warning!("{why}; TCP stays with the kernel");
+    }
+}
+
+/// In the child of a fork.
+unsafe extern "C" fn forked() {
+    if undertaker::working() {
+        return;
+    }
+    stack::forked();
+    epoll::after_fork_in_child();
+    // The parent's packet socket and port holders must end with the parent.
+    sidewire_link::fd::close_internal();
+}
+
+/// A descriptor whose connection is not this process's was used here.
+#[cold]
+pub(crate) fn foreign(fd: c_int, file: &File) {
+    if file.stack().owned() {
+        // Left to an undertaker: this process ends.
+        return;
+    }
+    static SAID: AtomicU32 = AtomicU32::new(0);
+    const LINES: u32 = 4;
+    if SAID.fetch_add(1, Ordering::Relaxed) < LINES {
+        crate::warning!(
+            "descriptor {fd} is a connection of the process that opened it; process {} cannot use it (preload/DEVIATIONS.md)",
+            syscall::getpid()
+        );
+    }
+}
+
+/// Before the process ends, by `_exit` or by running off the end of `exit`. Once; later calls do nothing.
+pub fn before_exit() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if config::loaded().is_none() || signals::in_vfork() || DONE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let _inside = signals::enter();
+    undertaker::close_all(|_| {});
+    stats::write();
+    ignore_sigpipe();
+    undertaker::take_over();
+}
+
+/// What other threads still send in the moment before the process is gone finds no connection; that must not end it in
+/// another way than the program chose.
+fn ignore_sigpipe() {
+    // SAFETY: all-zero is a valid sigaction; live locals.
+    unsafe {
+        let mut action: libc::sigaction = core::mem::zeroed();
+        if real::sigaction(libc::SIGPIPE, core::ptr::null(), &raw mut action) == 0
+            && action.sa_sigaction == libc::SIG_DFL
+        {
+            action.sa_sigaction = libc::SIG_IGN;
+            real::sigaction(libc::SIGPIPE, &raw const action, core::ptr::null_mut());
+        }
+    }
+}
+
+/// Before the process becomes another program. What is close-on-exec is closed; another program cannot use the rest, and is
+/// told. When the call fails the process goes on without these connections.
+pub fn before_exec() {
+    if !stack::any() || signals::in_vfork() || undertaker::working() {
+        return;
+    }
+    let _inside = signals::enter();
+    let mut lost = 0;
+    undertaker::close_all(|fd| {
+        let flags = syscall::fcntl(fd, libc::F_GETFD, 0).unwrap_or(0);
+        lost += usize::from(flags & libc::FD_CLOEXEC == 0);
+    });
+    if lost > 0 {
+        crate::warning!(
+            "{lost} connections end with this program: the one that it executes cannot use them (preload/DEVIATIONS.md)"
+        );
+    }
+    stats::write();
+    undertaker::take_over();
+}
+
+/// `_Fork`, which runs no handlers.
+///
+/// # Safety
+/// The contract of the C function.
+#[allow(non_snake_case)]
+pub unsafe fn _Fork() -> libc::pid_t {
+    // SAFETY: the program's call.
+    let pid = unsafe { real::_Fork() };
+    if pid == 0 && config::loaded().is_some() {
+        // SAFETY: as after any fork.
+        unsafe { forked() };
+    }
+    pid
+}
+
+/// `daemon`: the caller ends inside libc, unseen, and its child goes on.
+pub fn daemon(nochdir: c_int, noclose: c_int) -> c_int {
+    if stack::any() && !signals::in_vfork() {
+        let mut open = 0;
+        fdtable::for_each(|_| open += 1);
+        if open > 0 {
+            crate::warning!(
+                "{open} sockets stay behind with the process that calls daemon() (preload/DEVIATIONS.md)"
+            );
+        }
+    }
+    // SAFETY: numbers.
+    unsafe { real::daemon(nochdir, noclose) }
+}
+
+/// `posix_spawn_file_actions_adddup2`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn posix_spawn_file_actions_adddup2(
+    actions: *mut libc::posix_spawn_file_actions_t,
+    fd: c_int,
+    new: c_int,
+) -> c_int {
+    if fdtable::is_ours(fd) {
+        crate::warning!(
+            "descriptor {fd} is given to a new program, which cannot use its connection (preload/DEVIATIONS.md)"
+        );
+    }
+    // SAFETY: the program's call.
+    unsafe { real::posix_spawn_file_actions_adddup2(actions, fd, new) }
 }

@@ -18,7 +18,7 @@ use crate::syscall;
 /// Shortest tick, in nanoseconds.
 const TICK_MIN: u64 = 1_000_000;
 /// Longest tick, in nanoseconds: a program that keeps driving is looked at this rarely.
-const TICK_MAX: u64 = 8_000_000;
+const TICK_MAX: u64 = 4_000_000;
 /// Stack of the thread, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
 
@@ -93,12 +93,13 @@ fn run(stack: &'static NetStack) {
         };
         seen = activity;
         match mood {
-            Mood::Ticking => sleep(stack, Some(now + tick), false),
+            // Deadlines are the program's to watch, or late by no more than a tick.
+            Mood::Ticking => sleep(stack, now + tick, false),
             Mood::Parked => {
                 d.pump_parked.store(true, Ordering::SeqCst);
                 // A leader that left just before saw no flag: then we may not park.
                 if d.has_leader() {
-                    sleep(stack, None, false);
+                    sleep(stack, u64::MAX, false);
                 } else {
                     sleep_until_deadline(stack, false);
                 }
@@ -126,16 +127,12 @@ fn sleep_until_deadline(stack: &'static NetStack, armed: bool) {
     if more {
         return;
     }
-    sleep(stack, Some(next), armed);
+    sleep(stack, next, armed);
 }
 
-/// Sleeps until `at` (none: until a kick); with `armed` also until a frame, netlink or send space.
-fn sleep(stack: &'static NetStack, at: Option<u64>, armed: bool) {
+/// Sleeps until `at` or a kick; with `armed` also until a frame, netlink or send space.
+fn sleep(stack: &'static NetStack, at: u64, armed: bool) {
     let d = &stack.driver;
-    if !armed {
-        // Deadlines before this are the program's to watch, or come late by no more than a tick.
-        d.pump_until.store(at.unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
     let mut fds = [want(d.pump_wake.as_raw_fd()), want(-1), want(-1)];
     if armed {
         (fds[1].fd, fds[2].fd) = d.frame_fds();
@@ -143,10 +140,10 @@ fn sleep(stack: &'static NetStack, at: Option<u64>, armed: bool) {
             fds[1].events |= libc::POLLOUT;
         }
     }
-    let timeout = at.map_or(u64::MAX, |at| match at {
+    let timeout = match at {
         u64::MAX => u64::MAX,
         at => at.saturating_sub(monotonic_ns()),
-    });
+    };
     let polled = syscall::ppoll(&mut fds, timeout, None);
     d.pump_until.store(0, Ordering::Relaxed);
     if polled.is_err() {

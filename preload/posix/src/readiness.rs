@@ -5,7 +5,6 @@
 //! kernel's descriptors of its set as company in the driver's own `ppoll`.
 
 use core::ffi::c_int;
-use core::sync::atomic::Ordering;
 
 use libc::{pollfd, sigset_t, timespec};
 use sidewire_engine::Instant;
@@ -38,15 +37,13 @@ pub(crate) struct Watch {
     revents: u32,
     /// The file, when it is ours.
     file: Option<FileRef>,
-    /// The kernel is asked about it (too): it is the kernel's, or a listener of ours.
-    kernel: bool,
+    /// What the kernel is asked about: itself when it is the kernel's, the listener of local clients of one of ours.
+    kernel: Option<c_int>,
 }
 
 impl Watch {
     fn new(fd: c_int, events: u32, file: Option<FileRef>) -> Self {
-        let kernel = file
-            .as_ref()
-            .is_none_or(|f| f.listening.load(Ordering::Acquire));
+        let kernel = file.as_ref().map_or(Some(fd), |f| f.kernel_listener());
         Self {
             fd,
             events,
@@ -132,11 +129,12 @@ impl Set {
     fn new(watches: SmallVec<[Watch; FEW]>, always: u32, stack: &'static NetStack) -> Self {
         let kernel = watches
             .iter()
-            .filter(|w| w.kernel)
-            .map(|w| pollfd {
-                fd: w.fd,
-                events: w.events as i16,
-                revents: 0,
+            .filter_map(|w| {
+                w.kernel.map(|fd| pollfd {
+                    fd,
+                    events: w.events as i16,
+                    revents: 0,
+                })
             })
             .collect();
         Self {
@@ -159,7 +157,7 @@ impl Set {
 
     /// Adds what the kernel's `revents` say.
     fn take_kernel(&mut self) {
-        let kernel = self.watches.iter_mut().filter(|w| w.kernel);
+        let kernel = self.watches.iter_mut().filter(|w| w.kernel.is_some());
         for (w, k) in kernel.zip(&mut self.kernel) {
             let revents = u32::from(k.revents as u16);
             w.revents |= revents & (w.events | self.always | POLLNVAL);

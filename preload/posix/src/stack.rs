@@ -3,10 +3,10 @@
 //! Lock order: [`NetStack`]'s mutex, then a file's wait queue, then leaf locks. Nothing sleeps with any of them held.
 
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sidewire_engine::{Instant, Io, Stack};
 use sidewire_link::Errno;
 use sidewire_link::packet::{PacketSocket, PacketSource};
@@ -21,7 +21,7 @@ use crate::syscall;
 /// Events that one locked section hands out without allocating; more are told while the lock is still held.
 const WAKES: usize = 64;
 /// Network namespaces that one process may use with accelerated sockets.
-const MAX_STACKS: usize = 16;
+pub(crate) const MAX_STACKS: usize = 16;
 /// Age at which the offset between the clocks is read anew, in nanoseconds.
 const WALL_OFFSET_AGE: u64 = 10_000_000;
 
@@ -110,6 +110,8 @@ pub struct NetStack {
     pub driver: Driver,
     /// Process that made it; a forked child does not drive its parent's connections.
     pid: i32,
+    /// An undertaker has what was left: nothing is received or sent here any more.
+    retired: AtomicBool,
 }
 
 /// Who is to be told once the lock is dropped.
@@ -168,6 +170,21 @@ impl NetStack {
     pub fn owned(&self) -> bool {
         self.pid == PID.load(Ordering::Relaxed) as i32
     }
+
+    /// The lock itself, to be held across a fork.
+    pub(crate) fn lock(&'static self) -> MutexGuard<'static, Inner> {
+        self.inner.lock()
+    }
+
+    /// Ends the stack's work in this process.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// True after [`NetStack::retire`].
+    pub(crate) fn retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
 }
 
 /// This process, as of the first socket or the last fork.
@@ -181,6 +198,13 @@ pub fn forked() {
 static STACKS: Mutex<ArrayVec<&'static NetStack, MAX_STACKS>> = Mutex::new(ArrayVec::new_const());
 /// The last answer of [`for_socket`], so that the common program with one namespace takes no lock.
 static LAST: AtomicU64 = AtomicU64::new(0);
+
+/// True once this process may have sockets on an engine: one load.
+#[inline]
+#[must_use]
+pub fn any() -> bool {
+    LAST.load(Ordering::Relaxed) != 0
+}
 
 /// Why a namespace has no stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -270,6 +294,7 @@ impl NetStack {
             }),
             driver,
             pid,
+            retired: AtomicBool::new(false),
         }));
         crate::pump::start(stack);
         Ok(stack)

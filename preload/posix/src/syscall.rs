@@ -457,15 +457,5 @@ pub fn checked_copy(
         Sysno::process_vm_readv
     };
     // SAFETY: the kernel checks both ranges.
-    unsafe {
-        syscall!(
-            nr,
-            getpid(),
-            &raw const local,
-            1,
-            &raw const remote,
-            1,
-            0
-        )
-    }
+    unsafe { syscall!(nr, getpid(), &raw const local, 1, &raw const remote, 1, 0) }
 }

@@ -147,10 +147,7 @@ pub fn read() -> Sysctl {
     if let Some(t) = text("ipv4/tcp_congestion_control", &mut [0; MAX_TEXT]) {
         s.tcp_congestion_control = t.to_owned();
     }
-    if let Some(t) = text(
-        "ipv4/tcp_allowed_congestion_control",
-        &mut [0; MAX_TEXT],
-    ) {
+    if let Some(t) = text("ipv4/tcp_allowed_congestion_control", &mut [0; MAX_TEXT]) {
         s.tcp_allowed_congestion_control = t.to_owned();
     }
     s

@@ -133,8 +133,14 @@ pub trait Watcher: Send + Sync {
 }
 
 enum Entry {
-    Thread { waiter: *const Waiter, mask: u32 },
-    Watcher { watcher: Arc<dyn Watcher>, mask: u32 },
+    Thread {
+        waiter: *const Waiter,
+        mask: u32,
+    },
+    Watcher {
+        watcher: Arc<dyn Watcher>,
+        mask: u32,
+    },
 }
 
 /// Who waits on a file.

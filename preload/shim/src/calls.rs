@@ -1,14 +1,25 @@
 //! What the hooks call.
 
 pub(crate) use sidewire_posix::calls::{
-    accept, accept4, bind, close, connect, dup, dup2, dup3, fcntl, getpeername, getsockname,
-    getsockopt, ioctl, listen, read, readv, recv, recvfrom, recvmmsg, recvmsg, send, sendfile,
-    sendmmsg, sendmsg, sendto, setsockopt, shutdown, sockatmark, socket, splice, write, writev,
+    accept, accept4, bind, connect, getpeername, getsockname, getsockopt, ioctl, listen, read,
+    readv, recv, recvfrom, recvmmsg, recvmsg, send, sendfile, sendmmsg, sendmsg, sendto,
+    setsockopt, shutdown, sockatmark, socket, splice, write, writev,
 };
-pub(crate) use sidewire_posix::process::{before_exec, before_exit};
-pub(crate) use sidewire_posix::real::*;
+pub(crate) use sidewire_posix::descriptors::{
+    close, close_range, closefrom, dup, dup2, dup3, fcntl, fresh, preadv2, pwritev2,
+};
+pub(crate) use sidewire_posix::process::{
+    _Fork, before_exec, before_exit, daemon, posix_spawn_file_actions_adddup2,
+};
+pub(crate) use sidewire_posix::readiness::epoll::{
+    epoll_create, epoll_create1, epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait,
+};
+pub(crate) use sidewire_posix::readiness::poll::{poll, ppoll};
+pub(crate) use sidewire_posix::readiness::select::{pselect, select};
+pub(crate) use sidewire_posix::real::{
+    __open_2, __open64_2, __openat_2, __openat64_2, _exit, creat, creat64, eventfd, execv, execve,
+    execveat, execvp, execvpe, fexecve, inotify_init, inotify_init1, memfd_create, open, open64,
+    openat, openat64, pipe, pipe2, signalfd, socketpair, syscall, timerfd_create,
+};
 pub(crate) use sidewire_posix::signals::{sigaction, siginterrupt, signal, sigset, sysv_signal};
-
-pub(crate) fn fresh(fd: core::ffi::c_int) -> core::ffi::c_int {
-    fd
-}
+pub(crate) use sidewire_posix::stdio::{fclose, fcloseall, fdopen, fileno, freopen, freopen64};

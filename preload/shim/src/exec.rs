@@ -10,7 +10,7 @@ type Strings = *const *const c_char;
 macro_rules! exec_calls {
     ($( $call:ident = $name:ident ( $($arg:ident: $ty:ty),* ); )*) => {
         $( pub(crate) unsafe fn $call( $($arg: $ty),* ) -> c_int {
-            let _prepared = calls::before_exec();
+            calls::before_exec();
             // SAFETY: the program's call.
             unsafe { calls::$name( $($arg),* ) }
         } )*

@@ -2,7 +2,7 @@
 
 use core::fmt::Write;
 
-use sidewire_posix::{raw, real};
+use sidewire_posix::{process, raw, real, stdio};
 
 /// Runs before `main`. Allocates nothing, opens nothing, prints nothing: a program without TCP must not notice.
 extern "C" fn start() {
@@ -13,6 +13,19 @@ extern "C" fn start() {
 #[used]
 #[unsafe(link_section = ".init_array")]
 static START: extern "C" fn() = start;
+
+/// Runs when `exit` has run the program's handlers, or `main` has returned.
+extern "C" fn end() {
+    if stdio::any() {
+        // SAFETY: flushes every stream, as exit is about to do: those on sockets of ours must go before their connections.
+        unsafe { libc::fflush(core::ptr::null_mut()) };
+    }
+    process::before_exit();
+}
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static END: extern "C" fn() = end;
 
 /// One line, by one system call; then the runtime aborts.
 fn report_panic(info: &std::panic::PanicHookInfo<'_>) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use shim_tests::bench::measurement::Spread;
 use shim_tests::cpus::{Placement, allowed};
 use shim_tests::iperf3::{Amount, Iperf3, Role};
 use shim_tests::netcat::{Flavour, Part, move_file};
@@ -91,6 +92,7 @@ fn demo(options: &Options) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
             Err(error) => {
+                println!(" failed");
                 table.row([name.clone(), "failed".to_owned()]);
                 failures.push(format!("{name}: {error:#}"));
             }
@@ -183,7 +185,10 @@ fn progress(text: &str) {
 }
 
 fn line(name: &str, pairs: &Pairs) -> Vec<String> {
-    let rate = |runs: &[Run]| median(runs.iter().map(|run| run.bits_per_second).collect());
+    let rate = |runs: &[Run]| {
+        let rates: Vec<f64> = runs.iter().map(|run| run.bits_per_second).collect();
+        Spread::of(&rates).map_or(f64::NAN, |rates| rates.median)
+    };
     let retransmits = |runs: &[Run]| runs.iter().map(|run| run.retransmits).sum::<u64>();
     let (sidewire, kernel) = (rate(&pairs.sidewire), rate(&pairs.kernel));
     let digest = pairs.sidewire.last().and_then(|run| run.sha256.as_deref());
@@ -199,14 +204,4 @@ fn line(name: &str, pairs: &Pairs) -> Vec<String> {
             |sha256| format!("same ({})", &sha256[..8]),
         ),
     ]
-}
-
-/// The middle value, or the mean of the two in the middle; NaN of none.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
-    }
 }

@@ -10,7 +10,6 @@ use libc::{sockaddr, socklen_t};
 use sidewire_engine::calls::AcceptCall;
 use sidewire_engine::event::Events;
 use sidewire_engine::{Error, Instant, SocketId, Step};
-use sidewire_link::holder::strip_filter;
 use sidewire_uapi::poll::POLLIN;
 
 use super::address::{encode, is_v6, write_out};
@@ -23,19 +22,10 @@ use crate::stack::Inner;
 use crate::wait::Waiter;
 use crate::{fdtable, raw, real, signals, syscall};
 
-/// True when a client waits at a kernel listener of the file.
+/// True when a client of a kernel listener waits.
 pub(super) fn kernel_client_waits(file: &FileRef) -> bool {
-    let mut fds: ArrayVec<_, 2> = file.kernel_listeners().map(want_in).collect();
-    !fds.is_empty() && syscall::ppoll(&mut fds, 0, None).is_ok_and(|n| n > 0)
-}
-
-/// Takes a client of a kernel listener.
-fn from_kernel(file: &FileRef, flags: c_int) -> Option<c_int> {
-    let child = file
-        .kernel_listeners()
-        .find_map(|fd| syscall::accept4(fd, flags).ok())?;
-    strip_filter(child);
-    Some(child)
+    file.kernel_listener()
+        .is_some_and(|fd| syscall::ppoll(&mut [want_in(fd)], 0, None).is_ok_and(|n| n > 0))
 }
 
 /// `accept`.
@@ -198,7 +188,11 @@ fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
         });
         let empty = matches!(s, Step::Wait { .. } | Step::Ready(Err(Error::Again)));
         if empty {
-            if let Some(child) = from_kernel(file, flags) {
+            let child = match &file.port.lock().listener {
+                Some(listener) => listener.accept(flags),
+                None => None,
+            };
+            if let Some(child) = child {
                 return Ok(Client::Here(child));
             }
         }
@@ -208,11 +202,11 @@ fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
             Step::Ready(Err(e)) => return Err(errno_of(e)),
             Step::Wait { deadline, .. } => {
                 timed = deadline != Instant::NEVER;
-                let mut others: ArrayVec<_, 2> = file.kernel_listeners().map(want_in).collect();
+                let mut others: ArrayVec<_, 1> =
+                    file.kernel_listener().map(want_in).into_iter().collect();
                 let woken = driver::sleep(stack, &waiter, deadline, &mut others, None);
                 call.signal = woken == Woken::Signal;
             }
         }
     }
 }
-

@@ -11,6 +11,7 @@ use super::address::{bind_shadow, is_v6, shadow_name};
 use super::socket::{Reason, count_engine, to_kernel};
 use super::{answer_int, errno_of};
 use crate::file::FileRef;
+use crate::readiness::epoll;
 use crate::{fdtable, raw, real, signals, syscall};
 
 /// `bind`: the kernel checks and reserves; the engine is told.
@@ -49,9 +50,7 @@ fn refusal(file: &FileRef, fd: c_int) -> Option<Reason> {
     if syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT) == Ok(1) {
         return Some(Reason::ReusePort);
     }
-    if is_v6(file)
-        && syscall::getsockopt_int(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Ok(1)
-    {
+    if is_v6(file) && syscall::getsockopt_int(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Ok(1) {
         return Some(Reason::Ipv6);
     }
     None
@@ -113,8 +112,9 @@ fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
     match started {
         Ok(listener) => {
             let listener = listener?;
-            file.set_kernel_listeners(listener.fds());
+            file.set_kernel_listener(Some(listener.poll_fd()));
             file.port.lock().listener = Some(listener);
+            epoll::listening(file.record());
             count_engine();
             stack.driver.wake_pump();
             Ok(0)

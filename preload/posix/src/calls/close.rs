@@ -3,12 +3,13 @@
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
+use sidewire_engine::Step;
 use sidewire_engine::calls::CloseCall;
 use sidewire_engine::event::Events;
-use sidewire_engine::Step;
 
 use crate::driver::{self, Woken};
 use crate::file::File;
+use crate::readiness::epoll;
 use crate::wait::Waiter;
 use crate::{fdtable, raw, real, signals};
 use sidewire_link::fd::is_internal;
@@ -20,6 +21,7 @@ pub fn close(fd: c_int) -> c_int {
             raw::set_errno(libc::EBADF);
             return -1;
         }
+        epoll::forget(fd);
         return real::close(fd);
     }
     signals::test_cancel();

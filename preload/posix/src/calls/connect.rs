@@ -110,10 +110,12 @@ unsafe fn prepare(
     if daddr.is_unspecified() || daddr.is_loopback() {
         return Ok(Way::Kernel(Reason::Local));
     }
-    stack.with(|i| plan(file, i, remote)).and_then(|plan| match plan {
-        Plan::Kernel(reason) => Ok(Way::Kernel(reason)),
-        Plan::From(saddr) => reserve(file, fd, saddr, remote),
-    })
+    stack
+        .with(|i| plan(file, i, remote))
+        .and_then(|plan| match plan {
+            Plan::Kernel(reason) => Ok(Way::Kernel(reason)),
+            Plan::From(saddr) => reserve(file, fd, saddr, remote),
+        })
 }
 
 enum Plan {

@@ -23,7 +23,7 @@ pub unsafe fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> c_int {
         // SAFETY: the caller's arguments.
         let r = unsafe { real::fcntl(fd, cmd, arg) };
         if matches!(cmd, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) && r >= 0 {
-            super::socket::forget_stale(r);
+            super::dup::plain(fd, r);
         }
         return r;
     };

@@ -4,6 +4,7 @@ use core::ffi::c_int;
 
 use super::socket::forget_stale;
 use crate::file::FileRef;
+use crate::readiness::epoll;
 use crate::{fdtable, raw, real, signals};
 use sidewire_link::fd::is_internal;
 
@@ -15,6 +16,12 @@ pub(super) fn share(new: c_int, file: FileRef) {
     }
 }
 
+/// The kernel duplicated a descriptor that is not a socket of ours; it may be an epoll instance.
+pub(super) fn plain(fd: c_int, new: c_int) {
+    forget_stale(new);
+    epoll::duplicated(fd, new);
+}
+
 /// `dup`.
 pub fn dup(fd: c_int) -> c_int {
     let file = fdtable::get(fd);
@@ -23,7 +30,7 @@ pub fn dup(fd: c_int) -> c_int {
     if new >= 0 {
         match file {
             Some(file) => share(new, file),
-            None => forget_stale(new),
+            None => plain(fd, new),
         }
     }
     new
@@ -43,23 +50,17 @@ fn onto(fd: c_int, new: c_int, real: impl Fn() -> c_int) -> c_int {
     }
     match file {
         Some(file) => share(new, file),
-        None => forget_stale(new),
+        None => plain(fd, new),
     }
     r
 }
 
 /// `dup2`.
 pub fn dup2(fd: c_int, new: c_int) -> c_int {
-    if !fdtable::is_ours(fd) && !fdtable::is_ours(new) && !is_internal(new) {
-        return real::dup2(fd, new);
-    }
     onto(fd, new, || real::dup2(fd, new))
 }
 
 /// `dup3`.
 pub fn dup3(fd: c_int, new: c_int, flags: c_int) -> c_int {
-    if !fdtable::is_ours(fd) && !fdtable::is_ours(new) && !is_internal(new) {
-        return real::dup3(fd, new, flags);
-    }
     onto(fd, new, || real::dup3(fd, new, flags))
 }

@@ -8,9 +8,7 @@ use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespe
 use sidewire_engine::calls::RecvCall;
 use sidewire_engine::memory::IovIter;
 use sidewire_engine::{Error, Step};
-use sidewire_uapi::socket::{
-    MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_WAITFORONE,
-};
+use sidewire_uapi::socket::{MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_WAITFORONE};
 
 use super::address::write_out;
 use super::{answer, answer_int, errno_of, run, scm};
@@ -145,8 +143,7 @@ unsafe fn one_message(file: &FileRef, msg: *mut msghdr, flags: c_int) -> Result<
         if !hdr.msg_name.is_null() && (hdr.msg_namelen as c_int) < 0 {
             return Err(libc::EINVAL);
         }
-        let iov =
-            Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
+        let iov = Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
         let (n, call) = recv_iter(file, flags, || iov.iter())?;
         let mut out = scm::Writer::new(hdr.msg_control.cast(), hdr.msg_controllen);
         for cmsg in &call.cmsgs {

@@ -173,11 +173,11 @@ unsafe fn one_message(file: &FileRef, msg: *const msghdr, flags: c_int) -> Resul
             }
             Some(GivenAddr::read(
                 hdr.msg_name.cast(),
-                hdr.msg_namelen.min(size_of::<libc::sockaddr_storage>() as u32),
+                hdr.msg_namelen
+                    .min(size_of::<libc::sockaddr_storage>() as u32),
             )?)
         };
-        let iov =
-            Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
+        let iov = Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
         if hdr.msg_controllen > CONTROL_MAX {
             return Err(libc::ENOBUFS);
         }

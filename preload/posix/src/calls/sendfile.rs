@@ -107,14 +107,8 @@ unsafe fn from_file(
             *p += sent as i64;
         } else if sent < got && seekable {
             // SAFETY: no pointers. What was read and not sent is given back.
-            let _ = unsafe {
-                syscall!(
-                    Sysno::lseek,
-                    input,
-                    -((got - sent) as i64),
-                    libc::SEEK_CUR
-                )
-            };
+            let _ =
+                unsafe { syscall!(Sysno::lseek, input, -((got - sent) as i64), libc::SEEK_CUR) };
         }
         if sent < got || result.is_err() {
             break;

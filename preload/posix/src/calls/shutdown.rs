@@ -28,7 +28,7 @@ pub fn shutdown(fd: c_int, how: c_int) -> c_int {
         r.map(|()| stopped)
     });
     if r == Ok(true) {
-        file.set_kernel_listeners([-1; 2]);
+        file.set_kernel_listener(None);
     }
     answer_int(r.map(|_| 0).map_err(errno_of))
 }

@@ -1,13 +1,14 @@
 //! `socket`, and how a socket becomes ours or the kernel's.
 
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use sidewire_engine::SocketId;
 
 use crate::file::{File, FileRef};
+use crate::readiness::epoll;
 use crate::stack::{self, NetStack};
-use crate::{copy, fdtable, raw, real, signals};
+use crate::{copy, fdtable, process, real, signals};
 
 /// Why the kernel carries a TCP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
         return fd;
     }
     forget_stale(fd);
-    if !is_tcp(domain, kind, protocol) || signals::in_vfork() {
+    if !is_tcp(domain, kind, protocol) || signals::in_vfork() || !process::enabled() {
         return fd;
     }
     let _inside = signals::enter();
@@ -86,19 +87,10 @@ pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
         }
         Err(why) => {
             count_kernel(Reason::NoPacketSocket);
-            say(why);
+            process::unavailable(why);
         }
     }
     fd
-}
-
-/// One line, once, for a process that stays on the kernel.
-fn say(why: stack::Unavailable) {
-    static SAID: AtomicBool = AtomicBool::new(false);
-    if !SAID.swap(true, Ordering::Relaxed) {
-        let line = format!("sidewire: TCP stays on the kernel: {why}\n");
-        raw::write_stderr(line.as_bytes());
-    }
 }
 
 /// Makes a descriptor that the kernel gave anew ours, with the engine's socket `id` behind it.
@@ -121,6 +113,7 @@ pub fn forget_stale(fd: c_int) {
     if fdtable::is_ours(fd) {
         drop(fdtable::remove(fd));
     }
+    epoll::forget(fd);
 }
 
 /// The kernel takes the socket over: every descriptor of the file becomes a plain one.
@@ -132,4 +125,3 @@ pub(super) fn to_kernel(file: &FileRef, reason: Reason) {
         w.to_kernel(record);
     }
 }
-

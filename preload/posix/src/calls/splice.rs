@@ -96,7 +96,15 @@ fn write_pipe(fd: c_int, bytes: &[u8], dont_wait: bool) -> Result<usize, c_int> 
     // SAFETY: a live slice.
     unsafe {
         if dont_wait {
-            syscall!(Sysno::pwritev2, fd, &raw const iov, 1, -1isize, 0, RWF_NOWAIT)
+            syscall!(
+                Sysno::pwritev2,
+                fd,
+                &raw const iov,
+                1,
+                -1isize,
+                0,
+                RWF_NOWAIT
+            )
         } else {
             syscall!(Sysno::write, fd, bytes.as_ptr(), bytes.len())
         }

@@ -3,17 +3,17 @@
 //! The program's instance stays a kernel one. Sockets of ours stand in a list beside it ([`Epoll`]), made when the first one
 //! is added; a wait then looks at both, and drives with the kernel's instance as company.
 
-use core::ffi::c_int;
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use core::ffi::{c_int, c_uint};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use libc::{epoll_event, pollfd, sigset_t, timespec};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use sidewire_engine::Instant;
 use sidewire_uapi::poll::{
-    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP, POLLERR, POLLHUP,
-    POLLIN, POLLOUT,
+    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT,
+    EPOLLWAKEUP, POLLERR, POLLHUP, POLLIN, POLLOUT,
 };
 use smallvec::SmallVec;
 use syscalls::{Sysno, syscall};
@@ -25,7 +25,7 @@ use crate::fdtable::{self, MAX_FD};
 use crate::file::File;
 use crate::stack::{NetStack, monotonic_ns};
 use crate::wait::Waiter;
-use crate::{copy, raw, real, signals};
+use crate::{copy, real, signals};
 
 /// What is known of a descriptor number, to be read without a lock.
 static FACTS: [AtomicU8; MAX_FD] = [const { AtomicU8::new(0) }; MAX_FD];
@@ -35,6 +35,9 @@ const EPOLL: u8 = 1;
 const KNOWN: u8 = 2;
 /// It was put into another instance.
 const NESTED: u8 = 4;
+
+/// Highest number in [`FACTS`] of which anything was ever known.
+static HIGHEST: AtomicUsize = AtomicUsize::new(0);
 
 static INSTANCES: Mutex<BTreeMap<c_int, Arc<Epoll>>> = Mutex::new(BTreeMap::new());
 
@@ -57,6 +60,7 @@ fn facts(fd: c_int) -> u8 {
 fn note(fd: c_int, fact: u8) {
     if let Some(f) = usize::try_from(fd).ok().and_then(|fd| FACTS.get(fd)) {
         f.fetch_or(fact, Ordering::AcqRel);
+        HIGHEST.fetch_max(fd as usize, Ordering::Relaxed);
     }
 }
 
@@ -104,6 +108,15 @@ fn forget_number(fd: c_int) {
     }
 }
 
+/// All numbers in `first..=last` are closed.
+pub(crate) fn forget_range(first: c_uint, last: c_uint) {
+    let known: SmallVec<[c_int; 8]> = INSTANCES.lock().keys().copied().collect();
+    let mut inside = known
+        .into_iter()
+        .filter(|fd| (first..=last).contains(&(*fd as c_uint)));
+    inside.by_ref().for_each(forget_number);
+}
+
 /// `new` leads to the same instance as `old`, if that is one.
 pub(crate) fn duplicated(old: c_int, new: c_int) {
     if new < 0 || old == new {
@@ -137,18 +150,14 @@ pub(crate) fn listening(file: &'static File) {
     }
 }
 
-/// Held across a fork: the child gets a registry that nobody is changing.
-pub(crate) struct ForkGuard(#[expect(dead_code, reason = "held")] MutexGuard<'static, BTreeMap<c_int, Arc<Epoll>>>);
-
-pub(crate) fn before_fork() -> ForkGuard {
-    ForkGuard(INSTANCES.lock())
-}
-
 /// In a child: the sockets in the lists are its parent's, so its instances are plain ones.
 pub(crate) fn after_fork_in_child() {
-    let all = INSTANCES.lock();
-    for fd in all.keys() {
-        FACTS[*fd as usize].fetch_and(!KNOWN, Ordering::AcqRel);
+    // Another thread of the parent may have held the lock, and let it go in the parent only: the facts alone are changed.
+    let last = HIGHEST.load(Ordering::Relaxed);
+    for fact in FACTS.iter().take(last + 1) {
+        if fact.load(Ordering::Relaxed) & KNOWN != 0 {
+            fact.fetch_and(!KNOWN, Ordering::Relaxed);
+        }
     }
 }
 
@@ -166,15 +175,21 @@ pub fn epoll_create1(flags: c_int) -> c_int {
     fd
 }
 
+/// Is it an instance? The kernel's own answers: EBADF, EINVAL; ENOENT says yes, and that `fd`, of ours, is not in it.
+fn check_instance(epfd: c_int, fd: c_int) -> Result<(), c_int> {
+    if facts(epfd) & EPOLL != 0 {
+        return Ok(());
+    }
+    match kernel_ctl(epfd, EPOLL_CTL_DEL, fd, None) {
+        Ok(()) | Err(libc::ENOENT) => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
 /// The record of an instance, made when there is none.
-fn known_or_new(epfd: c_int, fd: c_int, stack: &'static NetStack) -> Result<Arc<Epoll>, c_int> {
+fn known_or_new(epfd: c_int, stack: &'static NetStack) -> Result<Arc<Epoll>, c_int> {
     if let Some(epoll) = known(epfd) {
         return Ok(epoll);
-    }
-    // Is it an instance? The kernel's own answers: EBADF, EINVAL; ENOENT says yes, and that `fd` is not in it.
-    match kernel_ctl(epfd, EPOLL_CTL_DEL, fd, None) {
-        Ok(()) | Err(libc::ENOENT) => {}
-        Err(e) => return Err(e),
     }
     let mut all = INSTANCES.lock();
     if let Some(epoll) = all.get(&epfd) {
@@ -190,14 +205,19 @@ fn known_or_new(epfd: c_int, fd: c_int, stack: &'static NetStack) -> Result<Arc<
 }
 
 /// Linux `EPOLLEXCLUSIVE_OK_BITS`.
-const EXCLUSIVE_OK: u32 = POLLIN | POLLOUT | POLLERR | POLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
+const EXCLUSIVE_OK: u32 =
+    POLLIN | POLLOUT | POLLERR | POLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
 
 /// `epoll_ctl`.
 ///
 /// # Safety
 /// The contract of the C function.
 pub unsafe fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
-    let file = if signals::in_vfork() { None } else { fdtable::get(fd) };
+    let file = if signals::in_vfork() {
+        None
+    } else {
+        fdtable::get(fd)
+    };
     let Some(file) = file else {
         // SAFETY: the program's call.
         return unsafe { kernel_member(epfd, op, fd, event) };
@@ -210,7 +230,8 @@ pub unsafe fn epoll_ctl(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_eve
             // SAFETY: any bytes make an event.
             Some(unsafe { copy::read_value(event) }.map_err(|_| libc::EFAULT)?)
         };
-        let epoll = known_or_new(epfd, fd, file.stack())?;
+        check_instance(epfd, fd)?;
+        let epoll = known_or_new(epfd, file.stack())?;
         let exclusive = wanted.is_some_and(|e| e.events & EPOLLEXCLUSIVE != 0);
         match (op, wanted) {
             (EPOLL_CTL_ADD, Some(e)) if !exclusive || e.events & !EXCLUSIVE_OK == 0 => {
@@ -237,14 +258,14 @@ unsafe fn kernel_member(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_eve
         if let Some(inner) = known(fd) {
             inner.watch();
             // So that a wait on the outer one drives.
-            let _ = known_or_new(epfd, fd, inner.stack);
+            let _ = known_or_new(epfd, inner.stack);
         }
     }
-    if op != EPOLL_CTL_DEL {
-        if let Some(epoll) = known(epfd) {
-            // SAFETY: the kernel has read it: it is there.
-            epoll.avoid(epfd, unsafe { (*event).u64 });
-        }
+    if op != EPOLL_CTL_DEL
+        && let Some(epoll) = known(epfd)
+    {
+        // SAFETY: the kernel has read it: it is there.
+        epoll.avoid(epfd, unsafe { (*event).u64 });
     }
     done
 }
@@ -338,7 +359,17 @@ fn from_kernel(epoll: &Epoll, epfd: c_int, max: usize, out: &mut Events) -> Resu
     }
     let mut got = Events::from_elem(epoll_event { events: 0, u64: 0 }, room.min(FEW));
     // SAFETY: the buffer has room for that many events.
-    let n = unsafe { syscall!(Sysno::epoll_pwait, epfd, got.as_mut_ptr(), got.len(), 0, 0, 8) };
+    let n = unsafe {
+        syscall!(
+            Sysno::epoll_pwait,
+            epfd,
+            got.as_mut_ptr(),
+            got.len(),
+            0,
+            0,
+            8
+        )
+    };
     let n = match n {
         Ok(n) => n,
         Err(syscalls::Errno::EINTR) => 0,
@@ -397,7 +428,8 @@ unsafe fn wait(
             epoll.show_rest();
             let len = size_of_val(out.as_slice());
             // SAFETY: a live slice; the destination is the program's.
-            unsafe { copy::to_program(events.cast(), out.as_ptr().cast(), len) }.map_err(|_| libc::EFAULT)?;
+            unsafe { copy::to_program(events.cast(), out.as_ptr().cast(), len) }
+                .map_err(|_| libc::EFAULT)?;
             return Ok(out.len());
         }
         if last || deadline.0 <= monotonic_ns() {
@@ -443,7 +475,9 @@ unsafe fn epoll_wait_any(
                 // SAFETY: the program's pointer.
                 let mask = unsafe { read_mask(mask) }?;
                 // SAFETY: the program's pointer.
-                with_mask(mask, || unsafe { wait(&epoll, epfd, events, max, deadline) })
+                with_mask(mask, || unsafe {
+                    wait(&epoll, epfd, events, max, deadline)
+                })
             })());
         }
         let sleepers = &SLEEPERS[epfd as usize % SLEEPERS.len()];
@@ -482,7 +516,12 @@ unsafe fn without_marker(events: *mut epoll_event, n: usize, marker: u64) -> usi
 ///
 /// # Safety
 /// The contract of the C function.
-pub unsafe fn epoll_wait(epfd: c_int, events: *mut epoll_event, max: c_int, timeout: c_int) -> c_int {
+pub unsafe fn epoll_wait(
+    epfd: c_int,
+    events: *mut epoll_event,
+    max: c_int,
+    timeout: c_int,
+) -> c_int {
     let end = if facts(epfd) == 0 {
         Instant::NEVER
     } else {
@@ -490,14 +529,9 @@ pub unsafe fn epoll_wait(epfd: c_int, events: *mut epoll_event, max: c_int, time
     };
     // SAFETY: the program's call.
     unsafe {
-        epoll_wait_any(
-            epfd,
-            events,
-            max,
-            Ok(end),
-            core::ptr::null(),
-            || real::epoll_wait(epfd, events, max, timeout),
-        )
+        epoll_wait_any(epfd, events, max, Ok(end), core::ptr::null(), || {
+            real::epoll_wait(epfd, events, max, timeout)
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! engine or a wait queue is called.
 
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use sidewire_engine::SocketId;
 use sidewire_link::fd::{Fd, move_high};
 use sidewire_uapi::poll::{
-    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP,
-    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM,
+    EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT,
+    EPOLLWAKEUP, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM,
 };
 use syscalls::{Sysno, syscall};
 
@@ -28,9 +28,16 @@ use crate::wait::{Waiter, Watcher};
 pub(super) const PRIVATE: u32 = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE;
 
 /// `epoll_ctl` on the kernel's instance, past the hooks.
-pub(super) fn kernel_ctl(epfd: c_int, op: c_int, fd: c_int, event: Option<epoll_event>) -> Result<(), c_int> {
+pub(super) fn kernel_ctl(
+    epfd: c_int,
+    op: c_int,
+    fd: c_int,
+    event: Option<epoll_event>,
+) -> Result<(), c_int> {
     let mut event = event;
-    let at = event.as_mut().map_or(core::ptr::null_mut(), |e| &raw mut *e);
+    let at = event
+        .as_mut()
+        .map_or(core::ptr::null_mut(), |e| &raw mut *e);
     // SAFETY: null or a live event.
     unsafe { syscall!(Sysno::epoll_ctl, epfd, op, fd, at) }
         .map(drop)
@@ -48,8 +55,8 @@ pub(super) struct Item {
     data: AtomicU64,
     /// On the ready list. Changes under the instance's lock.
     queued: AtomicBool,
-    /// The shadow stands in the kernel's instance as well: it listens for local clients.
-    kernel: AtomicBool,
+    /// What stands in the kernel's instance as well: the listener of local clients; -1 for nothing.
+    kernel: AtomicI32,
     /// Removed: whoever still holds it passes it over.
     gone: AtomicBool,
 }
@@ -86,8 +93,12 @@ impl Item {
         self.events.fetch_and(PRIVATE, Ordering::Relaxed);
     }
 
-    pub(super) fn in_kernel(&self) -> bool {
+    fn kernel_fd(&self) -> c_int {
         self.kernel.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn in_kernel(&self) -> bool {
+        self.kernel.load(Ordering::Relaxed) >= 0
     }
 }
 
@@ -208,7 +219,9 @@ impl Epoll {
         if data != self.marker() {
             return;
         }
-        let other = data.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x5357);
+        let other = data
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(0x5357);
         self.marker.store(other, Ordering::Relaxed);
         let event = epoll_event {
             events: POLLIN | EPOLLET,
@@ -271,7 +284,13 @@ impl Epoll {
     }
 
     /// `EPOLL_CTL_ADD`.
-    pub(super) fn add(self: &Arc<Self>, epfd: c_int, fd: c_int, file: &FileRef, event: epoll_event) -> Result<(), c_int> {
+    pub(super) fn add(
+        self: &Arc<Self>,
+        epfd: c_int,
+        fd: c_int,
+        file: &FileRef,
+        event: epoll_event,
+    ) -> Result<(), c_int> {
         let record = file.record();
         let item = Arc::new(Item {
             epoll: Arc::downgrade(self),
@@ -281,7 +300,7 @@ impl Epoll {
             events: AtomicU32::new(event.events | POLLERR | POLLHUP),
             data: AtomicU64::new(event.u64),
             queued: AtomicBool::new(false),
-            kernel: AtomicBool::new(false),
+            kernel: AtomicI32::new(-1),
             gone: AtomicBool::new(false),
         });
         {
@@ -293,24 +312,29 @@ impl Epoll {
         }
         self.avoid(epfd, event.u64);
         record.wait.watch(item.clone(), !0);
-        if record.listening.load(Ordering::Acquire) {
-            self.listens(&item);
-        }
+        self.listens(&item);
         self.look(&item);
         Ok(())
     }
 
     /// `EPOLL_CTL_MOD`.
-    pub(super) fn modify(&self, epfd: c_int, fd: c_int, file: &FileRef, event: epoll_event) -> Result<(), c_int> {
+    pub(super) fn modify(
+        &self,
+        epfd: c_int,
+        fd: c_int,
+        file: &FileRef,
+        event: epoll_event,
+    ) -> Result<(), c_int> {
         let item = self.find(fd, file.record()).ok_or(libc::ENOENT)?;
         if item.events() & EPOLLEXCLUSIVE != 0 {
             return Err(libc::EINVAL);
         }
         self.avoid(epfd, event.u64);
         item.data.store(event.u64, Ordering::Relaxed);
-        item.events.store(event.events | POLLERR | POLLHUP, Ordering::Relaxed);
+        item.events
+            .store(event.events | POLLERR | POLLHUP, Ordering::Relaxed);
         if item.in_kernel() {
-            let _ = kernel_ctl(epfd, EPOLL_CTL_MOD, fd, Some(event));
+            let _ = kernel_ctl(epfd, EPOLL_CTL_MOD, item.kernel_fd(), Some(event));
         }
         self.look(&item);
         Ok(())
@@ -324,7 +348,7 @@ impl Epoll {
         record.wait.unwatch(&watcher);
         self.remove(fd, record);
         if item.in_kernel() {
-            let _ = kernel_ctl(epfd, EPOLL_CTL_DEL, fd, None);
+            let _ = kernel_ctl(epfd, EPOLL_CTL_DEL, item.kernel_fd(), None);
         }
         Ok(())
     }
@@ -354,8 +378,11 @@ impl Epoll {
         self.state.lock().ready.clear();
     }
 
-    /// The socket of an item listens now: clients on this host reach its shadow, which the kernel watches.
+    /// When the socket of an item listens: clients on this host reach a kernel listener, which the kernel watches.
     fn listens(&self, item: &Item) {
+        let Some(listener) = item.file.kernel_listener() else {
+            return;
+        };
         let Some(epfd) = self.state.lock().numbers.first().copied() else {
             return;
         };
@@ -363,8 +390,8 @@ impl Epoll {
             events: item.events(),
             u64: item.data(),
         };
-        if kernel_ctl(epfd, EPOLL_CTL_ADD, item.fd, Some(event)).is_ok() {
-            item.kernel.store(true, Ordering::Relaxed);
+        if kernel_ctl(epfd, EPOLL_CTL_ADD, listener, Some(event)).is_ok() {
+            item.kernel.store(listener, Ordering::Relaxed);
             self.state.lock().listeners += 1;
         }
     }
@@ -433,8 +460,6 @@ impl State {
     /// The items that carry this datum and also stand in the kernel's instance.
     pub(super) fn in_kernel_with(&self, data: u64) -> Option<Arc<Item>> {
         let mut items = self.items.values();
-        items
-            .find(|i| i.in_kernel() && i.data() == data)
-            .cloned()
+        items.find(|i| i.in_kernel() && i.data() == data).cloned()
     }
 }

@@ -6,7 +6,10 @@ use libc::{nfds_t, pollfd, sigset_t, timespec};
 use sidewire_uapi::poll::{POLLERR, POLLHUP};
 use smallvec::SmallVec;
 
-use super::{FEW, Set, Watch, answer, deadline_after, deadline_ms, epoll, read_mask, read_timespec, with_mask};
+use super::{
+    FEW, Set, Watch, answer, deadline_after, deadline_ms, epoll, read_mask, read_timespec,
+    with_mask,
+};
 use crate::stack::NetStack;
 use crate::{copy, fdtable, real, signals, stack};
 
@@ -27,7 +30,9 @@ unsafe fn ours(fds: *const pollfd, n: nfds_t) -> Option<Result<(Fds, Set), c_int
         n,
     );
     // SAFETY: the destination has room for n entries; any bytes make a pollfd.
-    if unsafe { copy::from_program(set.as_mut_ptr().cast(), fds.cast(), n * size_of::<pollfd>()) }.is_err() {
+    if unsafe { copy::from_program(set.as_mut_ptr().cast(), fds.cast(), n * size_of::<pollfd>()) }
+        .is_err()
+    {
         return None;
     }
     let mut stack: Option<&'static NetStack> = None;
@@ -74,7 +79,12 @@ pub unsafe fn poll(fds: *mut pollfd, n: nfds_t, timeout: c_int) -> c_int {
 ///
 /// # Safety
 /// The contract of the C function.
-pub unsafe fn ppoll(fds: *mut pollfd, n: nfds_t, timeout: *const timespec, mask: *const sigset_t) -> c_int {
+pub unsafe fn ppoll(
+    fds: *mut pollfd,
+    n: nfds_t,
+    timeout: *const timespec,
+    mask: *const sigset_t,
+) -> c_int {
     // SAFETY: the program's call.
     match unsafe { ours(fds, n) } {
         // SAFETY: the program's call.

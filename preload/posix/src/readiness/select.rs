@@ -5,7 +5,8 @@ use core::ffi::{c_int, c_ulong};
 use libc::{fd_set, sigset_t, timespec, timeval};
 use sidewire_engine::Instant;
 use sidewire_uapi::poll::{
-    POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM,
+    POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND,
+    POLLWRNORM,
 };
 use smallvec::SmallVec;
 
@@ -35,7 +36,10 @@ struct Select {
 fn wanted(words: &[Words; 3], fd: usize) -> u32 {
     let mut events = 0;
     for (words, bits) in words.iter().zip(SETS) {
-        if words.get(fd / BITS).is_some_and(|w| w >> (fd % BITS) & 1 != 0) {
+        if words
+            .get(fd / BITS)
+            .is_some_and(|w| w >> (fd % BITS) & 1 != 0)
+        {
             events |= bits;
         }
     }
@@ -109,7 +113,8 @@ impl Select {
             }
             let len = size_of_val(result.as_slice());
             // SAFETY: a live slice; the destination is the program's.
-            unsafe { copy::to_program(at.cast(), result.as_ptr().cast(), len) }.map_err(|_| libc::EFAULT)?;
+            unsafe { copy::to_program(at.cast(), result.as_ptr().cast(), len) }
+                .map_err(|_| libc::EFAULT)?;
         }
         Ok(count)
     }
@@ -119,7 +124,13 @@ impl Select {
 ///
 /// # Safety
 /// The contract of the C function.
-pub unsafe fn select(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set, timeout: *mut timeval) -> c_int {
+pub unsafe fn select(
+    n: c_int,
+    r: *mut fd_set,
+    w: *mut fd_set,
+    e: *mut fd_set,
+    timeout: *mut timeval,
+) -> c_int {
     // SAFETY: the program's call.
     let Some(select) = (unsafe { ours(n, [r, w, e]) }) else {
         // SAFETY: the program's call.
@@ -133,7 +144,9 @@ pub unsafe fn select(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set, t
             if tv.tv_sec < 0 || tv.tv_usec < 0 {
                 return Err(libc::EINVAL);
             }
-            let us = (tv.tv_sec as u64).saturating_mul(1_000_000).saturating_add(tv.tv_usec as u64);
+            let us = (tv.tv_sec as u64)
+                .saturating_mul(1_000_000)
+                .saturating_add(tv.tv_usec as u64);
             length = Some(us.saturating_mul(1000));
         }
         let deadline = deadline_after(length);

@@ -8,25 +8,28 @@
 pub mod network;
 pub mod observer;
 pub mod program;
-pub mod rng;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use sidewire_engine::Instant;
 use sidewire_engine::sysctl::Sysctl;
-use sidewire_engine::time::NSEC_PER_SEC;
+use sidewire_engine::time::{NSEC_PER_MSEC, NSEC_PER_SEC};
 
 use crate::clock::START;
 use crate::host::{Host, HostConfig};
+use crate::net::Trouble;
+use crate::rng::Rng;
 use network::{LinkConfig, Network, Side};
 use observer::Observer;
 use program::{Program, ProgramConfig};
-use rng::Rng;
 
 /// Virtual time after which a run that has not ended is stuck.
 const LONGEST_RUN_NS: u64 = 3_600 * NSEC_PER_SEC;
 /// Steps at one point of time, beyond which nothing comes to rest.
 const MAX_STEPS_AT_ONCE: u32 = 100_000;
+
+/// How long a device that refused a frame has no room.
+const ROOM_AFTER_NS: u64 = NSEC_PER_MSEC;
 
 const CLIENT_ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const SERVER_ADDR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -48,6 +51,12 @@ pub struct Profile {
     pub server: ProgramConfig,
     /// Settings of both.
     pub sysctl: Sysctl,
+    /// Do the devices put together what arrives together?
+    pub gro: bool,
+    /// Chance in a million that a device has no room for a frame.
+    pub no_space: u32,
+    /// Chance in a million that a queueing discipline drops a frame and says so.
+    pub dropped: u32,
 }
 
 impl Default for Profile {
@@ -62,6 +71,9 @@ impl Default for Profile {
             },
             server: ProgramConfig::default(),
             sysctl: Sysctl::default(),
+            gro: true,
+            no_space: 0,
+            dropped: 0,
         }
     }
 }
@@ -106,23 +118,32 @@ struct Sim {
     observer: Observer,
     client_program: Program,
     server_program: Program,
+    gro: bool,
+    /// When a device that had no room has some, by side.
+    room_at: [Instant; 2],
     now: Instant,
 }
 
 impl Sim {
     fn new(profile: &Profile, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let host = |addr, seed| {
-            Host::new(&HostConfig {
+        let mut host = |addr| {
+            let mut host = Host::new(&HostConfig {
                 addr,
                 mtu: profile.mtu,
                 gso_max_segs: 65_535,
                 sysctl: profile.sysctl.clone(),
-                seed,
-            })
+                seed: rng.next(),
+            });
+            host.net.set_trouble(Trouble {
+                no_space: profile.no_space,
+                dropped: profile.dropped,
+                rng: Rng::new(rng.next()),
+            });
+            host
         };
-        let mut client = host(CLIENT_ADDR, rng.next());
-        let mut server = host(SERVER_ADDR, rng.next());
+        let mut client = host(CLIENT_ADDR);
+        let mut server = host(SERVER_ADDR);
         let (stream_forth, stream_back) = (rng.next(), rng.next());
         let client_addr = SocketAddr::new(CLIENT_ADDR.into(), CLIENT_PORT);
         let server_addr = SocketAddr::new(SERVER_ADDR.into(), SERVER_PORT);
@@ -147,6 +168,8 @@ impl Sim {
             server,
             client_program,
             server_program,
+            gro: profile.gro,
+            room_at: [Instant::NEVER; 2],
             now: START,
         }
     }
@@ -195,6 +218,8 @@ impl Sim {
             .min(self.network.next_arrival())
             .min(self.client_program.wakes_at())
             .min(self.server_program.wakes_at())
+            .min(self.room_at[0])
+            .min(self.room_at[1])
     }
 
     /// Everything that happens now.
@@ -208,15 +233,27 @@ impl Sim {
             if host.next_deadline() <= self.now {
                 host.on_timers();
             }
-            let mut received = false;
+            let mut received = Vec::new();
             while let Some(packet) = self.network.arrival(side, self.now) {
-                host.rx(&packet);
-                received = true;
+                received.push(packet);
             }
-            if received {
+            if self.gro {
+                host.rx_merged(&received);
+            } else {
+                received.iter().for_each(|packet| host.rx(packet));
+            }
+            if !received.is_empty() {
                 host.rx_batch_end();
             }
+            let room_at = &mut self.room_at[side as usize];
+            if *room_at <= self.now {
+                *room_at = Instant::NEVER;
+                host.with(|stack, io| stack.tx_space(io));
+            }
             program.go(host);
+            if host.net.take_refused() {
+                *room_at = self.now + ROOM_AFTER_NS;
+            }
             host.stack.take_events(|_, _, _| {});
             host.stack.take_released(|_| {});
             while let Some(packet) = host.take_packet() {

@@ -10,9 +10,9 @@ use sidewire_engine::{Instant, SocketId};
 use sidewire_uapi::poll::POLLOUT;
 use sidewire_uapi::socket::{MSG_MORE, SHUT_WR, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET};
 
-use super::rng::{Rng, stream_byte};
 use crate::host::Host;
 use crate::memory::ProgramIter;
+use crate::rng::{Rng, stream_byte};
 
 /// What a program does.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct ProgramConfig {
     pub sndbuf: Option<i32>,
     /// `SO_RCVBUF`, if it sets it.
     pub rcvbuf: Option<i32>,
+    /// Chance in a million, at each step, that its socket is frozen to bytes and thawed.
+    pub freeze: u32,
 }
 
 impl Default for ProgramConfig {
@@ -40,6 +42,7 @@ impl Default for ProgramConfig {
             read_pause_ns: 0,
             sndbuf: None,
             rcvbuf: None,
+            freeze: 0,
         }
     }
 }
@@ -180,6 +183,15 @@ impl Program {
                 Step::Ready(Err(Error::Again)) => return,
                 other => panic!("accept: {other:?}"),
             }
+        }
+        if let Stage::Open(id) = &mut self.stage
+            && self.rng.chance(self.config.freeze)
+        {
+            let frozen = *id;
+            *id = host.with(|stack, io| {
+                let bytes = stack.freeze(io, frozen).expect("freeze");
+                stack.thaw(io, &bytes).expect("thaw")
+            });
         }
         if let Stage::Open(id) = self.stage {
             self.write(host, id);

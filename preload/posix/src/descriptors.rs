@@ -1,0 +1,194 @@
+//! Descriptor numbers as they come and go: what the calls on sockets, the epoll records and the kernel each have to know.
+
+use core::ffi::{c_int, c_uint};
+
+use libc::{iovec, msghdr, off_t, ssize_t};
+use sidewire_link::fd::is_internal;
+
+use crate::calls::socket;
+use crate::readiness::epoll;
+use crate::{calls, fdtable, raw, real, signals};
+
+/// No descriptor of our own has a higher number.
+const LAST: c_uint = 65535;
+
+/// A number that the kernel has just given out, for something that is not a socket of ours: whatever was known of it was
+/// closed behind our back.
+#[inline]
+pub fn fresh(fd: c_int) -> c_int {
+    if fd >= 0 && !signals::in_vfork() {
+        epoll::forget(fd);
+        socket::forget_stale(fd);
+    }
+    fd
+}
+
+/// `close`.
+pub fn close(fd: c_int) -> c_int {
+    if signals::in_vfork() {
+        return real::close(fd);
+    }
+    epoll::forget(fd);
+    calls::close(fd)
+}
+
+/// `dup`.
+pub fn dup(fd: c_int) -> c_int {
+    if signals::in_vfork() {
+        return real::dup(fd);
+    }
+    let new = calls::dup(fd);
+    epoll::duplicated(fd, new);
+    new
+}
+
+/// `dup2`.
+pub fn dup2(fd: c_int, new: c_int) -> c_int {
+    if signals::in_vfork() {
+        return real::dup2(fd, new);
+    }
+    let got = calls::dup2(fd, new);
+    epoll::duplicated(fd, got);
+    got
+}
+
+/// `dup3`.
+pub fn dup3(fd: c_int, new: c_int, flags: c_int) -> c_int {
+    if signals::in_vfork() {
+        return real::dup3(fd, new, flags);
+    }
+    let got = calls::dup3(fd, new, flags);
+    epoll::duplicated(fd, got);
+    got
+}
+
+/// `fcntl`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> c_int {
+    // SAFETY: the program's call.
+    let got = unsafe { calls::fcntl(fd, cmd, arg) };
+    if matches!(cmd, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) && !signals::in_vfork() {
+        epoll::duplicated(fd, got);
+    }
+    got
+}
+
+/// Calls `f` for every run of numbers in `first..=last` without one of our own descriptors in it. The first failure ends it.
+pub(crate) fn around_internal(
+    first: c_uint,
+    last: c_uint,
+    mut f: impl FnMut(c_uint, c_uint) -> c_int,
+) -> c_int {
+    let mut start = first;
+    for fd in first..=last.min(LAST) {
+        if is_internal(fd as c_int) {
+            if start < fd {
+                let done = f(start, fd - 1);
+                if done != 0 {
+                    return done;
+                }
+            }
+            start = fd + 1;
+        }
+    }
+    if start <= last { f(start, last) } else { 0 }
+}
+
+/// `close_range`. Our own descriptors are not in any range of the program's.
+pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    if signals::in_vfork() {
+        return real::close_range(first, last, flags);
+    }
+    if first > last {
+        raw::set_errno(libc::EINVAL);
+        return -1;
+    }
+    let cloexec = libc::CLOSE_RANGE_CLOEXEC as c_int;
+    if flags & cloexec != 0 {
+        // They are close-on-exec already, and stay open.
+        return real::close_range(first, last, flags);
+    }
+    // Unknown flags fail before anything is closed.
+    if flags & !(libc::CLOSE_RANGE_UNSHARE as c_int) != 0 {
+        return real::close_range(first, last, flags);
+    }
+    let _inside = signals::enter();
+    epoll::forget_range(first, last);
+    fdtable::for_each(|fd| {
+        if (first..=last).contains(&(fd as c_uint)) {
+            calls::close(fd);
+        }
+    });
+    around_internal(first, last, |a, b| real::close_range(a, b, flags))
+}
+
+/// `closefrom`.
+pub fn closefrom(first: c_int) {
+    let _ = close_range(first.max(0) as c_uint, c_uint::MAX, 0);
+}
+
+/// `preadv2`. With the offset -1 it is readv with flags, which sockets know.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn preadv2(
+    fd: c_int,
+    iov: *const iovec,
+    n: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> ssize_t {
+    if offset != -1
+        || flags & !libc::RWF_NOWAIT != 0
+        || signals::in_vfork()
+        || !fdtable::is_ours(fd)
+    {
+        // SAFETY: the program's call.
+        return unsafe { real::preadv2(fd, iov, n, offset, flags) };
+    }
+    let mut msg = message(iov, n);
+    // SAFETY: the program's vector in a live header.
+    unsafe { calls::recvmsg(fd, &raw mut msg, nowait(flags)) }
+}
+
+/// `pwritev2`. With the offset -1 it is writev with flags, which sockets know.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn pwritev2(
+    fd: c_int,
+    iov: *const iovec,
+    n: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> ssize_t {
+    if offset != -1
+        || flags & !libc::RWF_NOWAIT != 0
+        || signals::in_vfork()
+        || !fdtable::is_ours(fd)
+    {
+        // SAFETY: the program's call.
+        return unsafe { real::pwritev2(fd, iov, n, offset, flags) };
+    }
+    let msg = message(iov, n);
+    // SAFETY: the program's vector in a live header.
+    unsafe { calls::sendmsg(fd, &raw const msg, nowait(flags)) }
+}
+
+fn nowait(flags: c_int) -> c_int {
+    if flags & libc::RWF_NOWAIT != 0 {
+        libc::MSG_DONTWAIT
+    } else {
+        0
+    }
+}
+
+fn message(iov: *const iovec, n: c_int) -> msghdr {
+    // SAFETY: all-zero is an empty header.
+    let mut msg: msghdr = unsafe { core::mem::zeroed() };
+    msg.msg_iov = iov.cast_mut();
+    msg.msg_iovlen = n as _;
+    msg
+}

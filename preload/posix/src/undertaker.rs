@@ -1,0 +1,186 @@
+//! What outlives a process: connections with unacknowledged data or an unacknowledged FIN.
+//!
+//! Linux goes on with them after the process is gone, within its limits for orphans, which the engine knows. Here a child of
+//! the ending process does: it has a copy of the engine, the packet socket and the port holders, nothing else, and ends when
+//! the last connection does. The ending process touches its copy no more ([`NetStack::retire`](crate::stack::NetStack)).
+
+use core::ffi::c_int;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use arrayvec::ArrayVec;
+use libc::pollfd;
+use parking_lot::MutexGuard;
+use sidewire_engine::calls::CloseCall;
+use syscalls::{Sysno, syscall};
+
+use crate::descriptors::around_internal;
+use crate::driver;
+use crate::stack::{self, Inner, MAX_STACKS, NetStack, monotonic_ns};
+use crate::{fdtable, memory, real, signals, syscall};
+
+/// An undertaker ends after this time whatever is left, in nanoseconds: longer than Linux keeps an orphan that does not
+/// answer (`tcp_orphan_retries`), and `tcp_fin_timeout`.
+const LONGEST: u64 = 900_000_000_000;
+
+static WORKING: AtomicBool = AtomicBool::new(false);
+
+/// True while the undertaker is being made, and in it.
+#[must_use]
+pub fn working() -> bool {
+    WORKING.load(Ordering::Relaxed)
+}
+
+/// Closes the sockets of this process as the end of a process closes them: without waiting, SO_LINGER or not (Linux:
+/// PF_EXITING). The descriptors stay, with nothing behind them. `each` hears of every one.
+pub fn close_all(mut each: impl FnMut(c_int)) {
+    let mut stacks = 0;
+    stack::for_each(|_| stacks += 1);
+    if stacks == 0 {
+        return;
+    }
+    fdtable::for_each(|fd| {
+        let Some(file) = fdtable::get(fd) else {
+            return;
+        };
+        each(fd);
+        let (stack, id) = (file.stack(), file.id());
+        stack.with(|inner| {
+            let (engine, mut io) = inner.split();
+            if engine.exists(id) {
+                let _ = engine.close(&mut io, id, true, &mut CloseCall::default());
+            }
+        });
+    });
+}
+
+type Locked = (&'static NetStack, MutexGuard<'static, Inner>);
+
+/// Hands what is left of every stack to an undertaker, if anything is. The stacks of this process are retired: nothing is
+/// received or sent here any more.
+pub fn take_over() {
+    let mut stacks: ArrayVec<Locked, MAX_STACKS> = ArrayVec::new();
+    stack::for_each(|s| stacks.push((s, s.lock())));
+    let left = stacks.iter().any(|(_, inner)| !inner.engine.quiescent());
+    if left {
+        // The child of the child: nobody's child to wait for.
+        WORKING.store(true, Ordering::Relaxed);
+        let before = signals::mask(libc::SIG_SETMASK, Some(!0));
+        // What is not acknowledged yet has to be there when it is sent again.
+        memory::inherit_on_fork();
+        // SAFETY: libc's fork leaves the allocator whole in the child.
+        match unsafe { real::fork() } {
+            0 => {
+                // SAFETY: no arguments that matter; the intermediate process ends at once.
+                if unsafe { syscall!(Sysno::clone, libc::SIGCHLD, 0, 0, 0, 0) } == Ok(0) {
+                    work(&mut stacks);
+                }
+                exit()
+            }
+            child if child > 0 => reap(child),
+            _ => crate::warning!("no process for what is left to send: connections end here"),
+        }
+        signals::mask(libc::SIG_SETMASK, Some(before));
+        WORKING.store(false, Ordering::Relaxed);
+    }
+    for (stack, _) in &stacks {
+        stack.retire();
+    }
+}
+
+fn exit() -> ! {
+    loop {
+        // SAFETY: ends the process.
+        let _ = unsafe { syscall!(Sysno::exit_group, 0) };
+    }
+}
+
+/// Waits for the intermediate process; the program does not hear of it.
+fn reap(child: c_int) {
+    // SAFETY: null pointers are allowed.
+    while unsafe { syscall!(Sysno::wait4, child, 0, 0, 0) } == Err(syscalls::Errno::EINTR) {}
+    // Its SIGCHLD is pending, because everything is blocked: it goes when it is ignored for a moment.
+    // SAFETY: all-zero is a valid sigaction; live locals.
+    unsafe {
+        let mut now: libc::sigaction = core::mem::zeroed();
+        let mut ignore: libc::sigaction = core::mem::zeroed();
+        ignore.sa_sigaction = libc::SIG_IGN;
+        if real::sigaction(libc::SIGCHLD, &raw const ignore, &raw mut now) == 0 {
+            real::sigaction(libc::SIGCHLD, &raw const now, core::ptr::null_mut());
+        }
+    }
+}
+
+/// The undertaker's life. Single-threaded; the locks are held since before the fork.
+fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
+    // Out of the program's session, folder and pipes: nobody waits for their end because of us.
+    // SAFETY: no memory of ours is touched.
+    unsafe {
+        let _ = syscall!(Sysno::setsid);
+        let _ = syscall!(Sysno::chdir, c"/".as_ptr());
+        let _ = syscall!(
+            Sysno::prctl,
+            libc::PR_SET_NAME,
+            c"sidewire-end".as_ptr(),
+            0,
+            0,
+            0
+        );
+    }
+    around_internal(0, u32::MAX, |a, b| {
+        real::close_range(a, b, 0);
+        0
+    });
+    let end = monotonic_ns() + LONGEST;
+    loop {
+        let mut next = end;
+        let mut more = false;
+        let mut left = false;
+        for (stack, inner) in stacks.iter_mut() {
+            more |= driver::round(stack, inner);
+            inner.engine.take_events(|_, _, _| {});
+            let Inner {
+                engine, holders, ..
+            } = &mut **inner;
+            engine.take_released(|tuple| holders.release(&tuple));
+            left |= !engine.quiescent();
+            next = next.min(inner.next_deadline());
+        }
+        let now = monotonic_ns();
+        if !left || now >= end {
+            return;
+        }
+        if more || next <= now {
+            continue;
+        }
+        let mut fds: ArrayVec<pollfd, { 2 * MAX_STACKS }> = ArrayVec::new();
+        for (stack, inner) in stacks.iter_mut() {
+            let (frames, netlink) = stack.driver.frame_fds();
+            let driver = &stack.driver;
+            // It may have been full since before the fork.
+            let full = inner.net.take_full() || driver.want_tx.load(Ordering::Relaxed);
+            driver.want_tx.store(full, Ordering::Relaxed);
+            let out = if full { libc::POLLOUT } else { 0 };
+            fds.push(want(frames, libc::POLLIN | out));
+            fds.push(want(netlink, libc::POLLIN));
+        }
+        let _ = syscall::ppoll(&mut fds, next - now, None);
+        for ((stack, inner), fds) in stacks.iter_mut().zip(fds.chunks(2)) {
+            if fds[0].revents & libc::POLLOUT != 0 {
+                stack.driver.want_tx.store(false, Ordering::Relaxed);
+                let (engine, mut io) = inner.split();
+                engine.tx_space(&mut io);
+            }
+            if fds[1].revents != 0 {
+                driver::network_changed(inner);
+            }
+        }
+    }
+}
+
+fn want(fd: c_int, events: i16) -> pollfd {
+    pollfd {
+        fd,
+        events,
+        revents: 0,
+    }
+}

@@ -1,0 +1,149 @@
+/* The other end of the probes, on the kernel's TCP: a server that does with each
+ * connection what its first line says.
+ *
+ *   peer PORT
+ *
+ *   echo        sends back all that comes, then closes
+ *   discard     reads to the end, then closes
+ *   close       closes at once
+ *   reset       closes with a RST
+ *   hold        reads nothing, until its own connection is reset or killed
+ *   send N      sends N bytes, closes when the other end has
+ *   finish N    sends N bytes, shuts down its side, reads to the end
+ *   call PORT   connects to the caller's host at PORT, sends "called", and echoes
+ *               there; closes here at once
+ *   abort PORT  connects there, and resets that connection
+ */
+#include <arpa/inet.h>
+#include <err.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static char pattern[1 << 16];
+
+static void echo(int fd)
+{
+	char buffer[1 << 16];
+	ssize_t n;
+	while ((n = recv(fd, buffer, sizeof buffer, 0)) > 0)
+		if (send(fd, buffer, (size_t)n, MSG_NOSIGNAL) != n)
+			return;
+}
+
+static void discard(int fd)
+{
+	char buffer[1 << 16];
+	while (recv(fd, buffer, sizeof buffer, 0) > 0)
+		;
+}
+
+static void supply(int fd, long left)
+{
+	while (left > 0) {
+		size_t next = left < (long)sizeof pattern ? (size_t)left : sizeof pattern;
+		ssize_t n = send(fd, pattern, next, MSG_NOSIGNAL);
+		if (n <= 0)
+			return;
+		left -= n;
+	}
+}
+
+static void reset(int fd)
+{
+	struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+	close(fd);
+}
+
+static int call_back(int fd, const char *port)
+{
+	struct sockaddr_in a;
+	socklen_t length = sizeof a;
+	int called = socket(AF_INET, SOCK_STREAM, 0);
+	if (getpeername(fd, (struct sockaddr *)&a, &length))
+		return called;
+	a.sin_port = htons((uint16_t)atoi(port));
+	if (connect(called, (struct sockaddr *)&a, sizeof a))
+		warn("call %s", port);
+	return called;
+}
+
+static void *serve(void *argument)
+{
+	int fd = (int)(intptr_t)argument;
+	char line[64];
+	size_t length = 0;
+	while (length < sizeof line - 1 && recv(fd, line + length, 1, 0) == 1 &&
+	       line[length] != '\n')
+		length++;
+	line[length] = 0;
+	char *word = strtok(line, " "), *number = strtok(NULL, " ");
+	if (!word) {
+		close(fd);
+	} else if (!strcmp(word, "echo")) {
+		echo(fd);
+		close(fd);
+	} else if (!strcmp(word, "discard")) {
+		discard(fd);
+		close(fd);
+	} else if (!strcmp(word, "close")) {
+		close(fd);
+	} else if (!strcmp(word, "reset")) {
+		reset(fd);
+	} else if (!strcmp(word, "hold")) {
+		struct pollfd p = {.fd = fd};
+		poll(&p, 1, -1);
+		close(fd);
+	} else if (!strcmp(word, "send") && number) {
+		supply(fd, atol(number));
+		discard(fd);
+		close(fd);
+	} else if (!strcmp(word, "finish") && number) {
+		supply(fd, atol(number));
+		shutdown(fd, SHUT_WR);
+		discard(fd);
+		close(fd);
+	} else if (!strcmp(word, "call") && number) {
+		int called = call_back(fd, number);
+		close(fd);
+		if (send(called, "called", 6, MSG_NOSIGNAL) == 6)
+			echo(called);
+		close(called);
+	} else if (!strcmp(word, "abort") && number) {
+		reset(call_back(fd, number));
+		close(fd);
+	} else {
+		warnx("%s?", word);
+		close(fd);
+	}
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 2)
+		errx(2, "usage: peer PORT");
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(argv[1]))};
+	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+	for (size_t i = 0; i < sizeof pattern; i++)
+		pattern[i] = (char)('a' + i % 26);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
+	    bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 256))
+		err(1, "listen");
+	for (;;) {
+		pthread_t thread;
+		int connection = accept(fd, NULL, NULL);
+		if (connection < 0)
+			err(1, "accept");
+		if (pthread_create(&thread, NULL, serve, (void *)(intptr_t)connection))
+			errx(1, "pthread_create");
+		pthread_detach(thread);
+	}
+}

@@ -1,0 +1,110 @@
+/* A listener that is closed while its connection is at work, and bound again at
+ * once; and two connections to different hosts from one local port.
+ *
+ *   rebind HOST PORT     the peer program listens there
+ *
+ * The peer host also has the address after HOST (192.0.2.2 and 192.0.2.3).
+ */
+#include "show.h"
+
+static int listen_again(int port)
+{
+	struct sockaddr_in a = address("0.0.0.0", port);
+	int on = 1, fd = tcp_socket();
+	SHOW(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
+	SHOW(bind(fd, (struct sockaddr *)&a, sizeof a));
+	SHOW(listen(fd, 4));
+	return fd;
+}
+
+static void exchange(const char *what, int fd)
+{
+	static char out[100000], in[sizeof out];
+	memset(out, 'o', sizeof out);
+	size_t sent = 0, got = 0;
+	/* As much as the peer echoes without our reading must fit: take turns. */
+	while (got < sizeof out) {
+		size_t next = sizeof out - sent < 10000 ? sizeof out - sent : 10000;
+		if (next && send(fd, out + sent, next, MSG_NOSIGNAL) != (ssize_t)next)
+			err(2, "%s: send", what);
+		sent += next;
+		ssize_t n = recv(fd, in + got, sent - got, 0);
+		if (n <= 0)
+			err(2, "%s: recv", what);
+		got += (size_t)n;
+	}
+	printf("%s: %zu bytes, same %d\n", what, got, !memcmp(out, in, sizeof out));
+	fflush(stdout);
+}
+
+static int called(int listener, const char *host, int port, int own_port)
+{
+	char command[32], buffer[8];
+	snprintf(command, sizeof command, "call %d", own_port);
+	close(peer(host, port, command));
+	int fd = accept(listener, NULL, NULL);
+	if (fd < 0)
+		err(2, "accept");
+	receive_exactly(fd, buffer, 6);
+	return fd;
+}
+
+static void listener_closed(const char *host, int port)
+{
+	int own_port = 7071;
+	puts("# a listener closed in mid-transfer");
+	int first = listen_again(own_port);
+	int a = called(first, host, port, own_port);
+	exchange("before", a);
+	send_text(a, "under way");
+	SHOW(close(first));
+	int second = listen_again(own_port);
+	char buffer[16];
+	receive_exactly(a, buffer, 9);
+	printf("%.9s\n", buffer);
+	int b = called(second, host, port, own_port);
+	exchange("the new one", b);
+	exchange("the old one", a);
+	SHOW(close(a));
+	SHOW(close(second));
+	exchange("the new one, without a listener", b);
+	SHOW(close(b));
+	int third = listen_again(own_port);
+	SHOW(close(third));
+}
+
+static int from_port(int local, const char *host, int port)
+{
+	struct sockaddr_in here = address("0.0.0.0", local), there = address(host, port);
+	int on = 1, fd = tcp_socket();
+	SHOW(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
+	SHOW(bind(fd, (struct sockaddr *)&here, sizeof here));
+	if (SHOW(connect(fd, (struct sockaddr *)&there, sizeof there)) == 0)
+		send_text(fd, "echo\n");
+	return fd;
+}
+
+static void two_remotes(const char *host, int port)
+{
+	puts("# two remotes from one local port");
+	int a = from_port(7072, host, port), b = from_port(7072, "192.0.2.3", port);
+	exchange("the first", a);
+	exchange("the second", b);
+	/* The same four-tuple again. */
+	int c = from_port(7072, host, port);
+	SHOW(close(c));
+	exchange("the first, afterwards", a);
+	SHOW(close(a));
+	exchange("the second, alone", b);
+	SHOW(close(b));
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 3)
+		errx(2, "usage: rebind HOST PORT");
+	listener_closed(argv[1], atoi(argv[2]));
+	two_remotes(argv[1], atoi(argv[2]));
+	puts("done");
+	return 0;
+}

@@ -1,0 +1,19 @@
+//! The socket calls, readiness, signals and bad pointers: C probes that print
+//! every outcome, compared with what the kernel gives.
+
+use std::process::ExitCode;
+
+use shim_tests::Suite;
+use shim_tests::compare::{same_as_native, same_as_native_alone};
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new("calls");
+    for name in ["calls", "poll_select", "epoll", "signals"] {
+        suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
+    }
+    suite
+        .both("sig_actions", &[], |stack| {
+            same_as_native_alone("sig_actions", stack)
+        })
+        .run()
+}

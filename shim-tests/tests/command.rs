@@ -1,0 +1,188 @@
+//! `sidewire run`, with a real program on a real link.
+
+use std::fs;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use shim_tests::compare::{PEER_PORT, start_peer};
+use shim_tests::counters::Before;
+use shim_tests::lab::FAR;
+use shim_tests::library::{Library, Stack, Stats};
+use shim_tests::payload::{self, MIB};
+use shim_tests::program::Program;
+use shim_tests::{Lab, Link, Need, Suite, TestResult};
+
+const PORT: u16 = 7400;
+
+fn main() -> ExitCode {
+    Suite::new("command")
+        .shim("run_moves_a_file", &[], run_moves_a_file)
+        .shim("run_strict_names_the_capability", &[], run_strict)
+        .shim("demo_prints_its_table", &[], demo_prints_its_table)
+        .shim("demo_cleans_up_when_interrupted", &[], demo_interrupted)
+        .test("bench_writes_its_results", &[Need::Library], bench_writes)
+        .run()
+}
+
+/// The command that was built beside the library.
+fn sidewire(stack: &Stack) -> Result<String> {
+    let library = match stack {
+        Stack::Sidewire(library) => library.clone(),
+        Stack::Kernel => Library::find()?,
+    };
+    let command = library.path().with_file_name("sidewire");
+    ensure!(
+        command.is_file(),
+        "{} is not built: run `cargo build --release -p sidewire-cli`",
+        command.display()
+    );
+    Ok(command.to_str().context("path in UTF-8")?.to_owned())
+}
+
+fn run_moves_a_file(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let (source, sink, stats) = (lab.path("sent"), lab.path("arrived"), lab.path("stats"));
+    let sent = payload::write(&source, 4 * MIB)?;
+    let port = PORT.to_string();
+    let before = Before::of(&lab)?;
+    let receiver = lab
+        .far
+        .program("nc.openbsd")
+        .args(["-d", "-l", &port])
+        .stdout(&sink)
+        .start()?;
+    lab.wait_for_listener(&lab.far, PORT)?;
+    let sender = lab
+        .near
+        .program(sidewire(stack)?)
+        .args(["run", "--strict", "--", "nc.openbsd", "-N", FAR, &port])
+        .stdin(&source)
+        .stats(&stats)
+        .run()?
+        .success()?;
+    receiver.wait()?.success()?;
+    ensure!(payload::sha256(&sink)? == sent, "what arrived differs");
+    ensure!(sender.stderr.is_empty(), "it said {:?}", sender.stderr);
+    before
+        .until_now(&lab, Some(Stats::read(&stats)?))?
+        .all_by_engine(1)
+}
+
+fn run_strict(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let _peer = start_peer(&lab)?;
+    let refused = lab
+        .near
+        .program(sidewire(stack)?)
+        .args([
+            "run",
+            "--strict",
+            "nc.openbsd",
+            "-N",
+            FAR,
+            &PEER_PORT.to_string(),
+        ])
+        .wrapped(["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"])
+        .run()?;
+    ensure!(
+        refused.status.code() == Some(125) && refused.stderr.contains("CAP_NET_RAW"),
+        "{refused}"
+    );
+    Ok(())
+}
+
+/// The demo, with a directory for its files that can be looked at afterwards.
+fn demo(lab: &Lab, stack: &Stack) -> Result<Program> {
+    let Stack::Sidewire(library) = stack else {
+        bail!("the demo is about the shim");
+    };
+    let files = lab.path("demo");
+    fs::create_dir(&files)?;
+    Ok(lab
+        .near
+        .program(env!("CARGO_BIN_EXE_sidewire-demo"))
+        .args(["--rounds", "1", "--seconds", "1", "--size", "16"])
+        .env("SIDEWIRE_LIBRARY", library.path())
+        .env("TMPDIR", &files)
+        .patience(Duration::from_secs(180)))
+}
+
+fn demo_prints_its_table(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let shown = demo(&lab, stack)?.run()?.success()?;
+    for program in [
+        "iperf3 -c ",
+        "iperf3 -c -R ",
+        "iperf3 -c -P 8 ",
+        "iperf3 -c --bidir ",
+        "iperf3 -s ",
+        "nc sends 16 MiB ",
+        "nc receives 16 MiB ",
+    ] {
+        // Once in the progress, once in the table.
+        let lines = shown.stdout.lines();
+        let row = lines.rev().find(|line| line.starts_with(program));
+        let row = row.with_context(|| format!("no row {program:?}\n{shown}"))?;
+        ensure!(!row.contains("failed"), "{row}");
+        ensure!(
+            !program.starts_with("nc") || row.contains("same ("),
+            "{row}"
+        );
+    }
+    ensure!(
+        fs::read_dir(lab.path("demo"))?.next().is_none(),
+        "files stay"
+    );
+    Ok(())
+}
+
+fn demo_interrupted(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let demo = demo(&lab, stack)?.start()?;
+    demo.wait_for_output("Gbit/s\n")?;
+    demo.signal(libc::SIGINT)?;
+    let ended = demo.wait()?;
+    ensure!(
+        !ended.status.success() && ended.stdout.contains("interrupted"),
+        "{ended}"
+    );
+    ensure!(
+        fs::read_dir(lab.path("demo"))?.next().is_none(),
+        "files stay"
+    );
+    Ok(())
+}
+
+fn bench_writes() -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let out = lab.path("bench");
+    lab.near
+        .program(env!("CARGO_BIN_EXE_sidewire-bench"))
+        .args([
+            "--kernel-only",
+            "--rounds",
+            "1",
+            "--only",
+            "one-cpu/round-trip",
+        ])
+        .args(["--out", &out.to_string_lossy()])
+        .run()?
+        .success()?;
+    let results: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(out.join("results.json"))?)?;
+    let measured = results["measurements"].as_array().context("measurements")?;
+    ensure!(measured.len() == 2, "{results}");
+    for m in measured {
+        for ratio in ["ratio", "null_ratio"] {
+            ensure!(m[ratio]["median"].as_f64().is_some_and(|r| r > 0.0), "{m}");
+        }
+    }
+    ensure!(
+        fs::read_to_string(out.join("ratios.svg"))?
+            .matches("<circle")
+            .count()
+            == 2
+    );
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! How connections and processes end: with everything delivered, or with the
+//! error that Linux gives.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::ensure;
+use shim_tests::lab::FAR;
+use shim_tests::library::Stack;
+use shim_tests::netcat::{Flavour, Part, move_file};
+use shim_tests::patience::until;
+use shim_tests::payload::{self, MIB};
+use shim_tests::{Lab, Link, Need, Suite, TestResult};
+
+const PORT: u16 = 7200;
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new("ending");
+    for (flavour, name) in [
+        (Flavour::OpenBsd, "openbsd"),
+        (Flavour::Traditional, "traditional"),
+        (Flavour::Ncat, "ncat"),
+    ] {
+        let needs = [Need::EgressHook];
+        suite = suite.both(
+            &format!("{name}_on_a_slow_lossy_link"),
+            &needs,
+            move |stack| slow_and_lossy(stack, flavour),
+        );
+    }
+    suite
+        .both("peer_killed_and_restarted", &[], peer_killed)
+        .run()
+}
+
+/// The program ends as soon as it has handed over its last byte; on a link that
+/// is slower than that, the stack still has most of it then.
+fn slow_and_lossy(stack: &Stack, flavour: Flavour) -> TestResult {
+    const SIZE: u64 = MIB;
+    let lab = Lab::new(Link::default())?;
+    lab.slow_down(&lab.near, "16mbit")?;
+    lab.lose_one_in(&lab.near, 50)?;
+    lab.lose_one_in(&lab.far, 50)?;
+    let (source, sink) = (lab.path("sent"), lab.path("arrived"));
+    let sent = payload::write(&source, SIZE)?;
+    let port = PORT.to_string();
+    let receiver = lab
+        .far
+        .program("nc.openbsd")
+        .args(["-d", "-l", &port])
+        .stdout(&sink)
+        .start()?;
+    lab.wait_for_listener(&lab.far, PORT)?;
+    // OpenBSD's waits for the peer's end by itself.
+    let (early, waits): (&[&str], bool) = match flavour {
+        Flavour::OpenBsd => (&["-N"], true),
+        Flavour::Traditional => (&["-q", "0"], false),
+        Flavour::Ncat => (&["--send-only"], false),
+    };
+    lab.near
+        .program(flavour.program())
+        .args(early.iter().copied())
+        .args([FAR, &port])
+        .stdin(&source)
+        .under(stack)
+        .run()?
+        .success()?;
+    let when_it_ended = std::fs::metadata(&sink)?.len();
+    receiver.wait()?.success()?;
+    let arrived = payload::sha256(&sink)?;
+    ensure!(
+        arrived == sent,
+        "{} of {SIZE} bytes arrived, {when_it_ended} of them before the program ended",
+        std::fs::metadata(&sink)?.len()
+    );
+    ensure!(
+        waits || when_it_ended < SIZE,
+        "the program waited for its data: this shows nothing"
+    );
+    Ok(())
+}
+
+fn peer_killed(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let source = lab.path("endless");
+    payload::write(&source, 64 * MIB)?;
+    let port = PORT.to_string();
+    lab.slow_down(&lab.near, "100mbit")?;
+    for _ in 0..2 {
+        let sink = lab.path("partly");
+        let receiver = lab
+            .far
+            .program("nc.openbsd")
+            .args(["-d", "-l", &port])
+            .stdout(&sink)
+            .start()?;
+        lab.wait_for_listener(&lab.far, PORT)?;
+        let sender = lab
+            .near
+            .program("nc.traditional")
+            .args(["-q", "0", FAR, &port])
+            .stdin(&source)
+            .under(stack)
+            .patience(Duration::from_secs(30))
+            .start()?;
+        until("data to arrive", || {
+            Ok((std::fs::metadata(&sink)?.len() > MIB).then_some(()))
+        })?;
+        receiver.kill();
+        // It is told of the reset and ends; how it says so is its own affair.
+        sender.wait()?;
+    }
+    lab.full_speed(&lab.near)?;
+    let part = Part {
+        listens: false,
+        sends: true,
+    };
+    move_file(&lab, stack, Flavour::OpenBsd, part, 4 * MIB, None)?;
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! The programs of `c-examples/`, natively and with the shim in front.
+
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use shim_tests::counters::Before;
+use shim_tests::lab::{FAR, NEAR};
+use shim_tests::library::{Stack, Stats};
+use shim_tests::payload::{self, MIB};
+use shim_tests::probe::example;
+use shim_tests::{Lab, Link, Suite, TestResult};
+
+const PORT: u16 = 7300;
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new("examples");
+    for server in ["echo_server", "epoll_server"] {
+        suite = suite.both(server, &[], move |stack| {
+            echoes(stack, server, true)?;
+            Ok(())
+        });
+    }
+    suite
+        .both("echo_client", &[], |stack| {
+            echoes(stack, "epoll_server", false)
+        })
+        .both("send_file", &[], sends_file)
+        .run()
+}
+
+/// Three clients in turn; `server` or the clients are on the near host.
+fn echoes(stack: &Stack, server: &str, server_near: bool) -> TestResult {
+    const CLIENTS: u64 = 3;
+    let lab = Lab::new(Link::default())?;
+    let stats = lab.path("stats.json");
+    let (source, sink) = (lab.path("sent"), lab.path("echoed"));
+    let sent = payload::write(&source, 2 * MIB)?;
+    let port = PORT.to_string();
+    let (server_host, client_host, address) = if server_near {
+        (&lab.near, &lab.far, NEAR)
+    } else {
+        (&lab.far, &lab.near, FAR)
+    };
+    let before = Before::of(&lab)?;
+    let mut running = server_host
+        .program(example(server))
+        .args([port.as_str(), &CLIENTS.to_string()]);
+    if server_near {
+        running = running.under(stack).stats(&stats);
+    }
+    let running = running.start()?;
+    lab.wait_for_listener(server_host, PORT)?;
+    for _ in 0..CLIENTS {
+        let mut client = client_host
+            .program(example("echo_client"))
+            .args([address, &port])
+            .stdin(&source)
+            .stdout(&sink);
+        if !server_near {
+            client = client.under(stack).stats(&stats);
+        }
+        client.run()?.success()?;
+        ensure!(payload::sha256(&sink)? == sent, "the echo differs");
+    }
+    running.wait()?.success()?;
+    if stack.is_sidewire() {
+        let connections = if server_near { CLIENTS } else { 1 };
+        before
+            .until_now(&lab, Some(Stats::read(&stats)?))?
+            .all_by_engine(connections)?;
+    }
+    Ok(())
+}
+
+fn sends_file(stack: &Stack) -> Result<()> {
+    let lab = Lab::new(Link::default())?;
+    let stats = lab.path("stats.json");
+    let (source, sink) = (lab.path("sent"), lab.path("arrived"));
+    payload::write(&source, 2 * MIB + 1)?;
+    let port = PORT.to_string();
+    let before = Before::of(&lab)?;
+    let receiver = lab
+        .far
+        .program("nc.openbsd")
+        .args(["-d", "-l", &port])
+        .stdout(&sink)
+        .start()?;
+    lab.wait_for_listener(&lab.far, PORT)?;
+    lab.near
+        .program(example("send_file"))
+        .args([FAR, &port, &source.to_string_lossy()])
+        .under(stack)
+        .stats(&stats)
+        .run()?
+        .success()?;
+    receiver.wait()?.success()?;
+    let expected = [
+        format!("{}\n", 2 * MIB + 1).into_bytes(),
+        fs::read(&source)?,
+    ]
+    .concat();
+    ensure!(fs::read(&sink)? == expected, "what arrived differs");
+    if stack.is_sidewire() {
+        before
+            .until_now(&lab, Some(Stats::read(&stats)?))?
+            .all_by_engine(1)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! The port belongs to the program, and the kernel keeps silent on it.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use shim_tests::capture::{Capture, syn_acks};
+use shim_tests::compare::same_as_native;
+use shim_tests::counters::{KernelTcp, TCP_LISTEN, kernel_sockets};
+use shim_tests::iperf3::{Amount, Iperf3, Role};
+use shim_tests::lab::{FAR, NEAR};
+use shim_tests::library::{Stack, Stats};
+use shim_tests::netcat::{Flavour, Part, move_file, move_file_wrapped};
+use shim_tests::patience::until;
+use shim_tests::payload::MIB;
+use shim_tests::probe::probe;
+use shim_tests::process::Running;
+use shim_tests::{Lab, Link, Suite, TestResult};
+
+const PORT: u16 = 7100;
+
+/// Takes CAP_NET_ADMIN from the program for good.
+const WITHOUT_NET_ADMIN: [&str; 5] = [
+    "setpriv",
+    "--bounding-set=-net_admin",
+    "--inh-caps=-net_admin",
+    "--ambient-caps=-net_admin",
+    "--",
+];
+
+fn main() -> ExitCode {
+    Suite::new("ports")
+        .both("second_program_gets_eaddrinuse", &[], second_program)
+        .both("rebind_and_two_remotes", &[], |stack| {
+            same_as_native("rebind", stack)
+        })
+        .both("local_clients_are_served", &[], local_clients)
+        .both("kernel_is_silent", &[], kernel_is_silent)
+        .both("kernel_is_silent_without_net_admin", &[], |stack| {
+            silent_without_net_admin(stack)
+        })
+        .both("nothing_left_after_sigkill", &[], nothing_left)
+        .run()
+}
+
+/// A server for `count` short connections on the near host.
+fn server(lab: &Lab, stack: &Stack, count: u32) -> Result<Running> {
+    let server = lab
+        .near
+        .program(probe("connection_rate"))
+        .args(["server", &PORT.to_string(), &count.to_string()])
+        .under(stack)
+        .stats(&lab.path("stats.json"))
+        .start()?;
+    lab.wait_for_listener(&lab.near, PORT)?;
+    Ok(server)
+}
+
+fn second_program(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let _server = server(&lab, stack, 1)?;
+    let port = PORT.to_string();
+    for second in [&Stack::Kernel, stack] {
+        for address in ["0.0.0.0", NEAR, "127.0.0.1"] {
+            for reuse in [&[][..], &["reuse"]] {
+                let tried = lab
+                    .near
+                    .program(probe("bind_port"))
+                    .args([address, &port])
+                    .args(reuse.iter().copied())
+                    .under(second)
+                    .run()?
+                    .success()?;
+                ensure!(
+                    tried.stdout.contains("-1 EADDRINUSE"),
+                    "{} bound {address} {reuse:?}: {tried}",
+                    second.name()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn local_clients(stack: &Stack) -> TestResult {
+    const EACH: u32 = 5;
+    let lab = Lab::new(Link::default())?;
+    let server = server(&lab, stack, 4 * EACH)?;
+    let each = EACH.to_string();
+    for (host, address) in [
+        (&lab.near, "127.0.0.1"),
+        (&lab.far, NEAR),
+        (&lab.near, NEAR),
+        (&lab.far, NEAR),
+    ] {
+        host.program(probe("connection_rate"))
+            .args(["client", address, &PORT.to_string(), &each, "1"])
+            .run()?
+            .success()
+            .with_context(|| format!("client of {address}"))?;
+    }
+    server.wait()?.success()?;
+    if stack.is_sidewire() {
+        let stats = Stats::read(&lab.path("stats.json"))?;
+        ensure!(
+            stats.connections_engine == u64::from(2 * EACH)
+                && stats.connections_kernel == u64::from(2 * EACH),
+            "{stats:?}"
+        );
+    }
+    Ok(())
+}
+
+fn kernel_is_silent(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let capture = Capture::start(&lab)?;
+    let before = KernelTcp::of(&lab.near)?;
+    for part in Part::ALL {
+        move_file(&lab, stack, Flavour::OpenBsd, part, MIB, None)?;
+    }
+    for role in [Role::Client, Role::Server] {
+        Iperf3::new(role, &["--bidir"], Amount::Bytes(4 * MIB)).run(&lab, stack)?;
+    }
+    near_kernel_said_nothing(&lab, stack, &capture, before)
+}
+
+fn silent_without_net_admin(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let capture = Capture::start(&lab)?;
+    let before = KernelTcp::of(&lab.near)?;
+    for part in Part::ALL {
+        let wrapper = WITHOUT_NET_ADMIN;
+        let (outcome, _) = move_file_wrapped(&lab, stack, Flavour::OpenBsd, part, MIB, &wrapper)?;
+        if stack.is_sidewire() {
+            outcome.carried.all_by_engine(1)?;
+        }
+    }
+    near_kernel_said_nothing(&lab, stack, &capture, before)
+}
+
+fn near_kernel_said_nothing(
+    lab: &Lab,
+    stack: &Stack,
+    capture: &Capture,
+    before: KernelTcp,
+) -> TestResult {
+    let frames = capture.frames()?;
+    let answers = syn_acks(&frames);
+    ensure!(!answers.is_empty(), "nothing was captured");
+    for (server, client, count) in answers {
+        ensure!(
+            count == 1,
+            "{server} answered {client} with {count} SYN-ACKs"
+        );
+    }
+    let near = format!("{NEAR}:");
+    let resets = frames
+        .iter()
+        .filter(|f| f.flags.contains('R') && f.source.starts_with(&near));
+    if stack.is_sidewire() {
+        let resets: Vec<_> = resets.collect();
+        ensure!(resets.is_empty(), "resets: {resets:?}");
+        let kernel = KernelTcp::of(&lab.near)?.since(before);
+        ensure!(kernel.out_segs == 0 && kernel.out_rsts == 0, "{kernel:?}");
+    }
+    Ok(())
+}
+
+fn nothing_left(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let port = PORT.to_string();
+    let mut programs = Vec::new();
+    let far_server = lab
+        .far
+        .program("iperf3")
+        .args(["-s", "-p", &port])
+        .start()?;
+    lab.wait_for_listener(&lab.far, PORT)?;
+    let near_server = lab
+        .near
+        .program("iperf3")
+        .args(["-s", "-p", &port])
+        .under(stack)
+        .start()?;
+    lab.wait_for_listener(&lab.near, PORT)?;
+    for (host, peer, stack) in [(&lab.near, FAR, stack), (&lab.far, NEAR, &Stack::Kernel)] {
+        let client = host
+            .program("iperf3")
+            .args([
+                "-c",
+                peer,
+                "-p",
+                &port,
+                "-t",
+                "600",
+                "-P",
+                "4",
+                "--forceflush",
+            ])
+            .under(stack)
+            .start()?;
+        client.wait_for_output("bits/sec")?;
+        programs.push(client);
+    }
+    programs[0].kill();
+    near_server.kill();
+    until("the near kernel to forget the killed programs", || {
+        let left = kernel_sockets(&lab.near)?
+            .into_iter()
+            .filter(|s| s.local_port == PORT && s.state == TCP_LISTEN)
+            .count();
+        // The kernel's own orphans drain for a while; the shim's holders must not.
+        let packet = lab.near.proc_net("packet")?.lines().count() - 1;
+        let connections = kernel_sockets(&lab.near)?.len();
+        let gone = left == 0 && packet == 0 && (!stack.is_sidewire() || connections == 0);
+        Ok(gone.then_some(()))
+    })?;
+    drop(programs);
+    drop(far_server);
+    // The port is free at once, and works.
+    let outcome = Iperf3::new(Role::Server, &[], Amount::Bytes(4 * MIB)).run(&lab, stack)?;
+    ensure!(outcome.bytes > 0, "{outcome:?}");
+    let server = server(&lab, stack, 1)?;
+    lab.far
+        .program(probe("connection_rate"))
+        .args(["client", NEAR, &port, "1", "1"])
+        .run()?
+        .success()?;
+    server.wait()?.success()?;
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! What the shim does when there is nothing to do, or when it may not.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use shim_tests::compare::{PEER_PORT, start_peer};
+use shim_tests::lab::{FAR, Lab};
+use shim_tests::library::{Stack, Stats};
+use shim_tests::netcat::{Flavour, Part, move_file_wrapped};
+use shim_tests::payload::MIB;
+use shim_tests::probe::probe;
+use shim_tests::process::Running;
+use shim_tests::{Link, Suite, TestResult};
+
+/// Takes CAP_NET_RAW from the program for good.
+const WITHOUT_NET_RAW: [&str; 5] = [
+    "setpriv",
+    "--bounding-set=-net_raw",
+    "--inh-caps=-net_raw",
+    "--ambient-caps=-net_raw",
+    "--",
+];
+
+fn main() -> ExitCode {
+    Suite::new("quiet")
+        .shim("ls_notices_nothing", &[], ls_notices_nothing)
+        .both("idle_in_poll", &[], |stack| idle(stack, "poll"))
+        .both("idle_in_epoll", &[], |stack| idle(stack, "epoll"))
+        .shim("without_net_raw_on_the_kernel", &[], without_net_raw)
+        .shim("without_net_raw_strict_stops", &[], without_net_raw_strict)
+        .run()
+}
+
+fn ls_notices_nothing(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let run = |stack: &Stack| {
+        let trace = lab.path(stack.name());
+        let ls = lab
+            .near
+            .program("ls")
+            .args(["-l", "/etc"])
+            .under(stack)
+            .wrapped(["strace", "-f", "-o"])
+            .wrapped([trace.to_string_lossy()])
+            .run()?
+            .success()?;
+        let trace = fs::read_to_string(&trace)?;
+        let exec = trace.rfind("execve(").context("no execve in the trace")?;
+        Ok::<_, anyhow::Error>((ls, trace[exec..].to_owned()))
+    };
+    let (native, native_trace) = run(&Stack::Kernel)?;
+    let (shimmed, trace) = run(stack)?;
+    ensure!(shimmed.stdout == native.stdout, "the listing differs");
+    ensure!(shimmed.stderr.is_empty(), "it wrote {:?}", shimmed.stderr);
+
+    let tasks: BTreeSet<&str> = trace.lines().filter_map(|l| l.split(' ').next()).collect();
+    ensure!(tasks.len() <= 2, "it started something: {tasks:?}");
+    for call in [
+        "clone",
+        "fork(",
+        "socket(",
+        "eventfd",
+        "epoll_create",
+        "timerfd",
+    ] {
+        ensure!(!trace.contains(call), "it called {call}");
+    }
+    let opened = |trace: &str| -> BTreeSet<String> {
+        trace
+            .lines()
+            .filter(|line| line.contains("open") && !line.contains("= -1"))
+            .filter_map(|line| line.split('"').nth(1).map(str::to_owned))
+            .collect()
+    };
+    let native_files = opened(&native_trace);
+    let more: Vec<String> = opened(&trace)
+        .into_iter()
+        .filter(|file| !native_files.contains(file))
+        // The linker's own: the library and the libraries it is linked to.
+        .filter(|file| !file.contains(".so"))
+        .collect();
+    ensure!(more.is_empty(), "it opened {more:?}");
+    Ok(())
+}
+
+/// Nanoseconds that a process and all its threads have had on a CPU.
+fn cpu_ns(process: &Running) -> Result<u64> {
+    let mut total = 0;
+    for task in fs::read_dir(format!("/proc/{}/task", process.id()))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        let first = text.split(' ').next().context("schedstat")?;
+        total += first.parse::<u64>().with_context(|| text.clone())?;
+    }
+    Ok(total)
+}
+
+fn idle(stack: &Stack, how: &str) -> TestResult {
+    const SECONDS: u64 = 5;
+    let lab = Lab::new(Link::default())?;
+    let _peer = start_peer(&lab)?;
+    let stats = lab.path("stats.json");
+    let idle = lab
+        .near
+        .program(probe("idle"))
+        .args([FAR, &PEER_PORT.to_string(), "100", how])
+        .under(stack)
+        .stats(&stats)
+        .start()?;
+    idle.wait_for_output("ready\n")?;
+    let before = cpu_ns(&idle)?;
+    lab.far
+        .program(probe("broadcast"))
+        .args(["192.0.2.255", "1000", &SECONDS.to_string()])
+        .run()?
+        .success()?;
+    let used = cpu_ns(&idle)? - before;
+    ensure!(!idle.has_ended(), "it was woken: {}", idle.stdout());
+    let limit = SECONDS * 1_000_000_000 / 100;
+    ensure!(
+        used < limit,
+        "{used} ns of CPU in {SECONDS} s, at most {limit}"
+    );
+    if stack.is_sidewire() {
+        let kernel = shim_tests::counters::KernelTcp::of(&lab.near)?;
+        ensure!(kernel.out_segs == 0, "not on the engine: {kernel:?}");
+    }
+    Ok(())
+}
+
+fn without_net_raw(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    for part in Part::ALL {
+        let (outcome, near) =
+            move_file_wrapped(&lab, stack, Flavour::OpenBsd, part, MIB, &WITHOUT_NET_RAW)?;
+        let stats = outcome.carried.stats.context("no counters")?;
+        ensure!(
+            stats.connections_engine == 0 && stats.connections_kernel == 1,
+            "{stats:?}"
+        );
+        let lines: Vec<&str> = near.stderr.lines().collect();
+        ensure!(
+            lines.len() == 1 && lines[0].contains("CAP_NET_RAW"),
+            "one line should name what is missing: {lines:?}"
+        );
+    }
+    Ok(())
+}
+
+fn without_net_raw_strict(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let _peer = start_peer(&lab)?;
+    let stopped = lab
+        .near
+        .program("nc.openbsd")
+        .args(["-N", FAR, &PEER_PORT.to_string()])
+        .under(stack)
+        .env("SIDEWIRE_STRICT", "1")
+        .stats(&lab.path("stats.json"))
+        .wrapped(WITHOUT_NET_RAW)
+        .run()?;
+    ensure!(!stopped.status.success(), "it went on: {stopped}");
+    let lines: Vec<&str> = stopped.stderr.lines().collect();
+    ensure!(
+        lines.len() == 1 && lines[0].contains("CAP_NET_RAW"),
+        "one line should name what is missing: {lines:?}"
+    );
+    if let Ok(stats) = Stats::read(&lab.path("stats.json")) {
+        ensure!(stats.connections_kernel == 0, "{stats:?}");
+    }
+    Ok(())
+}
