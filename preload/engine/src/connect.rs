@@ -253,7 +253,10 @@ impl Stack {
         let unsent_end =
             sk.snd_nxt != sk.write_seq && matches!(old, TcpState::Closing | TcpState::LastAck);
         // The RST needs the state in which it is sent.
-        if tcp_need_reset(old) || unsent_end {
+        if sk.repair.on && old != TcpState::Listen {
+            // RP-36: the connection goes on elsewhere.
+            sk.sk_err = Some(Error::ConnAborted);
+        } else if tcp_need_reset(old) || unsent_end {
             tcp_send_active_reset(sk, &mut cx);
             sk.sk_err = Some(Error::ConnReset);
         } else if old == TcpState::SynSent {
