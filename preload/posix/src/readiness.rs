@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use crate::driver::{self, Woken};
 use crate::file::FileRef;
 use crate::signals::{self, ERESTARTSYS};
-use crate::stack::{NetStack, monotonic_ns};
+use crate::stack::{Inner, NetStack, monotonic_ns};
 use crate::syscall;
 use crate::wait::Waiter;
 use crate::{copy, fdtable, raw};
@@ -103,23 +103,36 @@ fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> 
         };
         // One section for all that follow on the same stack: nearly always the whole set.
         let stack = first.stack();
-        stack.with(|inner| {
-            driver::poll_once(stack, inner);
-            while let Some(w) = watches.get(i) {
-                if let Some(file) = &w.file {
-                    if !core::ptr::eq(file.stack(), stack) {
-                        break;
+        let from = i;
+        i = stack.with(|inner| {
+            let mut look = |inner: &mut Inner| {
+                let mut any = false;
+                let mut i = from;
+                while let Some(w) = watches.get(i) {
+                    if let Some(file) = &w.file {
+                        if !core::ptr::eq(file.stack(), stack) {
+                            break;
+                        }
+                        let level = inner.engine.poll(file.id());
+                        if w.events & POLLOUT != 0 && level & POLLOUT == 0 {
+                            inner.engine.poll_wanting_out(file.id());
+                        }
+                        let revents = level & (w.events | always);
+                        found(i, revents);
+                        any |= revents != 0;
                     }
-                    let level = inner.engine.poll(file.id());
-                    if w.events & POLLOUT != 0 && level & POLLOUT == 0 {
-                        inner.engine.poll_wanting_out(file.id());
-                    }
-                    let revents = level & (w.events | always);
-                    found(i, revents);
-                    ready |= revents != 0;
+                    i += 1;
                 }
-                i += 1;
-            }
+                (i, any)
+            };
+            // What the program has not read yet comes first: frames that wait stay with the kernel, and what they
+            // would bring would only grow cold.
+            let (next, any) = match look(inner) {
+                (_, false) if driver::poll_once(stack, inner) => look(inner),
+                seen => seen,
+            };
+            ready |= any;
+            next
         });
     }
     ready
