@@ -22,12 +22,21 @@ pub fn enabled() -> bool {
     static STARTED: OnceCell<bool> = OnceCell::new();
     *STARTED.get_or_init(|| {
         let enabled = config::get().enabled;
+        FIRST.store(syscall::getpid() as u32, Ordering::Relaxed);
         if enabled {
             // SAFETY: the handlers are safe to call at any fork.
             unsafe { libc::pthread_atfork(Some(before_fork), None, Some(forked)) };
         }
         enabled
     })
+}
+
+/// The process in which [`enabled`] was asked first.
+static FIRST: AtomicU32 = AtomicU32::new(0);
+
+/// True in a process that used TCP itself; false in a forked child that has only inherited it.
+pub(crate) fn took_part() -> bool {
+    undertaker::any() || FIRST.load(Ordering::Relaxed) == syscall::getpid() as u32
 }
 
 /// The process uses TCP, and the kernel has to carry it. One line a process; with `strict` it ends with that line.
