@@ -134,7 +134,9 @@ impl Skb {
     /// Appends a fragment, merging it with the last when it continues it (Linux `skb_can_coalesce`).
     /// Returns false, changing nothing, when there is no slot left.
     pub fn push_frag(&mut self, frag: Frag) -> bool {
-        if let Some(last) = self.frags.last_mut().filter(|last| last.abuts(&frag)) {
+        if let Some(last) = self.frags.last_mut()
+            && last.abuts(&frag)
+        {
             last.len += frag.len;
             self.len += frag.len;
             return true;
