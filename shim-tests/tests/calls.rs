@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         "sig_handlers",
         "stdio_streams",
         "processes",
+        "sharing",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
