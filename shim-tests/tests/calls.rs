@@ -21,9 +21,8 @@ fn main() -> ExitCode {
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
-    suite
-        .both("sig_actions", &[], |stack| {
-            same_as_native_alone("sig_actions", stack)
-        })
-        .run()
+    for name in ["sig_actions", "ep_local"] {
+        suite = suite.both(name, &[], move |stack| same_as_native_alone(name, stack));
+    }
+    suite.run()
 }
