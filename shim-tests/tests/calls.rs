@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         "sig_handlers",
         "stdio_streams",
         "processes",
+        "sharing",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
@@ -24,6 +25,6 @@ fn main() -> ExitCode {
         suite = suite.both(name, &[], move |stack| same_as_native_alone(name, stack));
     }
     suite
-        .both("sharing", &[], |stack| shared_as_native("sharing", stack))
+        .both("inherited", &[], |stack| shared_as_native("inherited", stack))
         .run()
 }
