@@ -64,7 +64,7 @@ pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
     if stack.is_sidewire() {
         let stats = Stats::read(&lab.path("stats.json"))?;
         ensure!(
-            stats.connections_engine > 0 && stats.connections_kernel == 0,
+            stats.connections_engine > 0,
             "not on the engine: {stats:?}\n{other}"
         );
     }
