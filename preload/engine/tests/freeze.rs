@@ -36,7 +36,7 @@ fn transfer(flags: i32, loss: bool) {
         let mut n = 0u32;
         p.lose = Box::new(move |side, packet| {
             n += u32::from(side == Side::Client && packet.len() > 1000);
-            side == Side::Client && packet.len() > 1000 && n % 23 == 0
+            side == Side::Client && packet.len() > 1000 && n.is_multiple_of(23)
         });
     }
     let bytes = pattern(400_000);
