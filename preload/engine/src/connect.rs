@@ -158,7 +158,7 @@ impl Stack {
         let isn = secure_tcp_seq(secrets, &tuple, wall_ns).max(1);
         let tsoffset = secure_tcp_ts_off(secrets, &tuple);
         let sk = self.socks.get_mut(id).ok_or(Error::BadFd)?;
-        if sk.tuple.remote.ip() != daddr {
+        if sk.ts_recent_stamp != 0 && sk.tuple.remote.ip() != daddr {
             // Timestamps of another peer say nothing about this one.
             sk.ts_recent = 0;
             sk.ts_recent_stamp = 0;
@@ -355,3 +355,6 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.write_seq = seq;
     debug_assert!(!after(sk.snd_nxt, sk.write_seq));
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,7 @@ pub fn take_over() {
     if left {
         // The child of the child: nobody's child to wait for.
         WORKING.store(true, Ordering::Relaxed);
+        memory::inherit_on_fork();
         let before = signals::mask(libc::SIG_SETMASK, Some(!0));
         // What is not acknowledged yet has to be there when it is sent again.
         memory::inherit_on_fork();
@@ -126,6 +127,7 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
             0
         );
     }
+    obey_the_system();
     around_internal(0, u32::MAX, |a, b| {
         real::close_range(a, b, 0);
         0
@@ -175,6 +177,20 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
             }
         }
     }
+}
+
+/// What ends a process ends this one; the program's handlers run no more, and everything else stays blocked.
+fn obey_the_system() {
+    let mut blocked = !0u64;
+    for signum in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: all-zero is SIG_DFL.
+        unsafe {
+            let default: libc::sigaction = core::mem::zeroed();
+            real::sigaction(signum, &raw const default, core::ptr::null_mut());
+        }
+        blocked &= !(1 << (signum - 1));
+    }
+    signals::mask(libc::SIG_SETMASK, Some(blocked));
 }
 
 fn want(fd: c_int, events: i16) -> pollfd {
