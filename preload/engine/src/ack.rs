@@ -97,7 +97,7 @@ pub enum AckOutcome {
     /// Too old to be believed (RFC 5961 §5.2): drop the segment, and send a challenge ack unless `NO_CHALLENGE_ACK` was
     /// given.
     TooOld,
-    /// Acks what was never sent: drop the segment (RFC 9293 §3.10.7.4).
+    /// Acks what was never sent: drop the segment, and send a challenge ack (RFC 5961 §5.2; seen on Linux 6.18).
     Unsent,
 }
 

@@ -334,6 +334,7 @@ fn plausible(sk: &TcpSock) -> bool {
         && received().all(runs_fit)
         && rmem.is_some_and(|r| r <= sk.rmem_alloc)
         && ordered
+        && crate::recovery::scoreboard_flaw(sk).is_none()
 }
 
 /// Looks the route up; without one the next transmit tries again.

@@ -187,3 +187,6 @@ pub fn tcp_syn_options(sk: &TcpSock, sysctl: &Sysctl, flags: u8, now: Instant) -
         ..TcpOptions::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

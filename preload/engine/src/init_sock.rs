@@ -91,7 +91,6 @@ impl TcpSock {
             mss_cache: TCP_MSS_DEFAULT,
             advmss: 0,
             mss_clamp: u16::MAX,
-            xmit_size_goal_segs: 0,
             gso_segs: 0,
             write_queue: VecDeque::new(),
             rtx_queue: VecDeque::new(),
@@ -171,9 +170,7 @@ impl TcpSock {
             timers: TimerTable::default(),
             timer_queued: Instant::NEVER,
             probes_tstamp: Instant::ZERO,
-            keepalive_probes: 0,
             fin_wait2_timer: false,
-            rehash: 0,
 
             rcv_nxt: 0,
             copied_seq: 0,

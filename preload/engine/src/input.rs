@@ -14,7 +14,7 @@ use crate::ofo::tcp_dsack_set;
 use crate::output::{tcp_data_snd_check, tcp_send_ack};
 use crate::rcvbuf::tcp_rcv_rtt_measure_ts;
 use crate::segment::Segment;
-use crate::seq::{after, before, min_seq};
+use crate::seq::{after, before, between, min_seq};
 use crate::skb::tcphdr;
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Shared};
@@ -297,7 +297,7 @@ fn predicted(sk: &TcpSock, seg: &Segment) -> bool {
     seg.seq == sk.rcv_nxt
         && seg.flags & !tcphdr::PSH == tcphdr::ACK
         && u32::from(seg.window) << sk.snd_wscale == sk.snd_wnd
-        && !after(seg.ack_seq, sk.snd_nxt)
+        && between(seg.ack_seq, sk.snd_una, sk.snd_nxt)
         && sk.ofo_queue.is_empty()
         && sk.urg_data == 0
         && sk.rcv_wnd != 0
@@ -312,11 +312,10 @@ fn predicted(sk: &TcpSock, seg: &Segment) -> bool {
 fn take_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment, flag: AckFlag) -> bool {
     match tcp_ack(sk, cx, seg, flag) {
         AckOutcome::Ok | AckOutcome::Old => true,
-        AckOutcome::TooOld => {
+        AckOutcome::TooOld | AckOutcome::Unsent => {
             tcp_send_challenge_ack(sk, cx);
             false
         }
-        AckOutcome::Unsent => false,
     }
 }
 
@@ -386,3 +385,6 @@ pub(crate) fn batch_end(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     tcp_data_snd_check(sk, cx);
     tcp_ack_snd_check(sk, cx);
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,10 +41,13 @@ pub fn sk_gso_max_size(sk: &TcpSock) -> u32 {
         .saturating_sub(GSO_HEADER_RESERVE)
 }
 
-/// Segments of the largest super-frame, at least 1 (Linux `sk_gso_max_segs`).
+/// Segments of the largest super-frame, at least 1 (Linux `sk_gso_max_segs`); 1 on a device without GSO.
 #[inline]
 #[must_use]
 pub fn sk_gso_max_segs(sk: &TcpSock) -> u32 {
+    if sk_gso_max_size(sk) == 0 {
+        return 1;
+    }
     sk.dst
         .as_ref()
         .map_or(u32::from(u16::MAX), |d| u32::from(d.gso_max_segs))

@@ -44,7 +44,9 @@ pub enum XmitError {
     Dropped,
     /// The packet socket is full; [`crate::Stack::tx_space`] goes on.
     NoSpace,
-    /// No route, or a next hop that does not answer; `sk_err_soft` says which.
+    /// No route; `sk_err_soft` says why.
+    NoRoute,
+    /// The next hop does not answer: `sk_err_soft` is EHOSTUNREACH.
     Unreachable,
     /// The program took its pages away; `tx_fault` is set.
     Fault,
@@ -202,8 +204,11 @@ fn transmit(
     tcb: &Tcb,
     at: Option<At>,
 ) -> Result<Headers, XmitError> {
+    if sk.tx_fault && at.is_some() {
+        return Err(XmitError::Fault);
+    }
     if !rebuild_header(sk, cx) {
-        return Err(XmitError::Unreachable);
+        return Err(XmitError::NoRoute);
     }
     let syn = tcb.flags & tcphdr::SYN != 0;
     let options = if syn {
@@ -239,13 +244,13 @@ fn transmit(
     let mut ip = ip_fields(sk, &cx.sh.sysctl);
     ecn_send(sk, tcb, &mut tcp, &mut ip.tos);
     let Some(headers) = Headers::build(&sk.tuple, &ip, &tcp, &options, tcb.len) else {
-        return Err(XmitError::Unreachable);
+        return Err(XmitError::NoRoute);
     };
 
     let verdict = {
         let frags: &[Frag] = at.and_then(|a| a.get(sk)).map_or(&[], |s| &s.frags);
         let Some(dst) = sk.dst.as_ref() else {
-            return Err(XmitError::Unreachable);
+            return Err(XmitError::NoRoute);
         };
         cx.net.transmit(&Transmit {
             dst,
@@ -286,7 +291,9 @@ fn transmit(
             Err(XmitError::Unreachable)
         }
         TxVerdict::Fault => {
+            // The connection is torn down from the timer: whoever called us still holds on to it.
             sk.tx_fault = true;
+            sk.timers.set(Timer::Pacing, cx.now);
             Err(XmitError::Fault)
         }
         // DeviceGone counts as lost on the way: the retransmission timer looks after it.

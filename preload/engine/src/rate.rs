@@ -70,7 +70,6 @@ pub(crate) fn tcp_rate_skb_sent(sk: &mut TcpSock, stamp: Instant) -> TxSample {
         delivered: sk.delivered,
         delivered_mstamp: sk.delivered_mstamp,
         first_tx_mstamp: sk.first_tx_mstamp,
-        in_flight: sk.packets_in_flight(),
         is_app_limited: sk.app_limited != 0,
     }
 }

@@ -11,7 +11,9 @@ use crate::rack::{
     TCP_RACK_RECOVERY_THRESH, tcp_newreno_mark_lost, tcp_rack_mark_lost, tcp_rack_skb_timeout,
 };
 use crate::retransmit::tcp_xmit_retransmit_queue;
-use crate::sack::{tcp_add_reno_sack, tcp_check_sack_reordering, tcp_reset_reno_sack};
+use crate::sack::{
+    tcp_add_reno_sack, tcp_check_sack_reordering, tcp_limit_reno_sacked, tcp_reset_reno_sack,
+};
 use crate::seq::{after, before};
 use crate::skb::Sacked;
 use crate::sock::{CaState, TCP_INFINITE_SSTHRESH, TcpSock, ecn, nagle};
@@ -337,6 +339,9 @@ pub(crate) fn tcp_simple_retransmit(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk.lost_out == 0 {
         return;
     }
+    if !sk.sack_ok {
+        tcp_limit_reno_sacked(sk);
+    }
     if sk.ca_state != CaState::Loss {
         sk.high_seq = sk.snd_nxt;
         sk.snd_ssthresh = tcp_current_ssthresh(sk);
@@ -648,28 +653,33 @@ pub(crate) fn tcp_xmit_recovery(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, rexmit: R
     tcp_xmit_retransmit_queue(sk, cx);
 }
 
-/// Checks the scoreboard against its counters, for `debug_assert!` and tests.
-///
-/// # Panics
-/// When they differ.
-pub fn check_scoreboard(sk: &TcpSock) {
+/// Compares the scoreboard with its counters: the name of the first that is wrong (for [`TcpSock::check`], and for what
+/// was thawed).
+#[must_use]
+pub fn scoreboard_flaw(sk: &TcpSock) -> Option<&'static str> {
     let count = |bit: Sacked| -> u32 {
         sk.rtx_queue
             .iter()
             .filter(|s| s.sacked.contains(bit))
-            .map(|s| s.pcount())
-            .sum()
+            .fold(0, |sum, s| sum.wrapping_add(s.pcount()))
     };
-    if sk.sack_ok {
-        assert_eq!(count(Sacked::SACKED_ACKED), sk.sacked_out, "sacked_out");
+    // Without SACK `sacked_out` counts duplicate acks.
+    if sk.sack_ok && count(Sacked::SACKED_ACKED) != sk.sacked_out {
+        return Some("sacked_out");
     }
-    assert_eq!(count(Sacked::LOST), sk.lost_out, "lost_out");
-    assert_eq!(count(Sacked::SACKED_RETRANS), sk.retrans_out, "retrans_out");
-    assert!(
-        sk.sacked_out + sk.lost_out <= sk.packets_out,
-        "left_out > packets_out"
-    );
+    if count(Sacked::LOST) != sk.lost_out {
+        return Some("lost_out");
+    }
+    if count(Sacked::SACKED_RETRANS) != sk.retrans_out {
+        return Some("retrans_out");
+    }
+    if sk.sacked_out.saturating_add(sk.lost_out) > sk.packets_out {
+        return Some("left_out");
+    }
+    None
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

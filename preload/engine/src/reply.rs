@@ -118,3 +118,6 @@ pub fn tcp_send_reset(sh: &mut Shared, net: &mut dyn Net, seg: &Segment) {
         sh.mib.inc(Counter::OutRsts);
     }
 }
+
+#[cfg(test)]
+mod tests;

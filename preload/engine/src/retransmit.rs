@@ -57,7 +57,7 @@ pub(crate) fn retransmit_skb_raw(
         }
     }
     if !rebuild_header(sk, cx) {
-        return Err(XmitError::Unreachable);
+        return Err(XmitError::NoRoute);
     }
     let cur_mss = tcp_current_mss(sk, cx);
     let wnd_end = sk.wnd_end();
@@ -127,8 +127,11 @@ pub fn tcp_retransmit_skb(
     let pcount = skb.pcount();
     let stamp = tcp_time_stamp(skb.skb_mstamp).max(1);
     if sent.is_ok() {
+        // An undone recovery may have left it marked as in flight twice.
+        if !skb.sacked.contains(Sacked::SACKED_RETRANS) {
+            sk.retrans_out += pcount;
+        }
         skb.sacked |= Sacked::SACKED_RETRANS | Sacked::EVER_RETRANS;
-        sk.retrans_out += pcount;
     }
     // Of the first attempt: for undo, and for giving up.
     if sk.retrans_stamp == 0 {

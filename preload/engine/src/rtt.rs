@@ -147,11 +147,14 @@ pub(crate) fn tcp_ack_update_rtt(
     };
     let mut ca_rtt = ca_rtt_us;
     // Timestamps only where Karn's rule forbids the rest: a middlebox may spoil the echo.
-    if seq_rtt < 0 && sk.saw_tstamp && sk.rcv_tsecr != 0 && flag.intersects(AckFlag::ACKED) {
-        if let Some(us) = tcp_rtt_tsopt_us(sk, cx.now) {
-            seq_rtt = i64::from(us);
-            ca_rtt = seq_rtt;
-        }
+    if seq_rtt < 0
+        && sk.saw_tstamp
+        && sk.rcv_tsecr != 0
+        && flag.intersects(AckFlag::ACKED)
+        && let Some(us) = tcp_rtt_tsopt_us(sk, cx.now)
+    {
+        seq_rtt = i64::from(us);
+        ca_rtt = seq_rtt;
     }
     rs.rtt_us = ca_rtt;
     if seq_rtt < 0 {

@@ -447,7 +447,7 @@ fn merge_sacked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize) -> bool {
 }
 
 /// Without SACK: as many duplicate acks as there is room for count (Linux `tcp_limit_reno_sacked`).
-fn tcp_limit_reno_sacked(sk: &mut TcpSock) -> bool {
+pub(crate) fn tcp_limit_reno_sacked(sk: &mut TcpSock) -> bool {
     let holes = sk.lost_out.max(1).min(sk.packets_out);
     if sk.sacked_out + holes > sk.packets_out {
         sk.sacked_out = sk.packets_out - holes;

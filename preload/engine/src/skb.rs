@@ -77,8 +77,6 @@ pub struct TxSample {
     pub delivered_mstamp: Instant,
     /// `tp->first_tx_mstamp` at the time.
     pub first_tx_mstamp: Instant,
-    /// Packets in flight then (32-bit, segments).
-    pub in_flight: u32,
     /// The socket was application limited.
     pub is_app_limited: bool,
 }
@@ -118,8 +116,6 @@ pub struct Skb {
     pub ubuf: Option<UbufId>,
     /// Every byte is zerocopy: accounting by whole pages (spec/send-path.md F7, F16).
     pub pure_zerocopy: bool,
-    /// Loss or retransmission already told to delivery-rate sampling.
-    pub tx_delivered_ce: bool,
 }
 
 impl Skb {
@@ -138,12 +134,12 @@ impl Skb {
     /// Appends a fragment, merging it with the last when it continues it (Linux `skb_can_coalesce`).
     /// Returns false, changing nothing, when there is no slot left.
     pub fn push_frag(&mut self, frag: Frag) -> bool {
-        if let Some(last) = self.frags.last_mut() {
-            if last.abuts(&frag) {
-                last.len += frag.len;
-                self.len += frag.len;
-                return true;
-            }
+        if let Some(last) = self.frags.last_mut()
+            && last.abuts(&frag)
+        {
+            last.len += frag.len;
+            self.len += frag.len;
+            return true;
         }
         let len = frag.len;
         if self.frags.try_push(frag).is_err() {

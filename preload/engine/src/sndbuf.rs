@@ -2,9 +2,9 @@
 //! `tcp_check_space`; spec/timers.md TM-26, spec/readiness.md RD-35).
 
 use crate::chrono::{ChronoKind, tcp_chrono_stop};
-use crate::event::Events;
+use crate::push::sk_stream_write_space;
 use crate::skb::Skb;
-use crate::sock::{TCP_INIT_CWND, TcpSock, shutdown};
+use crate::sock::{TCP_INIT_CWND, TcpSock};
 use crate::stack::Cx;
 use crate::zerocopy;
 
@@ -49,21 +49,6 @@ fn tcp_new_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     sk_stream_write_space(sk, cx);
     if !sk.nospace {
         tcp_chrono_stop(sk, cx, ChronoKind::SndbufLimited);
-    }
-}
-
-/// Wakes writers when the level is back (Linux `sk_stream_write_space`).
-fn sk_stream_write_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
-    let lowat = match sk.opts.notsent_lowat {
-        0 => cx.sh.sysctl.tcp_notsent_lowat,
-        v => v,
-    };
-    let room = sk.sndbuf.saturating_sub(sk.wmem_queued);
-    if room > 0 && room >= sk.wmem_queued >> 1 && sk.notsent_bytes() << 1 < lowat {
-        sk.nospace = false;
-        if sk.shutdown & shutdown::SEND == 0 {
-            cx.wake(sk, Events::OUT);
-        }
     }
 }
 

@@ -252,7 +252,6 @@ pub struct TcpSock {
     pub advmss: u16,
     /// `rx_opt.mss_clamp`: what the peer announced.
     pub mss_clamp: u16,
-    pub xmit_size_goal_segs: u32,
     pub gso_segs: u32,
     #[serde(skip)]
     pub write_queue: VecDeque<Box<Skb>>,
@@ -344,10 +343,8 @@ pub struct TcpSock {
     #[serde(skip, default = "never")]
     pub timer_queued: Instant,
     pub probes_tstamp: Instant,
-    pub keepalive_probes: u8,
     /// Orphan or TIME_WAIT deadline bookkeeping: which job [`crate::timers::Timer::Keepalive`] has.
     pub fin_wait2_timer: bool,
-    pub rehash: u32,
 
     // Receive
     pub rcv_nxt: u32,
@@ -516,7 +513,7 @@ impl TcpSock {
         assert_eq!(wmem, self.wmem_queued, "wmem_queued");
         let pcount = self.rtx_queue.iter().map(|s| s.pcount()).sum::<u32>();
         assert_eq!(pcount, self.packets_out, "packets_out");
-        crate::recovery::check_scoreboard(self);
+        assert_eq!(crate::recovery::scoreboard_flaw(self), None);
         let rmem: u32 = self
             .receive_queue
             .iter()

@@ -15,7 +15,6 @@ use crate::error::Error;
 use crate::opts::SockOpts;
 use crate::stack::{Caps, Io, SocketId, Stack};
 
-
 /// The first four bytes of an option's value as an `int` (SO-1, SO-2).
 fn int(val: &[u8]) -> Result<i32, Error> {
     let bytes = val.first_chunk().ok_or(Error::Inval)?;

@@ -213,7 +213,6 @@ impl Bench {
         };
         let out = f(&mut self.sk, &mut cx);
         self.sk.check();
-        crate::recovery::check_scoreboard(&self.sk);
         out
     }
 
@@ -223,6 +222,12 @@ impl Bench {
 
     pub(crate) fn mtu(&mut self, mtu: u32) {
         self.wire.dst.mtu = mtu;
+        self.wire.dst.generation += 1;
+    }
+
+    pub(crate) fn gso(&mut self, max_size: u32, max_segs: u16) {
+        self.wire.dst.gso_max_size = max_size;
+        self.wire.dst.gso_max_segs = max_segs;
         self.wire.dst.generation += 1;
     }
 
@@ -275,6 +280,12 @@ impl Bench {
         self.sent()
     }
 
+    /// Shared state and the wire, for what is sent without a socket.
+    pub(crate) fn parts(&mut self) -> (&mut crate::stack::Shared, &mut dyn Net) {
+        self.wire.now = self.now;
+        (&mut self.stack.sh, &mut self.wire)
+    }
+
     /// Frames since the last look.
     pub(crate) fn sent(&mut self) -> Vec<Sent> {
         core::mem::take(&mut self.wire.frames)
@@ -310,6 +321,8 @@ impl Bench {
                 ..TcpOptions::default()
             },
             payload: None,
+            headers: Default::default(),
+            opt_len: 0,
             len: 0,
             gso_segs: 1,
             gso_size: 0,

@@ -255,7 +255,6 @@ fn tcp_write_timeout(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Option<TimerOutco
         return Some(tcp_write_err(sk, cx));
     }
     if sk.opts.txrehash {
-        sk.rehash = sk.rehash.wrapping_add(1);
         sk.info.timeout_rehash = sk.info.timeout_rehash.wrapping_add(1);
     }
     None
@@ -282,16 +281,18 @@ fn tcp_retransmit_timer(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> TimerOutcome {
         }
         tcp_enter_loss(sk, cx);
         tcp_update_rto_stats(sk, cx.now);
-        if tcp_retransmit_skb(sk, cx, 0, 1) == Err(XmitError::Dropped) {
+        match tcp_retransmit_skb(sk, cx, 0, 1) {
             // The local queue is full: no backoff for that.
-            tcp_reset_xmit_timer(
-                sk,
-                cx,
-                IcskPending::Retrans,
-                TCP_RESOURCE_PROBE_INTERVAL_US,
-                false,
-            );
-            return TimerOutcome::Alive;
+            Err(XmitError::Dropped | XmitError::NoSpace) => {
+                let when = TCP_RESOURCE_PROBE_INTERVAL_US;
+                tcp_reset_xmit_timer(sk, cx, IcskPending::Retrans, when, false);
+                return TimerOutcome::Alive;
+            }
+            // An attempt ends when the neighbour stays silent; a connection goes on (ER-17, ER-21).
+            Err(XmitError::Unreachable) if sk.state == TcpState::SynSent => {
+                return tcp_write_err(sk, cx);
+            }
+            _ => {}
         }
     }
     let thin = sk.opts.thin_lto || cx.sh.sysctl.tcp_thin_linear_timeouts;
@@ -593,8 +594,21 @@ fn tcp_pace_kick(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     tcp_write_xmit(sk, cx, mss_now, sk.nonagle, 0);
 }
 
+/// The bytes to send are gone: the peer cannot get what it was promised.
+fn tcp_fault(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> TimerOutcome {
+    cx.sh.mib.inc(Counter::TCPAbortOnFault);
+    tcp_send_active_reset(sk, cx);
+    sk.sk_err = Some(Error::Fault);
+    cx.wake(sk, Events::ERR);
+    tcp_write_queue_purge(sk, cx);
+    TimerOutcome::Dead
+}
+
 /// Does what a timer that is due stands for. The caller has disarmed it ([`crate::timers::TimerTable::take_due`]).
 pub fn fire_timer(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, timer: Timer) -> TimerOutcome {
+    if sk.tx_fault && sk.state != TcpState::Close {
+        return tcp_fault(sk, cx);
+    }
     match timer {
         Timer::Retransmit => {
             if sk.in_state(&[TcpState::Close, TcpState::Listen]) {

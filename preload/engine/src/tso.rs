@@ -81,10 +81,10 @@ fn tcp_minshall_check(sk: &TcpSock) -> bool {
 /// Remembers that the buffer just sent ended in a small segment.
 #[inline]
 pub(crate) fn tcp_minshall_update(sk: &mut TcpSock, mss_now: u32) {
-    if let Some(skb) = sk.rtx_queue.back() {
-        if skb.len < skb.pcount() * mss_now {
-            sk.snd_sml = skb.end_seq;
-        }
+    if let Some(skb) = sk.rtx_queue.back()
+        && skb.len < skb.pcount() * mss_now
+    {
+        sk.snd_sml = skb.end_seq;
     }
 }
 

@@ -96,8 +96,7 @@ pub fn tcp_initialize_rcv_mss(sk: &mut TcpSock) {
     sk.ack.rcv_mss = u32::from(sk.advmss)
         .min(sk.mss_cache)
         .min(sk.rcv_wnd / 2)
-        .min(TCP_MSS_DEFAULT)
-        .max(TCP_MIN_MSS);
+        .clamp(TCP_MIN_MSS, TCP_MSS_DEFAULT);
 }
 
 const fn align_down(v: i32, shift: u8) -> i32 {

@@ -215,12 +215,16 @@ impl LinkNet {
     #[inline]
     fn hop(&mut self, f: &Transmit<'_>) -> Result<Hop, TxVerdict> {
         let next_hop = f.dst.gateway.unwrap_or(f.daddr);
-        if let Some(hop) = self.hop {
-            if hop.next_hop == next_hop && hop.ifindex == f.dst.oif && hop.until > monotonic_ns() {
-                return Ok(hop);
+        match self.hop {
+            Some(hop)
+                if hop.next_hop == next_hop
+                    && hop.ifindex == f.dst.oif
+                    && hop.until > monotonic_ns() =>
+            {
+                Ok(hop)
             }
+            _ => self.find_hop(f, next_hop),
         }
-        self.find_hop(f, next_hop)
     }
 
     #[cold]

@@ -16,7 +16,7 @@ use syscalls::{Sysno, syscall};
 use crate::descriptors::around_internal;
 use crate::driver;
 use crate::stack::{self, Inner, MAX_STACKS, NetStack, monotonic_ns};
-use crate::{fdtable, real, signals, syscall};
+use crate::{fdtable, memory, real, signals, syscall};
 
 /// An undertaker ends after this time whatever is left, in nanoseconds: longer than Linux keeps an orphan that does not
 /// answer (`tcp_orphan_retries`), and `tcp_fin_timeout`.
@@ -64,7 +64,10 @@ pub fn take_over() {
     if left {
         // The child of the child: nobody's child to wait for.
         WORKING.store(true, Ordering::Relaxed);
+        memory::inherit_on_fork();
         let before = signals::mask(libc::SIG_SETMASK, Some(!0));
+        // What is not acknowledged yet has to be there when it is sent again.
+        memory::inherit_on_fork();
         // SAFETY: libc's fork leaves the allocator whole in the child.
         match unsafe { real::fork() } {
             0 => {
@@ -124,6 +127,7 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
             0
         );
     }
+    obey_the_system();
     around_internal(0, u32::MAX, |a, b| {
         real::close_range(a, b, 0);
         0
@@ -153,14 +157,18 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
         let mut fds: ArrayVec<pollfd, { 2 * MAX_STACKS }> = ArrayVec::new();
         for (stack, inner) in stacks.iter_mut() {
             let (frames, netlink) = stack.driver.frame_fds();
-            let full = inner.net.take_full();
+            let driver = &stack.driver;
+            // It may have been full since before the fork.
+            let full = inner.net.take_full() || driver.want_tx.load(Ordering::Relaxed);
+            driver.want_tx.store(full, Ordering::Relaxed);
             let out = if full { libc::POLLOUT } else { 0 };
             fds.push(want(frames, libc::POLLIN | out));
             fds.push(want(netlink, libc::POLLIN));
         }
         let _ = syscall::ppoll(&mut fds, next - now, None);
-        for ((_, inner), fds) in stacks.iter_mut().zip(fds.chunks(2)) {
+        for ((stack, inner), fds) in stacks.iter_mut().zip(fds.chunks(2)) {
             if fds[0].revents & libc::POLLOUT != 0 {
+                stack.driver.want_tx.store(false, Ordering::Relaxed);
                 let (engine, mut io) = inner.split();
                 engine.tx_space(&mut io);
             }
@@ -169,6 +177,20 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
             }
         }
     }
+}
+
+/// What ends a process ends this one; the program's handlers run no more, and everything else stays blocked.
+fn obey_the_system() {
+    let mut blocked = !0u64;
+    for signum in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: all-zero is SIG_DFL.
+        unsafe {
+            let default: libc::sigaction = core::mem::zeroed();
+            real::sigaction(signum, &raw const default, core::ptr::null_mut());
+        }
+        blocked &= !(1 << (signum - 1));
+    }
+    signals::mask(libc::SIG_SETMASK, Some(blocked));
 }
 
 fn want(fd: c_int, events: i16) -> pollfd {

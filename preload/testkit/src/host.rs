@@ -13,6 +13,7 @@ use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::TcpView;
 
 use crate::clock::Clock;
+use crate::gro;
 use crate::memory::TestMemory;
 use crate::net::{IFINDEX, Packet, TestNet};
 
@@ -85,6 +86,30 @@ impl Host {
         }
     }
 
+    /// Receives packets that came together, as a device with receive offload hands them over.
+    pub fn rx_merged(&mut self, packets: &[Vec<u8>]) {
+        let mut rest = packets;
+        while let Some(packet) = rest.first() {
+            let count = match gro::merge(rest) {
+                Some((merged, count)) if count > 1 => {
+                    self.deliver(
+                        &merged.headers,
+                        merged.payload,
+                        RxCsum::Good,
+                        merged.segs,
+                        merged.size,
+                    );
+                    count
+                }
+                _ => {
+                    self.rx(packet);
+                    1
+                }
+            };
+            rest = &rest[count..];
+        }
+    }
+
     fn rx_tcp(&mut self, packet: &[u8], ip: &Ipv4View<'_>) {
         let Ok(tcp) = TcpView::parse(ip.payload()) else {
             return;
@@ -94,26 +119,27 @@ impl Host {
         } else {
             RxCsum::Bad
         };
-        let payload = (tcp.payload_len() > 0).then(|| Frag {
-            mem: self
-                .memory
-                .region(RegionKind::Arena, tcp.payload().to_vec()),
+        let headers = &packet[..ip.header_len() + tcp.header_len()];
+        self.deliver(headers, tcp.payload().to_vec(), csum, 1, 0);
+    }
+
+    fn deliver(&mut self, headers: &[u8], payload: Vec<u8>, csum: RxCsum, segs: u32, size: usize) {
+        let len = payload.len() as u32;
+        let payload = (len > 0).then(|| Frag {
+            mem: self.memory.region(RegionKind::Arena, payload),
             off: 0,
-            len: tcp.payload_len() as u32,
+            len,
         });
-        let tstamp_ns = self.clock.wall_ns();
-        self.with(|stack, io| {
-            let mut ingress = Ingress {
-                headers: &packet[..ip.header_len() + tcp.header_len()],
-                payload,
-                csum,
-                gso_segs: 1,
-                gso_size: 0,
-                iif: IFINDEX,
-                tstamp_ns,
-            };
-            stack.rx(io, &mut ingress);
-        });
+        let mut ingress = Ingress {
+            headers,
+            payload,
+            csum,
+            gso_segs: segs,
+            gso_size: size as u32,
+            iif: IFINDEX,
+            tstamp_ns: self.clock.wall_ns(),
+        };
+        self.with(|stack, io| stack.rx(io, &mut ingress));
     }
 
     /// Ends a batch of received packets: acknowledgements and data leave.

@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod gro;
 pub mod host;
 pub mod memory;
 pub mod net;
+pub mod rng;
 pub mod script;
 pub mod sim;

@@ -13,6 +13,7 @@ use sidewire_wire::segment::Segmenter;
 use sidewire_wire::tcp::{self, TcpView};
 
 use crate::memory::TestMemory;
+use crate::rng::Rng;
 
 /// Interface index of the link.
 pub const IFINDEX: u32 = 2;
@@ -26,6 +27,18 @@ pub struct Packet {
     pub bytes: Vec<u8>,
 }
 
+impl Trouble {
+    fn verdict(&mut self) -> TxVerdict {
+        if self.rng.chance(self.no_space) {
+            TxVerdict::NoSpace
+        } else if self.rng.chance(self.dropped) {
+            TxVerdict::Dropped
+        } else {
+            TxVerdict::Sent
+        }
+    }
+}
+
 /// The network side of a host.
 pub struct TestNet {
     memory: TestMemory,
@@ -36,8 +49,22 @@ pub struct TestNet {
     /// The present, as the host told it before the call.
     pub(crate) now: Instant,
     sent: VecDeque<Packet>,
-    /// What the next transmits are answered, before `Sent` becomes the rule again.
+    /// What the next transmits are answered, before the rule holds again.
     verdicts: VecDeque<TxVerdict>,
+    trouble: Option<Trouble>,
+    /// A transmit was answered `NoSpace`, and nobody has said yet that there is room.
+    refused: bool,
+}
+
+/// A device that has no room, or drops, so many times in a million.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// Chance of [`TxVerdict::NoSpace`].
+    pub no_space: u32,
+    /// Chance of [`TxVerdict::Dropped`].
+    pub dropped: u32,
+    /// Decides.
+    pub rng: Rng,
 }
 
 impl TestNet {
@@ -53,7 +80,19 @@ impl TestNet {
             now: Instant::ZERO,
             sent: VecDeque::new(),
             verdicts: VecDeque::new(),
+            trouble: None,
+            refused: false,
         }
+    }
+
+    /// Makes the device an unreliable one.
+    pub fn set_trouble(&mut self, trouble: Trouble) {
+        self.trouble = Some(trouble);
+    }
+
+    /// True once after a transmit found no space: [`sidewire_engine::Stack::tx_space`] is due.
+    pub fn take_refused(&mut self) -> bool {
+        std::mem::take(&mut self.refused)
     }
 
     /// Our address.
@@ -167,7 +206,14 @@ impl Net for TestNet {
     }
 
     fn transmit(&mut self, frame: &Transmit<'_>) -> TxVerdict {
-        let verdict = self.verdicts.pop_front().unwrap_or(TxVerdict::Sent);
+        let verdict = match self.verdicts.pop_front() {
+            Some(verdict) => verdict,
+            None => self
+                .trouble
+                .as_mut()
+                .map_or(TxVerdict::Sent, Trouble::verdict),
+        };
+        self.refused |= verdict == TxVerdict::NoSpace;
         if matches!(verdict, TxVerdict::Sent | TxVerdict::Resolving) {
             self.keep(frame);
         }

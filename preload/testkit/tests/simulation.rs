@@ -209,3 +209,72 @@ fn reno() {
     profile.sysctl.tcp_congestion_control = "reno".into();
     run_all(&profile);
 }
+
+#[test]
+fn frozen_and_thawed_on_the_way() {
+    let mut profile = both_ways(LinkConfig {
+        loss: 10_000,
+        ..LinkConfig::default()
+    });
+    profile.server.sends = 200_000;
+    profile.client.freeze = 50_000;
+    profile.server.freeze = 50_000;
+    run_all(&profile);
+}
+
+#[test]
+fn device_without_room() {
+    let mut profile = both_ways(LinkConfig {
+        loss: 5_000,
+        ..LinkConfig::default()
+    });
+    profile.no_space = 100_000;
+    run_all(&profile);
+}
+
+#[test]
+fn queueing_discipline_that_drops() {
+    let profile = Profile {
+        dropped: 20_000,
+        ..Profile::default()
+    };
+    run_all(&profile);
+}
+
+#[test]
+fn path_with_a_smaller_mtu() {
+    let forth = LinkConfig {
+        mtu: 1_300,
+        ..LinkConfig::default()
+    };
+    run_all(&Profile {
+        forth,
+        ..Profile::default()
+    });
+}
+
+#[test]
+fn without_receive_offload() {
+    let mut profile = both_ways(LinkConfig {
+        loss: 10_000,
+        ..LinkConfig::default()
+    });
+    profile.gro = false;
+    run_all(&profile);
+}
+
+#[test]
+fn many_connections_at_once() {
+    let link = LinkConfig {
+        loss: 10_000,
+        reorder: 20_000,
+        rate: 12_500_000,
+        queue: 200_000,
+        ..LinkConfig::default()
+    };
+    let mut profile = both_ways(link);
+    profile.connections = 40;
+    profile.client.sends = 20_000;
+    profile.server.sends = 20_000;
+    run_all(&profile);
+}

@@ -197,3 +197,29 @@ fn bulk_goes_in_super_frames_of_up_to_64_kb() {
     assert_eq!(sent[0].len, 45 * MSS);
     assert_eq!(sent.len(), 10);
 }
+
+#[test]
+fn pages_that_went_away_end_the_connection() {
+    let mut b = Bench::new();
+    b.verdict(TxVerdict::Fault);
+    b.write(10 * MSS);
+    assert_eq!(b.sk.snd_nxt, b.base);
+    b.verdict(TxVerdict::Sent);
+    assert!(b.write(MSS).is_empty(), "nothing of it may leave any more");
+    let (out, sent) = b.fire();
+    assert_eq!(out, crate::timer::TimerOutcome::Dead);
+    assert!(sent[0].flags.contains(TcpFlags::RST));
+    assert_eq!(b.sk.sk_err, Some(Error::Fault));
+    assert_eq!(b.sk.wmem_queued, 0);
+}
+
+#[test]
+fn without_gso_every_segment_is_a_frame() {
+    for (size, segs) in [(0, 65_535), (65_536, 1)] {
+        let mut b = Bench::new();
+        b.gso(size, segs);
+        let sent = b.write(10 * MSS);
+        assert_eq!(sent.len(), 10);
+        assert!(sent.iter().all(|s| s.len == MSS && s.gso_size == 0));
+    }
+}

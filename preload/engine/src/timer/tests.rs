@@ -222,3 +222,32 @@ fn model_of_exponential_backoff() {
     assert_eq!(tcp_model_timeout_ms(&b.sk, 6, 1_000_000), 127_000);
     assert_eq!(tcp_model_timeout_ms(&b.sk, 1, 1_000_000), 3_000);
 }
+
+#[test]
+fn a_full_local_queue_is_no_reason_to_back_off() {
+    use crate::net::TxVerdict;
+    for verdict in [TxVerdict::Dropped, TxVerdict::NoSpace] {
+        let mut b = Bench::reno();
+        b.write(MSS);
+        let rto = b.sk.rto_us;
+        b.verdict(verdict);
+        b.fire();
+        assert_eq!((b.due_ms(), b.sk.rto_us), (500, rto));
+    }
+}
+
+/// TM-26.
+#[test]
+fn the_send_buffer_grows_with_the_window() {
+    let mut b = Bench::new();
+    b.sk.sndbuf = 16_384;
+    b.with(tcp_init_transfer_snd);
+    assert_eq!(b.sk.sndbuf, 87_040);
+    b.sk.snd_cwnd = 10_000;
+    b.with(|sk, cx| crate::sndbuf::tcp_sndbuf_expand(sk, cx));
+    assert_eq!(b.sk.sndbuf, 4_194_304);
+    b.sk.opts.buf_lock_snd = true;
+    b.sk.sndbuf = 5_000;
+    b.with(tcp_init_transfer_snd);
+    assert_eq!(b.sk.sndbuf, 5_000);
+}

@@ -20,7 +20,7 @@ pub enum Reason {
     Local,
     /// An IPv6 address.
     Ipv6,
-    /// SO_REUSEPORT on a listener: the group may reach across processes.
+    /// A listener with SO_REUSEPORT whose port others have as well.
     ReusePort,
     /// The device has no Ethernet-like header.
     Device,
@@ -41,12 +41,12 @@ pub(super) fn count_kernel(reason: Reason) {
     KERNEL[reason as usize].fetch_add(1, Ordering::Relaxed);
 }
 
-/// Counts a connection or listener that the engine carries.
+/// Counts a connection that the engine carries.
 pub(super) fn count_engine() {
     ENGINE.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Connections and listeners of the engine so far, and what went to the kernel by reason.
+/// Connections of the engine so far, and what went to the kernel by reason.
 #[must_use]
 pub fn counts() -> (u64, [u64; REASONS]) {
     (

@@ -2,11 +2,18 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::Ipv4Addr;
 
 use sidewire_engine::Instant;
 use sidewire_engine::time::{NSEC_PER_MSEC, NSEC_PER_SEC};
 
-use super::rng::Rng;
+use sidewire_uapi::socket::IPPROTO_ICMP;
+use sidewire_wire::icmp::{self, IcmpErrorKind};
+use sidewire_wire::ipv4::{self, Ipv4Header, Ipv4View};
+
+use crate::rng::Rng;
+
+const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
 /// One end of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +52,8 @@ pub struct LinkConfig {
     pub reorder_ns: u64,
     /// One bit of a packet flips.
     pub corrupt: u32,
+    /// Largest packet that passes, bytes; the sender of a larger one is told.
+    pub mtu: u32,
 }
 
 impl Default for LinkConfig {
@@ -58,6 +67,7 @@ impl Default for LinkConfig {
             reorder: 0,
             reorder_ns: 10 * NSEC_PER_MSEC,
             corrupt: 0,
+            mtu: u32::MAX,
         }
     }
 }
@@ -146,6 +156,13 @@ impl Network {
     /// `from` sends a packet.
     pub fn send(&mut self, from: Side, now: Instant, mut packet: Vec<u8>) {
         let config = self.towards(from.other()).config.clone();
+        if packet.len() > config.mtu as usize {
+            self.disturbed += 1;
+            let delay = config.delay_ns;
+            self.towards(from)
+                .push(now + delay, too_big(&packet, config.mtu));
+            return;
+        }
         let rng = &mut self.rng;
         let fate = [
             config.loss,
@@ -180,6 +197,29 @@ impl Network {
         }
         self.disturbed += u64::from(lost || doubled || delayed || spoilt);
     }
+}
+
+/// A router's answer to a packet larger than the next link's MTU.
+fn too_big(packet: &[u8], mtu: u32) -> Vec<u8> {
+    let offending = Ipv4View::parse(packet).expect("an IP packet of our own");
+    let mut message = vec![0; icmp::HEADER_LEN + icmp::MAX_QUOTE_LEN];
+    let kind = IcmpErrorKind::PacketTooBig(mtu);
+    let len = icmp::emit_v4_error(kind, packet, &mut message).expect("room for any error");
+    message.truncate(len);
+    let header = Ipv4Header {
+        tos: 0,
+        total_len: (ipv4::HEADER_LEN + len) as u16,
+        id: 0,
+        dont_fragment: false,
+        ttl: 64,
+        protocol: IPPROTO_ICMP,
+        src: ROUTER,
+        dst: offending.src(),
+    };
+    let mut answer = vec![0; ipv4::HEADER_LEN];
+    assert!(header.emit(&mut answer).is_some());
+    answer.extend_from_slice(&message);
+    answer
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::{TcpFlags, TcpOptions, TcpView};
 
 use super::network::Side;
-use super::rng::stream_byte;
+use crate::rng::stream_byte;
 
 /// What one host has sent.
 #[derive(Debug)]

@@ -1,0 +1,321 @@
+//! Handshakes of listeners (spec/errors.md ER-59 to ER-69, spec/timers.md TM-4).
+
+use sidewire_uapi::TcpState;
+use sidewire_wire::tcp::TcpOptions;
+
+use crate::calls::AcceptCall;
+use crate::error::Error;
+use crate::event::Events;
+use crate::mib::Counter;
+use crate::skb::tcphdr;
+use crate::stack::{Step, WaitReason};
+use crate::testpeer::{PEER_ISN, Peer, SEND, Seg};
+
+const SYN: Seg = Seg {
+    flags: tcphdr::SYN,
+    seq: PEER_ISN,
+    ..SEND
+};
+
+fn count(peer: &Peer, c: Counter) -> u64 {
+    peer.bed.stack.mib().get(c)
+}
+
+/// Another peer, by its port.
+fn from_port(peer: &mut Peer, port: u16) {
+    peer.tuple.remote.set_port(port);
+}
+
+/// A whole handshake of the peer at `port`; false when the SYN was not answered.
+fn handshake(peer: &mut Peer, port: u16) -> bool {
+    from_port(peer, port);
+    peer.send(SYN);
+    let Some(answer) = peer.sent().pop() else {
+        return false;
+    };
+    peer.isn = answer.seq;
+    peer.send(SEND);
+    true
+}
+
+/// spec/timers.md TM-4: 1, 2, 4, 8, 16 s, then the end.
+#[test]
+fn syn_ack_retransmission() {
+    let mut peer = Peer::syn_received();
+    let mut times = alloc::vec::Vec::new();
+    for s in 1..=70 {
+        peer.pass_ms(1_000);
+        if !peer.sent().is_empty() {
+            times.push(s);
+        }
+    }
+    assert_eq!(times, [1, 3, 7, 15, 31]);
+    assert!(peer.bed.stack.ehash.is_empty(), "forgotten");
+}
+
+/// spec/timers.md TM-33: only what the SYN offered.
+#[test]
+fn options_of_the_answer() {
+    let mut peer = Peer::listening(5);
+    let bare = peer.syn(TcpOptions::default());
+    assert_eq!(
+        bare.opts,
+        TcpOptions {
+            mss: Some(1460),
+            ..TcpOptions::default()
+        }
+    );
+    let mut peer = Peer::listening(5);
+    let full = peer.syn(TcpOptions {
+        sack_permitted: true,
+        wscale: Some(3),
+        timestamps: Some((77, 0)),
+        ..TcpOptions::default()
+    });
+    assert!(full.opts.sack_permitted);
+    assert_eq!(full.opts.wscale, Some(7));
+    assert_eq!(full.opts.timestamps.expect("timestamps").1, 77);
+}
+
+#[test]
+fn a_repeated_syn_is_answered_again() {
+    let mut peer = Peer::syn_received();
+    peer.pass_ms(600);
+    peer.send(SYN);
+    let again = peer.only();
+    assert_eq!(
+        (again.flags, again.seq),
+        (tcphdr::SYN | tcphdr::ACK, peer.isn)
+    );
+    peer.send(SYN);
+    assert_eq!(peer.sent(), [], "within half a second");
+}
+
+#[test]
+fn a_wrong_ack_is_reset_and_the_handshake_lives() {
+    let mut peer = Peer::syn_received();
+    let wrong = peer.isn.wrapping_add(99);
+    peer.send(Seg { ack: wrong, ..SEND });
+    let reset = peer.only();
+    assert_eq!((reset.flags, reset.seq), (tcphdr::RST, wrong));
+    peer.send(SEND);
+    peer.accept();
+    assert_eq!(peer.state(), TcpState::Established);
+}
+
+#[test]
+fn a_reset_ends_the_handshake() {
+    let mut peer = Peer::syn_received();
+    peer.send(Seg {
+        flags: tcphdr::RST,
+        ..SEND
+    });
+    assert_eq!(peer.sent(), []);
+    assert!(peer.bed.stack.ehash.is_empty());
+    assert_eq!(count(&peer, Counter::EmbryonicRsts), 1);
+}
+
+/// The third ack may carry data and even FIN.
+#[test]
+fn data_with_the_third_ack() {
+    let mut peer = Peer::syn_received();
+    peer.send(Seg {
+        flags: tcphdr::ACK | tcphdr::FIN,
+        len: 300,
+        ..SEND
+    });
+    peer.accept();
+    assert_eq!(peer.state(), TcpState::CloseWait);
+    assert_eq!(peer.recv(0, 1000), Ok(300));
+    assert_eq!(peer.recv(0, 1000), Ok(0));
+}
+
+/// spec/errors.md ER-59, ER-64.
+#[test]
+fn the_accept_queue_holds_one_more_than_the_backlog() {
+    let mut peer = Peer::listening(1);
+    assert!(handshake(&mut peer, 9001));
+    assert!(handshake(&mut peer, 9002));
+    // Full: new SYNs are dropped.
+    assert!(!handshake(&mut peer, 9003));
+    assert_eq!(count(&peer, Counter::ListenOverflows), 1);
+    peer.accept();
+    assert!(handshake(&mut peer, 9003));
+}
+
+/// spec/errors.md ER-64: the last ack of a handshake that had begun is not taken, until there is room.
+#[test]
+fn a_full_queue_keeps_the_handshake() {
+    let mut peer = Peer::listening(0);
+    from_port(&mut peer, 9002);
+    peer.send(SYN);
+    let second = peer.only().seq;
+    assert!(handshake(&mut peer, 9001));
+    from_port(&mut peer, 9002);
+    peer.isn = second;
+    peer.send(SEND);
+    assert_eq!(peer.sent(), []);
+    peer.accept();
+    // The SYN-ACK comes again, and its ack is taken now.
+    peer.pass_ms(1_100);
+    assert_eq!(peer.only().flags, tcphdr::SYN | tcphdr::ACK);
+    peer.send(SEND);
+    peer.accept();
+    assert_eq!(peer.state(), TcpState::Established);
+}
+
+#[test]
+fn abort_on_overflow() {
+    let mut peer = Peer::listening(0);
+    peer.bed.stack.sh.sysctl.tcp_abort_on_overflow = true;
+    from_port(&mut peer, 9002);
+    peer.send(SYN);
+    let second = peer.only().seq;
+    assert!(handshake(&mut peer, 9001));
+    from_port(&mut peer, 9002);
+    peer.isn = second;
+    peer.send(SEND);
+    assert_eq!(peer.only().flags & tcphdr::RST, tcphdr::RST);
+}
+
+/// A flood of SYNs meets a bound.
+#[test]
+fn handshakes_are_bounded() {
+    let mut peer = Peer::listening(5);
+    for port in 10_000..11_000 {
+        from_port(&mut peer, port);
+        peer.send(SYN);
+    }
+    let answered = peer.sent().len();
+    assert_eq!(answered, super::MIN_SYN_QUEUE as usize);
+    assert_eq!(
+        count(&peer, Counter::TCPReqQFullDrop),
+        1000 - u64::from(super::MIN_SYN_QUEUE)
+    );
+}
+
+/// spec/errors.md ER-69.
+#[test]
+fn defer_accept() {
+    let mut peer = Peer::listening(5);
+    peer.sk().opts.defer_accept = 3;
+    peer.syn(TcpOptions::default());
+    peer.send(SEND);
+    assert!(!peer.events().contains(Events::IN));
+    peer.send(Seg { len: 10, ..SEND });
+    assert!(peer.events().contains(Events::IN));
+    peer.accept();
+    assert_eq!(peer.recv(0, 100), Ok(10));
+}
+
+/// spec/errors.md ER-60, ER-61, ER-67.
+#[test]
+fn accept_waits() {
+    let mut peer = Peer::closed();
+    let mut call = AcceptCall::default();
+    let accept = |peer: &mut Peer, nonblock, call: &mut AcceptCall| {
+        peer.bed
+            .with(|stack, io, id| stack.accept(io, id, nonblock, call))
+    };
+    assert_eq!(
+        accept(&mut peer, true, &mut call),
+        Step::Ready(Err(Error::Inval))
+    );
+    let mut peer = Peer::listening(5);
+    assert_eq!(
+        accept(&mut peer, true, &mut AcceptCall::default()),
+        Step::Ready(Err(Error::Again))
+    );
+    peer.sk().opts.rcvtimeo_ns = Some(1_000_000_000);
+    let deadline = peer.now() + 1_000_000_000;
+    let mut call = AcceptCall::default();
+    assert_eq!(
+        accept(&mut peer, false, &mut call),
+        Step::Wait {
+            reason: WaitReason::Accept,
+            deadline
+        }
+    );
+    peer.pass_ms(1_000);
+    assert_eq!(
+        accept(&mut peer, false, &mut call),
+        Step::Ready(Err(Error::Again))
+    );
+}
+
+/// spec/errors.md ER-65: a child that was reset is still returned.
+#[test]
+fn a_child_that_was_reset() {
+    let mut peer = Peer::syn_received();
+    peer.send(SEND);
+    peer.send(Seg {
+        flags: tcphdr::RST,
+        ..SEND
+    });
+    peer.accept();
+    assert_eq!(peer.bed.stack.peer(peer.bed.id), Err(Error::NotConn));
+    assert_eq!(peer.recv(0, 10), Err(Error::ConnReset));
+    assert_eq!(peer.released(), 1);
+}
+
+/// spec/errors.md ER-66, ER-68.
+#[test]
+fn closing_the_listener() {
+    let mut peer = Peer::listening(5);
+    assert!(handshake(&mut peer, 9001));
+    from_port(&mut peer, 9002);
+    peer.send(SYN);
+    peer.sent();
+    peer.close();
+    let resets = peer.sent();
+    assert_eq!(resets.len(), 1, "the child, not the handshake");
+    assert_eq!(resets[0].flags & tcphdr::RST, tcphdr::RST);
+    assert!(peer.bed.stack.ehash.is_empty());
+    assert!(peer.bed.stack.lhash.is_empty());
+    assert!(!peer.bed.stack.port_in_use(80));
+    assert_eq!(peer.bed.stack.socks.len(), 0);
+
+    // shutdown(RD) stops listening, and a blocked accept sees it.
+    let mut peer = Peer::listening(5);
+    peer.shutdown(0).expect("shutdown");
+    assert_eq!(peer.state(), TcpState::Close);
+    let step = peer
+        .bed
+        .with(|stack, io, id| stack.accept(io, id, false, &mut AcceptCall::default()));
+    assert_eq!(step, Step::Ready(Err(Error::Inval)));
+}
+
+/// A listener on the specific address comes before the wildcard.
+#[test]
+fn the_specific_listener_first() {
+    let mut peer = Peer::listening(5);
+    let wildcard = peer.bed.stack.socket(false, 9);
+    peer.bed.stack.bound(wildcard, ([0, 0, 0, 0], 80).into());
+    peer.bed
+        .with(|stack, io, _| stack.listen(io, wildcard, 5))
+        .expect("another address");
+    let find = |peer: &Peer, ip| peer.bed.stack.find_listener(&(ip, 80).into());
+    assert_eq!(find(&peer, [10, 0, 0, 1]), peer.listener);
+    assert_eq!(find(&peer, [10, 0, 0, 9]), Some(wildcard));
+    assert_eq!(
+        peer.bed.stack.find_listener(&([10, 0, 0, 1], 81).into()),
+        None
+    );
+    // spec/errors.md ER-51.
+    let twice = peer.bed.stack.socket(false, 10);
+    peer.bed.stack.bound(twice, ([0, 0, 0, 0], 80).into());
+    let second = peer.bed.with(|stack, io, _| stack.listen(io, twice, 5));
+    assert_eq!(second, Err(Error::AddrInUse));
+}
+
+/// RFC 3168 §6.1.1: ECN is accepted from who offers it.
+#[test]
+fn ecn_is_accepted() {
+    let mut peer = Peer::listening(5);
+    peer.send(Seg {
+        flags: tcphdr::SYN | tcphdr::ECE | tcphdr::CWR,
+        ..SYN
+    });
+    let answer = peer.only();
+    assert_eq!(answer.flags, tcphdr::SYN | tcphdr::ACK | tcphdr::ECE);
+}
