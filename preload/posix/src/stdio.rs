@@ -79,6 +79,16 @@ pub unsafe fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
     stream
 }
 
+/// Locks the list of streams before a fork, and unlocks it after, in parent and child.
+pub(crate) fn across_fork(before: bool) {
+    if before {
+        core::mem::forget(STREAMS.lock());
+    } else {
+        // SAFETY: this thread locked it before the fork.
+        unsafe { STREAMS.force_unlock() };
+    }
+}
+
 /// The descriptor of a stream of ours.
 fn ours(stream: *mut FILE) -> Option<c_int> {
     let streams = STREAMS.lock();
