@@ -56,6 +56,12 @@ pub fn monotonic_ns() -> u64 {
     read_clock(libc::CLOCK_MONOTONIC)
 }
 
+/// CLOCK_REALTIME in nanoseconds.
+#[must_use]
+pub(crate) fn wall_ns() -> u64 {
+    read_clock(libc::CLOCK_REALTIME)
+}
+
 #[inline]
 fn read_clock(id: libc::clockid_t) -> u64 {
     let mut ts = libc::timespec {
