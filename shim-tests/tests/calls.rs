@@ -8,7 +8,17 @@ use shim_tests::compare::{same_as_native, same_as_native_alone};
 
 fn main() -> ExitCode {
     let mut suite = Suite::new("calls");
-    for name in ["calls", "poll_select", "epoll", "signals", "sharing"] {
+    for name in [
+        "calls",
+        "poll_select",
+        "epoll",
+        "signals",
+        "ep_threads",
+        "sig_handlers",
+        "stdio_streams",
+        "processes",
+        "sharing",
+    ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
     suite

@@ -154,7 +154,7 @@ impl Stack {
         let isn = secure_tcp_seq(secrets, &tuple, wall_ns).max(1);
         let tsoffset = secure_tcp_ts_off(secrets, &tuple);
         let sk = self.socks.get_mut(id).ok_or(Error::BadFd)?;
-        if sk.tuple.remote.ip() != daddr {
+        if sk.ts_recent_stamp != 0 && sk.tuple.remote.ip() != daddr {
             // Timestamps of another peer say nothing about this one.
             sk.ts_recent = 0;
             sk.ts_recent_stamp = 0;
@@ -253,7 +253,10 @@ impl Stack {
         let unsent_end =
             sk.snd_nxt != sk.write_seq && matches!(old, TcpState::Closing | TcpState::LastAck);
         // The RST needs the state in which it is sent.
-        if tcp_need_reset(old) || unsent_end {
+        if sk.repair.on && old != TcpState::Listen {
+            // RP-36: the connection goes on elsewhere.
+            sk.sk_err = Some(Error::ConnAborted);
+        } else if tcp_need_reset(old) || unsent_end {
             tcp_send_active_reset(sk, &mut cx);
             sk.sk_err = Some(Error::ConnReset);
         } else if old == TcpState::SynSent {
@@ -344,3 +347,6 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.write_seq = seq;
     debug_assert!(!after(sk.snd_nxt, sk.write_seq));
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use crate::skb::tcphdr;
 use crate::sndbuf::tcp_write_queue_purge;
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Shared};
+use crate::synsent::tcp_finish_connect;
 use crate::time::Instant;
 use crate::timer::{TCP_TIMEOUT_INIT_US, tcp_reset_xmit_timer};
 use crate::timers::IcskPending;
@@ -101,6 +102,11 @@ pub fn tcp_connect(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result<(), Error> {
         return Err(sk.sk_err_soft.take().unwrap_or(Error::HostUnreach));
     }
     tcp_connect_init(sk, cx);
+    if sk.repair.on {
+        // RP-12: the peer is connected already.
+        tcp_finish_connect(sk, cx);
+        return Ok(());
+    }
     sk.retrans_stamp = tcp_time_stamp(cx.now).max(1);
     let skb = tcp_init_nondata_skb(cx, sk.write_seq, tcphdr::SYN);
     // Linux `tcp_connect_queue_skb`: straight to `rtx_queue`; it is sent below, and again by the timer if that fails.

@@ -171,7 +171,6 @@ impl TcpSock {
             timer_queued: Instant::NEVER,
             probes_tstamp: Instant::ZERO,
             fin_wait2_timer: false,
-            rehash: 0,
 
             rcv_nxt: 0,
             copied_seq: 0,

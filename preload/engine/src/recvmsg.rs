@@ -347,3 +347,6 @@ fn tcp_inq_hint(sk: &TcpSock) -> i32 {
     }
     inq.min(i32::MAX as u32) as i32
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use crate::segment::Segment;
 use crate::seq::{after, between};
 use crate::skb::tcphdr;
 use crate::sock::{TcpSock, ecn};
+use crate::sockopt::inherit;
 use crate::stack::{Cx, Ehash, Io, RequestId, SocketId, Stack, TimerOwner};
 use crate::state_process::{TCPOLEN_TSTAMP_ALIGNED, tcp_rcv_state_process};
 use crate::sysctl::Sysctl;
@@ -485,8 +486,7 @@ fn openreq_child(
     now: Instant,
 ) -> TcpSock {
     let mut sk = TcpSock::new(req.v6, 0, sysctl);
-    sk.opts = parent.opts.clone();
-    sk.opts.priority = 0;
+    sk.opts = inherit(&parent.opts);
     sk.opts.defer_accept = 0;
     sk.nonagle = parent.nonagle;
     sk.ca = parent.ca.clone();

@@ -73,6 +73,7 @@ pub(crate) struct Progress {
     pub(crate) size_goal: u32,
     /// The arena was empty: when to try again (H9).
     pub(crate) vm_wait: Option<Instant>,
+    #[allow(dead_code)]
     pub(crate) fastopen: fastopen::SendProgress,
 }
 

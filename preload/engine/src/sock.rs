@@ -345,7 +345,6 @@ pub struct TcpSock {
     pub probes_tstamp: Instant,
     /// Orphan or TIME_WAIT deadline bookkeeping: which job [`crate::timers::Timer::Keepalive`] has.
     pub fin_wait2_timer: bool,
-    pub rehash: u32,
 
     // Receive
     pub rcv_nxt: u32,

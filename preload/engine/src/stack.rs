@@ -426,7 +426,7 @@ impl Stack {
         if let Some(tw) = sk.timewait.take() {
             sk.hashed = false;
             sk.held = false;
-            self.insert_timewait(tw);
+            self.insert_timewait(*tw);
         }
         let Some(sk) = self.socks.get_mut(id) else {
             return;

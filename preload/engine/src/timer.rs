@@ -255,7 +255,6 @@ fn tcp_write_timeout(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Option<TimerOutco
         return Some(tcp_write_err(sk, cx));
     }
     if sk.opts.txrehash {
-        sk.rehash = sk.rehash.wrapping_add(1);
         sk.info.timeout_rehash = sk.info.timeout_rehash.wrapping_add(1);
     }
     None

@@ -50,6 +50,7 @@ unsafe extern "C" fn forked() {
         return;
     }
     stack::forked();
+    signals::cancel::forget_tid();
     epoll::after_fork_in_child();
     // The parent's packet socket and port holders must end with the parent.
     sidewire_link::fd::close_internal();

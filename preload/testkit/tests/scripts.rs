@@ -27,6 +27,9 @@ scripts! {
     close_unread
     connect_refused
     cork
+    cubic_window
+    data_after_shutdown
+    data_in_handshake
     defer_accept
     delayed_ack
     disconnect
@@ -34,6 +37,7 @@ scripts! {
     fast_retransmit_sack
     fin_retransmission
     fin_wait2_timeout
+    fin_with_data_pending
     half_close
     half_open
     handshake_active
@@ -44,6 +48,7 @@ scripts! {
     icmp_unreachable
     initial_window
     keepalive
+    keepalive_answered_by_data
     linger
     listen_backlog
     listen_close
@@ -51,25 +56,35 @@ scripts! {
     msg_more
     nagle
     newreno_spurious_dupacks
+    notsent_lowat
     out_of_order
     passive_close
     paws
+    peer_shrinks_window
     rack_reordering
     rack_timer
     receive_options
     receive_window
+    reno_window
     rst
     rst_after_data
     rto_backoff
+    sack_many_holes
+    sack_recovery_two_holes
+    sack_reneging
     send_timeout
+    silly_window
     simultaneous_close
     slow_start_after_idle
     spurious_rto
+    syn_ack_again
     syn_recv_rst
     syn_retransmission
+    syn_sent_strays
     tail_loss_probe
     time_wait
     time_wait_reuse
+    ts_recent
     unconnected
     urgent
     user_timeout

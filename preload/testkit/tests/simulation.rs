@@ -262,3 +262,19 @@ fn without_receive_offload() {
     profile.gro = false;
     run_all(&profile);
 }
+
+#[test]
+fn many_connections_at_once() {
+    let link = LinkConfig {
+        loss: 10_000,
+        reorder: 20_000,
+        rate: 12_500_000,
+        queue: 200_000,
+        ..LinkConfig::default()
+    };
+    let mut profile = both_ways(link);
+    profile.connections = 40;
+    profile.client.sends = 20_000;
+    profile.server.sends = 20_000;
+    run_all(&profile);
+}

@@ -24,8 +24,11 @@ pub fn close(fd: c_int) -> c_int {
         epoll::forget(fd);
         return real::close(fd);
     }
-    signals::test_cancel();
+    signals::test_cancel(None);
     let _inside = signals::enter();
+    if signals::held::any() {
+        signals::held::bury();
+    }
     // First the entry, then the number: another thread may get the number as soon as the kernel has it back.
     let file = fdtable::remove(fd);
     let r = real::close(fd);

@@ -22,7 +22,7 @@ pub(super) fn recv_iter<I: IovIter>(
     flags: c_int,
     mut fresh: impl FnMut() -> I,
 ) -> Result<(usize, RecvCall), c_int> {
-    signals::call(|| {
+    signals::call(file, || {
         let nonblock = file.nonblock.load(Ordering::Relaxed);
         let mut call = RecvCall::new(flags, nonblock);
         let mut iter = fresh();

@@ -23,6 +23,7 @@ use super::{answer, deadline_after, deadline_ms, read_mask, read_timespec, with_
 use crate::driver::{self, Woken};
 use crate::fdtable::{self, MAX_FD};
 use crate::file::File;
+use crate::signals::ERESTARTSYS;
 use crate::stack::{NetStack, monotonic_ns};
 use crate::wait::Waiter;
 use crate::{copy, real, signals};
@@ -442,8 +443,11 @@ unsafe fn wait(
         if last || deadline.0 <= monotonic_ns() {
             return Ok(0);
         }
-        if signals::pending() {
+        if signals::handler_pending() {
             return Err(libc::EINTR);
+        }
+        if signals::pending() {
+            return Err(ERESTARTSYS);
         }
         if entered.is_none() {
             // Looks once more after it has entered: no edge is missed.

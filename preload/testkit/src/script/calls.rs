@@ -195,6 +195,9 @@ impl Job {
             runner.speak_from(args.int(0)? as u16);
             return Ok(Self::done(Outcome::value(0)));
         }
+        if call.name == "drain" {
+            return Ok(Self::done(Outcome::value(runner.drain() as i64)));
+        }
         let fd = args.int(0)? as i32;
         let Some(file) = runner.files.get(&fd).cloned() else {
             return Ok(Self::done(Outcome::errno(Errno::EBADF)));

@@ -8,7 +8,8 @@
 //! - `%{ assert tcpi_snd_cwnd == 10 }%`: fields of `tcp_info`, see [`assertion`].
 //! - at the end: no call sleeps, no other segment left, no memory is lost.
 //!
-//! Beyond packetdrill there is `remote_port(8082) = 0`: the peer speaks from another port; and the
+//! Beyond packetdrill there is `remote_port(8082) = 0`: the peer speaks from another port;
+//! `drain() = 10`: so many segments left that nobody looked at; and the
 //! flag `p`, as in `> p. 1:1461(1460) ack 1`: PSH or not, as the segments were put together. The
 //! host under test is 192.168.0.1, port 8080 where it binds; the peer is 192.0.2.1. The device
 //! cuts super-frames itself, so a script sees segments.

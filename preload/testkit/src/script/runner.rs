@@ -269,6 +269,11 @@ impl Runner {
         Ok(())
     }
 
+    /// Throws away what left and was not looked at, and says how many segments that were.
+    pub(super) fn drain(&mut self) -> usize {
+        std::mem::take(&mut self.sent).len()
+    }
+
     /// Waits for the next segment, and returns when it left.
     fn expect(&mut self, spec: &PacketSpec, from: Instant, to: Instant) -> Result<Instant, String> {
         let tolerance_us = self.tolerance_us;

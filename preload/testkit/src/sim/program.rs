@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use sidewire_engine::calls::{AcceptCall, CloseCall, ConnectCall, RecvCall};
+use sidewire_engine::calls::{CloseCall, ConnectCall, RecvCall};
 use sidewire_engine::error::Error;
+use sidewire_engine::event::Events;
 use sidewire_engine::sendmsg::SendCall;
 use sidewire_engine::stack::{Caps, Step};
 use sidewire_engine::{Instant, SocketId};
-use sidewire_uapi::poll::POLLOUT;
 use sidewire_uapi::socket::{MSG_MORE, SHUT_WR, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET};
 
 use crate::host::Host;
@@ -47,9 +47,46 @@ impl Default for ProgramConfig {
     }
 }
 
+/// Seeds of the bytes in both directions, seen from one end.
+#[derive(Clone, Copy, Debug)]
+pub struct Streams {
+    /// What this end sends.
+    pub sends: u64,
+    /// What it receives.
+    pub receives: u64,
+}
+
+impl Streams {
+    /// Seen from the other end.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self {
+            sends: self.receives,
+            receives: self.sends,
+        }
+    }
+}
+
+impl ProgramConfig {
+    /// Sets the buffer sizes of a socket.
+    ///
+    /// # Panics
+    /// When the engine refuses.
+    pub fn set_buffers(&self, host: &mut Host, id: SocketId) {
+        for (name, value) in [(SO_SNDBUF, self.sndbuf), (SO_RCVBUF, self.rcvbuf)] {
+            if let Some(value) = value {
+                let value = value.to_ne_bytes();
+                host.with(|stack, io| {
+                    stack.setsockopt(io, id, SOL_SOCKET, name, &value, Caps::default())
+                })
+                .expect("setsockopt");
+            }
+        }
+    }
+}
+
 enum Stage {
     Connecting(SocketId, SocketAddr, ConnectCall),
-    Accepting(SocketId),
     Open(SocketId),
     Over,
 }
@@ -59,46 +96,39 @@ pub struct Program {
     config: ProgramConfig,
     stage: Stage,
     rng: Rng,
-    sends_stream: u64,
-    receives_stream: u64,
+    streams: Streams,
     sent: u64,
     received: u64,
     shut: bool,
     eof: bool,
+    /// An event told to look, since the last call that would have slept.
+    readable: bool,
+    writable: bool,
+    /// Not before then, when it reads with pauses.
     next_read: Instant,
 }
 
 impl Program {
-    fn new(config: &ProgramConfig, stage: Stage, streams: (u64, u64), seed: u64) -> Self {
+    fn new(config: &ProgramConfig, stage: Stage, streams: Streams, seed: u64) -> Self {
         Self {
             config: config.clone(),
             stage,
             rng: Rng::new(seed),
-            sends_stream: streams.0,
-            receives_stream: streams.1,
+            streams,
             sent: 0,
             received: 0,
             shut: false,
             eof: false,
+            readable: true,
+            writable: true,
             next_read: Instant::ZERO,
         }
     }
 
-    /// A program that accepts one connection at `local`. `streams` are the seeds of what it sends
-    /// and of what it should receive.
-    pub fn listen(
-        host: &mut Host,
-        config: &ProgramConfig,
-        local: SocketAddr,
-        streams: (u64, u64),
-        seed: u64,
-    ) -> Self {
-        let id = host.stack.socket(false, 0);
-        set_buffers(host, id, config);
-        host.stack.bound(id, local);
-        host.with(|stack, io| stack.listen(io, id, 1))
-            .expect("listen");
-        Self::new(config, Stage::Accepting(id), streams, seed)
+    /// A program with a connection that was accepted.
+    #[must_use]
+    pub fn accepted(config: &ProgramConfig, id: SocketId, streams: Streams, seed: u64) -> Self {
+        Self::new(config, Stage::Open(id), streams, seed)
     }
 
     /// A program that connects; `addrs` are local and remote.
@@ -106,14 +136,27 @@ impl Program {
         host: &mut Host,
         config: &ProgramConfig,
         addrs: (SocketAddr, SocketAddr),
-        streams: (u64, u64),
+        streams: Streams,
         seed: u64,
     ) -> Self {
         let id = host.stack.socket(false, 0);
-        set_buffers(host, id, config);
+        config.set_buffers(host, id);
         host.stack.autobound(id, addrs.0);
         let stage = Stage::Connecting(id, addrs.1, ConnectCall::default());
         Self::new(config, stage, streams, seed)
+    }
+
+    /// An event of socket `id`, which may be this program's.
+    pub fn wake(&mut self, id: SocketId, events: Events) {
+        let mine = match self.stage {
+            Stage::Connecting(mine, ..) | Stage::Open(mine) => mine,
+            Stage::Over => return,
+        };
+        if mine == id {
+            let end = Events::ERR | Events::HUP;
+            self.readable |= events.intersects(Events::IN | Events::RDHUP | end);
+            self.writable |= events.intersects(Events::OUT | end);
+        }
     }
 
     /// Has everything been read that the peer sends?
@@ -131,7 +174,8 @@ impl Program {
     /// When it goes on by itself.
     #[must_use]
     pub fn wakes_at(&self) -> Instant {
-        if self.next_read > Instant::ZERO && !self.eof && !self.is_over() {
+        let pausing = self.readable && self.next_read > Instant::ZERO;
+        if pausing && !self.eof && !self.is_over() {
             self.next_read
         } else {
             Instant::NEVER
@@ -143,7 +187,6 @@ impl Program {
     pub fn describe(&self, host: &Host) -> String {
         let (stage, id) = match self.stage {
             Stage::Connecting(id, ..) => ("connecting", id),
-            Stage::Accepting(id) => ("accepting", id),
             Stage::Open(id) => ("open", id),
             Stage::Over => return "a program that has ended".into(),
         };
@@ -163,25 +206,17 @@ impl Program {
     /// # Panics
     /// When a call fails, or bytes are not what the peer sent.
     pub fn go(&mut self, host: &mut Host) {
-        if let Stage::Connecting(id, remote, call) = &mut self.stage {
+        if let Stage::Connecting(id, remote, call) = &mut self.stage
+            && std::mem::take(&mut self.writable)
+        {
             let (id, remote) = (*id, *remote);
             match host.with(|stack, io| stack.connect(io, id, remote, false, call)) {
                 Step::Ready(result) => {
                     result.expect("connect");
                     self.stage = Stage::Open(id);
+                    (self.readable, self.writable) = (true, true);
                 }
                 Step::Wait { .. } => return,
-            }
-        }
-        if let Stage::Accepting(listener) = self.stage {
-            let mut call = AcceptCall::default();
-            match host.with(|stack, io| stack.accept(io, listener, true, &mut call)) {
-                Step::Ready(Ok(child)) => {
-                    close(host, listener);
-                    self.stage = Stage::Open(child);
-                }
-                Step::Ready(Err(Error::Again)) => return,
-                other => panic!("accept: {other:?}"),
             }
         }
         if let Stage::Open(id) = &mut self.stage
@@ -192,6 +227,7 @@ impl Program {
                 let bytes = stack.freeze(io, frozen).expect("freeze");
                 stack.thaw(io, &bytes).expect("thaw")
             });
+            (self.readable, self.writable) = (true, true);
         }
         if let Stage::Open(id) = self.stage {
             self.write(host, id);
@@ -204,11 +240,11 @@ impl Program {
     }
 
     fn write(&mut self, host: &mut Host, id: SocketId) {
-        while self.sent < self.config.sends {
+        while self.writable && self.sent < self.config.sends {
             let left = self.config.sends - self.sent;
             let len = (1 + self.rng.below(self.config.write_max)).min(left);
             let bytes: Vec<u8> = (self.sent..self.sent + len)
-                .map(|at| stream_byte(self.sends_stream, at))
+                .map(|at| stream_byte(self.streams.sends, at))
                 .collect();
             let mut iter = ProgramIter::source(&host.memory, &bytes);
             let flags = if self.rng.chance(200_000) && left > len {
@@ -219,17 +255,11 @@ impl Program {
             let mut call = SendCall::new(flags, &[], None, Caps::default(), true);
             match host.with(|stack, io| stack.sendmsg(io, id, &mut call, &mut iter)) {
                 Step::Ready(Ok(n)) => self.sent += n as u64,
-                Step::Ready(Err(Error::Again)) => {
-                    // As a program that polls: the edge must come.
-                    if host.stack.poll(id) & POLLOUT == 0 {
-                        host.stack.poll_wanting_out(id);
-                    }
-                    return;
-                }
+                Step::Ready(Err(Error::Again)) => self.writable = false,
                 other => panic!("send: {other:?}"),
             }
         }
-        if !self.shut {
+        if !self.shut && self.sent == self.config.sends {
             self.shut = true;
             host.with(|stack, io| stack.shutdown(io, id, SHUT_WR))
                 .expect("shutdown");
@@ -237,7 +267,7 @@ impl Program {
     }
 
     fn read(&mut self, host: &mut Host, id: SocketId) {
-        while !self.eof && self.next_read <= host.clock.now() {
+        while self.readable && !self.eof && self.next_read <= host.clock.now() {
             let len = 1 + self.rng.below(self.config.read_max) as usize;
             let mut iter = ProgramIter::sink(&host.memory, len);
             let mut call = RecvCall::new(0, true);
@@ -246,7 +276,7 @@ impl Program {
                 Step::Ready(Ok(n)) => {
                     for byte in iter.received(n) {
                         let at = self.received;
-                        let expected = stream_byte(self.receives_stream, at);
+                        let expected = stream_byte(self.streams.receives, at);
                         assert_eq!(byte, expected, "byte {at} of what was received");
                         self.received += 1;
                     }
@@ -255,8 +285,8 @@ impl Program {
                     }
                 }
                 Step::Ready(Err(Error::Again)) => {
+                    self.readable = false;
                     self.next_read = Instant::ZERO;
-                    return;
                 }
                 other => panic!("recv: {other:?}"),
             }
@@ -264,19 +294,11 @@ impl Program {
     }
 }
 
-fn set_buffers(host: &mut Host, id: SocketId, config: &ProgramConfig) {
-    for (name, value) in [(SO_SNDBUF, config.sndbuf), (SO_RCVBUF, config.rcvbuf)] {
-        if let Some(value) = value {
-            let value = value.to_ne_bytes();
-            host.with(|stack, io| {
-                stack.setsockopt(io, id, SOL_SOCKET, name, &value, Caps::default())
-            })
-            .expect("setsockopt");
-        }
-    }
-}
-
-fn close(host: &mut Host, id: SocketId) {
+/// Closes a socket that does not linger.
+///
+/// # Panics
+/// When that would wait.
+pub(super) fn close(host: &mut Host, id: SocketId) {
     let mut call = CloseCall::default();
     let step = host.with(|stack, io| stack.close(io, id, false, &mut call));
     assert!(
