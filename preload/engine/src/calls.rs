@@ -50,6 +50,8 @@ pub struct ConnectCall {
     pub(crate) pending_error: Option<crate::error::Error>,
     /// `disconnects` of the socket when the sleep began.
     pub(crate) disconnects: Option<u32>,
+    /// The call is a fast open's send, not connect(2).
+    pub(crate) sendmsg: bool,
 }
 
 /// `close`.

@@ -7,6 +7,7 @@ use sidewire_uapi::tcp::TcpState;
 use crate::calls::ConnectCall;
 use crate::error::Error;
 use crate::event::Events;
+use crate::fastopen::client::tcp_fastopen_defer_connect;
 use crate::handshake::tcp_connect;
 use crate::init_sock::unspecified;
 use crate::input::now_s;
@@ -55,10 +56,10 @@ impl Stack {
                 return Step::Ready(Err(Error::IsConn));
             }
             if sk.ss_connecting {
-                call.pending_error = Some(if sk.defer_connect {
-                    Error::IsConn
-                } else {
-                    Error::Already
+                call.pending_error = Some(match (sk.defer_connect, call.sendmsg) {
+                    (true, true) => Error::InProgress,
+                    (true, false) => Error::IsConn,
+                    (false, _) => Error::Already,
                 });
             } else {
                 if sk.state != TcpState::Close {
@@ -75,6 +76,9 @@ impl Stack {
                         self.released.push(Tuple { local, remote });
                     }
                     return Step::Ready(Err(e));
+                }
+                if self.socks.get(id).is_some_and(|sk| sk.defer_connect) {
+                    return Step::Ready(Ok(())); // FO-35
                 }
                 call.pending_error = Some(Error::InProgress);
             }
@@ -189,6 +193,10 @@ impl Stack {
             return Err(Error::BadFd);
         };
         sk.ip_id = cx.jitter(u32::from(u16::MAX)) as u16;
+        if tcp_fastopen_defer_connect(sk, &cx) {
+            self.settle(id);
+            return Ok(());
+        }
         let sent = tcp_connect(sk, &mut cx);
         if sent.is_err() {
             // The attempt never was: back to CLOSE, as before it.

@@ -41,12 +41,17 @@ pub struct SendCall<'a> {
     pub flags: i32,
     /// Control messages, already copied from the program (A6..A8).
     pub control: &'a [u8],
-    /// Destination, for fast open.
+    /// Destination, for fast open. With MSG_FASTOPEN on a socket of which [`Stack::connect_is_fresh`] says so, the caller
+    /// has done first what it does before [`Stack::connect`]: bound the shadow, taken a holder.
     pub name: Option<NameArg<'a>>,
     /// What the calling thread may do.
     pub caps: Caps,
     /// RLIMIT_MEMLOCK of the process in bytes, `u64::MAX` when there is no limit (ZC-17).
     pub memlock_limit: u64,
+    /// The caller's own completion in place of MSG_ZEROCOPY's notifications (Linux's `msg_ubuf`): the bytes are referenced,
+    /// and [`Stack::take_ubufs`] hands the cookie out when the last one is acknowledged or dropped. A call that fails does
+    /// not complete.
+    pub ubuf: Option<u64>,
     /// A signal is pending: do not sleep again, answer what was taken or `Intr`. Set by the caller.
     pub signal: bool,
     /// Out: the call failed with EPIPE and wants SIGPIPE for the calling thread (E4).
@@ -89,8 +94,6 @@ pub(crate) enum Phase {
     Connect,
     /// H: wait for memory, then go on with the data.
     Memory,
-    /// Fast open ended the call.
-    Leaving(Exit),
 }
 
 /// How payload enters buffers: Linux's local `zc`.
@@ -112,6 +115,8 @@ pub(crate) enum Zc {
 pub(crate) enum Exit {
     /// Sleep, then come back.
     Wait(WaitReason),
+    /// The same, until then.
+    WaitUntil(WaitReason, Instant),
     /// B5 is to be done, with the whole stack at hand.
     Fastopen,
     /// `out`: push, return what was taken.
@@ -141,6 +146,7 @@ impl<'a> SendCall<'a> {
             name,
             caps,
             memlock_limit: u64::MAX,
+            ubuf: None,
             signal: false,
             sigpipe: false,
             restartable: false,
@@ -191,11 +197,15 @@ impl Stack {
                 return step;
             }
             // B5 connects, and that is the whole stack's business.
-            let opened = self.tcp_sendmsg_fastopen(io, id, call, iter);
-            call.progress.phase = match opened {
-                Ok(()) => Phase::Connect,
-                Err(exit) => Phase::Leaving(exit),
-            };
+            if let Err(exit) = self.tcp_sendmsg_fastopen(io, id, call, iter) {
+                let Some((sk, mut cx)) = self.borrow(io, id) else {
+                    return Step::Ready(Err(Error::BadFd));
+                };
+                let step = leave(sk, &mut cx, call, exit);
+                self.settle(id);
+                return step;
+            }
+            call.progress.phase = Phase::Connect;
         }
     }
 }
@@ -215,7 +225,6 @@ fn tcp_sendmsg_locked(
     }
     match call.progress.phase {
         Phase::Entry | Phase::Fastopen if fastopen::wanted(sk, call) => Err(Exit::Fastopen)?, // B5
-        Phase::Leaving(exit) => Err(exit)?,
         Phase::Memory => {
             call.progress.vm_wait = None;
             wait::sk_stream_wait_memory(sk, cx, call)?; // H2
@@ -252,7 +261,12 @@ fn zerocopy_begin(
     }
     // Without a route yet, the device's abilities are unknown and Linux's route_caps are empty.
     let sg = sk.dst.is_some_and(|d| d.sg);
-    if call.has(so::MSG_ZEROCOPY) {
+    if let Some(cookie) = call.ubuf {
+        call.progress.uarg = Some(zerocopy::caller_ubuf(sk, cookie));
+        if sg {
+            call.progress.zc = Zc::Pin;
+        }
+    } else if call.has(so::MSG_ZEROCOPY) {
         if !sk.opts.zerocopy {
             return Ok(()); // B3a
         }
@@ -350,6 +364,7 @@ fn leave(
             reason,
             deadline: wait::wake_at(sk, cx, call),
         },
+        Exit::WaitUntil(reason, deadline) => Step::Wait { reason, deadline },
         Exit::Out | Exit::Fastopen => Step::Ready(Ok(out(sk, cx, call))),
         Exit::OutNopush => Step::Ready(Ok(out_nopush(sk, cx, call))),
         Exit::DoError(err) => {

@@ -105,6 +105,8 @@ pub struct Shared {
     pub locked_pages: u64,
     /// Registered dma-bufs.
     pub dmabufs: Dmabufs,
+    /// Callers' completions that were not handed out yet: the cookie, and whether no byte was copied.
+    pub ubufs_done: Vec<(u64, bool)>,
     /// TIME_WAIT remnants.
     pub timewaits: u32,
     /// Challenge acks left in the running second, and which second that is (RFC 5961 §7).
@@ -251,6 +253,7 @@ impl Stack {
                 page_frag: None,
                 locked_pages: 0,
                 dmabufs: Dmabufs::default(),
+                ubufs_done: Vec::new(),
                 timewaits: 0,
                 challenge: (0, u64::MAX),
             },
@@ -423,6 +426,14 @@ impl Stack {
         };
         #[cfg(debug_assertions)]
         sk.check();
+        if !sk.fastopen_rsk
+            && let Some(req) = sk.fastopen_synack.take()
+        {
+            self.reqsk_fastopen_remove(&req);
+        }
+        let Some(sk) = self.socks.get_mut(id) else {
+            return;
+        };
         if let Some(tw) = sk.timewait.take() {
             sk.hashed = false;
             sk.held = false;
