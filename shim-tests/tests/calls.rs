@@ -17,6 +17,11 @@ fn main() -> ExitCode {
         "sig_handlers",
         "stdio_streams",
         "processes",
+        "threads",
+<<<<<<< HEAD
+=======
+        "sharing",
+>>>>>>> lab
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }

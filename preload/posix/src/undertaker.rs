@@ -68,12 +68,16 @@ type Locked = (&'static NetStack, MutexGuard<'static, Inner>);
 /// received or sent here any more.
 pub fn take_over() {
     let mut stacks: ArrayVec<Locked, MAX_STACKS> = ArrayVec::new();
-    stack::for_each(|s| stacks.push((s, s.lock())));
+    // A stack that was handed over before (an exec that failed) is somebody else's.
+    stack::for_each(|s| {
+        if !s.retired() {
+            stacks.push((s, s.lock()));
+        }
+    });
     let left = stacks.iter().any(|(_, inner)| !inner.engine.quiescent());
     if left {
         // The child of the child: nobody's child to wait for.
         WORKING.store(true, Ordering::Relaxed);
-        memory::inherit_on_fork();
         let before = signals::mask(libc::SIG_SETMASK, Some(!0));
         // What is not acknowledged yet has to be there when it is sent again.
         memory::inherit_on_fork();
