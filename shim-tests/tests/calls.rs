@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use shim_tests::Suite;
-use shim_tests::compare::{same_as_native, same_as_native_alone, shared_as_native};
+use shim_tests::compare::{same_as_native, same_as_native_alone};
 
 fn main() -> ExitCode {
     let mut suite = Suite::new("calls");
@@ -17,18 +17,13 @@ fn main() -> ExitCode {
         "sig_handlers",
         "stdio_streams",
         "processes",
-        "threads",
-<<<<<<< HEAD
-=======
         "sharing",
->>>>>>> lab
+        "threads",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
     for name in ["sig_actions", "ep_local"] {
         suite = suite.both(name, &[], move |stack| same_as_native_alone(name, stack));
     }
-    suite
-        .both("sharing", &[], |stack| shared_as_native("sharing", stack))
-        .run()
+    suite.run()
 }
