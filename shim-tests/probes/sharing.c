@@ -1,168 +1,250 @@
-/* Connections and listeners that are shared with another process: by fork, by exec, by spawn.
+/* Threads that share sockets, and half a dozen connections at once, blocking and not.
  *
  *   sharing HOST PORT     the peer program listens there
  */
 #include "show.h"
 
 #include <fcntl.h>
-#include <spawn.h>
-#include <sys/epoll.h>
-#include <sys/wait.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <sys/time.h>
+#include <sys/uio.h>
 
-extern char **environ;
+#define CONNECTIONS 6
+#define BYTES (4 << 20)
 
 static const char *host;
 static int port;
 
-static int end_of(pid_t pid)
+static unsigned char at(size_t i, int which)
 {
-	int status = -1;
-	if (waitpid(pid, &status, 0) != pid)
-		return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+	return (unsigned char)((i * 2654435761u >> 13) + (size_t)which * 37);
 }
 
-static char pattern(long i)
-{
-	return (char)(i * 31 + i / 251);
-}
+struct job {
+	int fd;
+	int which;
+	size_t wrong;
+	size_t got;
+};
 
-/* The child reads what the parent sent, with much of it under way in both directions at the fork. */
-static void in_transfer(void)
+static void *writer(void *argument)
 {
-	enum { N = 300000 };
-	static char data[N];
-	int fd = peer(host, port, "echo"), flags;
-	long sent = 0;
-	puts("# forked in mid-transfer");
-	flags = fcntl(fd, F_GETFL);
-	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-	for (long i = 0; i < N; i++)
-		data[i] = pattern(i);
-	while (sent < N) {
-		ssize_t n = send(fd, data + sent, (size_t)(N - sent), 0);
-		if (n < 0)
-			break;
-		sent += n;
+	struct job *job = argument;
+	static _Thread_local unsigned char buffer[50000];
+	for (size_t done = 0; done < BYTES;) {
+		size_t n = sizeof buffer < BYTES - done ? sizeof buffer : BYTES - done;
+		for (size_t i = 0; i < n; i++)
+			buffer[i] = at(done + i, job->which);
+		struct iovec parts[2] = {{buffer, n / 3}, {buffer + n / 3, n - n / 3}};
+		struct msghdr m = {.msg_iov = parts, .msg_iovlen = 2};
+		ssize_t sent = sendmsg(job->fd, &m, MSG_NOSIGNAL);
+		if (sent < 0)
+			err(2, "sendmsg");
+		done += (size_t)sent;
 	}
-	fcntl(fd, F_SETFL, flags);
-	fflush(stdout);
-	pid_t pid = fork();
-	if (pid == 0) {
-		while (sent < N) {
-			ssize_t n = send(fd, data + sent, (size_t)(N - sent), 0);
-			if (n < 0)
-				_exit(2);
-			sent += n;
+	return NULL;
+}
+
+static void *reader(void *argument)
+{
+	struct job *job = argument;
+	static _Thread_local unsigned char buffer[70000];
+	while (job->got < BYTES) {
+		ssize_t n = recv(job->fd, buffer, sizeof buffer, 0);
+		if (n <= 0)
+			err(2, "recv gave %zd", n);
+		for (ssize_t i = 0; i < n; i++)
+			job->wrong += buffer[i] != at(job->got + (size_t)i, job->which);
+		job->got += (size_t)n;
+	}
+	return NULL;
+}
+
+/* One thread writes, another reads, on each of several connections. */
+static void both_ways_at_once(void)
+{
+	pthread_t threads[2 * CONNECTIONS];
+	struct job out[CONNECTIONS] = {0}, in[CONNECTIONS] = {0};
+	puts("# both ways at once");
+	for (int i = 0; i < CONNECTIONS; i++) {
+		out[i].fd = in[i].fd = peer(host, port, "echo");
+		out[i].which = in[i].which = i;
+		pthread_create(&threads[2 * i], NULL, writer, &out[i]);
+		pthread_create(&threads[2 * i + 1], NULL, reader, &in[i]);
+	}
+	for (int i = 0; i < 2 * CONNECTIONS; i++)
+		pthread_join(threads[i], NULL);
+	for (int i = 0; i < CONNECTIONS; i++) {
+		printf("connection %d: %zu bytes, %zu wrong\n", i, in[i].got, in[i].wrong);
+		close(in[i].fd);
+	}
+}
+
+static void *blocked_recv(void *argument)
+{
+	char byte;
+	struct job *job = argument;
+	SHOW(recv(job->fd, &byte, 1, 0));
+	return NULL;
+}
+
+static void *blocked_poll(void *argument)
+{
+	struct job *job = argument;
+	wait_for(job->fd, POLLIN);
+	return NULL;
+}
+
+/* While one thread sleeps, others make it wake, or go on without it. */
+static void sleepers(void)
+{
+	pthread_t thread, other;
+	char byte;
+	puts("# sleepers");
+	struct job a = {.fd = peer(host, port, "echo")}, b = {.fd = peer(host, port, "echo")};
+	pthread_create(&thread, NULL, blocked_recv, &a);
+	pthread_create(&other, NULL, blocked_poll, &b);
+	send_text(b.fd, "b");
+	pthread_join(other, NULL);
+	SHOW(recv(b.fd, &byte, 1, 0));
+	send_text(a.fd, "a");
+	pthread_join(thread, NULL);
+
+	pthread_create(&thread, NULL, blocked_recv, &a);
+	SHOW(shutdown(a.fd, SHUT_RD));
+	pthread_join(thread, NULL);
+	close(a.fd);
+
+	int copy = dup(b.fd);
+	pthread_create(&thread, NULL, blocked_recv, &(struct job){.fd = copy});
+	close(b.fd);
+	send_text(copy, "c");
+	pthread_join(thread, NULL);
+	SHOW(fcntl(copy, F_SETFL, O_NONBLOCK));
+	SHOW(recv(copy, &byte, 1, 0));
+	close(copy);
+}
+
+static void *blocked_accept(void *argument)
+{
+	struct job *job = argument;
+	char text[6];
+	int fd = accept(job->fd, NULL, NULL);
+	if (fd < 0)
+		err(2, "accept");
+	receive_exactly(fd, text, sizeof text);
+	job->got = !memcmp(text, "called", sizeof text);
+	close(fd);
+	return NULL;
+}
+
+/* As many threads in accept() on one listener as connections that come. */
+static void acceptors(void)
+{
+	pthread_t threads[CONNECTIONS];
+	struct job jobs[CONNECTIONS] = {0};
+	char command[32];
+	int listening;
+	size_t served = 0;
+	puts("# acceptors");
+	int fd = listener(CONNECTIONS, &listening);
+	snprintf(command, sizeof command, "call %d", listening);
+	for (int i = 0; i < CONNECTIONS; i++) {
+		jobs[i].fd = fd;
+		pthread_create(&threads[i], NULL, blocked_accept, &jobs[i]);
+	}
+	for (int i = 0; i < CONNECTIONS; i++)
+		close(peer(host, port, command));
+	for (int i = 0; i < CONNECTIONS; i++) {
+		pthread_join(threads[i], NULL);
+		served += jobs[i].got;
+	}
+	printf("served %zu\n", served);
+	close(fd);
+}
+
+static void *waits_with_timeout(void *argument)
+{
+	char byte;
+	struct job *job = argument;
+	SHOW(recv(job->fd, &byte, 1, 0));
+	return NULL;
+}
+
+/* A timeout of one thread, while another one is the one that receives. */
+static void timeouts(void)
+{
+	pthread_t thread, timed;
+	struct timeval soon = {.tv_usec = 50000};
+	puts("# timeouts");
+	struct job a = {.fd = peer(host, port, "echo")}, b = {.fd = peer(host, port, "echo")};
+	SHOW(setsockopt(b.fd, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon));
+	pthread_create(&thread, NULL, blocked_poll, &a);
+	pthread_create(&timed, NULL, waits_with_timeout, &b);
+	pthread_join(timed, NULL);
+	send_text(a.fd, "x");
+	pthread_join(thread, NULL);
+	close(a.fd);
+	close(b.fd);
+}
+
+/* Several connections of one thread, none of which may block. */
+static void not_blocking(void)
+{
+	struct pollfd p[CONNECTIONS];
+	struct job in[CONNECTIONS] = {0};
+	size_t sent[CONNECTIONS] = {0};
+	static unsigned char buffer[30000];
+	puts("# not blocking");
+	for (int i = 0; i < CONNECTIONS; i++) {
+		struct sockaddr_in a = address(host, port);
+		p[i].fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		SHOW(connect(p[i].fd, (struct sockaddr *)&a, sizeof a));
+	}
+	for (int i = 0; i < CONNECTIONS; i++) {
+		int error = -1;
+		socklen_t length = sizeof error;
+		wait_for(p[i].fd, POLLOUT);
+		getsockopt(p[i].fd, SOL_SOCKET, SO_ERROR, &error, &length);
+		printf("connected: %d\n", error);
+		send_text(p[i].fd, "echo\n");
+		in[i].which = i;
+	}
+	for (int open = CONNECTIONS; open;) {
+		for (int i = 0; i < CONNECTIONS; i++)
+			p[i].events = POLLIN | (sent[i] < BYTES / 4 ? POLLOUT : 0);
+		if (poll(p, CONNECTIONS, 20000) <= 0)
+			err(2, "poll");
+		for (int i = 0; i < CONNECTIONS; i++) {
+			if (p[i].revents & POLLOUT) {
+				size_t n = sizeof buffer;
+				if (n > BYTES / 4 - sent[i])
+					n = BYTES / 4 - sent[i];
+				for (size_t j = 0; j < n; j++)
+					buffer[j] = at(sent[i] + j, i);
+				ssize_t k = write(p[i].fd, buffer, n);
+				if (k < 0 && errno != EAGAIN)
+					err(2, "write");
+				sent[i] += k > 0 ? (size_t)k : 0;
+			}
+			if (p[i].revents & POLLIN) {
+				ssize_t k = read(p[i].fd, buffer, sizeof buffer);
+				if (k < 0)
+					err(2, "read");
+				for (ssize_t j = 0; j < k; j++)
+					in[i].wrong += buffer[j] != at(in[i].got + (size_t)j, i);
+				in[i].got += (size_t)k;
+				if (in[i].got == BYTES / 4) {
+					printf("connection: %zu bytes, %zu wrong\n", in[i].got, in[i].wrong);
+					close(p[i].fd);
+					p[i].fd = -1;
+					open--;
+				}
+			}
 		}
-		shutdown(fd, SHUT_WR);
-		long got = 0;
-		for (;;) {
-			static char buffer[65536];
-			ssize_t n = recv(fd, buffer, sizeof buffer, 0);
-			if (n <= 0)
-				_exit(n < 0 ? 3 : got == N ? 0 : 4);
-			for (ssize_t i = 0; i < n; i++)
-				if (buffer[i] != pattern(got + i))
-					_exit(5);
-			got += n;
-		}
 	}
-	SHOW(end_of(pid));
-	close(fd);
-}
-
-/* Parent and child take turns, with data unread at the fork; then the child closes its end only. */
-static void in_turns(void)
-{
-	char buffer[8];
-	int fd = peer(host, port, "echo"), ep = epoll_create1(0);
-	struct epoll_event e = {.events = EPOLLIN, .data.u64 = 9};
-	struct sockaddr_in a, b;
-	socklen_t la = sizeof a, lb = sizeof b;
-	puts("# parent and child in turns");
-	SHOW(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e));
-	getsockname(fd, (struct sockaddr *)&a, &la);
-	send_text(fd, "unread");
-	wait_for(fd, POLLIN);
-	fflush(stdout);
-	pid_t pid = fork();
-	if (pid == 0) {
-		SHOW(recv(fd, buffer, 3, 0));
-		SHOW(write(fd, "child", 5));
-		fflush(stdout);
-		_exit(0);
-	}
-	SHOW(end_of(pid));
-	SHOW(recv(fd, buffer, 8, MSG_WAITALL));
-	printf("%.8s\n", buffer);
-	send_text(fd, "x");
-	SHOW(epoll_wait(ep, &e, 1, 20000));
-	printf("data %d\n", (int)e.data.u64);
-	getsockname(fd, (struct sockaddr *)&b, &lb);
-	printf("same name: %d\n", la == lb && memcmp(&a, &b, la) == 0);
-	SHOW(recv(fd, buffer, 1, 0));
-	close(ep);
-	close(fd);
-}
-
-/* A listener from before the fork; each side takes a connection. */
-static void listening(void)
-{
-	int at, fd = listener(8, &at), child;
-	char command[32], byte;
-	puts("# a listener");
-	snprintf(command, sizeof command, "call %d", at);
-	fflush(stdout);
-	pid_t pid = fork();
-	if (pid == 0) {
-		int c = accept(fd, NULL, NULL);
-		char text[6];
-		receive_exactly(c, text, 6);
-		_exit(memcmp(text, "called", 6) != 0);
-	}
-	int one = peer(host, port, command);
-	SHOW(end_of(pid));
-	int two = peer(host, port, command);
-	child = accept(fd, NULL, NULL);
-	SHOW(recv(child, &byte, 1, 0));
-	close(child);
-	close(one);
-	close(two);
-	close(fd);
-}
-
-/* A program is started with the connection as its input and output. */
-static void executed(void)
-{
-	char text[32] = "";
-	int fd = peer(host, port, "echo");
-	puts("# another program");
-	send_text(fd, "one line\n");
-	fflush(stdout);
-	pid_t pid = fork();
-	if (pid == 0) {
-		dup2(fd, 0);
-		dup2(fd, 1);
-		execlp("sh", "sh", "-c", "read line; echo \"got $line\"", (char *)NULL);
-		_exit(99);
-	}
-	SHOW(end_of(pid));
-	receive_exactly(fd, text, 13);
-	printf("%s", text);
-
-	posix_spawn_file_actions_t actions;
-	char *const words[] = {"sh", "-c", "echo spawned", NULL};
-	int other = peer(host, port, "echo");
-	posix_spawn_file_actions_init(&actions);
-	SHOW(posix_spawn_file_actions_adddup2(&actions, other, 1));
-	SHOW(posix_spawnp(&pid, "sh", &actions, NULL, words, environ));
-	SHOW(end_of(pid));
-	receive_exactly(other, text, 8);
-	printf("%.8s", text);
-	posix_spawn_file_actions_destroy(&actions);
-	close(other);
-	close(fd);
 }
 
 int main(int argc, char **argv)
@@ -171,14 +253,10 @@ int main(int argc, char **argv)
 		errx(2, "usage: sharing HOST PORT");
 	host = argv[1];
 	port = atoi(argv[2]);
-	in_transfer();
-	in_turns();
-	listening();
-	executed();
-	/* The last connection goes with this process into the next program. */
-	int fd = peer(host, port, "echo");
-	fflush(stdout);
-	dup2(fd, 5);
-	execl("/bin/sh", "sh", "-c", "echo from the shell >&5; read line <&5; echo \"back: $line\"; echo done", (char *)NULL);
-	return 1;
+	both_ways_at_once();
+	sleepers();
+	acceptors();
+	timeouts();
+	not_blocking();
+	return 0;
 }
