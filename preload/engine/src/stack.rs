@@ -390,7 +390,8 @@ impl Stack {
 
     /// Hands out the events since the last call: the caller's cookie, the socket, the edges.
     pub fn take_events(&mut self, mut f: impl FnMut(u64, SocketId, Events)) {
-        for id in core::mem::take(&mut self.sh.ready) {
+        let mut ready = core::mem::take(&mut self.sh.ready);
+        for id in ready.drain(..) {
             if let Some(sk) = self.socks.get_mut(id) {
                 let events = core::mem::take(&mut sk.events);
                 // A child that nobody accepted has no one to tell; what it has to say is a level by then.
@@ -399,6 +400,8 @@ impl Stack {
                 }
             }
         }
+        // Its memory is used again.
+        self.sh.ready = ready;
     }
 
     /// A socket and what code that works on one socket needs beside it.
