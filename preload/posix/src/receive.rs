@@ -121,6 +121,7 @@ impl Inner {
             let (engine, mut io) = self.split();
             engine.rx_batch_end(&mut io);
         }
+        self.net.stats.rx_frames += got.frames as u64;
         got.more = got.frames == BATCH || bytes >= BATCH_BYTES;
         got
     }

@@ -3,40 +3,51 @@
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 
+use sidewire_link::frame::FrameSource;
+
 use crate::calls::socket;
+use crate::net::LinkStats;
 use crate::{config, process, stack};
 
-/// The counters of every stack of this process, summed.
-fn totals() -> BTreeMap<&'static str, u64> {
-    let mut sums = BTreeMap::new();
+/// The counters of every stack of this process, summed: the engine's, and the link's.
+fn totals() -> (BTreeMap<&'static str, u64>, LinkStats) {
+    let mut mib = BTreeMap::new();
+    let mut link = LinkStats::default();
     stack::for_each(|stack| {
         stack.with(|inner| {
             for (name, value) in inner.engine.mib().iter() {
-                *sums.entry(name).or_insert(0) += value;
+                *mib.entry(name).or_insert(0) += value;
             }
+            // The kernel's count; asking sets it back.
+            inner.net.stats.rx_drops += u64::from(inner.source.take_drops());
+            let stats = inner.net.stats;
+            link.tx_frames += stats.tx_frames;
+            link.tx_bytes += stats.tx_bytes;
+            link.rx_frames += stats.rx_frames;
+            link.rx_drops += stats.rx_drops;
         });
     });
-    sums
+    (mib, link)
 }
 
 /// The counters as one JSON object: what a test asks for first, then every counter under its Linux name.
 #[must_use]
 pub fn json() -> String {
-    let mib = totals();
-    let of = |name: &str| mib.get(name).copied().unwrap_or(0);
+    let (mib, link) = totals();
     let (engine, kernel) = socket::counts();
+    let first = [
+        ("connections_engine", engine),
+        ("connections_kernel", kernel.iter().sum()),
+        ("tx_frames", link.tx_frames),
+        ("tx_bytes", link.tx_bytes),
+        ("rx_frames", link.rx_frames),
+        ("rx_drops", link.rx_drops),
+        ("retransmits", mib.get("RetransSegs").copied().unwrap_or(0)),
+    ];
     let mut text = String::new();
-    let frames_in = of("InSegs");
-    let frames_out = of("OutSegs") + of("RetransSegs") + of("OutRsts");
-    let _ = write!(
-        text,
-        "{{\"connections_engine\":{engine},\"connections_kernel\":{},\"tx_frames\":{frames_out},\
-         \"rx_frames\":{frames_in},\"retransmits\":{}",
-        kernel.iter().sum::<u64>(),
-        of("RetransSegs"),
-    );
-    for (name, value) in &mib {
-        let _ = write!(text, ",\"{name}\":{value}");
+    for (name, value) in first.into_iter().chain(mib) {
+        let before = if text.is_empty() { '{' } else { ',' };
+        let _ = write!(text, "{before}\"{name}\":{value}");
     }
     text.push_str("}\n");
     text
