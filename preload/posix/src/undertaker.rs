@@ -33,9 +33,7 @@ pub fn working() -> bool {
 /// Closes the sockets of this process as the end of a process closes them: without waiting, SO_LINGER or not (Linux:
 /// PF_EXITING). The descriptors stay, with nothing behind them. `each` hears of every one.
 pub fn close_all(mut each: impl FnMut(c_int)) {
-    let mut stacks = 0;
-    stack::for_each(|_| stacks += 1);
-    if stacks == 0 {
+    if !any() {
         return;
     }
     fdtable::for_each(|fd| {
@@ -47,10 +45,21 @@ pub fn close_all(mut each: impl FnMut(c_int)) {
         stack.with(|inner| {
             let (engine, mut io) = inner.split();
             if engine.exists(id) {
-                let _ = engine.close(&mut io, id, true, &mut CloseCall::default());
+                // A signal ends the lingering before it begins.
+                let mut call = CloseCall::default();
+                call.signal = true;
+                let _ = engine.close(&mut io, id, true, &mut call);
             }
         });
     });
+}
+
+/// True when this process has a stack of its own.
+#[must_use]
+pub fn any() -> bool {
+    let mut stacks = 0;
+    stack::for_each(|_| stacks += 1);
+    stacks > 0
 }
 
 type Locked = (&'static NetStack, MutexGuard<'static, Inner>);

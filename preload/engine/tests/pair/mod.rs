@@ -37,8 +37,8 @@ pub(crate) enum Side {
     Server,
 }
 
-/// Says of a packet whether it is lost.
-pub(crate) type Lose = Box<dyn FnMut(Side, &[u8]) -> bool>;
+/// Decides which packet of which side is lost.
+pub(crate) type Lose = dyn FnMut(Side, &[u8]) -> bool;
 
 /// Both hosts.
 pub(crate) struct Pair {
@@ -47,7 +47,7 @@ pub(crate) struct Pair {
     /// Packets that left, by side, since somebody looked.
     pub(crate) seen: Vec<(Side, Vec<u8>)>,
     /// Packets that are lost: asked with the sender and the packet.
-    pub(crate) lose: Lose,
+    pub(crate) lose: Box<Lose>,
     /// The listener.
     pub(crate) listener: SocketId,
     next_port: u16,
