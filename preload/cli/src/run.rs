@@ -206,7 +206,10 @@ mod tests {
         for wrong in ["=1", "lgo=info", "log=loud"] {
             let message = setting(wrong).unwrap_err();
             let (key, value) = wrong.split_once('=').unwrap();
-            assert!(message.contains(key) && message.contains(value), "{message}");
+            assert!(
+                message.contains(key) && message.contains(value),
+                "{message}"
+            );
             assert!(message.contains("allowed"), "{message}");
         }
     }
