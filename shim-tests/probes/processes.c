@@ -71,30 +71,6 @@ int main(int argc, char **argv)
 	SHOW(end_of(pid));
 	still("a failed execlp");
 
-	pid = fork();
-	if (pid == 0) {
-		char *env[] = {"SIDEWIRE_PROBE=7", NULL};
-		close(fd);
-		execle("/bin/sh", "sh", "-c", "exit $SIDEWIRE_PROBE", (char *)NULL, env);
-		_exit(99);
-	}
-	SHOW(end_of(pid));
-	still("fork and execle");
-
-	fflush(stdout);
-	pid = fork();
-	if (pid == 0)
-		exit(4);
-	SHOW(end_of(pid));
-	still("a child that exits");
-
-	pid = _Fork();
-	if (pid == 0)
-		_exit(6);
-	SHOW(end_of(pid));
-	still("_Fork");
-
-	SHOW(execl("/nowhere", "x", (char *)NULL));
 	puts("done");
 	return 0;
 }

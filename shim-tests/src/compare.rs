@@ -40,6 +40,23 @@ pub fn start_peer(lab: &Lab) -> Result<Running> {
 /// The differing lines; a probe that fails; under the shim, a probe of which the
 /// engine carried nothing.
 pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
+    same(name, stack, |stats| {
+        stats.connections_engine > 0 && stats.connections_kernel == 0
+    })
+}
+
+/// [`same_as_native`], for a probe that shares connections with other processes:
+/// they begin on the engine, and go on in the kernel.
+///
+/// # Errors
+/// As [`same_as_native`].
+pub fn shared_as_native(name: &str, stack: &Stack) -> TestResult {
+    same(name, stack, |stats| {
+        stats.connections_engine > 0 && stats.connections_kernel > 0
+    })
+}
+
+fn same(name: &str, stack: &Stack, carried: impl Fn(&Stats) -> bool) -> TestResult {
     let lab = Lab::new(crate::Link::default())?;
     // A second host to talk to, for the probes that want one.
     let second = format!("{FAR_TOO}/24");
@@ -63,10 +80,7 @@ pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
     let other = other.success()?;
     if stack.is_sidewire() {
         let stats = Stats::read(&lab.path("stats.json"))?;
-        ensure!(
-            stats.connections_engine > 0 && stats.connections_kernel == 0,
-            "not on the engine: {stats:?}\n{other}"
-        );
+        ensure!(carried(&stats), "not on the engine: {stats:?}\n{other}");
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 mod doctor;
 mod installation;
+mod launcher;
 #[cfg(test)]
 mod manual;
 mod reach;

@@ -321,7 +321,8 @@ pub fn sleep(
 }
 
 /// The set that `ppoll` gets: our own descriptors first, then the caller's.
-#[allow(clippy::large_enum_variant)] // it lives on one thread's stack, once a sleep
+// On the stack of one function, never moved.
+#[allow(clippy::large_enum_variant)]
 enum PollSet {
     Fast(ArrayVec<pollfd, { OWN_FDS + EXTRA_FAST }>),
     Heap(Vec<pollfd>),

@@ -33,9 +33,7 @@ pub fn working() -> bool {
 /// Closes the sockets of this process as the end of a process closes them: without waiting, SO_LINGER or not (Linux:
 /// PF_EXITING). The descriptors stay, with nothing behind them. `each` hears of every one.
 pub fn close_all(mut each: impl FnMut(c_int)) {
-    let mut stacks = 0;
-    stack::for_each(|_| stacks += 1);
-    if stacks == 0 {
+    if !any() {
         return;
     }
     fdtable::for_each(|fd| {
@@ -47,10 +45,21 @@ pub fn close_all(mut each: impl FnMut(c_int)) {
         stack.with(|inner| {
             let (engine, mut io) = inner.split();
             if engine.exists(id) {
-                let _ = engine.close(&mut io, id, true, &mut CloseCall::default());
+                // A signal ends the lingering before it begins.
+                let mut call = CloseCall::default();
+                call.signal = true;
+                let _ = engine.close(&mut io, id, true, &mut call);
             }
         });
     });
+}
+
+/// True when this process has a stack of its own.
+#[must_use]
+pub fn any() -> bool {
+    let mut stacks = 0;
+    stack::for_each(|_| stacks += 1);
+    stacks > 0
 }
 
 type Locked = (&'static NetStack, MutexGuard<'static, Inner>);
@@ -59,12 +68,16 @@ type Locked = (&'static NetStack, MutexGuard<'static, Inner>);
 /// received or sent here any more.
 pub fn take_over() {
     let mut stacks: ArrayVec<Locked, MAX_STACKS> = ArrayVec::new();
-    stack::for_each(|s| stacks.push((s, s.lock())));
+    // A stack that was handed over before (an exec that failed) is somebody else's.
+    stack::for_each(|s| {
+        if !s.retired() {
+            stacks.push((s, s.lock()));
+        }
+    });
     let left = stacks.iter().any(|(_, inner)| !inner.engine.quiescent());
     if left {
         // The child of the child: nobody's child to wait for.
         WORKING.store(true, Ordering::Relaxed);
-        memory::inherit_on_fork();
         let before = signals::mask(libc::SIG_SETMASK, Some(!0));
         // What is not acknowledged yet has to be there when it is sent again.
         memory::inherit_on_fork();

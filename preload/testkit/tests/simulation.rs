@@ -27,6 +27,20 @@ fn run_all(profile: &Profile) -> Vec<Summary> {
     }
 }
 
+/// The transfers take at most `ms` of virtual time in the mean: what recovery by timeouts alone would miss by far. One
+/// seed by itself may take longer.
+fn assert_mean_below(ms: u64, summaries: &[Summary]) {
+    let total: u64 = summaries
+        .iter()
+        .map(|s| s.transfer_ns / NSEC_PER_MSEC)
+        .sum();
+    let mean = total / summaries.len() as u64;
+    assert!(
+        mean < ms || summaries.len() == 1,
+        "mean transfer time {mean} ms"
+    );
+}
+
 fn both_ways(link: LinkConfig) -> Profile {
     Profile {
         forth: link.clone(),
@@ -45,10 +59,13 @@ fn quiet() {
 
 #[test]
 fn one_percent_loss() {
-    run_all(&both_ways(LinkConfig {
-        loss: 10_000,
-        ..LinkConfig::default()
-    }));
+    assert_mean_below(
+        400,
+        &run_all(&both_ways(LinkConfig {
+            loss: 10_000,
+            ..LinkConfig::default()
+        })),
+    );
 }
 
 #[test]
@@ -58,31 +75,40 @@ fn ten_percent_loss() {
         ..LinkConfig::default()
     });
     profile.client.sends = 100_000;
-    run_all(&profile);
+    assert_mean_below(2000, &run_all(&profile));
 }
 
 #[test]
 fn reordering() {
-    run_all(&both_ways(LinkConfig {
-        reorder: 100_000,
-        ..LinkConfig::default()
-    }));
+    assert_mean_below(
+        250,
+        &run_all(&both_ways(LinkConfig {
+            reorder: 100_000,
+            ..LinkConfig::default()
+        })),
+    );
 }
 
 #[test]
 fn duplicates() {
-    run_all(&both_ways(LinkConfig {
-        duplicate: 100_000,
-        ..LinkConfig::default()
-    }));
+    assert_mean_below(
+        200,
+        &run_all(&both_ways(LinkConfig {
+            duplicate: 100_000,
+            ..LinkConfig::default()
+        })),
+    );
 }
 
 #[test]
 fn corruption() {
-    run_all(&both_ways(LinkConfig {
-        corrupt: 20_000,
-        ..LinkConfig::default()
-    }));
+    assert_mean_below(
+        700,
+        &run_all(&both_ways(LinkConfig {
+            corrupt: 20_000,
+            ..LinkConfig::default()
+        })),
+    );
 }
 
 #[test]
@@ -164,7 +190,7 @@ fn small_writes_both_ways() {
         ..ProgramConfig::default()
     };
     (profile.client, profile.server) = (program.clone(), program);
-    run_all(&profile);
+    assert_mean_below(150, &run_all(&profile));
 }
 
 #[test]
@@ -197,7 +223,7 @@ fn without_options() {
     profile.sysctl.tcp_sack = false;
     profile.sysctl.tcp_timestamps = 0;
     profile.sysctl.tcp_window_scaling = false;
-    run_all(&profile);
+    assert_mean_below(1000, &run_all(&profile));
 }
 
 #[test]
@@ -229,7 +255,7 @@ fn device_without_room() {
         ..LinkConfig::default()
     });
     profile.no_space = 100_000;
-    run_all(&profile);
+    assert_mean_below(500, &run_all(&profile));
 }
 
 #[test]
@@ -247,10 +273,13 @@ fn path_with_a_smaller_mtu() {
         mtu: 1_300,
         ..LinkConfig::default()
     };
-    run_all(&Profile {
-        forth,
-        ..Profile::default()
-    });
+    assert_mean_below(
+        250,
+        &run_all(&Profile {
+            forth,
+            ..Profile::default()
+        }),
+    );
 }
 
 #[test]
@@ -260,7 +289,7 @@ fn without_receive_offload() {
         ..LinkConfig::default()
     });
     profile.gro = false;
-    run_all(&profile);
+    assert_mean_below(400, &run_all(&profile));
 }
 
 #[test]

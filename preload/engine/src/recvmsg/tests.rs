@@ -190,6 +190,27 @@ fn peek() {
     assert_eq!(peer.recv(0, 10), Ok(0));
 }
 
+/// Another thread reads, or dissolves the connection, while a call sleeps.
+#[test]
+fn two_readers() {
+    let mut peer = Peer::established();
+    data(&mut peer, 0, 10);
+    let mut call = RecvCall::new(MSG_PEEK | MSG_WAITALL, false);
+    assert_eq!(step(&mut peer, &mut call, 30), waits(Instant::NEVER));
+    assert_eq!(peer.recv(0, 10), Ok(10));
+    data(&mut peer, 10, 20);
+    assert_eq!(step(&mut peer, &mut call, 20), Step::Ready(Ok(30)));
+    assert_eq!(peer.recv(0, 100), Ok(20));
+
+    let mut call = RecvCall::new(0, false);
+    assert_eq!(step(&mut peer, &mut call, 30), waits(Instant::NEVER));
+    peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    assert_eq!(
+        step(&mut peer, &mut call, 30),
+        Step::Ready(Err(Error::Pipe))
+    );
+}
+
 /// RV-13: the buffer is never looked at.
 #[test]
 fn trunc() {

@@ -28,10 +28,12 @@ pub enum Reason {
     NoHolder,
     /// Descriptor number beyond the table.
     Descriptor,
+    /// Shared with another process, by fork, exec or spawn.
+    Shared,
 }
 
 /// Number of [`Reason`]s.
-pub const REASONS: usize = 7;
+pub const REASONS: usize = 8;
 
 static KERNEL: [AtomicU64; REASONS] = [const { AtomicU64::new(0) }; REASONS];
 static ENGINE: AtomicU64 = AtomicU64::new(0);

@@ -343,6 +343,9 @@ impl Sim {
                     .iter_mut()
                     .for_each(|program| program.wake(id, events));
             });
+            programs
+                .iter()
+                .for_each(|program| program.check_asleep(&end.host));
         }
     }
 

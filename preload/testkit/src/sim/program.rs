@@ -8,6 +8,7 @@ use sidewire_engine::event::Events;
 use sidewire_engine::sendmsg::SendCall;
 use sidewire_engine::stack::{Caps, Step};
 use sidewire_engine::{Instant, SocketId};
+use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT};
 use sidewire_uapi::socket::{MSG_MORE, SHUT_WR, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET};
 
 use crate::host::Host;
@@ -180,6 +181,27 @@ impl Program {
         } else {
             Instant::NEVER
         }
+    }
+
+    /// Checks that what it waits for has not come without an event.
+    ///
+    /// # Panics
+    /// When a wake-up was lost.
+    pub fn check_asleep(&self, host: &Host) {
+        let Stage::Open(id) = self.stage else { return };
+        let mask = host.stack.poll(id);
+        let due = mask & (POLLIN | POLLERR | POLLHUP) != 0 && !self.eof;
+        assert!(
+            self.readable || !due,
+            "readable ({mask:#x}), and no event: {}",
+            self.describe(host)
+        );
+        let waits = self.sent < self.config.sends && !self.writable;
+        assert!(
+            !waits || mask & POLLOUT == 0,
+            "writable, and no event: {}",
+            self.describe(host)
+        );
     }
 
     /// Where it stands, for messages.
