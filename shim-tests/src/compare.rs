@@ -3,7 +3,6 @@
 
 use anyhow::{Result, bail, ensure};
 
-use crate::counters::Before;
 use crate::lab::{DEVICE, FAR, Lab};
 use crate::library::{Stack, Stats};
 use crate::probe::probe;
@@ -41,6 +40,23 @@ pub fn start_peer(lab: &Lab) -> Result<Running> {
 /// The differing lines; a probe that fails; under the shim, a probe of which the
 /// engine carried nothing.
 pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
+    same(name, stack, |stats| {
+        stats.connections_engine > 0 && stats.connections_kernel == 0
+    })
+}
+
+/// [`same_as_native`], for a probe that shares connections with other processes:
+/// they begin on the engine, and go on in the kernel.
+///
+/// # Errors
+/// As [`same_as_native`].
+pub fn shared_as_native(name: &str, stack: &Stack) -> TestResult {
+    same(name, stack, |stats| {
+        stats.connections_engine > 0 && stats.connections_kernel > 0
+    })
+}
+
+fn same(name: &str, stack: &Stack, carried: impl Fn(&Stats) -> bool) -> TestResult {
     let lab = Lab::new(crate::Link::default())?;
     // A second host to talk to, for the probes that want one.
     let second = format!("{FAR_TOO}/24");
@@ -59,17 +75,12 @@ pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
     };
     let native = run(&Stack::Kernel)?.success()?;
     ensure!(native.stdout.ends_with("done\n"), "{native}");
-    let before = Before::of(&lab)?;
     let other = run(stack)?;
     compare(&native.stdout, &other)?;
     let other = other.success()?;
     if stack.is_sidewire() {
-        let carried = before.until_now(&lab, Some(Stats::read(&lab.path("stats.json"))?))?;
-        let stats = carried.stats.as_ref();
-        ensure!(
-            stats.is_some_and(|s| s.connections_engine > 0) && carried.near.out_segs == 0,
-            "not on the engine: {carried:?}\n{other}"
-        );
+        let stats = Stats::read(&lab.path("stats.json"))?;
+        ensure!(carried(&stats), "not on the engine: {stats:?}\n{other}");
     }
     Ok(())
 }

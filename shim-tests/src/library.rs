@@ -67,12 +67,6 @@ impl Library {
             .context("libsidewire.so is not built: run `cargo build --release -p sidewire-shim`")
     }
 
-    /// Whether it knows of the counters by which a test tells what it carried.
-    pub fn counts(&self) -> bool {
-        let name = b"SIDEWIRE_STATS";
-        fs::read(&self.0).is_ok_and(|bytes| bytes.windows(name.len()).any(|w| w == name))
-    }
-
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.0

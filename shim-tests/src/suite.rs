@@ -25,27 +25,19 @@ pub enum Need {
     Namespaces,
     /// `libsidewire.so`, built.
     Library,
-    /// A `libsidewire.so` that counts what it carries.
-    Carrier,
     /// nftables with the netdev egress hook.
     EgressHook,
 }
 
 impl Need {
     /// Every need.
-    pub const ALL: [Need; 4] = [
-        Need::Namespaces,
-        Need::Library,
-        Need::Carrier,
-        Need::EgressHook,
-    ];
+    pub const ALL: [Need; 3] = [Need::Namespaces, Need::Library, Need::EgressHook];
 
     /// Its name in `skips.toml`.
     pub fn name(self) -> &'static str {
         match self {
             Need::Namespaces => "namespaces",
             Need::Library => "library",
-            Need::Carrier => "carrier",
             Need::EgressHook => "egress-hook",
         }
     }
@@ -56,9 +48,6 @@ impl Need {
             Need::Namespaces => (privilege() == Privilege::None)
                 .then(|| "neither root nor user namespaces are to be had".to_owned()),
             Need::Library => Library::find().err().map(|e| e.to_string()),
-            Need::Carrier => Library::find()
-                .is_ok_and(|library| !library.counts())
-                .then(|| "libsidewire.so knows no SIDEWIRE_STATS".to_owned()),
             Need::EgressHook => {
                 static FOUND: OnceLock<Option<String>> = OnceLock::new();
                 FOUND.get_or_init(egress_hook_missing).clone()
@@ -194,7 +183,7 @@ impl Suite {
         needs: &[Need],
         body: impl FnOnce(&Stack) -> TestResult + Send + 'static,
     ) -> Self {
-        let needs = [&[Need::Library, Need::Carrier], needs].concat();
+        let needs = [&[Need::Library], needs].concat();
         self.test(name, &needs, move || body(&Stack::sidewire()?))
     }
 

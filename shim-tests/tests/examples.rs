@@ -104,7 +104,7 @@ fn sends_file(stack: &Stack) -> Result<()> {
     if stack.is_sidewire() {
         before
             .until_now(&lab, Some(Stats::read(&stats)?))?
-            .all_by_engine(1)?;
+            .begun_by_engine(1)?;
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     }
     for part in Part::ALL {
         let name = format!("openbsd_{}_1_gib::sidewire", part.name());
-        suite = suite.long_test(name, &[Need::Library, Need::Carrier], move || {
+        suite = suite.long_test(name, &[Need::Library], move || {
             let lab = Lab::new(Link::default())?;
             moves(
                 &lab,

@@ -2,7 +2,11 @@
 //! beforehand where the shim could not take effect.
 #![forbid(unsafe_code)]
 
+mod doctor;
 mod installation;
+mod launcher;
+#[cfg(test)]
+mod manual;
 mod reach;
 mod run;
 
@@ -42,6 +46,9 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Look for what stands in the way on this host, and for rules that accelerated connections
+    /// pass by
+    Doctor,
     /// Print what a shell needs to complete this command
     Completions {
         /// The shell
@@ -55,6 +62,7 @@ fn main() -> ExitCode {
         Action::Run(options) => run::run(&options),
         Action::Demo { args } => lab_program("sidewire-demo", &args),
         Action::Bench { args } => lab_program("sidewire-bench", &args),
+        Action::Doctor => return doctor::examine(),
         Action::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sidewire", &mut io::stdout());
             return ExitCode::SUCCESS;

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::reach::{self, Refusal};
-use crate::{Failure, installation};
+use crate::{Failure, installation, launcher};
 
 /// A program that cannot be executed, and one that is not there, as a shell
 /// reports them.
@@ -81,17 +81,35 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
     let program = reach::find(name).map_err(refused)?;
     reach::check(&program).map_err(refused)?;
     let library = installation::library().map_err(Failure::canceled)?;
-    if options.strict && !has_net_raw() {
+    let launcher = if has_net_raw() {
+        None
+    } else {
+        launcher::find(&library)
+    };
+    if options.strict && launcher.is_none() && !has_net_raw() {
         return Err(Failure::canceled(
-            "CAP_NET_RAW is missing, which frames are sent and received with; run as root, \
-             or inside `unshare -Urn`, or without --strict on the kernel's TCP",
+            "CAP_NET_RAW is missing, which frames are sent and received with; run as root, as a \
+             member of the group sidewire (sidewire(7)), inside `unshare -Urn`, or without \
+             --strict on the kernel's TCP",
         ));
     }
     let preload = preload(&library, env::var_os("LD_PRELOAD")).map_err(Failure::canceled)?;
 
-    let mut command = Command::new(program);
-    // argv[0] as it was typed: programs look at it.
-    command.arg0(name).args(args).env("LD_PRELOAD", preload);
+    let mut command = match launcher {
+        Some(launcher) => {
+            let mut command = Command::new(launcher);
+            command.args(launcher::variables(&preload)).arg("--");
+            command.arg(program).arg(name);
+            command
+        }
+        None => {
+            let mut command = Command::new(program);
+            // argv[0] as it was typed: programs look at it.
+            command.arg0(name).env("LD_PRELOAD", preload);
+            command
+        }
+    };
+    command.args(args);
     for (key, value) in &options.settings {
         command.env(variable(key), value);
     }

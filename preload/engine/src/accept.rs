@@ -8,6 +8,7 @@ use sidewire_uapi::tcp::TcpState;
 
 use crate::calls::AcceptCall;
 use crate::error::Error;
+use crate::fastopen::{TFO_SERVER_ENABLE, TFO_SERVER_WO_SOCKOPT1};
 use crate::listen::ListenState;
 use crate::stack::{Io, RequestId, SocketId, Stack, Step, StepResult, WaitReason};
 
@@ -37,6 +38,10 @@ impl Stack {
         let Some(sk) = self.socks.get_mut(id) else {
             return Err(Error::BadFd);
         };
+        let everywhere = TFO_SERVER_WO_SOCKOPT1 | TFO_SERVER_ENABLE;
+        if self.sh.sysctl.tcp_fastopen & everywhere == everywhere && sk.opts.fastopen_qlen == 0 {
+            sk.opts.fastopen_qlen = backlog;
+        }
         sk.state = TcpState::Listen;
         sk.sk_err = None;
         sk.shutdown = 0;

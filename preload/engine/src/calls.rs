@@ -50,6 +50,8 @@ pub struct ConnectCall {
     pub(crate) pending_error: Option<crate::error::Error>,
     /// `disconnects` of the socket when the sleep began.
     pub(crate) disconnects: Option<u32>,
+    /// The call is a fast open's send, not connect(2).
+    pub(crate) sendmsg: bool,
 }
 
 /// `close`.
@@ -117,6 +119,8 @@ pub struct RecvCall {
     pub(crate) copied: usize,
     /// Bytes that satisfy a blocking call.
     pub(crate) target: usize,
+    /// `disconnects` of the socket when the call began.
+    pub(crate) disconnects: u32,
     /// Where MSG_PEEK reads next.
     pub(crate) peek_seq: u32,
     /// Wall-clock arrival of the last byte handed out.

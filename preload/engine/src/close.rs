@@ -204,3 +204,6 @@ impl Stack {
         self.settle(id);
     }
 }
+
+#[cfg(test)]
+mod tests;

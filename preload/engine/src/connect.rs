@@ -7,6 +7,7 @@ use sidewire_uapi::tcp::TcpState;
 use crate::calls::ConnectCall;
 use crate::error::Error;
 use crate::event::Events;
+use crate::fastopen::client::tcp_fastopen_defer_connect;
 use crate::handshake::tcp_connect;
 use crate::init_sock::unspecified;
 use crate::input::now_s;
@@ -55,10 +56,10 @@ impl Stack {
                 return Step::Ready(Err(Error::IsConn));
             }
             if sk.ss_connecting {
-                call.pending_error = Some(if sk.defer_connect {
-                    Error::IsConn
-                } else {
-                    Error::Already
+                call.pending_error = Some(match (sk.defer_connect, call.sendmsg) {
+                    (true, true) => Error::InProgress,
+                    (true, false) => Error::IsConn,
+                    (false, _) => Error::Already,
                 });
             } else {
                 if sk.state != TcpState::Close {
@@ -75,6 +76,9 @@ impl Stack {
                         self.released.push(Tuple { local, remote });
                     }
                     return Step::Ready(Err(e));
+                }
+                if self.socks.get(id).is_some_and(|sk| sk.defer_connect) {
+                    return Step::Ready(Ok(())); // FO-35
                 }
                 call.pending_error = Some(Error::InProgress);
             }
@@ -154,7 +158,7 @@ impl Stack {
         let isn = secure_tcp_seq(secrets, &tuple, wall_ns).max(1);
         let tsoffset = secure_tcp_ts_off(secrets, &tuple);
         let sk = self.socks.get_mut(id).ok_or(Error::BadFd)?;
-        if sk.tuple.remote.ip() != daddr {
+        if sk.ts_recent_stamp != 0 && sk.tuple.remote.ip() != daddr {
             // Timestamps of another peer say nothing about this one.
             sk.ts_recent = 0;
             sk.ts_recent_stamp = 0;
@@ -189,6 +193,10 @@ impl Stack {
             return Err(Error::BadFd);
         };
         sk.ip_id = cx.jitter(u32::from(u16::MAX)) as u16;
+        if tcp_fastopen_defer_connect(sk, &cx) {
+            self.settle(id);
+            return Ok(());
+        }
         let sent = tcp_connect(sk, &mut cx);
         if sent.is_err() {
             // The attempt never was: back to CLOSE, as before it.
@@ -253,7 +261,10 @@ impl Stack {
         let unsent_end =
             sk.snd_nxt != sk.write_seq && matches!(old, TcpState::Closing | TcpState::LastAck);
         // The RST needs the state in which it is sent.
-        if tcp_need_reset(old) || unsent_end {
+        if sk.repair.on && old != TcpState::Listen {
+            // RP-36: the connection goes on elsewhere.
+            sk.sk_err = Some(Error::ConnAborted);
+        } else if tcp_need_reset(old) || unsent_end {
             tcp_send_active_reset(sk, &mut cx);
             sk.sk_err = Some(Error::ConnReset);
         } else if old == TcpState::SynSent {
@@ -344,3 +355,6 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.write_seq = seq;
     debug_assert!(!after(sk.snd_nxt, sk.write_seq));
 }
+
+#[cfg(test)]
+mod tests;

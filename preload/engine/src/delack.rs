@@ -200,3 +200,6 @@ pub(crate) fn tcp_cleanup_rbuf(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, copied: us
         tcp_send_ack(sk, cx);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -212,3 +212,6 @@ impl Stack {
         self.settle(id);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use sidewire_wire::tcp::{TcpFlags, TcpHeader, TcpOptions};
 use sidewire_wire::tcp_options::FastOpen;
 
 use crate::error::Error;
+use crate::fastopen::client::tcp_send_syn_data;
 use crate::header::{Headers, IpFields, tcp_time_stamp, ttl};
 use crate::listen::RequestSock;
 use crate::mib::Counter;
@@ -17,6 +18,7 @@ use crate::skb::tcphdr;
 use crate::sndbuf::tcp_write_queue_purge;
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Shared};
+use crate::synsent::tcp_finish_connect;
 use crate::time::Instant;
 use crate::timer::{TCP_TIMEOUT_INIT_US, tcp_reset_xmit_timer};
 use crate::timers::IcskPending;
@@ -101,6 +103,11 @@ pub fn tcp_connect(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result<(), Error> {
         return Err(sk.sk_err_soft.take().unwrap_or(Error::HostUnreach));
     }
     tcp_connect_init(sk, cx);
+    if sk.repair.on {
+        // RP-12: the peer is connected already.
+        tcp_finish_connect(sk, cx);
+        return Ok(());
+    }
     sk.retrans_stamp = tcp_time_stamp(cx.now).max(1);
     let skb = tcp_init_nondata_skb(cx, sk.write_seq, tcphdr::SYN);
     // Linux `tcp_connect_queue_skb`: straight to `rtx_queue`; it is sent below, and again by the timer if that fails.
@@ -109,9 +116,15 @@ pub fn tcp_connect(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result<(), Error> {
     sk.packets_out += skb.pcount();
     sk.rtx_queue.push_back(skb);
     tcp_chrono_start(sk, cx, ChronoKind::Busy);
-    let sent = tcp_transmit_skb(sk, cx, At::Rtx(sk.rtx_queue.len() - 1));
-    sk.snd_nxt = sk.write_seq;
-    sk.pushed_seq = sk.write_seq;
+    let sent = if sk.fastopen_req.is_some() {
+        tcp_send_syn_data(sk, cx)
+    } else {
+        tcp_transmit_skb(sk, cx, At::Rtx(0))
+    };
+    // A SYN's data that did not get out waits for the connection.
+    let unsent = sk.write_queue.front().map(|skb| skb.seq);
+    sk.snd_nxt = unsent.unwrap_or(sk.write_seq);
+    sk.pushed_seq = sk.snd_nxt;
     cx.sh.mib.inc(Counter::ActiveOpens);
     // Until the answer comes the timer repeats it, also when it did not get out.
     let rto = u64::from(sk.rto_us);

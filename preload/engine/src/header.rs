@@ -184,6 +184,10 @@ pub fn tcp_syn_options(sk: &TcpSock, sysctl: &Sysctl, flags: u8, now: Instant) -
         sack_permitted: offer(sysctl.tcp_sack, sk.sack_ok),
         timestamps: offer(sysctl.tcp_timestamps != 0, sk.tstamp_ok)
             .then(|| (tsval(sk, now), sk.ts_recent)),
+        fastopen: match &sk.fastopen_req {
+            Some(req) if !answer => req.cookie,
+            _ => None,
+        },
         ..TcpOptions::default()
     }
 }

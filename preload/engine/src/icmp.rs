@@ -130,3 +130,6 @@ fn mtu_reduced(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, mtu: u32) {
         tcp_simple_retransmit(sk, cx);
     }
 }
+
+#[cfg(test)]
+mod tests;

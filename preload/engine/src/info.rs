@@ -121,7 +121,7 @@ fn congestion(sk: &TcpSock, now: Instant, info: &mut TcpInfo) {
     info.tcpi_delivery_rate = tcp_compute_delivery_rate(sk);
     info.tcpi_delivered = sk.delivered;
     info.tcpi_delivered_ce = sk.delivered_ce;
-    info.tcpi_rehash = sk.rehash;
+    info.tcpi_rehash = u32::from(sk.info.timeout_rehash);
 }
 
 /// What only grows.

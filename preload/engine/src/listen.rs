@@ -18,6 +18,8 @@ pub struct ListenState {
     pub qlen: u32,
     /// Those of them that never re-sent their SYN-ACK (Linux `reqsk_queue_len_young`).
     pub young: u32,
+    /// Fast-open children in SYN_RECV (FO-45).
+    pub fastopen_qlen: u32,
 }
 
 /// A handshake in progress: Linux's `struct tcp_request_sock`.

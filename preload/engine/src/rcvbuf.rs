@@ -13,9 +13,15 @@ use crate::stack::{Cx, Shared};
 use crate::time::Instant;
 use crate::window::tcp_win_from_space;
 
-/// What a received segment costs beside its payload: chosen so that a full segment of 1460 bytes weighs what a driver's
-/// 2 KiB buffer with its header weighs on Linux (2304), which spec/timers.md TM-30 shows.
-pub const RX_SKB_OVERHEAD: u32 = 844;
+/// What a large received segment costs beside its payload.
+pub const RX_SKB_OVERHEAD: u32 = 832;
+/// Linux's aligned `struct sk_buff`.
+const SK_BUFF: u32 = 256;
+/// Headers and the aligned `struct skb_shared_info` that share a buffer with a small payload.
+const HEAD_ROOM: u32 = 374;
+/// Smallest and largest buffer that drivers put a single segment into.
+const HEAD_MIN: u32 = 512;
+const HEAD_MAX: u32 = 2048;
 /// `scaling_ratio` counts in 256ths.
 const TCP_RMEM_TO_WIN_SCALE: u32 = 8;
 /// Smallest MSS that an estimate may have.
@@ -38,10 +44,16 @@ pub fn tcp_space_from_win(sk: &TcpSock, win: u32) -> u32 {
     space.min(u64::from(i32::MAX as u32)) as u32
 }
 
-/// Memory that a segment with `len` bytes of payload is charged.
+/// Memory that a segment with `len` bytes of payload is charged: what it costs on Linux, where a small one has a buffer of
+/// a power of two to itself. Windows follow from it (spec/timers.md TM-30: 1400 bytes weigh 2304).
 #[inline]
 pub(crate) const fn rx_truesize(len: u32) -> u32 {
-    len + RX_SKB_OVERHEAD
+    let head = len.saturating_add(HEAD_ROOM);
+    if head > HEAD_MAX {
+        return len + RX_SKB_OVERHEAD;
+    }
+    let bucket = head.next_power_of_two();
+    (if bucket < HEAD_MIN { HEAD_MIN } else { bucket }) + SK_BUFF
 }
 
 /// Estimates the peer's segment size, and with it what share of the buffer may be announced

@@ -342,6 +342,12 @@ pub(crate) fn tcp_simple_retransmit(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if !sk.sack_ok {
         tcp_limit_reno_sacked(sk);
     }
+    tcp_non_congestion_loss_retransmit(sk, cx);
+}
+
+/// Sends again what is marked lost for a reason that is no congestion: the window stays (Linux
+/// `tcp_non_congestion_loss_retransmit`).
+pub(crate) fn tcp_non_congestion_loss_retransmit(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk.ca_state != CaState::Loss {
         sk.high_seq = sk.snd_nxt;
         sk.snd_ssthresh = tcp_current_ssthresh(sk);

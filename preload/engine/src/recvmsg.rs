@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::memory::{Frag, IovIter};
 use crate::rcvbuf::tcp_rcv_space_adjust;
 use crate::repair::{RepairQueue, tcp_peek_sndq};
-use crate::seq::after;
+use crate::seq::{after, between};
 use crate::sock::{TcpSock, shutdown};
 use crate::stack::{Cx, Io, SocketId, Stack, Step, StepResult, WaitReason};
 use crate::urgent::tcp_recv_urg;
@@ -86,6 +86,16 @@ fn recvmsg_locked(
             len.min(sk.opts.rcvlowat as usize)
         };
         call.target = wanted.max(1);
+        call.peek_seq = peek_start(sk);
+        call.disconnects = sk.disconnects;
+    } else if call.disconnects != sk.disconnects {
+        // Somebody dissolved the connection while we slept (Linux `sk_wait_event`).
+        return match call.copied {
+            0 => Step::Ready(Err(Error::Pipe)),
+            n => Step::Ready(Ok(n)),
+        };
+    } else if !between(call.peek_seq, sk.copied_seq, sk.rcv_nxt.wrapping_add(1)) {
+        // Somebody else read what was being peeked at.
         call.peek_seq = peek_start(sk);
     }
     let deadline = call
@@ -347,3 +357,6 @@ fn tcp_inq_hint(sk: &TcpSock) -> i32 {
     }
     inq.min(i32::MAX as u32) as i32
 }
+
+#[cfg(test)]
+mod tests;

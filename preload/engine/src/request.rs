@@ -6,6 +6,7 @@ use core::cmp::Reverse;
 use sidewire_uapi::tcp::TcpState;
 
 use crate::event::Events;
+use crate::fastopen::server::tcp_try_fastopen;
 use crate::handshake::tcp_send_synack;
 use crate::header::tcp_time_stamp;
 use crate::input::{Verdict, now_s, paws_reject, tcp_oow_rate_limited};
@@ -20,6 +21,7 @@ use crate::segment::Segment;
 use crate::seq::{after, between};
 use crate::skb::tcphdr;
 use crate::sock::{TcpSock, ecn};
+use crate::sockopt::inherit;
 use crate::stack::{Cx, Ehash, Io, RequestId, SocketId, Stack, TimerOwner};
 use crate::state_process::{TCPOLEN_TSTAMP_ALIGNED, tcp_rcv_state_process};
 use crate::sysctl::Sysctl;
@@ -116,8 +118,14 @@ impl Stack {
                 .flatten(),
             ..req
         };
+        let listener = self.socks.get(id)?;
+        let fastopen = tcp_try_fastopen(listener, &mut self.sh, seg);
+        if fastopen.child {
+            return self.tcp_fastopen_create_child(io, id, seg, req, fastopen.option);
+        }
         // One that does not get out is sent again by the timer.
-        tcp_send_synack(&mut self.sh, io.net, &req, None, req.ecn_ok, io.now);
+        let option = fastopen.option;
+        tcp_send_synack(&mut self.sh, io.net, &req, option, req.ecn_ok, io.now);
         let (tuple, at) = (req.tuple, req.deadline);
         let req_id = self.reqs.insert(Box::new(req));
         self.hash(tuple, Ehash::Request(req_id));
@@ -379,6 +387,10 @@ impl Stack {
             return;
         };
         init_child(sk, &mut cx, &req);
+        // Karn: a SYN-ACK that was re-sent says nothing about the RTT.
+        if req.num_retrans == 0 {
+            tcp_synack_rtt_meas(sk, &cx, req.snt_synack);
+        }
         let verdict = tcp_rcv_state_process(sk, &mut cx, seg);
         let open = sk.state != TcpState::SynRecv;
         if verdict == Verdict::Reset {
@@ -477,7 +489,7 @@ fn request_ack(req: &RequestSock, now: Instant) -> BareAck {
 }
 
 /// A socket in SYN_RECV with the listener's settings (spec/sockopts.md SO-41) and what the handshake agreed on.
-fn openreq_child(
+pub(crate) fn openreq_child(
     parent: &TcpSock,
     req: &RequestSock,
     seg: &Segment,
@@ -485,8 +497,7 @@ fn openreq_child(
     now: Instant,
 ) -> TcpSock {
     let mut sk = TcpSock::new(req.v6, 0, sysctl);
-    sk.opts = parent.opts.clone();
-    sk.opts.priority = 0;
+    sk.opts = inherit(&parent.opts);
     sk.opts.defer_accept = 0;
     sk.nonagle = parent.nonagle;
     sk.ca = parent.ca.clone();
@@ -553,17 +564,13 @@ fn openreq_child(
 }
 
 /// The rest of a child's first values, which need its surroundings (Linux `tcp_v4_syn_recv_sock`).
-fn init_child(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, req: &RequestSock) {
+pub(crate) fn init_child(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, req: &RequestSock) {
     sk.ip_id = cx.jitter(u32::from(u16::MAX)) as u16;
     tcp_sync_mss(sk, cx, req.dst.mtu);
     tcp_initialize_rcv_mss(sk);
     if sk.opts.keepalive {
         let idle = keepalive_time_when(sk, cx);
         tcp_reset_keepalive_timer(sk, cx, idle);
-    }
-    // Karn: a SYN-ACK that was re-sent says nothing about the RTT.
-    if req.num_retrans == 0 {
-        tcp_synack_rtt_meas(sk, cx, req.snt_synack);
     }
 }
 

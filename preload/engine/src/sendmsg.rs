@@ -73,6 +73,7 @@ pub(crate) struct Progress {
     pub(crate) size_goal: u32,
     /// The arena was empty: when to try again (H9).
     pub(crate) vm_wait: Option<Instant>,
+    #[allow(dead_code)]
     pub(crate) fastopen: fastopen::SendProgress,
 }
 
@@ -88,8 +89,6 @@ pub(crate) enum Phase {
     Connect,
     /// H: wait for memory, then go on with the data.
     Memory,
-    /// Fast open ended the call.
-    Leaving(Exit),
 }
 
 /// How payload enters buffers: Linux's local `zc`.
@@ -111,6 +110,8 @@ pub(crate) enum Zc {
 pub(crate) enum Exit {
     /// Sleep, then come back.
     Wait(WaitReason),
+    /// The same, until then.
+    WaitUntil(WaitReason, Instant),
     /// B5 is to be done, with the whole stack at hand.
     Fastopen,
     /// `out`: push, return what was taken.
@@ -190,11 +191,15 @@ impl Stack {
                 return step;
             }
             // B5 connects, and that is the whole stack's business.
-            let opened = self.tcp_sendmsg_fastopen(io, id, call, iter);
-            call.progress.phase = match opened {
-                Ok(()) => Phase::Connect,
-                Err(exit) => Phase::Leaving(exit),
-            };
+            if let Err(exit) = self.tcp_sendmsg_fastopen(io, id, call, iter) {
+                let Some((sk, mut cx)) = self.borrow(io, id) else {
+                    return Step::Ready(Err(Error::BadFd));
+                };
+                let step = leave(sk, &mut cx, call, exit);
+                self.settle(id);
+                return step;
+            }
+            call.progress.phase = Phase::Connect;
         }
     }
 }
@@ -214,7 +219,6 @@ fn tcp_sendmsg_locked(
     }
     match call.progress.phase {
         Phase::Entry | Phase::Fastopen if fastopen::wanted(sk, call) => Err(Exit::Fastopen)?, // B5
-        Phase::Leaving(exit) => Err(exit)?,
         Phase::Memory => {
             call.progress.vm_wait = None;
             wait::sk_stream_wait_memory(sk, cx, call)?; // H2
@@ -349,6 +353,7 @@ fn leave(
             reason,
             deadline: wait::wake_at(sk, cx, call),
         },
+        Exit::WaitUntil(reason, deadline) => Step::Wait { reason, deadline },
         Exit::Out | Exit::Fastopen => Step::Ready(Ok(out(sk, cx, call))),
         Exit::OutNopush => Step::Ready(Ok(out_nopush(sk, cx, call))),
         Exit::DoError(err) => {

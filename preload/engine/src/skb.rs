@@ -134,12 +134,12 @@ impl Skb {
     /// Appends a fragment, merging it with the last when it continues it (Linux `skb_can_coalesce`).
     /// Returns false, changing nothing, when there is no slot left.
     pub fn push_frag(&mut self, frag: Frag) -> bool {
-        if let Some(last) = self.frags.last_mut() {
-            if last.abuts(&frag) {
-                last.len += frag.len;
-                self.len += frag.len;
-                return true;
-            }
+        if let Some(last) = self.frags.last_mut()
+            && last.abuts(&frag)
+        {
+            last.len += frag.len;
+            self.len += frag.len;
+            return true;
         }
         let len = frag.len;
         if self.frags.try_push(frag).is_err() {

@@ -345,7 +345,6 @@ pub struct TcpSock {
     pub probes_tstamp: Instant,
     /// Orphan or TIME_WAIT deadline bookkeeping: which job [`crate::timers::Timer::Keepalive`] has.
     pub fin_wait2_timer: bool,
-    pub rehash: u32,
 
     // Receive
     pub rcv_nxt: u32,
@@ -405,6 +404,8 @@ pub struct TcpSock {
     #[serde(skip)]
     pub fastopen_req: Option<Box<FastopenReq>>,
     pub syn_fastopen: bool,
+    /// The SYN's option had the experimental kind.
+    pub syn_fastopen_exp: bool,
     pub syn_data: bool,
     pub syn_data_acked: bool,
     /// Born by passive fast open (`TCPI_OPT_TFO_CHILD`).
@@ -412,6 +413,9 @@ pub struct TcpSock {
     pub fastopen_client_fail: u8,
     /// Passive fast-open child still in SYN_RECV.
     pub fastopen_rsk: bool,
+    /// Its SYN-ACK, until the stack has told the listener that the handshake is over.
+    #[serde(skip)]
+    pub fastopen_synack: Option<Box<crate::listen::RequestSock>>,
     /// `tp->defer_connect`.
     pub defer_connect: bool,
     pub repair: RepairState,

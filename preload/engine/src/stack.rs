@@ -423,10 +423,18 @@ impl Stack {
         };
         #[cfg(debug_assertions)]
         sk.check();
+        if !sk.fastopen_rsk
+            && let Some(req) = sk.fastopen_synack.take()
+        {
+            self.reqsk_fastopen_remove(&req);
+        }
+        let Some(sk) = self.socks.get_mut(id) else {
+            return;
+        };
         if let Some(tw) = sk.timewait.take() {
             sk.hashed = false;
             sk.held = false;
-            self.insert_timewait(tw);
+            self.insert_timewait(*tw);
         }
         let Some(sk) = self.socks.get_mut(id) else {
             return;

@@ -5,6 +5,7 @@ use sidewire_uapi::tcp::TcpState;
 use crate::ack::{AckFlag, AckOutcome, tcp_ack};
 use crate::data_queue::tcp_data_queue;
 use crate::event::Events;
+use crate::fastopen::server as fastopen;
 use crate::input::{
     Verdict, ack_each_hole, read_timestamps, tcp_send_challenge_ack, tcp_validate_incoming,
 };
@@ -36,6 +37,9 @@ pub(crate) fn tcp_rcv_state_process(
         TcpState::SynSent => return tcp_rcv_synsent_state_process(sk, cx, seg),
         _ => {}
     }
+    if fastopen::syn_again(sk, cx, seg) {
+        return Verdict::Done;
+    }
     read_timestamps(sk, seg);
     if seg.flags & (tcphdr::ACK | tcphdr::RST | tcphdr::SYN) == 0 {
         cx.sh.mib.inc(Counter::BadFlags);
@@ -65,6 +69,9 @@ pub(crate) fn tcp_rcv_state_process(
     match sk.state {
         TcpState::SynRecv => establish_passive(sk, cx, seg),
         TcpState::FinWait1 => {
+            if sk.fastopen_rsk {
+                fastopen::tcp_rcv_synrecv_state_fastopen(sk, cx);
+            }
             if sk.snd_una == sk.write_seq
                 && let Some(verdict) = our_fin_acked(sk, cx, seg)
             {
@@ -115,11 +122,15 @@ pub(crate) fn tcp_rcv_state_process(
 /// The third ack of a handshake, passive or simultaneous.
 fn establish_passive(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
     sk.delivered = sk.delivered.wrapping_add(1);
-    undo_spurious_syn(sk);
-    sk.retrans_stamp = 0;
-    tcp_init_transfer_snd(sk, cx);
-    sk.copied_seq = sk.rcv_nxt;
-    tcp_init_rcv_space(sk, cx.now);
+    if sk.fastopen_rsk {
+        fastopen::tcp_rcv_synrecv_state_fastopen(sk, cx);
+    } else {
+        undo_spurious_syn(sk);
+        sk.retrans_stamp = 0;
+        tcp_init_transfer_snd(sk, cx);
+        sk.copied_seq = sk.rcv_nxt;
+        tcp_init_rcv_space(sk, cx.now);
+    }
     tcp_set_state(sk, cx.sh, TcpState::Established);
     cx.wake(sk, STATE_CHANGE | Events::OUT);
 

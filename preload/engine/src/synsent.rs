@@ -8,6 +8,7 @@ use crate::delack::{
     tcp_enter_quickack_mode,
 };
 use crate::event::Events;
+use crate::fastopen::client::tcp_rcv_fastopen_synack;
 use crate::handshake::tcp_send_synack_sk;
 use crate::input::{Verdict, now_s, paws_reject};
 use crate::mib::Counter;
@@ -153,8 +154,13 @@ fn established(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &mut Segment) {
     tcp_initialize_rcv_mss(sk);
     sk.copied_seq = sk.rcv_nxt;
     tcp_finish_connect(sk, cx);
+    let fastopen = sk.syn_fastopen || sk.syn_data;
+    let fastopen_fail = fastopen && tcp_rcv_fastopen_synack(sk, cx, seg);
     if !sk.orphan {
         cx.wake(sk, STATE_CHANGE | Events::OUT);
+    }
+    if fastopen_fail {
+        return;
     }
     if sk.opts.defer_accept != 0 || inet_csk_in_pingpong_mode(sk, cx.sh) {
         // The ack travels with the first data.

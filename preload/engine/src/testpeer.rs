@@ -12,7 +12,7 @@ use sidewire_wire::tcp::{TcpFlags, TcpHeader, TcpOptions, TcpView};
 use crate::calls::{AcceptCall, CloseCall, ConnectCall, RecvCall};
 use crate::error::Error;
 use crate::header::{Headers, IpFields};
-use crate::memory::{Frag, Memory};
+use crate::memory::{Frag, MemRef, Memory, PAGE_FRAG_SIZE};
 use crate::net::Tuple;
 use crate::segment::{Ingress, RxCsum};
 use crate::skb::tcphdr;
@@ -47,7 +47,7 @@ pub(crate) const SEND: Seg = Seg {
     seq: PEER_ISN + 1,
     ack: 0,
     len: 0,
-    window: 1_000,
+    window: 30_000,
     urg_ptr: 0,
     opts: None,
 };
@@ -70,6 +70,7 @@ pub(crate) struct Peer {
     /// Where our sequence numbers began.
     pub(crate) isn: u32,
     pub(crate) tuple: Tuple,
+    page: Option<MemRef>,
 }
 
 impl Peer {
@@ -91,6 +92,7 @@ impl Peer {
                 local: LOCAL.into(),
                 remote: REMOTE.into(),
             },
+            page: None,
         }
     }
 
@@ -270,12 +272,19 @@ impl Peer {
         self.bed.with(|stack, io, _| stack.rx(io, &mut frame));
     }
 
-    /// Bytes of the peer's stream: each is the low byte of its sequence number.
+    /// Bytes of the peer's stream: each is the low byte of its sequence number, so that one page serves for all.
     fn payload(&mut self, seq: u32, len: u32) -> Frag {
-        let mem = self.bed.mem.alloc_page_frag().expect("a page");
-        let bytes: Vec<u8> = (0..len).map(|i| seq.wrapping_add(i) as u8).collect();
-        self.bed.mem.write(&mem, 0, &bytes);
-        Frag { mem, off: 0, len }
+        let mem = match &self.page {
+            Some(mem) => mem.clone(),
+            None => {
+                let mem = self.bed.mem.alloc_page_frag().expect("a page");
+                let bytes: Vec<u8> = (0..PAGE_FRAG_SIZE).map(|i| i as u8).collect();
+                self.bed.mem.write(&mem, 0, &bytes);
+                self.page.insert(mem).clone()
+            }
+        };
+        let off = seq & 0xff;
+        Frag { mem, off, len }
     }
 
     /// Everything sent since the last look.

@@ -5,6 +5,7 @@ use sidewire_uapi::tcp::TcpState;
 use crate::cong;
 use crate::error::Error;
 use crate::event::Events;
+use crate::fastopen;
 use crate::header::tcp_time_stamp;
 use crate::mib::Counter;
 use crate::output::{
@@ -196,7 +197,7 @@ fn tcp_orphan_retries(sk: &TcpSock, cx: &Cx<'_, '_>, alive: bool) -> u8 {
 }
 
 /// Ends the connection with the soft error or ETIMEDOUT (ER-16; Linux `tcp_write_err`).
-fn tcp_write_err(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> TimerOutcome {
+pub(crate) fn tcp_write_err(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> TimerOutcome {
     sk.sk_err = Some(sk.sk_err_soft.take().unwrap_or(Error::TimedOut));
     cx.wake(sk, Events::ERR);
     tcp_write_queue_purge(sk, cx);
@@ -251,11 +252,11 @@ fn tcp_write_timeout(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Option<TimerOutco
         let timeout = sk.opts.user_timeout_ms;
         expired = retransmits_timed_out(sk, cx.now, u32::from(retry_until), timeout);
     }
+    fastopen::client::detect_blackhole(sk, cx, expired);
     if expired {
         return Some(tcp_write_err(sk, cx));
     }
     if sk.opts.txrehash {
-        sk.rehash = sk.rehash.wrapping_add(1);
         sk.info.timeout_rehash = sk.info.timeout_rehash.wrapping_add(1);
     }
     None
@@ -263,6 +264,10 @@ fn tcp_write_timeout(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Option<TimerOutco
 
 /// The head of `rtx_queue` is overdue (Linux `tcp_retransmit_timer`).
 fn tcp_retransmit_timer(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> TimerOutcome {
+    if sk.fastopen_rsk {
+        // Nothing else goes again before the peer has acked our SYN-ACK.
+        return fastopen::server::tcp_fastopen_synack_timer(sk, cx);
+    }
     if sk.packets_out == 0 || sk.rtx_queue.is_empty() {
         return TimerOutcome::Alive;
     }
@@ -345,7 +350,7 @@ fn tcp_rtx_probe0_timed_out(sk: &TcpSock, now: Instant) -> bool {
     delta_ms > timeout_ms
 }
 
-fn tcp_update_rto_stats(sk: &mut TcpSock, now: Instant) {
+pub(crate) fn tcp_update_rto_stats(sk: &mut TcpSock, now: Instant) {
     if sk.retransmits == 0 {
         sk.info.total_rto_recoveries = sk.info.total_rto_recoveries.wrapping_add(1);
         sk.rto_stamp = tcp_time_stamp(now);

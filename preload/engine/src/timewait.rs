@@ -65,9 +65,9 @@ pub struct TimewaitSock {
 
 impl Stack {
     /// Puts a remnant in the place of the socket that made it.
-    pub(crate) fn insert_timewait(&mut self, tw: Box<TimewaitSock>) {
+    pub(crate) fn insert_timewait(&mut self, tw: TimewaitSock) {
         let (tuple, at) = (tw.tuple, tw.deadline);
-        let id = self.tws.insert(*tw);
+        let id = self.tws.insert(tw);
         self.sh.timewaits += 1;
         self.hash(tuple, Ehash::Timewait(id));
         self.queue_timewait(id, at);

@@ -188,7 +188,7 @@ fn opt_stats_attributes(sk: &TcpSock, cx: &Cx<'_, '_>, skb: &Skb, ttl: Option<u8
     if let Some(ttl) = ttl {
         a.u8(26, ttl);
     }
-    a.u32(27, sk.rehash);
+    a.u32(27, u32::from(sk.info.timeout_rehash));
     a.0.into_boxed_slice()
 }
 

@@ -1,7 +1,7 @@
 //! Settings: the file, then the environment, read at the process's first TCP socket.
 //!
 //! Each key of the file has an environment variable: `stats` is `SIDEWIRE_STATS`. The file is `$SIDEWIRE_CONFIG`, else
-//! `/etc/sidewire.toml` when it exists. A value that is not allowed is one line on standard error, and the default holds.
+//! `/etc/sidewire/config.toml` when it exists. A value that is not allowed is one line on standard error, and the default holds.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use once_cell::sync::OnceCell;
 use crate::log;
 
 /// Where the settings are looked for unless `SIDEWIRE_CONFIG` names another file.
-const DEFAULT_FILE: &str = "/etc/sidewire.toml";
+const DEFAULT_FILE: &str = "/etc/sidewire/config.toml";
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 

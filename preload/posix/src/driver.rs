@@ -86,7 +86,6 @@ pub struct Driver {
     spin_credit: AtomicI32,
     spin_wasted: AtomicU64,
     spin_since: AtomicU64,
-    can_spin: AtomicBool,
     /// The packet socket was full: POLLOUT is awaited.
     pub(crate) want_tx: AtomicBool,
 }
@@ -115,10 +114,14 @@ impl Driver {
             packet_fd: source.readable_fd(),
             netlink_fd: net.events_fd(),
             spare: Mutex::new(Vec::new()),
-            spin_credit: AtomicI32::new(SPIN_MAX),
+            // With one allowed CPU the peer may need it: the first spin waits its turn.
+            spin_credit: AtomicI32::new(if syscall::allowed_cpus() > 1 {
+                SPIN_MAX
+            } else {
+                SPIN_MIN
+            }),
             spin_wasted: AtomicU64::new(0),
             spin_since: AtomicU64::new(0),
-            can_spin: AtomicBool::new(syscall::allowed_cpus() > 1),
             want_tx: AtomicBool::new(false),
         })
     }
@@ -224,7 +227,6 @@ impl Driver {
 
     fn spins(&self) -> bool {
         self.spin_credit.load(Ordering::Relaxed) >= SPIN_FROM
-            && self.can_spin.load(Ordering::Relaxed)
     }
 
     fn judge_spin(&self, hit: bool, spent: u64, now: u64) {
@@ -319,6 +321,8 @@ pub fn sleep(
 }
 
 /// The set that `ppoll` gets: our own descriptors first, then the caller's.
+// On the stack of one function, never moved.
+#[allow(clippy::large_enum_variant)]
 enum PollSet {
     Fast(ArrayVec<pollfd, { OWN_FDS + EXTRA_FAST }>),
     Heap(Vec<pollfd>),

@@ -341,9 +341,9 @@ mod tests {
             assert_eq!(v.iter().remaining(), MAX_RW_COUNT);
             let over = Iovecs::import(many.as_ptr(), UIO_MAXIOV + 1, Error::MsgSize);
             assert_eq!(over.err(), Some(Error::MsgSize));
-            let bad = Iovecs::import(8 as *const iovec, 1, Error::Inval);
+            let bad = Iovecs::import(core::ptr::dangling(), 1, Error::Inval);
             assert_eq!(bad.err(), Some(Error::Fault));
-            let bad = Iovecs::import(8 as *const iovec, 100, Error::Inval);
+            let bad = Iovecs::import(core::ptr::dangling(), 100, Error::Inval);
             assert_eq!(bad.err(), Some(Error::Fault));
             let negative = iovec {
                 iov_len: usize::MAX,

@@ -25,6 +25,17 @@ const UNRESOLVED_MAX: usize = 64;
 /// How long a next hop's link-layer address is used without asking the table again, in nanoseconds.
 const HOP_AGE: u64 = 1_000_000_000;
 
+/// Next hops that are kept at hand.
+const HOPS: usize = 16;
+
+fn hop_slot(next_hop: IpAddr) -> usize {
+    let last = match next_hop {
+        IpAddr::V4(ip) => ip.octets()[3],
+        IpAddr::V6(ip) => ip.octets()[15],
+    };
+    usize::from(last) % HOPS
+}
+
 /// A frame that waits for its next hop.
 struct Held {
     next_hop: IpAddr,
@@ -82,7 +93,8 @@ pub struct LinkNet {
     /// An epoll descriptor over what netlink and ARP have to say.
     events: Fd,
     held: Vec<Held>,
-    hop: Option<Hop>,
+    /// Hops in use, by [`hop_slot`].
+    hops: [Option<Hop>; HOPS],
     unreachable: Vec<Unreachable>,
     /// When a request for a neighbour is due, nanoseconds of the monotonic clock.
     deadline: u64,
@@ -109,7 +121,7 @@ impl LinkNet {
             neighbours,
             events,
             held: Vec::new(),
-            hop: None,
+            hops: [None; HOPS],
             unreachable: Vec::new(),
             deadline: u64::MAX,
             full: false,
@@ -175,7 +187,7 @@ impl LinkNet {
     }
 
     fn settle(&mut self) {
-        self.hop = None;
+        self.hops = [None; HOPS];
         let settled: Vec<_> = self.neighbours.take_settled().collect();
         for s in settled {
             let (ready, rest) = core::mem::take(&mut self.held)
@@ -215,12 +227,16 @@ impl LinkNet {
     #[inline]
     fn hop(&mut self, f: &Transmit<'_>) -> Result<Hop, TxVerdict> {
         let next_hop = f.dst.gateway.unwrap_or(f.daddr);
-        if let Some(hop) = self.hop {
-            if hop.next_hop == next_hop && hop.ifindex == f.dst.oif && hop.until > monotonic_ns() {
-                return Ok(hop);
+        match self.hops[hop_slot(next_hop)] {
+            Some(hop)
+                if hop.next_hop == next_hop
+                    && hop.ifindex == f.dst.oif
+                    && hop.until > monotonic_ns() =>
+            {
+                Ok(hop)
             }
+            _ => self.find_hop(f, next_hop),
         }
-        self.find_hop(f, next_hop)
     }
 
     #[cold]
@@ -253,7 +269,7 @@ impl LinkNet {
             src_mac: dev.mac,
             until: now + HOP_AGE,
         };
-        self.hop = Some(hop);
+        self.hops[hop_slot(next_hop)] = Some(hop);
         Ok(hop)
     }
 
@@ -372,7 +388,7 @@ impl Net for LinkNet {
             Verdict::Dropped | Verdict::TooBig => TxVerdict::Dropped,
             Verdict::Fault => TxVerdict::Fault,
             Verdict::DeviceGone | Verdict::Refused(_) => {
-                self.hop = None;
+                self.hops = [None; HOPS];
                 TxVerdict::DeviceGone
             }
         }

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use once_cell::sync::OnceCell;
 
+use crate::calls::handover::{self, Refused};
 use crate::file::File;
 use crate::stack::{self, Unavailable};
 use crate::{config, fdtable, log, readiness::epoll, real, signals, stats, syscall, undertaker};
@@ -21,12 +22,21 @@ pub fn enabled() -> bool {
     static STARTED: OnceCell<bool> = OnceCell::new();
     *STARTED.get_or_init(|| {
         let enabled = config::get().enabled;
+        FIRST.store(syscall::getpid() as u32, Ordering::Relaxed);
         if enabled {
             // SAFETY: the handlers are safe to call at any fork.
-            unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+            unsafe { libc::pthread_atfork(Some(before_fork), None, Some(forked)) };
         }
         enabled
     })
+}
+
+/// The process in which [`enabled`] was asked first.
+static FIRST: AtomicU32 = AtomicU32::new(0);
+
+/// True in a process that used TCP itself; false in a forked child that has only inherited it.
+pub(crate) fn took_part() -> bool {
+    undertaker::any() || FIRST.load(Ordering::Relaxed) == syscall::getpid() as u32
 }
 
 /// The process uses TCP, and the kernel has to carry it. One line a process; with `strict` it ends with that line.
@@ -44,12 +54,49 @@ pub fn unavailable(why: Unavailable) {
     }
 }
 
+/// Before a fork: parent and child both have every socket afterwards, so all of them become the kernel's. (Whether the child
+/// will use one cannot be known: close-on-exec does not say so.) What cannot be given stays the parent's; a child that uses
+/// it is told then ([`foreign`]).
+unsafe extern "C" fn before_fork() {
+    if !undertaker::working() {
+        share(|_| true, false);
+    }
+}
+
+fn close_on_exec(fd: c_int) -> bool {
+    syscall::fcntl(fd, libc::F_GETFD, 0).unwrap_or(0) & libc::FD_CLOEXEC != 0
+}
+
+/// Gives sockets to the kernel. What cannot be given is one line, when `tell` says so.
+fn share(which: impl Fn(c_int) -> bool, tell: bool) {
+    if !stack::any() || signals::in_vfork() || !undertaker::any() {
+        return;
+    }
+    let _inside = signals::enter();
+    fdtable::for_each(|fd| {
+        if !which(fd) {
+            return;
+        }
+        let why = match handover::give(fd) {
+            Ok(()) => return,
+            Err(Refused::Kernel(_)) => "the kernel did not take it",
+            Err(_) if !tell => return,
+            Err(Refused::Capability) => "that takes CAP_NET_ADMIN",
+            Err(Refused::State(_)) => "it is being opened or closed",
+        };
+        crate::warning!(
+            "descriptor {fd} cannot be shared with another process: {why} (preload/DEVIATIONS.md)"
+        );
+    });
+}
+
 /// In the child of a fork.
 unsafe extern "C" fn forked() {
     if undertaker::working() {
         return;
     }
     stack::forked();
+    signals::cancel::forget_tid();
     epoll::after_fork_in_child();
     // The parent's packet socket and port holders must end with the parent.
     sidewire_link::fd::close_internal();
@@ -100,23 +147,15 @@ fn ignore_sigpipe() {
     }
 }
 
-/// Before the process becomes another program. What is close-on-exec is closed; another program cannot use the rest, and is
-/// told. When the call fails the process goes on without these connections.
+/// Before the process becomes another program. What it inherits becomes the kernel's; the rest is closed. When the call fails
+/// the process goes on without these connections.
 pub fn before_exec() {
     if !stack::any() || signals::in_vfork() || undertaker::working() {
         return;
     }
     let _inside = signals::enter();
-    let mut lost = 0;
-    undertaker::close_all(|fd| {
-        let flags = syscall::fcntl(fd, libc::F_GETFD, 0).unwrap_or(0);
-        lost += usize::from(flags & libc::FD_CLOEXEC == 0);
-    });
-    if lost > 0 {
-        crate::warning!(
-            "{lost} connections end with this program: the one that it executes cannot use them (preload/DEVIATIONS.md)"
-        );
-    }
+    share(|fd| !close_on_exec(fd), true);
+    undertaker::close_all(|_| {});
     stats::write();
     undertaker::take_over();
 }
@@ -127,6 +166,10 @@ pub fn before_exec() {
 /// The contract of the C function.
 #[allow(non_snake_case)]
 pub unsafe fn _Fork() -> libc::pid_t {
+    if config::loaded().is_some() {
+        // SAFETY: as before any fork.
+        unsafe { before_fork() };
+    }
     // SAFETY: the program's call.
     let pid = unsafe { real::_Fork() };
     if pid == 0 && config::loaded().is_some() {
@@ -136,17 +179,9 @@ pub unsafe fn _Fork() -> libc::pid_t {
     pid
 }
 
-/// `daemon`: the caller ends inside libc, unseen, and its child goes on.
+/// `daemon`: the caller ends inside libc, unseen, and its child goes on with everything.
 pub fn daemon(nochdir: c_int, noclose: c_int) -> c_int {
-    if stack::any() && !signals::in_vfork() {
-        let mut open = 0;
-        fdtable::for_each(|_| open += 1);
-        if open > 0 {
-            crate::warning!(
-                "{open} sockets stay behind with the process that calls daemon() (preload/DEVIATIONS.md)"
-            );
-        }
-    }
+    share(|_| true, true);
     // SAFETY: numbers.
     unsafe { real::daemon(nochdir, noclose) }
 }
@@ -160,11 +195,7 @@ pub unsafe fn posix_spawn_file_actions_adddup2(
     fd: c_int,
     new: c_int,
 ) -> c_int {
-    if fdtable::is_ours(fd) {
-        crate::warning!(
-            "descriptor {fd} is given to a new program, which cannot use its connection (preload/DEVIATIONS.md)"
-        );
-    }
+    share(|ours| ours == fd, true);
     // SAFETY: the program's call.
     unsafe { real::posix_spawn_file_actions_adddup2(actions, fd, new) }
 }

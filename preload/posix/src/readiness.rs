@@ -13,11 +13,11 @@ use smallvec::SmallVec;
 
 use crate::driver::{self, Woken};
 use crate::file::FileRef;
-use crate::signals;
-use crate::stack::{NetStack, monotonic_ns};
+use crate::signals::{self, ERESTARTSYS};
+use crate::stack::{Inner, NetStack, monotonic_ns};
 use crate::syscall;
 use crate::wait::Waiter;
-use crate::{copy, raw};
+use crate::{copy, fdtable, raw};
 
 pub mod epoll;
 mod interest;
@@ -103,23 +103,36 @@ fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> 
         };
         // One section for all that follow on the same stack: nearly always the whole set.
         let stack = first.stack();
-        stack.with(|inner| {
-            driver::poll_once(stack, inner);
-            while let Some(w) = watches.get(i) {
-                if let Some(file) = &w.file {
-                    if !core::ptr::eq(file.stack(), stack) {
-                        break;
+        let from = i;
+        i = stack.with(|inner| {
+            let mut look = |inner: &mut Inner| {
+                let mut any = false;
+                let mut i = from;
+                while let Some(w) = watches.get(i) {
+                    if let Some(file) = &w.file {
+                        if !core::ptr::eq(file.stack(), stack) {
+                            break;
+                        }
+                        let level = inner.engine.poll(file.id());
+                        if w.events & POLLOUT != 0 && level & POLLOUT == 0 {
+                            inner.engine.poll_wanting_out(file.id());
+                        }
+                        let revents = level & (w.events | always);
+                        found(i, revents);
+                        any |= revents != 0;
                     }
-                    let level = inner.engine.poll(file.id());
-                    if w.events & POLLOUT != 0 && level & POLLOUT == 0 {
-                        inner.engine.poll_wanting_out(file.id());
-                    }
-                    let revents = level & (w.events | always);
-                    found(i, revents);
-                    ready |= revents != 0;
+                    i += 1;
                 }
-                i += 1;
-            }
+                (i, any)
+            };
+            // What the program has not read yet comes first: frames that wait stay with the kernel, and what they
+            // would bring would only grow cold.
+            let (next, any) = match look(inner) {
+                (_, false) if driver::poll_once(stack, inner) => look(inner),
+                seen => seen,
+            };
+            ready |= any;
+            next
         });
     }
     ready
@@ -227,25 +240,39 @@ impl Set {
             match woken {
                 _ if ready > 0 => return Ok(ready),
                 Woken::Timeout => return Ok(0),
-                Woken::Signal => return Err(libc::EINTR),
+                Woken::Signal if signals::handler_pending() => return Err(libc::EINTR),
+                Woken::Signal => return Err(ERESTARTSYS),
                 Woken::Event | Woken::Extra => {}
             }
         }
     }
 }
 
+/// Who drives while a set is waited for; none when it has nothing of ours in it.
+fn driver_of(fds: impl Iterator<Item = c_int> + Clone) -> Option<&'static NetStack> {
+    let ours = |fd| Some(fdtable::get(fd)?.stack());
+    fds.clone()
+        .find_map(ours)
+        .or_else(|| fds.into_iter().find_map(epoll::expose))
+}
+
 /// Runs a wait with the program's signal mask in place of the thread's own, as ppoll and its kin do: the mask is set once
 /// handlers are deferred, so that a signal which it lets through ends the wait, and is taken back after they have run.
-fn with_mask<T>(mask: Option<u64>, body: impl FnOnce() -> Result<T, c_int>) -> Result<T, c_int> {
-    signals::test_cancel();
-    let inside = signals::enter();
-    let before = mask.map(|m| signals::mask(libc::SIG_SETMASK, Some(m)));
-    let result = body();
-    drop(inside);
-    if let Some(before) = before {
-        signals::mask(libc::SIG_SETMASK, Some(before));
+fn with_mask<T>(mask: Option<u64>, mut body: impl FnMut() -> Result<T, c_int>) -> Result<T, c_int> {
+    loop {
+        signals::test_cancel(None);
+        let inside = signals::enter();
+        let before = mask.map(|m| signals::mask(libc::SIG_SETMASK, Some(m)));
+        let result = body();
+        drop(inside);
+        if let Some(before) = before {
+            signals::mask(libc::SIG_SETMASK, Some(before));
+        }
+        // Not a signal of the program's, but a cancellation, for which the loop tests.
+        if !matches!(result, Err(ERESTARTSYS)) {
+            return result;
+        }
     }
-    result
 }
 
 /// The program's signal mask, if it gave one.

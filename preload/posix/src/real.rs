@@ -354,6 +354,7 @@ real! {
     fn sigset(signum: c_int, handler: sighandler_t) -> sighandler_t;
     fn siginterrupt(signum: c_int, flag: c_int) -> c_int;
     fn raise(signum: c_int) -> c_int;
+    fn pthread_cancel(thread: libc::pthread_t) -> c_int;
     fn pthread_sigmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int;
 }
 

@@ -16,7 +16,7 @@ const SEED: usize = 32;
 
 /// The secrets of the namespace with this cookie.
 #[must_use]
-pub fn load(netns_cookie: u64) -> Secrets {
+pub(crate) fn load(netns_cookie: u64) -> Secrets {
     let mut seed = [0u8; SEED];
     if !shared_seed(&mut seed) {
         syscall::getrandom(&mut seed);

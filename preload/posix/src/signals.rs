@@ -24,6 +24,7 @@ use core::sync::atomic::{
 use libc::{SIG_DFL, SIG_ERR, SIG_IGN, sigaction as Action, sighandler_t, siginfo_t, ucontext_t};
 use syscalls::Sysno;
 
+use crate::file::FileRef;
 use crate::{raw, real};
 
 /// What an interrupted wait returns inside: the call is made again when the handler has SA_RESTART, else it fails with
@@ -63,6 +64,10 @@ struct Thread {
     fd: AtomicI32,
     /// In the child of a vfork, on the parent's memory.
     vfork: AtomicBool,
+    /// Another thread cancelled this one while it slept.
+    cancelled: AtomicBool,
+    /// Cancellations in the process when this thread last tested for its own.
+    cancels_seen: AtomicU32,
 }
 
 const NO_RESTART: u8 = 1;
@@ -77,11 +82,15 @@ thread_local! {
             word: AtomicPtr::new(null_mut()),
             fd: AtomicI32::new(-1),
             vfork: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
+            cancels_seen: AtomicU32::new(0),
         }
     };
 }
 
-unsafe extern "C-unwind" {
+// Not "C-unwind": under panic = "abort" that would stop libc's forced unwinding at our frames, which have nothing to clean
+// up and are passed over.
+unsafe extern "C" {
     fn pthread_testcancel();
 }
 
@@ -89,11 +98,18 @@ unsafe extern "C-unwind" {
 #[must_use]
 pub struct Inside(());
 
-/// Enters the stack. Test for cancellation first with [`call`], or [`test_cancel`], where the call is a cancellation point.
+/// Enters the stack. Where the call is a cancellation point, [`test_cancel`] comes first.
 #[inline]
 pub fn enter() -> Inside {
-    THREAD.with(|t| t.depth.store(t.depth.load(Relaxed) + 1, Relaxed));
+    let depth = THREAD.with(|t| {
+        let depth = t.depth.load(Relaxed);
+        t.depth.store(depth + 1, Relaxed);
+        depth
+    });
     compiler_fence(SeqCst);
+    if depth == 0 && held::any() {
+        held::take_back();
+    }
     Inside(())
 }
 
@@ -122,10 +138,18 @@ fn deliver(t: &Thread) {
     raw::set_errno(errno);
 }
 
-/// True when a handler waits to run: a sleep must not begin, or ends (Linux `signal_pending`).
+/// True when a handler waits to run, or the thread is being cancelled: a sleep must not begin, or ends (Linux
+/// `signal_pending`).
 #[inline]
 #[must_use]
 pub fn pending() -> bool {
+    THREAD.with(|t| t.deferred.load(Relaxed) != 0 || t.cancelled.load(Relaxed))
+}
+
+/// True when a handler waits to run.
+#[inline]
+#[must_use]
+pub fn handler_pending() -> bool {
     THREAD.with(|t| t.deferred.load(Relaxed) != 0)
 }
 
@@ -136,32 +160,57 @@ pub fn restartable() -> bool {
     THREAD.with(|t| t.deferred.load(Relaxed) == 0 || t.restart.load(Relaxed) == DO_RESTART)
 }
 
-/// A point where a cancelled thread ends, as it does in libc's own calls. Nothing may be held.
+/// A point where a cancelled thread ends, as it does in libc's own calls. `file` is what the caller holds.
 #[inline]
-pub fn test_cancel() {
-    // SAFETY: callers hold nothing that an unwinding would have to release.
+pub fn test_cancel(file: Option<&FileRef>) {
+    let cancels = cancel::count();
+    if cancels != 0 {
+        test_cancel_slowly(file, cancels);
+    }
+}
+
+#[cold]
+fn test_cancel_slowly(file: Option<&FileRef>, cancels: u32) {
+    THREAD.with(|t| {
+        t.cancelled.store(false, Relaxed);
+        t.cancels_seen.store(cancels, Relaxed);
+    });
+    let _lent = file.map(held::Lent::new);
+    // SAFETY: what the caller holds is lent out; there is nothing else that an unwinding would have to release.
     unsafe { pthread_testcancel() }
 }
 
 /// Makes a call that may sleep: inside for as long as `body` runs, and again from the start when a signal with SA_RESTART
-/// interrupted it. `body` returns [`ERESTARTSYS`] as `sock_intr_errno` says, and holds nothing when it returns.
+/// interrupted it. `body` returns [`ERESTARTSYS`] as `sock_intr_errno` says, and holds nothing when it returns; the caller
+/// holds `file` and nothing else, because a handler may leave the call for good.
 ///
 /// # Errors
 /// Those of `body`, with EINTR in place of ERESTARTSYS.
 #[inline]
-pub fn call<T>(mut body: impl FnMut() -> Result<T, c_int>) -> Result<T, c_int> {
+pub fn call<T>(file: &FileRef, mut body: impl FnMut() -> Result<T, c_int>) -> Result<T, c_int> {
     loop {
-        test_cancel();
+        test_cancel(Some(file));
         let inside = enter();
         let result = body();
-        if !matches!(result, Err(ERESTARTSYS)) {
+        if !pending() {
             drop(inside);
+            if matches!(result, Err(ERESTARTSYS)) {
+                // A signal of libc's own.
+                continue;
+            }
             return result;
         }
         let again = restartable();
+        let lent = held::Lent::new(file);
         drop(inside);
-        if !again {
-            return Err(libc::EINTR);
+        drop(lent);
+        match result {
+            Err(ERESTARTSYS) if again => {}
+            Err(ERESTARTSYS | libc::EINTR) => {
+                test_cancel(Some(file));
+                return Err(libc::EINTR);
+            }
+            result => return result,
         }
     }
 }
@@ -173,6 +222,7 @@ pub fn call<T>(mut body: impl FnMut() -> Result<T, c_int>) -> Result<T, c_int> {
 pub struct Sleeping<'a> {
     word: &'a AtomicU32,
     before: (*mut AtomicU32, c_int),
+    _listed: cancel::Listed,
 }
 
 impl<'a> Sleeping<'a> {
@@ -183,7 +233,11 @@ impl<'a> Sleeping<'a> {
     pub fn new(word: &'a AtomicU32, fd: c_int) -> Self {
         let before = THREAD.with(|t| (t.word.load(Relaxed), t.fd.load(Relaxed)));
         Self::set(from_ref(word).cast_mut(), fd);
-        Self { word, before }
+        Self {
+            word,
+            before,
+            _listed: cancel::Listed::new(word, fd),
+        }
     }
 
     fn set(word: *mut AtomicU32, fd: c_int) {
@@ -594,5 +648,7 @@ pub fn set_in_vfork(on: bool) {
     THREAD.with(|t| t.vfork.store(on, Relaxed));
 }
 
+pub mod cancel;
+pub(crate) mod held;
 #[cfg(test)]
 mod tests;

@@ -239,10 +239,9 @@ pub fn for_socket(fd: c_int) -> Result<&'static NetStack, Unavailable> {
     let cookie = syscall::getsockopt_u64(fd, libc::SOL_SOCKET, SO_NETNS_COOKIE)
         .map_err(Unavailable::Cookie)?;
     // SAFETY: stacks are never freed.
-    if let Some(s) = unsafe { (LAST.load(Ordering::Acquire) as *const NetStack).as_ref() } {
-        if s.cookie == cookie && s.owned() {
-            return Ok(s);
-        }
+    match unsafe { (LAST.load(Ordering::Acquire) as *const NetStack).as_ref() } {
+        Some(s) if s.cookie == cookie && s.owned() => return Ok(s),
+        _ => {}
     }
     let mut stacks = STACKS.lock();
     let pid = syscall::getpid();

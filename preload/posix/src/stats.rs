@@ -4,7 +4,7 @@ use core::fmt::Write as _;
 use std::collections::BTreeMap;
 
 use crate::calls::socket;
-use crate::{config, stack};
+use crate::{config, process, stack};
 
 /// The counters of every stack of this process, summed.
 fn totals() -> BTreeMap<&'static str, u64> {
@@ -47,6 +47,9 @@ pub fn write() {
     let Some(file) = config::loaded().and_then(|c| c.stats.as_deref()) else {
         return;
     };
+    if !process::took_part() {
+        return;
+    }
     if let Err(e) = std::fs::write(file, json()) {
         crate::warning!("SIDEWIRE_STATS={}: {e}", file.display());
     }

@@ -336,6 +336,12 @@ pub fn tgkill(tid: i32, signal: c_int) {
     let _ = unsafe { syscall!(Sysno::tgkill, getpid(), tid, signal) };
 }
 
+/// True while a thread of this process has that id.
+pub fn thread_exists(tid: i32) -> bool {
+    // SAFETY: no pointers; signal 0 only asks.
+    unsafe { syscall!(Sysno::tgkill, getpid(), tid, 0) }.is_ok()
+}
+
 /// Number of CPUs that this thread may run on; at least 1.
 pub fn allowed_cpus() -> u32 {
     let mut set = [0u64; 16];

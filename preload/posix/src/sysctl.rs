@@ -55,7 +55,7 @@ fn triple(name: &str, into: &mut [u32; 3]) {
 
 /// The settings of the calling thread's network namespace; stock values where one cannot be read.
 #[must_use]
-pub fn read() -> Sysctl {
+pub(crate) fn read() -> Sysctl {
     let mut s = Sysctl::default();
     triple("ipv4/tcp_wmem", &mut s.tcp_wmem);
     triple("ipv4/tcp_rmem", &mut s.tcp_rmem);

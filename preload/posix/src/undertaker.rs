@@ -33,9 +33,7 @@ pub fn working() -> bool {
 /// Closes the sockets of this process as the end of a process closes them: without waiting, SO_LINGER or not (Linux:
 /// PF_EXITING). The descriptors stay, with nothing behind them. `each` hears of every one.
 pub fn close_all(mut each: impl FnMut(c_int)) {
-    let mut stacks = 0;
-    stack::for_each(|_| stacks += 1);
-    if stacks == 0 {
+    if !any() {
         return;
     }
     fdtable::for_each(|fd| {
@@ -47,10 +45,21 @@ pub fn close_all(mut each: impl FnMut(c_int)) {
         stack.with(|inner| {
             let (engine, mut io) = inner.split();
             if engine.exists(id) {
-                let _ = engine.close(&mut io, id, true, &mut CloseCall::default());
+                // A signal ends the lingering before it begins.
+                let mut call = CloseCall::default();
+                call.signal = true;
+                let _ = engine.close(&mut io, id, true, &mut call);
             }
         });
     });
+}
+
+/// True when this process has a stack of its own.
+#[must_use]
+pub fn any() -> bool {
+    let mut stacks = 0;
+    stack::for_each(|_| stacks += 1);
+    stacks > 0
 }
 
 type Locked = (&'static NetStack, MutexGuard<'static, Inner>);
@@ -59,7 +68,12 @@ type Locked = (&'static NetStack, MutexGuard<'static, Inner>);
 /// received or sent here any more.
 pub fn take_over() {
     let mut stacks: ArrayVec<Locked, MAX_STACKS> = ArrayVec::new();
-    stack::for_each(|s| stacks.push((s, s.lock())));
+    // A stack that was handed over before (an exec that failed) is somebody else's.
+    stack::for_each(|s| {
+        if !s.retired() {
+            stacks.push((s, s.lock()));
+        }
+    });
     let left = stacks.iter().any(|(_, inner)| !inner.engine.quiescent());
     if left {
         // The child of the child: nobody's child to wait for.
@@ -126,6 +140,7 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
             0
         );
     }
+    obey_the_system();
     around_internal(0, u32::MAX, |a, b| {
         real::close_range(a, b, 0);
         0
@@ -175,6 +190,20 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
             }
         }
     }
+}
+
+/// What ends a process ends this one; the program's handlers run no more, and everything else stays blocked.
+fn obey_the_system() {
+    let mut blocked = !0u64;
+    for signum in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: all-zero is SIG_DFL.
+        unsafe {
+            let default: libc::sigaction = core::mem::zeroed();
+            real::sigaction(signum, &raw const default, core::ptr::null_mut());
+        }
+        blocked &= !(1 << (signum - 1));
+    }
+    signals::mask(libc::SIG_SETMASK, Some(blocked));
 }
 
 fn want(fd: c_int, events: i16) -> pollfd {

@@ -21,5 +21,6 @@ pub(crate) use sidewire_posix::real::{
     execveat, execvp, execvpe, fexecve, inotify_init, inotify_init1, memfd_create, open, open64,
     openat, openat64, pipe, pipe2, signalfd, socketpair, syscall, timerfd_create,
 };
+pub(crate) use sidewire_posix::signals::cancel::pthread_cancel;
 pub(crate) use sidewire_posix::signals::{sigaction, siginterrupt, signal, sigset, sysv_signal};
 pub(crate) use sidewire_posix::stdio::{fclose, fcloseall, fdopen, fileno, freopen, freopen64};

@@ -1,4 +1,4 @@
-//! What installs handlers.
+//! What installs handlers, and what else reaches into a sleeping thread.
 
 use core::ffi::c_int;
 
@@ -13,5 +13,6 @@ hooks! {
     sysv_signal __sysv_signal: (signum: c_int, handler: sighandler_t) -> sighandler_t
         = calls::sysv_signal;
     sigset: (signum: c_int, handler: sighandler_t) -> sighandler_t = calls::sigset;
+    pthread_cancel: (thread: libc::pthread_t) -> c_int = calls::pthread_cancel;
     siginterrupt: (signum: c_int, flag: c_int) -> c_int = calls::siginterrupt;
 }

@@ -299,7 +299,7 @@ fn predicted_or_not() {
         fast.send(seg);
         // A changed window is nothing for the prediction.
         slow.send(Seg {
-            window: 900 + n as u16,
+            window: 29_000 + n as u16,
             ..seg
         });
     }

@@ -71,7 +71,7 @@ unsafe fn accept_flags(
         return -1;
     }
     // SAFETY: the program's pointers.
-    answer_int(signals::call(|| unsafe {
+    answer_int(signals::call(&file, || unsafe {
         accept_once(&file, addr, len, flags)
     }))
 }

@@ -8,7 +8,7 @@ use sidewire_link::Errno;
 use sidewire_uapi::TcpState;
 
 use super::address::{bind_shadow, is_v6, shadow_name};
-use super::socket::{Reason, count_engine, to_kernel};
+use super::socket::{Reason, to_kernel};
 use super::{answer_int, errno_of};
 use crate::file::FileRef;
 use crate::readiness::epoll;
@@ -45,11 +45,12 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
     0
 }
 
+fn reuses_port(fd: c_int) -> bool {
+    syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT) == Ok(1)
+}
+
 /// Why a listener cannot be the engine's.
 fn refusal(file: &FileRef, fd: c_int) -> Option<Reason> {
-    if syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT) == Ok(1) {
-        return Some(Reason::ReusePort);
-    }
     if is_v6(file) && syscall::getsockopt_int(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Ok(1) {
         return Some(Reason::Ipv6);
     }
@@ -115,13 +116,19 @@ fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
             file.set_kernel_listener(Some(listener.poll_fd()));
             file.port.lock().listener = Some(listener);
             epoll::listening(file.record());
-            count_engine();
             stack.driver.wake_pump();
             Ok(0)
         }
-        Err(Errno::EADDRINUSE) => Err(libc::EADDRINUSE),
-        Err(_) => {
-            to_kernel(file, Reason::NoHolder);
+        Err(Errno::EADDRINUSE) if !reuses_port(fd) => Err(libc::EADDRINUSE),
+        Err(e) => {
+            // With SO_REUSEPORT the port may be others' as well: the group is the kernel's.
+            to_kernel(
+                file,
+                match e {
+                    Errno::EADDRINUSE => Reason::ReusePort,
+                    _ => Reason::NoHolder,
+                },
+            );
             if real::listen(fd, backlog) == 0 {
                 Ok(0)
             } else {

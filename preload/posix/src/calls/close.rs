@@ -24,8 +24,11 @@ pub fn close(fd: c_int) -> c_int {
         epoll::forget(fd);
         return real::close(fd);
     }
-    signals::test_cancel();
+    signals::test_cancel(None);
     let _inside = signals::enter();
+    if signals::held::any() {
+        signals::held::bury();
+    }
     // First the entry, then the number: another thread may get the number as soon as the kernel has it back.
     let file = fdtable::remove(fd);
     let r = real::close(fd);
@@ -36,8 +39,8 @@ pub fn close(fd: c_int) -> c_int {
 /// The last reference went: the engine ends the connection in the background; with SO_LINGER this waits.
 pub(crate) fn release(file: &'static File) {
     let (stack, id) = (file.stack(), file.id());
-    if !stack.owned() {
-        // A child that inherited the descriptor: the connection is its parent's.
+    if !file.usable() {
+        // The connection is the parent's, or an undertaker's.
         return;
     }
     let nonblock = file.nonblock.load(Ordering::Relaxed);

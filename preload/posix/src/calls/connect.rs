@@ -27,7 +27,7 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
         return unsafe { real::connect(fd, addr, len) };
     };
     let mut prepared = None;
-    let r = signals::call(|| {
+    let r = signals::call(&file, || {
         if prepared.is_none() {
             // SAFETY: the program's pointer.
             prepared = Some(unsafe { prepare(&file, fd, addr, len) }?);

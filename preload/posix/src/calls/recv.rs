@@ -1,7 +1,6 @@
 //! `recv` and its kin.
 
 use core::ffi::{c_int, c_uint, c_void};
-use core::ptr::null_mut;
 use core::sync::atomic::Ordering;
 
 use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
@@ -23,7 +22,7 @@ pub(super) fn recv_iter<I: IovIter>(
     flags: c_int,
     mut fresh: impl FnMut() -> I,
 ) -> Result<(usize, RecvCall), c_int> {
-    signals::call(|| {
+    signals::call(file, || {
         let nonblock = file.nonblock.load(Ordering::Relaxed);
         let mut call = RecvCall::new(flags, nonblock);
         let mut iter = fresh();
@@ -187,7 +186,7 @@ unsafe fn messages(
     mut flags: c_int,
     timeout: *mut timespec,
 ) -> Result<c_int, c_int> {
-    let deadline = if timeout == null_mut() {
+    let deadline = if timeout.is_null() {
         u64::MAX
     } else {
         // SAFETY: any bytes make a timespec.

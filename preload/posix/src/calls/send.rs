@@ -32,7 +32,7 @@ pub(super) fn send_iter<I: IovIter>(
     args: SendArgs<'_>,
     mut fresh: impl FnMut() -> I,
 ) -> Result<usize, c_int> {
-    signals::call(|| {
+    signals::call(file, || {
         let nonblock = file.nonblock.load(Ordering::Relaxed);
         let caps = if args.control.is_empty() {
             Caps::default()

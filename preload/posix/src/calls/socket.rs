@@ -20,7 +20,7 @@ pub enum Reason {
     Local,
     /// An IPv6 address.
     Ipv6,
-    /// SO_REUSEPORT on a listener: the group may reach across processes.
+    /// A listener with SO_REUSEPORT whose port others have as well.
     ReusePort,
     /// The device has no Ethernet-like header.
     Device,
@@ -28,10 +28,12 @@ pub enum Reason {
     NoHolder,
     /// Descriptor number beyond the table.
     Descriptor,
+    /// Shared with another process, by fork, exec or spawn.
+    Shared,
 }
 
 /// Number of [`Reason`]s.
-pub const REASONS: usize = 7;
+pub const REASONS: usize = 8;
 
 static KERNEL: [AtomicU64; REASONS] = [const { AtomicU64::new(0) }; REASONS];
 static ENGINE: AtomicU64 = AtomicU64::new(0);
@@ -41,12 +43,12 @@ pub(super) fn count_kernel(reason: Reason) {
     KERNEL[reason as usize].fetch_add(1, Ordering::Relaxed);
 }
 
-/// Counts a connection or listener that the engine carries.
+/// Counts a connection that the engine carries.
 pub(super) fn count_engine() {
     ENGINE.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Connections and listeners of the engine so far, and what went to the kernel by reason.
+/// Connections of the engine so far, and what went to the kernel by reason.
 #[must_use]
 pub fn counts() -> (u64, [u64; REASONS]) {
     (

@@ -23,6 +23,7 @@ use super::{answer, deadline_after, deadline_ms, read_mask, read_timespec, with_
 use crate::driver::{self, Woken};
 use crate::fdtable::{self, MAX_FD};
 use crate::file::File;
+use crate::signals::ERESTARTSYS;
 use crate::stack::{NetStack, monotonic_ns};
 use crate::wait::Waiter;
 use crate::{copy, real, signals};
@@ -44,6 +45,10 @@ static INSTANCES: Mutex<BTreeMap<c_int, Arc<Epoll>>> = Mutex::new(BTreeMap::new(
 /// Threads that sleep in the real `epoll_wait`, by descriptor number modulo the size: when the first socket of ours comes
 /// to their instance, they have to change over one after the other.
 static SLEEPERS: [AtomicU32; 256] = [const { AtomicU32::new(0) }; 256];
+
+fn sleepers(epfd: c_int) -> &'static AtomicU32 {
+    &SLEEPERS[epfd as usize % SLEEPERS.len()]
+}
 
 /// Events that one wait brings without an allocation.
 const FEW: usize = 64;
@@ -201,6 +206,9 @@ fn known_or_new(epfd: c_int, stack: &'static NetStack) -> Result<Arc<Epoll>, c_i
     }
     all.insert(epfd, epoll.clone());
     note(epfd, KNOWN | EPOLL);
+    if sleepers(epfd).load(Ordering::SeqCst) > 0 {
+        epoll.signal();
+    }
     Ok(epoll)
 }
 
@@ -435,8 +443,11 @@ unsafe fn wait(
         if last || deadline.0 <= monotonic_ns() {
             return Ok(0);
         }
-        if signals::pending() {
+        if signals::handler_pending() {
             return Err(libc::EINTR);
+        }
+        if signals::pending() {
+            return Err(ERESTARTSYS);
         }
         if entered.is_none() {
             // Looks once more after it has entered: no edge is missed.
@@ -480,8 +491,12 @@ unsafe fn epoll_wait_any(
                 })
             })());
         }
-        let sleepers = &SLEEPERS[epfd as usize % SLEEPERS.len()];
+        let sleepers = sleepers(epfd);
         sleepers.fetch_add(1, Ordering::SeqCst);
+        if facts(epfd) & KNOWN != 0 {
+            sleepers.fetch_sub(1, Ordering::SeqCst);
+            continue;
+        }
         let n = plain();
         sleepers.fetch_sub(1, Ordering::SeqCst);
         let (1.., Some(epoll)) = (n, known(epfd)) else {

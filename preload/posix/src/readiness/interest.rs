@@ -178,7 +178,7 @@ pub(super) struct Epoll {
 }
 
 impl Epoll {
-    /// A record for the kernel's instance `epfd`. Wakes a thread that already sleeps in it.
+    /// A record for the kernel's instance `epfd`.
     pub(super) fn new(epfd: c_int, stack: &'static NetStack) -> Result<Arc<Self>, c_int> {
         let eventfd = syscall::eventfd().map_err(|e| e.into_raw())?;
         let eventfd = move_high(Fd::from_raw(eventfd)).map_err(|e| e.into_raw())?;
@@ -188,7 +188,6 @@ impl Epoll {
             u64: marker,
         };
         kernel_ctl(epfd, EPOLL_CTL_ADD, eventfd.as_raw_fd(), Some(event))?;
-        syscall::eventfd_signal(eventfd.as_raw_fd());
         Ok(Arc::new(Self {
             state: Mutex::new(State {
                 items: HashMap::new(),

@@ -6,8 +6,10 @@ use libc::{nfds_t, pollfd, sigset_t, timespec};
 use sidewire_uapi::poll::{POLLERR, POLLHUP};
 use smallvec::SmallVec;
 
+use sidewire_engine::Instant;
+
 use super::{
-    FEW, Set, Watch, answer, deadline_after, deadline_ms, epoll, read_mask, read_timespec,
+    FEW, Set, Watch, answer, deadline_after, deadline_ms, driver_of, read_mask, read_timespec,
     with_mask,
 };
 use crate::stack::NetStack;
@@ -15,8 +17,8 @@ use crate::{copy, fdtable, real, signals, stack};
 
 type Fds = SmallVec<[pollfd; FEW]>;
 
-/// The set, when it has to do with us; else the real function is right.
-unsafe fn ours(fds: *const pollfd, n: nfds_t) -> Option<Result<(Fds, Set), c_int>> {
+/// The program's set, when it has to do with us, and who drives; else the real function is right.
+unsafe fn ours(fds: *const pollfd, n: nfds_t) -> Option<(Fds, &'static NetStack)> {
     if !stack::any() || signals::in_vfork() || n as usize > fdtable::MAX_FD {
         return None;
     }
@@ -30,30 +32,31 @@ unsafe fn ours(fds: *const pollfd, n: nfds_t) -> Option<Result<(Fds, Set), c_int
         n,
     );
     // SAFETY: the destination has room for n entries; any bytes make a pollfd.
-    if unsafe { copy::from_program(set.as_mut_ptr().cast(), fds.cast(), n * size_of::<pollfd>()) }
-        .is_err()
-    {
-        return None;
-    }
-    let mut stack: Option<&'static NetStack> = None;
-    let mut watches: SmallVec<[Watch; FEW]> = SmallVec::new();
-    for p in &set {
-        let file = fdtable::get(p.fd);
-        stack = stack
-            .or_else(|| file.as_ref().map(|f| f.stack()))
-            .or_else(|| epoll::expose(p.fd));
-        watches.push(Watch::new(p.fd, u32::from(p.events as u16), file));
-    }
-    stack.map(|stack| Ok((set, Set::new(watches, POLLERR | POLLHUP, stack))))
+    unsafe { copy::from_program(set.as_mut_ptr().cast(), fds.cast(), n * size_of::<pollfd>()) }
+        .ok()?;
+    let stack = driver_of(set.iter().map(|p| p.fd))?;
+    Some((set, stack))
 }
 
-unsafe fn finish(fds: *mut pollfd, mut copy_of: Fds, set: &Set) -> Result<(), c_int> {
-    for (p, w) in copy_of.iter_mut().zip(&set.watches) {
+/// Waits, and writes what was found; how many are ready. Holds the files for as long as it runs only.
+unsafe fn wait(
+    fds: *mut pollfd,
+    mut set: Fds,
+    stack: &'static NetStack,
+    deadline: Instant,
+) -> Result<usize, c_int> {
+    let watches = set
+        .iter()
+        .map(|p| Watch::new(p.fd, u32::from(p.events as u16), fdtable::get(p.fd)));
+    let mut waiting = Set::new(watches.collect(), POLLERR | POLLHUP, stack);
+    let ready = waiting.wait(deadline)?;
+    for (p, w) in set.iter_mut().zip(&waiting.watches) {
         p.revents = w.revents as u16 as i16;
     }
-    let len = size_of_val(copy_of.as_slice());
+    let len = size_of_val(set.as_slice());
     // SAFETY: a live slice; the destination is the program's.
-    unsafe { copy::to_program(fds.cast(), copy_of.as_ptr().cast(), len) }.map_err(|_| libc::EFAULT)
+    unsafe { copy::to_program(fds.cast(), set.as_ptr().cast(), len) }.map_err(|_| libc::EFAULT)?;
+    Ok(ready)
 }
 
 /// `poll`.
@@ -62,17 +65,15 @@ unsafe fn finish(fds: *mut pollfd, mut copy_of: Fds, set: &Set) -> Result<(), c_
 /// The contract of the C function.
 pub unsafe fn poll(fds: *mut pollfd, n: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the program's call.
-    match unsafe { ours(fds, n) } {
+    let Some((set, stack)) = (unsafe { ours(fds, n) }) else {
         // SAFETY: the program's call.
-        None => unsafe { real::poll(fds, n, timeout) },
-        Some(set) => answer(with_mask(None, || {
-            let (copy_of, mut set) = set?;
-            let ready = set.wait(deadline_ms(timeout))?;
-            // SAFETY: the program's pointer.
-            unsafe { finish(fds, copy_of, &set) }?;
-            Ok(ready)
-        })),
-    }
+        return unsafe { real::poll(fds, n, timeout) };
+    };
+    let deadline = deadline_ms(timeout);
+    // SAFETY: the program's pointer.
+    answer(with_mask(None, || unsafe {
+        wait(fds, set.clone(), stack, deadline)
+    }))
 }
 
 /// `ppoll`.
@@ -86,19 +87,15 @@ pub unsafe fn ppoll(
     mask: *const sigset_t,
 ) -> c_int {
     // SAFETY: the program's call.
-    match unsafe { ours(fds, n) } {
+    let Some((set, stack)) = (unsafe { ours(fds, n) }) else {
         // SAFETY: the program's call.
-        None => unsafe { real::ppoll(fds, n, timeout, mask) },
-        Some(set) => answer((|| {
-            // SAFETY: the program's pointers.
-            let (length, mask) = unsafe { (read_timespec(timeout)?, read_mask(mask)?) };
-            with_mask(mask, || {
-                let (copy_of, mut set) = set?;
-                let ready = set.wait(deadline_after(length))?;
-                // SAFETY: the program's pointer.
-                unsafe { finish(fds, copy_of, &set) }?;
-                Ok(ready)
-            })
-        })()),
-    }
+        return unsafe { real::ppoll(fds, n, timeout, mask) };
+    };
+    answer((|| {
+        // SAFETY: the program's pointers.
+        let (length, mask) = unsafe { (read_timespec(timeout)?, read_mask(mask)?) };
+        let deadline = deadline_after(length);
+        // SAFETY: the program's pointer.
+        with_mask(mask, || unsafe { wait(fds, set.clone(), stack, deadline) })
+    })())
 }

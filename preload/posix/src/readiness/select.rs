@@ -10,7 +10,7 @@ use sidewire_uapi::poll::{
 };
 use smallvec::SmallVec;
 
-use super::{FEW, Set, Watch, answer, deadline_after, epoll, read_mask, read_timespec, with_mask};
+use super::{Set, Watch, answer, deadline_after, driver_of, read_mask, read_timespec, with_mask};
 use crate::stack::{NetStack, monotonic_ns};
 use crate::{copy, fdtable, real, signals, stack};
 
@@ -25,11 +25,12 @@ const BITS: usize = c_ulong::BITS as usize;
 /// One of the three sets, as words. 1024 descriptors need no allocation.
 type Words = SmallVec<[c_ulong; 16]>;
 
-/// The three sets that the program gave, and the descriptors in them.
+/// The three sets that the program gave, and who drives.
 struct Select {
     at: [*mut fd_set; 3],
     words: [Words; 3],
-    set: Set,
+    n: usize,
+    stack: &'static NetStack,
 }
 
 /// A descriptor's poll bits, from the sets in which it stands.
@@ -63,48 +64,47 @@ unsafe fn ours(n: c_int, at: [*mut fd_set; 3]) -> Option<Select> {
             return None;
         }
     }
-    let mut stack: Option<&'static NetStack> = None;
-    let mut watches: SmallVec<[Watch; FEW]> = SmallVec::new();
-    for i in 0..n.div_ceil(BITS) {
+    let stack = driver_of(members(&words, n))?;
+    Some(Select {
+        at,
+        words,
+        n,
+        stack,
+    })
+}
+
+/// The descriptors below `n` that stand in any of the sets.
+fn members(words: &[Words; 3], n: usize) -> impl Iterator<Item = c_int> + Clone {
+    (0..n.div_ceil(BITS)).flat_map(move |i| {
         let mut any = words
             .iter()
             .map(|w| w.get(i).copied().unwrap_or(0))
             .fold(0, |a, b| a | b);
-        while any != 0 {
-            let fd = i * BITS + any.trailing_zeros() as usize;
-            any &= any - 1;
-            if fd >= n {
-                break;
-            }
-            let file = fdtable::get(fd as c_int);
-            stack = stack
-                .or_else(|| file.as_ref().map(|f| f.stack()))
-                .or_else(|| epoll::expose(fd as c_int));
-            watches.push(Watch::new(fd as c_int, wanted(&words, fd), file));
-        }
-    }
-    stack.map(|stack| Select {
-        at,
-        words,
-        set: Set::new(watches, 0, stack),
+        core::iter::from_fn(move || {
+            let bit = any.trailing_zeros() as usize;
+            any &= any.wrapping_sub(1);
+            (bit < BITS && i * BITS + bit < n).then_some((i * BITS + bit) as c_int)
+        })
     })
 }
 
 impl Select {
-    /// Waits, and writes the sets back; the number of bits in them.
-    fn run(mut self, deadline: Instant) -> Result<usize, c_int> {
-        self.set.wait(deadline)?;
-        let n = self.set.watches.iter();
-        if n.clone().any(|w| w.revents & POLLNVAL != 0) {
+    /// Waits, and writes the sets back; the number of bits in them. Holds the files for as long as it runs only.
+    fn run(&self, deadline: Instant) -> Result<usize, c_int> {
+        let watches = members(&self.words, self.n)
+            .map(|fd| Watch::new(fd, wanted(&self.words, fd as usize), fdtable::get(fd)));
+        let mut set = Set::new(watches.collect(), 0, self.stack);
+        set.wait(deadline)?;
+        if set.watches.iter().any(|w| w.revents & POLLNVAL != 0) {
             return Err(libc::EBADF);
         }
         let mut count = 0;
-        for ((words, at), bits) in self.words.iter_mut().zip(self.at).zip(SETS) {
+        for ((words, at), bits) in self.words.iter().zip(self.at).zip(SETS) {
             if at.is_null() {
                 continue;
             }
             let mut result: Words = SmallVec::from_elem(0, words.len());
-            for w in n.clone() {
+            for w in &set.watches {
                 let (word, bit) = (w.fd as usize / BITS, w.fd as usize % BITS);
                 if words[word] >> bit & 1 != 0 && w.revents & bits != 0 {
                     result[word] |= 1 << bit;
@@ -136,7 +136,7 @@ pub unsafe fn select(
         // SAFETY: the program's call.
         return unsafe { real::select(n, r, w, e, timeout) };
     };
-    answer(with_mask(None, || {
+    answer((|| {
         let mut length = None;
         if !timeout.is_null() {
             // SAFETY: any bytes make a timeval.
@@ -150,19 +150,21 @@ pub unsafe fn select(
             length = Some(us.saturating_mul(1000));
         }
         let deadline = deadline_after(length);
-        let result = select.run(deadline);
-        if length.is_some() {
-            let left = deadline.0.saturating_sub(monotonic_ns());
-            let tv = timeval {
-                tv_sec: (left / 1_000_000_000) as _,
-                tv_usec: (left % 1_000_000_000 / 1000) as _,
-            };
-            // As in the kernel: when the time cannot be written, the result stands.
-            // SAFETY: the destination is the program's.
-            let _ = unsafe { copy::write_value(timeout, &tv) };
-        }
-        result
-    }))
+        with_mask(None, || {
+            let result = select.run(deadline);
+            if length.is_some() {
+                let left = deadline.0.saturating_sub(monotonic_ns());
+                let tv = timeval {
+                    tv_sec: (left / 1_000_000_000) as _,
+                    tv_usec: (left % 1_000_000_000 / 1000) as _,
+                };
+                // As in the kernel: when the time cannot be written, the result stands.
+                // SAFETY: the destination is the program's.
+                let _ = unsafe { copy::write_value(timeout, &tv) };
+            }
+            result
+        })
+    })())
 }
 
 /// `pselect`. The time stays as it is.
@@ -185,6 +187,7 @@ pub unsafe fn pselect(
     answer((|| {
         // SAFETY: the program's pointers.
         let (length, mask) = unsafe { (read_timespec(timeout)?, read_mask(mask)?) };
-        with_mask(mask, || select.run(deadline_after(length)))
+        let deadline = deadline_after(length);
+        with_mask(mask, || select.run(deadline))
     })())
 }

@@ -1,4 +1,7 @@
+use sidewire_engine::SocketId;
+
 use super::*;
+use crate::file::File;
 
 static RAN: AtomicU32 = AtomicU32::new(0);
 
@@ -86,7 +89,8 @@ fn calls_restart_or_fail_as_the_handler_says() {
         assert_eq!(set, 0);
         assert_ne!(action_of(libc::SIGUSR2).sa_flags & libc::SA_SIGINFO, 0);
         let mut n = 0;
-        let got = call(|| {
+        let file = File::open(None, SocketId::default(), false);
+        let got = call(&file, || {
             n += 1;
             if n == 1 {
                 raise(libc::SIGUSR2);

@@ -1,0 +1,68 @@
+//! The manual pages and the default settings say what the command and the
+//! parser of the settings know, and nothing else.
+
+use std::collections::BTreeSet;
+
+use clap::CommandFactory;
+
+const COMMAND: &str = include_str!("../../../packaging/man/sidewire.1");
+const SETTINGS: &str = include_str!("../../../packaging/man/sidewire.toml.5");
+const DEFAULTS: &str = include_str!("../../../packaging/config.toml");
+const PARSER: &str = include_str!("../../posix/src/config.rs");
+
+#[test]
+fn every_subcommand_and_option_is_in_the_manual() {
+    let command = crate::Cli::command();
+    for subcommand in command.get_subcommands() {
+        let name = subcommand.get_name();
+        assert!(
+            COMMAND.contains(&format!("sidewire {name}")),
+            "sidewire.1 has no section on `sidewire {name}`"
+        );
+        for argument in subcommand.get_arguments() {
+            let Some(long) = argument.get_long() else {
+                continue;
+            };
+            assert!(
+                COMMAND.contains(&format!(".It Fl -{long}\n"))
+                    || COMMAND.contains(&format!(".It Fl -{long} ")),
+                "sidewire.1 does not explain `sidewire {name} --{long}`"
+            );
+        }
+    }
+    let known: BTreeSet<&str> = command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(clap::Arg::get_long)
+        .collect();
+    for line in COMMAND.lines() {
+        if let Some(flag) = line.strip_prefix(".It Fl -") {
+            let flag = flag.split(' ').next().unwrap();
+            assert!(known.contains(flag), "sidewire.1 explains --{flag}");
+        }
+    }
+}
+
+/// The keys that the parser names when it refuses one.
+fn keys() -> BTreeSet<&'static str> {
+    let line = PARSER
+        .lines()
+        .find_map(|line| line.split_once("const KEYS: &str = \""))
+        .expect("the parser's list of keys");
+    line.1.trim_end_matches("\";").split(", ").collect()
+}
+
+#[test]
+fn every_key_is_in_the_manual_and_in_the_default_settings() {
+    let explained: BTreeSet<&str> = SETTINGS
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm "))
+        .collect();
+    assert_eq!(explained, keys());
+    let default: BTreeSet<&str> = DEFAULTS
+        .lines()
+        .filter_map(|line| line.strip_prefix('#')?.split_once(" = "))
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(default, keys());
+}

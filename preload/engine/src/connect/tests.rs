@@ -1,0 +1,195 @@
+//! `connect`, row by row (spec/errors.md ER-20 to ER-40).
+
+use core::net::SocketAddr;
+
+use sidewire_uapi::TcpState;
+
+use crate::calls::ConnectCall;
+use crate::error::Error;
+use crate::skb::tcphdr;
+use crate::stack::{Step, WaitReason};
+use crate::testpeer::{LOCAL, PEER_ISN, Peer, REMOTE, SEND, Seg};
+use crate::time::{Instant, NSEC_PER_SEC};
+
+const SYN_ACK: Seg = Seg {
+    flags: tcphdr::SYN | tcphdr::ACK,
+    seq: PEER_ISN,
+    ..SEND
+};
+
+fn fails(peer: &mut Peer, err: Error) {
+    assert_eq!(peer.connect(), Step::Ready(Err(err)));
+}
+
+fn refuse(peer: &mut Peer) {
+    peer.send(Seg {
+        flags: tcphdr::RST | tcphdr::ACK,
+        seq: 0,
+        ..SEND
+    });
+}
+
+/// ER-29 to ER-31, ER-27.
+#[test]
+fn a_non_blocking_attempt() {
+    let mut peer = Peer::syn_sent();
+    fails(&mut peer, Error::Already);
+    assert!(!peer.bed.stack.connect_is_fresh(peer.bed.id));
+    assert_eq!(
+        peer.bed.stack.peer(peer.bed.id),
+        Err(Error::NotConn),
+        "ER-4"
+    );
+    peer.send(SYN_ACK);
+    assert_eq!(peer.connect(), Step::Ready(Ok(())), "once");
+    fails(&mut peer, Error::IsConn);
+    assert_eq!(peer.bed.stack.peer(peer.bed.id), Ok(REMOTE.into()));
+}
+
+/// ER-32, ER-37.
+#[test]
+fn a_refused_attempt() {
+    let mut peer = Peer::syn_sent();
+    refuse(&mut peer);
+    fails(&mut peer, Error::ConnRefused);
+    assert!(peer.bed.stack.connect_is_fresh(peer.bed.id));
+    assert_eq!(
+        peer.bed.stack.local(peer.bed.id),
+        Some(LOCAL.into()),
+        "bound"
+    );
+    fails(&mut peer, Error::InProgress);
+    assert_eq!(peer.sent().pop().expect("a SYN").flags, tcphdr::SYN);
+}
+
+/// ER-23: the error was read by SO_ERROR.
+#[test]
+fn aborted_when_the_error_was_read() {
+    let mut peer = Peer::syn_sent();
+    refuse(&mut peer);
+    assert_eq!(peer.sk().sk_err.take(), Some(Error::ConnRefused));
+    fails(&mut peer, Error::ConnAborted);
+    fails(&mut peer, Error::InProgress);
+}
+
+/// ER-33.
+#[test]
+fn established_and_reset_before_it_was_collected() {
+    let mut peer = Peer::syn_sent();
+    peer.send(SYN_ACK);
+    peer.send(Seg {
+        flags: tcphdr::RST,
+        ..SEND
+    });
+    fails(&mut peer, Error::ConnReset);
+}
+
+/// ER-28.
+#[test]
+fn a_listener_does_not_connect() {
+    let mut peer = Peer::listening(1);
+    assert!(!peer.bed.stack.connect_is_fresh(peer.bed.id));
+    fails(&mut peer, Error::IsConn);
+}
+
+/// ER-38, ER-39.
+#[test]
+fn a_blocking_attempt_waits() {
+    let mut peer = Peer::closed();
+    peer.sk().opts.sndtimeo_ns = Some(2 * NSEC_PER_SEC);
+    let deadline = peer.now() + 2 * NSEC_PER_SEC;
+    let mut call = ConnectCall::default();
+    let again = |peer: &mut Peer, call: &mut ConnectCall| {
+        let remote: SocketAddr = REMOTE.into();
+        peer.bed
+            .with(|stack, io, id| stack.connect(io, id, remote, false, call))
+    };
+    let wait = |deadline| Step::Wait {
+        reason: WaitReason::Connect,
+        deadline,
+    };
+    assert_eq!(again(&mut peer, &mut call), wait(deadline));
+    peer.pass_ms(500);
+    assert_eq!(again(&mut peer, &mut call), wait(deadline));
+    peer.pass_ms(1_500);
+    assert_eq!(
+        again(&mut peer, &mut call),
+        Step::Ready(Err(Error::InProgress))
+    );
+    assert_eq!(peer.state(), TcpState::SynSent, "the handshake goes on");
+
+    let mut peer = Peer::closed();
+    let mut call = ConnectCall::default();
+    assert_eq!(again(&mut peer, &mut call), wait(Instant::NEVER));
+    peer.isn = peer.only().seq;
+    call.signal = true;
+    assert_eq!(again(&mut peer, &mut call), Step::Ready(Err(Error::Intr)));
+    fails(&mut peer, Error::Already);
+    peer.send(SYN_ACK);
+    assert_eq!(peer.connect(), Step::Ready(Ok(())));
+}
+
+/// ER-35.
+#[test]
+fn nowhere_to_go() {
+    for ip in [[224, 0, 0, 1], [255, 255, 255, 255]] {
+        let mut peer = Peer::closed();
+        let step = peer.bed.with(|stack, io, id| {
+            stack.connect(io, id, (ip, 80).into(), true, &mut ConnectCall::default())
+        });
+        assert_eq!(step, Step::Ready(Err(Error::NetUnreach)));
+        assert_eq!(peer.released(), 1, "the holder may go");
+        assert!(peer.bed.stack.connect_is_fresh(peer.bed.id));
+    }
+}
+
+/// ER-40.
+#[test]
+fn the_tuple_is_in_use() {
+    let mut peer = Peer::syn_sent();
+    peer.bed.id = peer.bed.stack.socket(false, 8);
+    let id = peer.bed.id;
+    peer.bed.stack.bound(id, LOCAL.into());
+    fails(&mut peer, Error::AddrNotAvail);
+    assert_eq!(peer.released(), 0, "it is the other's");
+}
+
+/// ER-20, ER-25.
+#[test]
+fn disconnect() {
+    let mut peer = Peer::closed();
+    peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    assert_eq!(peer.sk().sk_err, None);
+    let sk = peer.sk();
+    assert_eq!(sk.write_seq.wrapping_sub(sk.snd_una), 2, "RD-40");
+
+    let mut peer = Peer::established();
+    peer.send(Seg { len: 5, ..SEND });
+    peer.sent();
+    peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    assert_eq!(peer.only().flags, tcphdr::RST | tcphdr::ACK);
+    assert_eq!(peer.sk().sk_err, Some(Error::ConnReset));
+    assert_eq!(peer.state(), TcpState::Close);
+    assert_eq!(peer.sk().shutdown, 0);
+    assert!(peer.sk().receive_queue.is_empty());
+    assert_eq!(peer.released(), 1);
+}
+
+/// A socket that was connected goes on as a fresh one.
+#[test]
+fn connect_after_disconnect() {
+    let mut peer = Peer::syn_sent();
+    peer.send(SYN_ACK);
+    let first = peer.isn;
+    peer.sent();
+    peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    peer.sent();
+    peer.sk().sk_err = None;
+    fails(&mut peer, Error::InProgress);
+    peer.isn = peer.only().seq;
+    assert_ne!(peer.isn, first);
+    peer.send(SYN_ACK);
+    assert_eq!(peer.connect(), Step::Ready(Ok(())));
+    peer.send(Seg { len: 7, ..SEND });
+    assert_eq!(peer.recv(0, 100), Ok(7));
+}

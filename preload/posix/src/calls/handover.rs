@@ -1,0 +1,285 @@
+//! Connections and listeners given to the kernel, alive: for a program that shares them with another process.
+//!
+//! The visible descriptor is a kernel socket already. TCP_REPAIR puts the connection's state into it, so that whoever has
+//! the descriptor, after fork, exec or spawn, has the connection. That takes CAP_NET_ADMIN. A listener needs nothing: it
+//! listens.
+//!
+//! Between the end of our holder and the kernel's own socket a segment of the peer's would be answered by RST; it is a few
+//! system calls.
+
+use core::ffi::c_int;
+use core::net::SocketAddr;
+
+use sidewire_engine::memory::Frag;
+use sidewire_engine::sock::{TcpSock, nagle, shutdown};
+use sidewire_uapi::TcpState;
+use sidewire_uapi::tcp::{self, repair};
+use syscalls::{Sysno, syscall};
+
+use super::address::{bind_shadow, encode, is_v6, shadow_name};
+use super::socket::{Reason, to_kernel};
+use crate::file::FileRef;
+use crate::stack::Inner;
+use crate::{fdtable, signals, syscall};
+
+/// Why a connection stays the engine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// No CAP_NET_ADMIN.
+    Capability,
+    /// In a state that TCP_REPAIR cannot make: opening, or the peer has finished.
+    State(TcpState),
+    /// The kernel did not take it; the connection is lost.
+    Kernel(c_int),
+}
+
+/// A copy of what the kernel has to know (Linux `do_tcp_setsockopt`, TCP_REPAIR and its kin).
+struct Image {
+    local: SocketAddr,
+    remote: SocketAddr,
+    v6: bool,
+    snd_una: u32,
+    copied_seq: u32,
+    /// Sent and not acknowledged.
+    sent: Vec<u8>,
+    /// Never sent.
+    unsent: Vec<u8>,
+    received: Vec<u8>,
+    options: Vec<[u32; 2]>,
+    window: [u32; 5],
+    tsval: Option<u32>,
+    nodelay: bool,
+    finished: bool,
+}
+
+/// Appends the payload of `frags` behind `skip` bytes.
+fn append<'a>(out: &mut Vec<u8>, frags: impl Iterator<Item = &'a Frag>, mut skip: usize) {
+    for f in frags {
+        // SAFETY: the stack is locked, the fragment referenced.
+        let bytes = unsafe { core::slice::from_raw_parts(f.ptr(), f.len as usize) };
+        let from = skip.min(bytes.len());
+        out.extend_from_slice(&bytes[from..]);
+        skip -= from;
+    }
+}
+
+impl Image {
+    fn of(sk: &TcpSock, v6: bool, now_ms: u32) -> Result<Self, Refused> {
+        let finished = match sk.state {
+            TcpState::Established => sk.shutdown & shutdown::SEND != 0,
+            TcpState::FinWait1 | TcpState::FinWait2 => true,
+            other => return Err(Refused::State(other)),
+        };
+        let (mut sent, mut unsent, mut received) = (Vec::new(), Vec::new(), Vec::new());
+        for skb in &sk.rtx_queue {
+            let skip = sk.snd_una.wrapping_sub(skb.seq) as i32;
+            append(&mut sent, skb.frags.iter(), skip.max(0) as usize);
+        }
+        for skb in &sk.write_queue {
+            append(&mut unsent, skb.frags.iter(), 0);
+        }
+        for skb in &sk.receive_queue {
+            let skip = sk.copied_seq.wrapping_sub(skb.seq) as i32;
+            append(
+                &mut received,
+                core::iter::once(&skb.frag),
+                skip.max(0) as usize,
+            );
+        }
+        // A FIN of ours that is acknowledged counts in snd_una; the kernel sends its own at the same place.
+        let fin_acked = sk.state == TcpState::FinWait2;
+        let mut options = vec![[TCPOPT_MSS, sk.mss_clamp.into()]];
+        if sk.wscale_ok {
+            let shifts = u32::from(sk.snd_wscale) | u32::from(sk.rcv_wscale) << 16;
+            options.push([TCPOPT_WINDOW, shifts]);
+        }
+        if sk.sack_ok {
+            options.push([TCPOPT_SACK_PERMITTED, 0]);
+        }
+        if sk.tstamp_ok {
+            options.push([TCPOPT_TIMESTAMP, 0]);
+        }
+        // The lowest bit chooses the unit; the value may only grow.
+        let tsval = now_ms.wrapping_add(sk.tsoffset).wrapping_add(2) & !1;
+        Ok(Self {
+            local: sk.tuple.local,
+            remote: sk.tuple.remote,
+            v6,
+            snd_una: sk.snd_una.wrapping_sub(fin_acked.into()),
+            copied_seq: sk.copied_seq,
+            sent,
+            unsent,
+            received,
+            options,
+            window: [
+                sk.snd_wl1,
+                sk.snd_wnd,
+                sk.max_window.max(sk.snd_wnd),
+                sk.rcv_wnd,
+                sk.rcv_wup,
+            ],
+            tsval: sk.tstamp_ok.then_some(tsval),
+            nodelay: sk.nonagle & nagle::OFF != 0,
+            finished,
+        })
+    }
+
+    /// Makes the kernel's socket `fd`, in repair mode already, this connection.
+    fn restore(&self, fd: c_int) -> Result<(), c_int> {
+        let set = |name, value: u32| {
+            syscall::setsockopt(fd, libc::IPPROTO_TCP, name, &value).map_err(|e| e.into_raw())
+        };
+        let queue = |which: i32| set(tcp::TCP_REPAIR_QUEUE, which as u32);
+        if shadow_name(fd).is_none_or(|n| n.port() == 0) {
+            bind_shadow(fd, self.local, self.v6)?;
+        }
+        self.make_room(fd);
+        queue(repair::SEND_QUEUE)?;
+        set(tcp::TCP_QUEUE_SEQ, self.snd_una)?;
+        queue(repair::RECV_QUEUE)?;
+        set(tcp::TCP_QUEUE_SEQ, self.copied_seq)?;
+        let (name, len) = encode(self.remote, self.v6);
+        // SAFETY: a live name of that length.
+        unsafe { syscall!(Sysno::connect, fd, name.as_ptr(), len) }.map_err(|e| e.into_raw())?;
+        let len = size_of_val(self.options.as_slice());
+        // SAFETY: a live slice of that length.
+        unsafe {
+            syscall!(
+                Sysno::setsockopt,
+                fd,
+                libc::IPPROTO_TCP,
+                tcp::TCP_REPAIR_OPTIONS,
+                self.options.as_ptr(),
+                len
+            )
+        }
+        .map_err(|e| e.into_raw())?;
+        if let Some(tsval) = self.tsval {
+            set(tcp::TCP_TIMESTAMP, tsval)?;
+        }
+        queue(repair::RECV_QUEUE)?;
+        fill(fd, &self.received)?;
+        queue(repair::SEND_QUEUE)?;
+        fill(fd, &self.sent)?;
+        queue(repair::NO_QUEUE)?;
+        syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR_WINDOW, &self.window)
+            .map_err(|e| e.into_raw())?;
+        if self.nodelay {
+            set(libc::TCP_NODELAY, 1)?;
+        }
+        set(tcp::TCP_REPAIR, repair::OFF as u32)?;
+        fill(fd, &self.unsent)?;
+        if self.finished {
+            // SAFETY: no pointers.
+            let _ = unsafe { syscall!(Sysno::shutdown, fd, libc::SHUT_WR) };
+        }
+        Ok(())
+    }
+
+    /// Buffers that take what is queued, where the kernel's defaults do not.
+    fn make_room(&self, fd: c_int) {
+        let sizes = [
+            (libc::SO_SNDBUFFORCE, self.sent.len() + self.unsent.len()),
+            (libc::SO_RCVBUFFORCE, self.received.len()),
+        ];
+        for (name, bytes) in sizes {
+            if bytes > DEFAULT_ROOM {
+                let size = (2 * bytes) as c_int;
+                let _ = syscall::setsockopt(fd, libc::SOL_SOCKET, name, &size);
+            }
+        }
+    }
+}
+
+/// Queued bytes that the kernel takes without being asked for larger buffers.
+const DEFAULT_ROOM: usize = 8 * 1024;
+
+const TCPOPT_MSS: u32 = 2;
+const TCPOPT_WINDOW: u32 = 3;
+const TCPOPT_SACK_PERMITTED: u32 = 4;
+const TCPOPT_TIMESTAMP: u32 = 8;
+
+/// Sends all of `bytes` into the queue that is chosen.
+fn fill(fd: c_int, bytes: &[u8]) -> Result<(), c_int> {
+    /// What the kernel takes in repair mode at a time.
+    const CHUNK: usize = 16 * 1024;
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let n = rest.len().min(CHUNK);
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: the kernel reads a live slice.
+        let done = unsafe { syscall!(Sysno::sendto, fd, rest.as_ptr(), n, flags, 0, 0) };
+        match done {
+            Ok(n) => rest = &rest[n..],
+            Err(e) => return Err(e.into_raw()),
+        }
+    }
+    Ok(())
+}
+
+/// Takes the connection out of the engine; its port is free for the kernel's socket then.
+fn take_out(inner: &mut Inner, file: &FileRef) -> Result<Image, Refused> {
+    let id = file.id();
+    let v6 = is_v6(file);
+    let (engine, mut io) = inner.split();
+    let sk = engine.sock(id).ok_or(Refused::State(TcpState::Close))?;
+    let image = Image::of(sk, v6, io.now.as_ms() as u32)?;
+    let tuple = sk.tuple;
+    engine
+        .freeze(&mut io, id)
+        .map_err(|_| Refused::State(TcpState::Established))?;
+    inner.holders.release(&tuple);
+    Ok(image)
+}
+
+fn listener(file: FileRef, fd: c_int) {
+    let stack = file.stack();
+    let backlog = stack.with(|i| {
+        let listen = i.engine.sock(file.id()).and_then(|sk| sk.listen.as_ref());
+        listen.map_or(libc::SOMAXCONN, |l| {
+            c_int::try_from(l.backlog).unwrap_or(c_int::MAX)
+        })
+    });
+    to_kernel(&file, Reason::Shared);
+    // The engine's listener and its holder go with the last reference.
+    drop(file);
+    let _ = syscall::listen(fd, backlog);
+}
+
+/// Gives the socket behind `fd` to the kernel: every descriptor of it is a plain one afterwards. What is not connected and
+/// does not listen is one by itself.
+///
+/// # Errors
+/// [`Refused`]; but for [`Refused::Kernel`] nothing changed.
+pub(crate) fn give(fd: c_int) -> Result<(), Refused> {
+    let Some(file) = fdtable::get(fd) else {
+        return Ok(());
+    };
+    let _inside = signals::enter();
+    let stack = file.stack();
+    match stack.with(|i| i.engine.state(file.id())) {
+        TcpState::Listen => {
+            listener(file, fd);
+            return Ok(());
+        }
+        TcpState::Close => {
+            to_kernel(&file, Reason::Shared);
+            return Ok(());
+        }
+        _ => {}
+    }
+    // Asks for the capability before anything is done.
+    let on = repair::ON;
+    syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &on)
+        .map_err(|_| Refused::Capability)?;
+    let done = stack
+        .with(|inner| take_out(inner, &file))
+        .and_then(|image| image.restore(fd).map_err(Refused::Kernel));
+    if let Err(Refused::State(_)) = done {
+        let off = repair::OFF_NO_WP;
+        let _ = syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &off);
+        return done;
+    }
+    to_kernel(&file, Reason::Shared);
+    done
+}

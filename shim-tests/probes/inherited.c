@@ -1,0 +1,184 @@
+/* Connections and listeners that are shared with another process: by fork, by exec, by spawn.
+ *
+ *   inherited HOST PORT     the peer program listens there
+ */
+#include "show.h"
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/epoll.h>
+#include <sys/wait.h>
+
+extern char **environ;
+
+static const char *host;
+static int port;
+
+static int end_of(pid_t pid)
+{
+	int status = -1;
+	if (waitpid(pid, &status, 0) != pid)
+		return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static char pattern(long i)
+{
+	return (char)(i * 31 + i / 251);
+}
+
+/* The child reads what the parent sent, with much of it under way in both directions at the fork. */
+static void in_transfer(void)
+{
+	enum { N = 300000 };
+	static char data[N];
+	int fd = peer(host, port, "echo"), flags;
+	long sent = 0;
+	puts("# forked in mid-transfer");
+	flags = fcntl(fd, F_GETFL);
+	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+	for (long i = 0; i < N; i++)
+		data[i] = pattern(i);
+	while (sent < N) {
+		ssize_t n = send(fd, data + sent, (size_t)(N - sent), 0);
+		if (n < 0)
+			break;
+		sent += n;
+	}
+	fcntl(fd, F_SETFL, flags);
+	fflush(stdout);
+	pid_t pid = fork();
+	if (pid == 0) {
+		while (sent < N) {
+			ssize_t n = send(fd, data + sent, (size_t)(N - sent), 0);
+			if (n < 0)
+				_exit(2);
+			sent += n;
+		}
+		shutdown(fd, SHUT_WR);
+		long got = 0;
+		for (;;) {
+			static char buffer[65536];
+			ssize_t n = recv(fd, buffer, sizeof buffer, 0);
+			if (n <= 0)
+				_exit(n < 0 ? 3 : got == N ? 0 : 4);
+			for (ssize_t i = 0; i < n; i++)
+				if (buffer[i] != pattern(got + i))
+					_exit(5);
+			got += n;
+		}
+	}
+	SHOW(end_of(pid));
+	close(fd);
+}
+
+/* Parent and child take turns, with data unread at the fork; then the child closes its end only. */
+static void in_turns(void)
+{
+	char buffer[8];
+	int fd = peer(host, port, "echo"), ep = epoll_create1(0);
+	struct epoll_event e = {.events = EPOLLIN, .data.u64 = 9};
+	struct sockaddr_in a, b;
+	socklen_t la = sizeof a, lb = sizeof b;
+	puts("# parent and child in turns");
+	SHOW(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e));
+	getsockname(fd, (struct sockaddr *)&a, &la);
+	send_text(fd, "unread");
+	wait_for(fd, POLLIN);
+	fflush(stdout);
+	pid_t pid = fork();
+	if (pid == 0) {
+		SHOW(recv(fd, buffer, 3, 0));
+		SHOW(write(fd, "child", 5));
+		fflush(stdout);
+		_exit(0);
+	}
+	SHOW(end_of(pid));
+	SHOW(recv(fd, buffer, 8, MSG_WAITALL));
+	printf("%.8s\n", buffer);
+	send_text(fd, "x");
+	SHOW(epoll_wait(ep, &e, 1, 20000));
+	printf("data %d\n", (int)e.data.u64);
+	getsockname(fd, (struct sockaddr *)&b, &lb);
+	printf("same name: %d\n", la == lb && memcmp(&a, &b, la) == 0);
+	SHOW(recv(fd, buffer, 1, 0));
+	close(ep);
+	close(fd);
+}
+
+/* A listener from before the fork; each side takes a connection. */
+static void listening(void)
+{
+	int at, fd = listener(8, &at), child;
+	char command[32], byte;
+	puts("# a listener");
+	snprintf(command, sizeof command, "call %d", at);
+	fflush(stdout);
+	pid_t pid = fork();
+	if (pid == 0) {
+		int c = accept(fd, NULL, NULL);
+		char text[6];
+		receive_exactly(c, text, 6);
+		_exit(memcmp(text, "called", 6) != 0);
+	}
+	int one = peer(host, port, command);
+	SHOW(end_of(pid));
+	int two = peer(host, port, command);
+	child = accept(fd, NULL, NULL);
+	SHOW(recv(child, &byte, 1, 0));
+	close(child);
+	close(one);
+	close(two);
+	close(fd);
+}
+
+/* A program is started with the connection as its input and output. */
+static void executed(void)
+{
+	char text[32] = "";
+	int fd = peer(host, port, "echo");
+	puts("# another program");
+	send_text(fd, "one line\n");
+	fflush(stdout);
+	pid_t pid = fork();
+	if (pid == 0) {
+		dup2(fd, 0);
+		dup2(fd, 1);
+		execlp("sh", "sh", "-c", "read line; echo \"got $line\"", (char *)NULL);
+		_exit(99);
+	}
+	SHOW(end_of(pid));
+	receive_exactly(fd, text, 13);
+	printf("%s", text);
+
+	posix_spawn_file_actions_t actions;
+	char *const words[] = {"sh", "-c", "echo spawned", NULL};
+	int other = peer(host, port, "echo");
+	posix_spawn_file_actions_init(&actions);
+	SHOW(posix_spawn_file_actions_adddup2(&actions, other, 1));
+	SHOW(posix_spawnp(&pid, "sh", &actions, NULL, words, environ));
+	SHOW(end_of(pid));
+	receive_exactly(other, text, 8);
+	printf("%.8s", text);
+	posix_spawn_file_actions_destroy(&actions);
+	close(other);
+	close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 3)
+		errx(2, "usage: inherited HOST PORT");
+	host = argv[1];
+	port = atoi(argv[2]);
+	in_transfer();
+	in_turns();
+	listening();
+	executed();
+	/* The last connection goes with this process into the next program. */
+	int fd = peer(host, port, "echo");
+	fflush(stdout);
+	dup2(fd, 5);
+	execl("/bin/sh", "sh", "-c", "echo from the shell >&5; read line <&5; echo \"back: $line\"; echo done", (char *)NULL);
+	return 1;
+}
