@@ -25,13 +25,17 @@ scripts! {
     challenge_ack
     child_reset
     close_unread
+    close_wait_write_rst
     connect_refused
+    connect_then_reset
+    connect_timeout
     cork
     cubic_window
     data_after_shutdown
     data_in_handshake
     defer_accept
     delayed_ack
+    delayed_fin_ack_write
     disconnect
     fast_retransmit_newreno
     fast_retransmit_sack
@@ -50,17 +54,21 @@ scripts! {
     keepalive
     keepalive_answered_by_data
     linger
+    linger2_negative
     listen_backlog
     listen_close
+    maxseg
     msg_eor
     msg_more
     nagle
     newreno_spurious_dupacks
     notsent_lowat
     out_of_order
+    outq
     passive_close
     paws
     peer_shrinks_window
+    quickack
     rack_reordering
     rack_timer
     receive_options
@@ -73,6 +81,9 @@ scripts! {
     sack_recovery_two_holes
     sack_reneging
     send_timeout
+    shutdown_listener
+    shutdown_read
+    shutdown_syn_sent
     silly_window
     simultaneous_close
     slow_start_after_idle
@@ -84,6 +95,7 @@ scripts! {
     tail_loss_probe
     time_wait
     time_wait_reuse
+    tiny_mss
     ts_recent
     unconnected
     urgent

@@ -1,12 +1,13 @@
-//! Transfers over bad networks. `SIDEWIRE_SIM_SEED=n` runs that seed alone, `SIDEWIRE_SIM_RUNS=n`
-//! more seeds than these few.
+//! Transfers over bad networks. `SIDEWIRE_SIM_SEED=n` runs that seed alone; `SIDEWIRE_LONG=1`, as
+//! `make check-long` sets it, runs many more seeds.
 
 use sidewire_engine::time::NSEC_PER_MSEC;
 use sidewire_testkit::sim::network::LinkConfig;
 use sidewire_testkit::sim::program::ProgramConfig;
 use sidewire_testkit::sim::{Profile, Summary, run};
 
-const RUNS: u64 = 8;
+const RUNS: u64 = 4;
+const LONG_RUNS: u64 = 100;
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -21,7 +22,11 @@ fn run_all(profile: &Profile) -> Vec<Summary> {
     match number("SIDEWIRE_SIM_SEED") {
         Some(seed) => vec![run(profile, seed)],
         None => {
-            let runs = number("SIDEWIRE_SIM_RUNS").unwrap_or(RUNS);
+            let runs = if number("SIDEWIRE_LONG").is_some() {
+                LONG_RUNS
+            } else {
+                RUNS
+            };
             (1..=runs).map(|seed| run(profile, seed)).collect()
         }
     }
@@ -75,7 +80,7 @@ fn ten_percent_loss() {
         ..LinkConfig::default()
     });
     profile.client.sends = 100_000;
-    assert_mean_below(2000, &run_all(&profile));
+    assert_mean_below(4000, &run_all(&profile));
 }
 
 #[test]

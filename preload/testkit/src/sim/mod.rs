@@ -16,6 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use sidewire_engine::calls::AcceptCall;
 use sidewire_engine::error::Error;
 use sidewire_engine::memory::RegionKind;
+use sidewire_engine::sock::TcpSock;
 use sidewire_engine::stack::Step;
 use sidewire_engine::sysctl::Sysctl;
 use sidewire_engine::time::{NSEC_PER_MSEC, NSEC_PER_SEC};
@@ -331,7 +332,7 @@ impl Sim {
                 connection.observer.sent(end.side, &packet.bytes);
                 self.network.send(end.side, self.now, packet.bytes);
             }
-            end.host.stack.for_each(|_, sock| sock.check());
+            end.host.stack.for_each(|_, sock| check(sock));
         }
     }
 
@@ -403,6 +404,18 @@ impl Sim {
             );
         }
     }
+}
+
+/// A socket's invariants, and that received memory is charged to the byte: no time stamps wait on
+/// error queues here.
+fn check(sock: &TcpSock) {
+    sock.check();
+    let queued = sock.receive_queue.iter().chain(&sock.ofo_queue);
+    assert_eq!(
+        sock.rmem_alloc,
+        queued.map(|skb| skb.truesize).sum(),
+        "rmem_alloc"
+    );
 }
 
 /// The client's port of a packet that `side` sends.
