@@ -258,5 +258,6 @@ int main(int argc, char **argv)
 	acceptors();
 	timeouts();
 	not_blocking();
+	puts("done");
 	return 0;
 }

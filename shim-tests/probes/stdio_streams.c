@@ -35,6 +35,23 @@ static void streams(void)
 	SHOW(fcntl(fd, F_GETFD));
 }
 
+static void printed(void)
+{
+	char line[160];
+	int fd = peer(host, port, "echo");
+	puts("# dprintf");
+	int n = (int)SHOW(dprintf(fd, "%d %s %g %c %ld %g %d %d %d %g\n", 1, "two", 3.5, '4', 5L, 6.25, 7, 8, 9, 10.125));
+	receive_exactly(fd, line, (size_t)n);
+	printf("%.*s", n, line);
+	SHOW(dprintf(fd, "plain\n"));
+	receive_exactly(fd, line, 6);
+	printf("%.6s", line);
+	SHOW(dprintf(-1, "nowhere"));
+	fflush(stdout);
+	SHOW(dprintf(1, "%s %g\n", "elsewhere", 0.5));
+	close(fd);
+}
+
 static void unflushed(void)
 {
 	char line[64];
@@ -109,6 +126,7 @@ int main(int argc, char **argv)
 	host = argv[1];
 	port = atoi(argv[2]);
 	streams();
+	printed();
 	unflushed();
 	reused();
 	ranges();

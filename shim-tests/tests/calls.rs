@@ -25,6 +25,8 @@ fn main() -> ExitCode {
         suite = suite.both(name, &[], move |stack| same_as_native_alone(name, stack));
     }
     suite
-        .both("inherited", &[], |stack| shared_as_native("inherited", stack))
+        .both("inherited", &[], |stack| {
+            shared_as_native("inherited", stack)
+        })
         .run()
 }

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use clap::{Args, ValueEnum};
 use rustix::thread::{CapabilitySet, capabilities};
+use sidewire_posix::config;
 
 use crate::reach::{self, Refusal};
 use crate::{Failure, installation, launcher};
@@ -170,20 +171,12 @@ fn preload(library: &Path, others: Option<OsString>) -> Result<OsString, String>
 
 /// The environment variable of a setting.
 fn variable(key: &str) -> String {
-    format!(
-        "SIDEWIRE_{}",
-        key.replace(['-', '.'], "_").to_ascii_uppercase()
-    )
+    format!("SIDEWIRE_{}", key.to_ascii_uppercase())
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a setting is KEY=VALUE")?;
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    if key.is_empty() || !key.chars().all(allowed) {
-        return Err(format!(
-            "the key {key:?} may only have letters, digits, `_`, `-` and `.`"
-        ));
-    }
+    config::check(key, value)?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
@@ -205,13 +198,19 @@ mod tests {
     #[test]
     fn settings_become_variables() {
         assert_eq!(
-            setting("loopback=engine"),
-            Ok(("loopback".to_owned(), "engine".to_owned()))
+            setting("stats=/tmp/a=b"),
+            Ok(("stats".to_owned(), "/tmp/a=b".to_owned()))
         );
-        assert_eq!(setting("a=b=c").unwrap().1, "b=c");
-        assert!(setting("loopback").is_err());
-        assert!(setting("=1").is_err());
-        assert!(setting("a b=1").is_err());
-        assert_eq!(variable("rx-ring.slots"), "SIDEWIRE_RX_RING_SLOTS");
+        assert_eq!(variable("stats"), "SIDEWIRE_STATS");
+        assert!(setting("stats").is_err());
+        for wrong in ["=1", "lgo=info", "log=loud"] {
+            let message = setting(wrong).unwrap_err();
+            let (key, value) = wrong.split_once('=').unwrap();
+            assert!(
+                message.contains(key) && message.contains(value),
+                "{message}"
+            );
+            assert!(message.contains("allowed"), "{message}");
+        }
     }
 }

@@ -68,7 +68,7 @@ fn the_program_gets_the_library_and_the_settings() {
         "--log",
         "info",
         "--set",
-        "loopback=engine",
+        "stats=/tmp/counters",
         "--pcap",
         "trace.pcapng",
         "--",
@@ -86,7 +86,7 @@ fn the_program_gets_the_library_and_the_settings() {
         library.as_str(),
         "SIDEWIRE_STRICT=1\n",
         "SIDEWIRE_LOG=info\n",
-        "SIDEWIRE_LOOPBACK=engine\n",
+        "SIDEWIRE_STATS=/tmp/counters\n",
         &format!("SIDEWIRE_PCAP={}\n", pcap.display()),
     ] {
         assert!(environment.contains(line), "{line} is not in {environment}");

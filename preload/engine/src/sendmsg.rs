@@ -41,12 +41,17 @@ pub struct SendCall<'a> {
     pub flags: i32,
     /// Control messages, already copied from the program (A6..A8).
     pub control: &'a [u8],
-    /// Destination, for fast open.
+    /// Destination, for fast open. With MSG_FASTOPEN on a socket of which [`Stack::connect_is_fresh`] says so, the caller
+    /// has done first what it does before [`Stack::connect`]: bound the shadow, taken a holder.
     pub name: Option<NameArg<'a>>,
     /// What the calling thread may do.
     pub caps: Caps,
     /// RLIMIT_MEMLOCK of the process in bytes, `u64::MAX` when there is no limit (ZC-17).
     pub memlock_limit: u64,
+    /// The caller's own completion in place of MSG_ZEROCOPY's notifications (Linux's `msg_ubuf`): the bytes are referenced,
+    /// and [`Stack::take_ubufs`] hands the cookie out when the last one is acknowledged or dropped. A call that fails does
+    /// not complete.
+    pub ubuf: Option<u64>,
     /// A signal is pending: do not sleep again, answer what was taken or `Intr`. Set by the caller.
     pub signal: bool,
     /// Out: the call failed with EPIPE and wants SIGPIPE for the calling thread (E4).
@@ -141,6 +146,7 @@ impl<'a> SendCall<'a> {
             name,
             caps,
             memlock_limit: u64::MAX,
+            ubuf: None,
             signal: false,
             sigpipe: false,
             restartable: false,
@@ -255,7 +261,12 @@ fn zerocopy_begin(
     }
     // Without a route yet, the device's abilities are unknown and Linux's route_caps are empty.
     let sg = sk.dst.is_some_and(|d| d.sg);
-    if call.has(so::MSG_ZEROCOPY) {
+    if let Some(cookie) = call.ubuf {
+        call.progress.uarg = Some(zerocopy::caller_ubuf(sk, cookie));
+        if sg {
+            call.progress.zc = Zc::Pin;
+        }
+    } else if call.has(so::MSG_ZEROCOPY) {
         if !sk.opts.zerocopy {
             return Ok(()); // B3a
         }

@@ -105,6 +105,8 @@ pub struct Shared {
     pub locked_pages: u64,
     /// Registered dma-bufs.
     pub dmabufs: Dmabufs,
+    /// Callers' completions that were not handed out yet: the cookie, and whether no byte was copied.
+    pub ubufs_done: Vec<(u64, bool)>,
     /// TIME_WAIT remnants.
     pub timewaits: u32,
     /// Challenge acks left in the running second, and which second that is (RFC 5961 §7).
@@ -251,6 +253,7 @@ impl Stack {
                 page_frag: None,
                 locked_pages: 0,
                 dmabufs: Dmabufs::default(),
+                ubufs_done: Vec::new(),
                 timewaits: 0,
                 challenge: (0, u64::MAX),
             },
@@ -387,7 +390,8 @@ impl Stack {
 
     /// Hands out the events since the last call: the caller's cookie, the socket, the edges.
     pub fn take_events(&mut self, mut f: impl FnMut(u64, SocketId, Events)) {
-        for id in core::mem::take(&mut self.sh.ready) {
+        let mut ready = core::mem::take(&mut self.sh.ready);
+        for id in ready.drain(..) {
             if let Some(sk) = self.socks.get_mut(id) {
                 let events = core::mem::take(&mut sk.events);
                 // A child that nobody accepted has no one to tell; what it has to say is a level by then.
@@ -396,6 +400,8 @@ impl Stack {
                 }
             }
         }
+        // Its memory is used again.
+        self.sh.ready = ready;
     }
 
     /// A socket and what code that works on one socket needs beside it.

@@ -15,7 +15,7 @@ use crate::memory::MemRef;
 use crate::seq::after;
 use crate::skb::{SKB_TRUESIZE, Skb, UbufId};
 use crate::sock::TcpSock;
-use crate::stack::Cx;
+use crate::stack::{Cx, Stack};
 
 /// Bytes of a page of the program's.
 pub const PAGE_SIZE: u32 = 4096;
@@ -45,6 +45,8 @@ struct Ubuf {
     calls: u32,
     /// One past the last byte of it that stands in a buffer.
     end_seq: Option<u32>,
+    /// The caller's own cookie, which completes in place of a notification (Linux's `msg_ubuf`).
+    caller: Option<u64>,
 }
 
 /// A socket's objects and id counter.
@@ -122,6 +124,9 @@ pub(crate) fn msg_zerocopy_realloc(
     let tail = sk.write_queue.back().and_then(|skb| skb.ubuf);
     let next = sk.zerocopy.zckey;
     if let Some(u) = tail.and_then(|t| sk.zerocopy.get(t)) {
+        if u.caller.is_some() {
+            return None;
+        }
         let bytelen = u.bytelen + request.size;
         let full = u.len == ID_LIMIT || bytelen > BYTE_LIMIT;
         if !full && u.id.wrapping_add(u.len) == next {
@@ -152,8 +157,29 @@ pub(crate) fn msg_zerocopy_realloc(
         num_pg,
         calls: 1,
         end_seq: None,
+        caller: None,
     });
     Some(name)
+}
+
+/// An object of the caller's (Linux's `msg_ubuf`): it takes no id, costs no option memory, and its completion is a cookie
+/// that [`crate::Stack::take_ubufs`] hands out.
+pub(crate) fn caller_ubuf(sk: &mut TcpSock, cookie: u64) -> UbufId {
+    let z = &mut sk.zerocopy;
+    let name = UbufId(z.next);
+    z.next = z.next.wrapping_add(1);
+    z.live.push_back(Ubuf {
+        name,
+        id: z.zckey,
+        len: 0,
+        bytelen: 0,
+        zerocopy: true,
+        num_pg: 0,
+        calls: 1,
+        end_seq: None,
+        caller: Some(cookie),
+    });
+    name
 }
 
 /// Notes that a byte of the object was or will be copied (ZC-37).
@@ -180,10 +206,16 @@ pub(crate) fn net_zcopy_put(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, uarg: UbufId)
 
 /// A call that took nothing gives its id back (E2, ZC-10; Linux `net_zcopy_put_abort`).
 pub(crate) fn net_zcopy_put_abort(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, uarg: UbufId) {
-    sk.zerocopy.zckey = sk.zerocopy.zckey.wrapping_sub(1);
-    if let Some(u) = sk.zerocopy.get(uarg) {
-        u.len -= 1;
+    let Some(u) = sk.zerocopy.get(uarg) else {
+        return;
+    };
+    if u.caller.is_some() {
+        // The error tells the caller.
+        sk.zerocopy.live.retain(|u| u.name != uarg);
+        return;
     }
+    u.len -= 1;
+    sk.zerocopy.zckey = sk.zerocopy.zckey.wrapping_sub(1);
     net_zcopy_put(sk, cx, uarg);
 }
 
@@ -243,6 +275,10 @@ fn complete(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, uarg: UbufId) {
     let Some(u) = z.live.remove(at) else {
         return;
     };
+    if let Some(cookie) = u.caller {
+        cx.sh.ubufs_done.push((cookie, u.zerocopy));
+        return;
+    }
     cx.sh.locked_pages -= u.num_pg;
     if u.len == 0 || sk.orphan {
         z.optmem -= SKB_TRUESIZE; // ZC-10, ZC-23
@@ -316,20 +352,20 @@ impl fmt::Debug for Dmabufs {
 }
 
 impl Dmabufs {
-    /// Registers a buffer for sending through device `oif` (0: any) and returns its id.
-    ///
-    /// # Errors
-    /// `NoBufs` when there are [`DMABUFS_MAX`].
-    pub fn bind(&mut self, mem: MemRef, oif: u32) -> Result<u32, Error> {
-        if self.bound.len() == DMABUFS_MAX {
+    fn bind(&mut self, mem: MemRef, oif: u32) -> Result<u32, Error> {
+        let free = self.bound.iter().position(Option::is_none);
+        let place = free.unwrap_or(self.bound.len());
+        if place == DMABUFS_MAX {
             return Err(Error::NoBufs);
         }
-        self.bound.push(Some(Dmabuf { mem, oif }));
-        Ok(self.bound.len() as u32)
+        if free.is_none() {
+            self.bound.push(None);
+        }
+        self.bound[place] = Some(Dmabuf { mem, oif });
+        Ok(place as u32 + 1)
     }
 
-    /// Forgets a buffer; what is in flight keeps its reference. False when there is none of that id.
-    pub fn unbind(&mut self, id: u32) -> bool {
+    fn unbind(&mut self, id: u32) -> bool {
         let place = (id as usize)
             .checked_sub(1)
             .and_then(|i| self.bound.get_mut(i));
@@ -341,9 +377,31 @@ impl Dmabufs {
     }
 
     /// The memory of an id.
-    #[must_use]
-    pub fn get(&self, id: u32) -> Option<&MemRef> {
+    pub(crate) fn get(&self, id: u32) -> Option<&MemRef> {
         Some(&self.find(id)?.mem)
+    }
+}
+
+impl Stack {
+    /// Hands out the completions of sends with [`crate::sendmsg::SendCall::ubuf`] set: the cookie, and true when no byte
+    /// was copied on its way. Each cookie comes once, when the last byte of its call is acknowledged or dropped.
+    pub fn take_ubufs(&mut self, mut f: impl FnMut(u64, bool)) {
+        for (cookie, zerocopy) in self.sh.ubufs_done.drain(..) {
+            f(cookie, zerocopy);
+        }
+    }
+
+    /// Registers a dma-buf for sending through device `oif` (0: any); the id is SCM_DEVMEM_DMABUF's.
+    ///
+    /// # Errors
+    /// `NoBufs` when there are [`DMABUFS_MAX`].
+    pub fn bind_dmabuf(&mut self, mem: MemRef, oif: u32) -> Result<u32, Error> {
+        self.sh.dmabufs.bind(mem, oif)
+    }
+
+    /// Forgets a dma-buf; what is in flight keeps its reference. False when there is none of that id.
+    pub fn unbind_dmabuf(&mut self, id: u32) -> bool {
+        self.sh.dmabufs.unbind(id)
     }
 }
 

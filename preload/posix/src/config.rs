@@ -190,6 +190,16 @@ impl Config {
     }
 }
 
+/// Whether `key`, by its name in the file, may be `value`.
+///
+/// # Errors
+/// One line that names the key, the value and what is allowed.
+pub fn check(key: &str, value: &str) -> Result<(), String> {
+    Config::default()
+        .set(key, value)
+        .map_err(|r| format!("{} = {:?}: allowed: {}", r.key, r.value, r.allowed))
+}
+
 static CONFIG: OnceCell<Config> = OnceCell::new();
 
 /// The settings; read when asked for the first time, which is at the first TCP socket.

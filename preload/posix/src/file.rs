@@ -32,6 +32,16 @@ pub struct File {
 /// Records that wait for re-use.
 static FREE: Mutex<Vec<&'static File>> = Mutex::new(Vec::new());
 
+/// Locks the list of records before a fork, and unlocks it after, in parent and child.
+pub(crate) fn across_fork(before: bool) {
+    if before {
+        core::mem::forget(FREE.lock());
+    } else {
+        // SAFETY: this thread locked it before the fork.
+        unsafe { FREE.force_unlock() };
+    }
+}
+
 impl File {
     const fn new() -> Self {
         Self {

@@ -1,6 +1,7 @@
 //! The imperative shell around the engine; see preload/README.md.
 
 pub mod calls;
+mod capture;
 pub mod config;
 pub mod copy;
 pub mod descriptors;

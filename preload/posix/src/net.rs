@@ -17,6 +17,7 @@ use sidewire_wire::ethernet::MacAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
+use crate::capture::Capture;
 use crate::stack::monotonic_ns;
 use crate::syscall;
 
@@ -102,6 +103,7 @@ pub struct LinkNet {
     full: bool,
     /// Counters.
     pub stats: LinkStats,
+    pub(crate) capture: Capture,
 }
 
 impl LinkNet {
@@ -126,6 +128,7 @@ impl LinkNet {
             deadline: u64::MAX,
             full: false,
             stats: LinkStats::default(),
+            capture: Capture::open(),
         })
     }
 
@@ -378,6 +381,7 @@ impl Net for LinkNet {
             Verdict::Sent => {
                 self.stats.tx_frames += 1;
                 self.stats.tx_bytes += frame.frame_len() as u64;
+                self.capture.sent(&frame);
                 TxVerdict::Sent
             }
             Verdict::NoSpace => {

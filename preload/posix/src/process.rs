@@ -11,9 +11,11 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use once_cell::sync::OnceCell;
 
 use crate::calls::handover::{self, Refused};
-use crate::file::File;
+use crate::file::{self, File};
 use crate::stack::{self, Unavailable};
-use crate::{config, fdtable, log, readiness::epoll, real, signals, stats, syscall, undertaker};
+use crate::{
+    config, fdtable, log, readiness::epoll, real, signals, stats, stdio, syscall, undertaker,
+};
 
 /// Whether the engine is to carry this process's TCP. The first question reads the settings, and is the moment from which
 /// the process takes part: before it, nothing is registered, allocated or opened.
@@ -25,7 +27,7 @@ pub fn enabled() -> bool {
         FIRST.store(syscall::getpid() as u32, Ordering::Relaxed);
         if enabled {
             // SAFETY: the handlers are safe to call at any fork.
-            unsafe { libc::pthread_atfork(Some(before_fork), None, Some(forked)) };
+            unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(forked)) };
         }
         enabled
     })
@@ -61,6 +63,27 @@ unsafe extern "C" fn before_fork() {
     if !undertaker::working() {
         share(|_| true, false);
     }
+    // What the child uses of ours must not be locked by a thread that it does not have.
+    core::mem::forget(signals::enter());
+    for lists in LISTS {
+        lists(true);
+    }
+}
+
+/// The global lists, in the order of their locks.
+const LISTS: [fn(bool); 4] = [
+    epoll::across_fork,
+    stdio::across_fork,
+    stack::across_fork,
+    file::across_fork,
+];
+
+/// After a fork, in the parent; in the child first of all.
+unsafe extern "C" fn after_fork() {
+    for lists in LISTS.iter().rev() {
+        lists(false);
+    }
+    drop(signals::still_inside());
 }
 
 fn close_on_exec(fd: c_int) -> bool {
@@ -92,6 +115,8 @@ fn share(which: impl Fn(c_int) -> bool, tell: bool) {
 
 /// In the child of a fork.
 unsafe extern "C" fn forked() {
+    // SAFETY: the thread that forked is the one that goes on here.
+    unsafe { after_fork() };
     if undertaker::working() {
         return;
     }
@@ -172,9 +197,9 @@ pub unsafe fn _Fork() -> libc::pid_t {
     }
     // SAFETY: the program's call.
     let pid = unsafe { real::_Fork() };
-    if pid == 0 && config::loaded().is_some() {
+    if config::loaded().is_some() {
         // SAFETY: as after any fork.
-        unsafe { forked() };
+        unsafe { if pid == 0 { forked() } else { after_fork() } };
     }
     pid
 }

@@ -100,7 +100,10 @@ impl Inner {
         let mut bytes = 0;
         while got.frames < BATCH && bytes < BATCH_BYTES {
             let look = match self.source.peek() {
-                Ok(Some(frame)) => look(&frame),
+                Ok(Some(frame)) => {
+                    self.net.capture.received(&frame);
+                    look(&frame)
+                }
                 Ok(None) | Err(_) => break,
             };
             got.frames += 1;

@@ -113,6 +113,11 @@ pub fn enter() -> Inside {
     Inside(())
 }
 
+/// The guard of an [`enter`] that was forgotten, to be dropped after all.
+pub(crate) fn still_inside() -> Inside {
+    Inside(())
+}
+
 impl Drop for Inside {
     #[inline]
     fn drop(&mut self) {

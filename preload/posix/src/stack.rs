@@ -56,6 +56,12 @@ pub fn monotonic_ns() -> u64 {
     read_clock(libc::CLOCK_MONOTONIC)
 }
 
+/// CLOCK_REALTIME in nanoseconds.
+#[must_use]
+pub(crate) fn wall_ns() -> u64 {
+    read_clock(libc::CLOCK_REALTIME)
+}
+
 #[inline]
 fn read_clock(id: libc::clockid_t) -> u64 {
     let mut ts = libc::timespec {
@@ -262,6 +268,16 @@ pub fn for_socket(fd: c_int) -> Result<&'static NetStack, Unavailable> {
 }
 
 const SO_NETNS_COOKIE: c_int = sidewire_uapi::socket::SO_NETNS_COOKIE;
+
+/// Locks the list of stacks before a fork, and unlocks it after, in parent and child.
+pub(crate) fn across_fork(before: bool) {
+    if before {
+        core::mem::forget(STACKS.lock());
+    } else {
+        // SAFETY: this thread locked it before the fork.
+        unsafe { STACKS.force_unlock() };
+    }
+}
 
 /// Every stack of this process.
 pub fn for_each(mut f: impl FnMut(&'static NetStack)) {

@@ -79,6 +79,16 @@ pub unsafe fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
     stream
 }
 
+/// Locks the list of streams before a fork, and unlocks it after, in parent and child.
+pub(crate) fn across_fork(before: bool) {
+    if before {
+        core::mem::forget(STREAMS.lock());
+    } else {
+        // SAFETY: this thread locked it before the fork.
+        unsafe { STREAMS.force_unlock() };
+    }
+}
+
 /// The descriptor of a stream of ours.
 fn ours(stream: *mut FILE) -> Option<c_int> {
     let streams = STREAMS.lock();
@@ -172,6 +182,66 @@ pub unsafe fn fcloseall() -> c_int {
     }
     // SAFETY: the program's call.
     unsafe { real::fcloseall() }
+}
+
+unsafe extern "C" {
+    fn __vasprintf_chk(
+        text: *mut *mut c_char,
+        flag: c_int,
+        format: *const c_char,
+        args: *mut c_void,
+    ) -> c_int;
+}
+
+/// `vdprintf`; `args` is the `va_list` as it is passed.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn vdprintf(fd: c_int, format: *const c_char, args: *mut c_void) -> c_int {
+    if signals::in_vfork() || !fdtable::is_ours(fd) {
+        // SAFETY: the program's call.
+        return unsafe { real::vdprintf(fd, format, args) };
+    }
+    // SAFETY: the program's call.
+    unsafe { print(fd, 0, format, args) }
+}
+
+/// `__vdprintf_chk`.
+///
+/// # Safety
+/// The contract of the C function.
+#[allow(non_snake_case)]
+pub unsafe fn __vdprintf_chk(
+    fd: c_int,
+    flag: c_int,
+    format: *const c_char,
+    args: *mut c_void,
+) -> c_int {
+    if signals::in_vfork() || !fdtable::is_ours(fd) {
+        // SAFETY: the program's call.
+        return unsafe { real::__vdprintf_chk(fd, flag, format, args) };
+    }
+    // SAFETY: the program's call.
+    unsafe { print(fd, flag, format, args) }
+}
+
+/// Formats to memory and writes that; what was written, -1 when not all of it was.
+unsafe fn print(fd: c_int, flag: c_int, format: *const c_char, args: *mut c_void) -> c_int {
+    let mut text = core::ptr::null_mut();
+    // SAFETY: the program's format and arguments, a live local.
+    let len = unsafe { __vasprintf_chk(&raw mut text, flag, format, args) };
+    if len < 0 {
+        return len;
+    }
+    // SAFETY: the text is that long; a cookie is the descriptor's number. The text was allocated by libc.
+    let done = unsafe {
+        let done = write(fd as usize as *mut c_void, text, len as size_t);
+        let errno = raw::errno();
+        libc::free(text.cast());
+        raw::set_errno(errno);
+        done
+    };
+    if done == len as ssize_t { len } else { -1 }
 }
 
 /// True when streams of ours are open: they have to be flushed before the connections end.

@@ -23,4 +23,6 @@ pub(crate) use sidewire_posix::real::{
 };
 pub(crate) use sidewire_posix::signals::cancel::pthread_cancel;
 pub(crate) use sidewire_posix::signals::{sigaction, siginterrupt, signal, sigset, sysv_signal};
-pub(crate) use sidewire_posix::stdio::{fclose, fcloseall, fdopen, fileno, freopen, freopen64};
+pub(crate) use sidewire_posix::stdio::{
+    __vdprintf_chk, fclose, fcloseall, fdopen, fileno, freopen, freopen64, vdprintf,
+};

@@ -170,6 +170,9 @@ impl Stack {
         }
         if fresh {
             progress.remote = Some(address(call.name, sk.v6)?);
+            if sk.tuple.local.port() == 0 {
+                return Err(Error::AddrNotAvail);
+            }
         } else if !sk.defer_connect {
             return Ok(connect);
         }

@@ -574,3 +574,117 @@ fn payload_arrives_in_order() {
     let queued: Vec<u8> = frags.iter().flat_map(|f| bed.mem.bytes(f)).collect();
     assert_eq!(queued, bytes);
 }
+
+#[test]
+fn sp_27_splice_references_pages_and_is_accounted_by_bytes() {
+    let mut bed = Bed::established();
+    let mut iter = Iter::new(&bed, vec![(vec![1; 5000], true)]);
+    let mut call = SendCall::splice(true, NOBODY, true);
+    assert_eq!(bed.step(&mut call, &mut iter), Step::Ready(Ok(5000)));
+    assert_eq!(bed.sk().wmem_queued, SKB + 5000);
+    let copied = bed.stack.mib().get(crate::mib::Counter::BytesCopiedOut);
+    assert_eq!(copied, 0);
+    let skb = &bed.sk().write_queue[0];
+    assert!(skb.ubuf.is_none() && skb.tcp_flags & tcphdr::PSH == 0);
+    // The last piece has no MORE.
+    let mut iter = Iter::new(&bed, vec![(vec![1; 10], true)]);
+    let mut call = SendCall::splice(false, NOBODY, true);
+    assert_eq!(bed.step(&mut call, &mut iter), Step::Ready(Ok(10)));
+    assert_ne!(bed.sk().write_queue[0].tcp_flags & tcphdr::PSH, 0);
+    assert_eq!(bed.unsent(), [5010]);
+    // Without scatter-gather it is a copy.
+    bed.sk().dst.as_mut().unwrap().sg = false;
+    let mut iter = Iter::new(&bed, vec![(vec![1; 10], true)]);
+    let mut call = SendCall::splice(false, NOBODY, true);
+    assert_eq!(bed.step(&mut call, &mut iter), Step::Ready(Ok(10)));
+    let copied = bed.stack.mib().get(crate::mib::Counter::BytesCopiedOut);
+    assert_eq!(copied, 10);
+}
+
+mod any_sequence {
+    extern crate std;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a program and its peer may do.
+    #[derive(Clone, Debug)]
+    enum Deed {
+        Send { flags: i32, len: usize },
+        SendBad { good: usize },
+        AckAll,
+        Sndbuf(u32),
+    }
+
+    fn deed() -> impl Strategy<Value = Deed> {
+        let bits = prop::sample::subsequence(
+            vec![so::MSG_MORE, so::MSG_EOR, so::MSG_ZEROCOPY, so::MSG_OOB],
+            0..=4,
+        );
+        prop_oneof![
+            6 => (bits, 0usize..120_000).prop_map(|(bits, len)| Deed::Send {
+                flags: bits.iter().fold(0, |all, bit| all | bit),
+                len,
+            }),
+            1 => (0usize..70_000).prop_map(|good| Deed::SendBad { good }),
+            2 => Just(Deed::AckAll),
+            1 => (0u32..300_000).prop_map(Deed::Sndbuf),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Whatever the sequence: counts and `write_seq` agree, buffers keep their bounds, memory is accounted, and no
+        /// zerocopy id is lost or told twice. The invariants of the socket are checked after every call.
+        #[test]
+        fn keeps_its_books(deeds in prop::collection::vec(deed(), 1..40)) {
+            let mut bed = Bed::established();
+            bed.sk().opts.zerocopy = true;
+            let mut told = 0u64;
+            let mut ids = 0u32;
+            for deed in deeds {
+                let (flags, parts) = match deed {
+                    Deed::AckAll => {
+                        bed.ack_all();
+                        continue;
+                    }
+                    Deed::Sndbuf(n) => {
+                        bed.sk().sndbuf = n;
+                        continue;
+                    }
+                    Deed::Send { flags, len } => (flags, vec![(vec![1; len], true)]),
+                    Deed::SendBad { good } => {
+                        (0, vec![(vec![1; good], true), (vec![2; 10], false)])
+                    }
+                };
+                let len: usize = parts.iter().map(|(b, _)| b.len()).sum();
+                let before = bed.sk().write_seq;
+                let mut iter = Iter::new(&bed, parts);
+                let mut call = SendCall::new(flags, &[], None, NOBODY, true);
+                let Step::Ready(r) = bed.step(&mut call, &mut iter) else {
+                    panic!("a non-blocking call sleeps")
+                };
+                let took = r.unwrap_or(0);
+                told += took as u64;
+                prop_assert!(took <= len);
+                prop_assert_eq!(bed.sk().write_seq.wrapping_sub(before) as usize, took);
+                prop_assert_eq!(iter.remaining() + took, len);
+                ids += u32::from(flags & so::MSG_ZEROCOPY != 0 && took > 0);
+                prop_assert_eq!(bed.sk().zerocopy.zckey, ids);
+                for skb in &bed.sk().write_queue {
+                    prop_assert!(skb.len > 0 && skb.frags.len() <= MAX_SKB_FRAGS);
+                }
+            }
+            bed.ack_all();
+            prop_assert_eq!(bed.sk().write_seq, 1000u32.wrapping_add(told as u32));
+            prop_assert_eq!(bed.stack.sh.locked_pages, 0);
+            let mut seen = 0;
+            for e in &bed.sk().errqueue.q {
+                prop_assert_eq!(e.ee.ee_info, seen);
+                seen = e.ee.ee_data + 1;
+            }
+            prop_assert_eq!(seen, ids);
+        }
+    }
+}

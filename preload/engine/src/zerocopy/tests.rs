@@ -240,8 +240,8 @@ impl Region for Device {
 fn zc_55_to_zc_58_dmabuf_bindings() {
     let mut bed = bed();
     let mem: MemRef = Arc::new(Device(vec![7; 100]));
-    let any = bed.stack.sh.dmabufs.bind(mem.clone(), 0).unwrap();
-    let other = bed.stack.sh.dmabufs.bind(mem, 99).unwrap();
+    let any = bed.stack.bind_dmabuf(mem.clone(), 0).unwrap();
+    let other = bed.stack.bind_dmabuf(mem, 99).unwrap();
     let check = |bed: &mut Bed, id| {
         bed.with(|stack, io, sock| {
             let (sk, cx) = stack.borrow(io, sock).unwrap();
@@ -252,9 +252,65 @@ fn zc_55_to_zc_58_dmabuf_bindings() {
     assert_eq!(check(&mut bed, other), Err(Error::NoDev));
     assert_eq!(check(&mut bed, 77), Err(Error::Inval));
     assert_eq!(check(&mut bed, 0), Err(Error::Inval));
-    assert!(bed.stack.sh.dmabufs.unbind(any));
-    assert!(!bed.stack.sh.dmabufs.unbind(any));
+    assert!(bed.stack.unbind_dmabuf(any));
+    assert!(!bed.stack.unbind_dmabuf(any));
     assert_eq!(check(&mut bed, any), Err(Error::Inval));
     bed.sk().dst = None;
     assert_eq!(check(&mut bed, other), Err(Error::HostUnreach));
+}
+
+fn send_with_ubuf(bed: &mut Bed, cookie: u64, parts: Vec<(Vec<u8>, bool)>) -> Result<usize, Error> {
+    let mut iter = Iter::new(bed, parts);
+    let mut call = SendCall::new(0, &[], None, NOBODY, true);
+    call.ubuf = Some(cookie);
+    match bed.step(&mut call, &mut iter) {
+        Step::Ready(r) => r,
+        Step::Wait { .. } => panic!("sleeps"),
+    }
+}
+
+fn done(bed: &mut Bed) -> Vec<(u64, bool)> {
+    let mut seen = Vec::new();
+    bed.stack
+        .take_ubufs(|cookie, zerocopy| seen.push((cookie, zerocopy)));
+    seen
+}
+
+#[test]
+fn a_callers_own_completion_comes_once_and_without_a_notification() {
+    let mut bed = Bed::established();
+    bed.sk().dst.as_mut().unwrap().zerocopy_copied = false;
+    assert_eq!(
+        send_with_ubuf(&mut bed, 7, vec![(vec![1; 5000], true)]),
+        Ok(5000)
+    );
+    assert_eq!(
+        send_with_ubuf(&mut bed, 8, vec![(vec![1; 10], true)]),
+        Ok(10)
+    );
+    assert_eq!(bed.unsent(), [5000, 10], "one buffer has one owner");
+    assert_eq!(bed.sk().zerocopy.zckey, 0);
+    assert_eq!(bed.sk().zerocopy.optmem(), 0);
+    assert!(done(&mut bed).is_empty());
+    bed.ack_all();
+    assert_eq!(done(&mut bed), [(7, true), (8, true)]);
+    assert!(bed.sk().errqueue.is_empty());
+    // A call that fails does not complete; one on an orphan does.
+    let fault = vec![(vec![1; 10], false)];
+    assert_eq!(send_with_ubuf(&mut bed, 9, fault), Err(Error::Fault));
+    assert_eq!(
+        send_with_ubuf(&mut bed, 10, vec![(vec![1; 10], true)]),
+        Ok(10)
+    );
+    bed.sk().orphan = true;
+    bed.stack.sh.orphans += 1;
+    bed.ack_all();
+    assert_eq!(done(&mut bed), [(10, true)]);
+}
+
+#[test]
+fn a_callers_buffer_is_not_extended_by_msg_zerocopy() {
+    let mut bed = bed();
+    send_with_ubuf(&mut bed, 7, vec![(vec![1; 10], true)]).unwrap();
+    assert_eq!(bed.send(ZC, 10), Err(Error::NoBufs));
 }

@@ -45,6 +45,9 @@ struct Image {
     /// Never sent.
     unsent: Vec<u8>,
     received: Vec<u8>,
+    mss_clamp: u32,
+    /// TCP_MAXSEG of the program's, 0 for none.
+    maxseg: u32,
     options: Vec<[u32; 2]>,
     window: [u32; 5],
     tsval: Option<u32>,
@@ -110,6 +113,8 @@ impl Image {
             sent,
             unsent,
             received,
+            mss_clamp: sk.mss_clamp.into(),
+            maxseg: sk.opts.maxseg.into(),
             options,
             window: [
                 sk.snd_wl1,
@@ -138,9 +143,12 @@ impl Image {
         set(tcp::TCP_QUEUE_SEQ, self.snd_una)?;
         queue(repair::RECV_QUEUE)?;
         set(tcp::TCP_QUEUE_SEQ, self.copied_seq)?;
+        // The kernel computes the segment size when it connects, and the options below do not make it look again.
+        set(libc::TCP_MAXSEG, self.mss_clamp)?;
         let (name, len) = encode(self.remote, self.v6);
         // SAFETY: a live name of that length.
         unsafe { syscall!(Sysno::connect, fd, name.as_ptr(), len) }.map_err(|e| e.into_raw())?;
+        set(libc::TCP_MAXSEG, self.maxseg)?;
         let len = size_of_val(self.options.as_slice());
         // SAFETY: a live slice of that length.
         unsafe {

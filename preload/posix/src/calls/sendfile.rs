@@ -1,8 +1,11 @@
-//! `sendfile` to a socket of ours: page by page through a buffer that stays warm.
+//! `sendfile` to a socket of ours: what the page cache holds goes straight into the send arena; what it does not, through a
+//! buffer, so that nobody waits for a disk with the stack locked.
 
+use core::cell::Cell;
 use core::ffi::c_int;
 
 use libc::{off_t, size_t, ssize_t};
+use sidewire_engine::memory::{Fault, Frag, IovIter, MemRef, RegionKind};
 use syscalls::{Errno, Sysno, syscall};
 
 use super::answer;
@@ -12,6 +15,8 @@ use crate::file::FileRef;
 use crate::iov::{Iovecs, MAX_RW_COUNT};
 use crate::{copy, fdtable, real};
 
+/// preadv2: only what is there without waiting.
+const RWF_NOWAIT: c_int = 8;
 /// Bytes that are read at a time: less than what makes an allocator map fresh pages.
 pub(super) const CHUNK: usize = 64 * 1024;
 
@@ -64,10 +69,32 @@ unsafe fn from_file(
     if pos.is_some() && !seekable {
         return Err(libc::ESPIPE);
     }
-    let mut buf = vec![0u8; CHUNK.min(count)];
+    let regular = seekable.then(|| regular_size(input)).flatten();
+    let mut buf = Vec::new();
     let mut done = 0;
     let mut result = Ok(());
     while done < count {
+        if let Some(size) = regular {
+            match cached(to, input, pos, size, count - done) {
+                Ok((sent, cold)) => {
+                    done += sent;
+                    match &mut pos {
+                        Some(p) => *p += sent as i64,
+                        None => skip(input, sent as i64),
+                    }
+                    if !cold {
+                        // All, or as much as there was room for.
+                        break;
+                    }
+                    // One chunk by way of the buffer, which brings more of the file in.
+                }
+                Err(e) => {
+                    result = Err(e);
+                    break;
+                }
+            }
+        }
+        buf.resize(CHUNK.min(count), 0);
         let want = (count - done).min(CHUNK);
         let got = match read_at(input, pos, &mut buf[..want]) {
             Ok(0) => break,
@@ -106,9 +133,8 @@ unsafe fn from_file(
         if let Some(p) = &mut pos {
             *p += sent as i64;
         } else if sent < got && seekable {
-            // SAFETY: no pointers. What was read and not sent is given back.
-            let _ =
-                unsafe { syscall!(Sysno::lseek, input, -((got - sent) as i64), libc::SEEK_CUR) };
+            // What was read and not sent is given back.
+            skip(input, sent as i64 - got as i64);
         }
         if sent < got || result.is_err() {
             break;
@@ -121,6 +147,132 @@ unsafe fn from_file(
     match result {
         Err(e) if done == 0 => Err(e),
         _ => Ok(done),
+    }
+}
+
+/// Moves a descriptor's position.
+fn skip(fd: c_int, by: i64) {
+    // SAFETY: no pointers.
+    let _ = unsafe { syscall!(Sysno::lseek, fd, by, libc::SEEK_CUR) };
+}
+
+/// Size of a regular file; `None` for anything else.
+fn regular_size(fd: c_int) -> Option<i64> {
+    // SAFETY: the kernel fills a structure of integers.
+    unsafe {
+        let mut st: libc::stat = core::mem::zeroed();
+        let regular = syscall!(Sysno::fstat, fd, &raw mut st).is_ok()
+            && st.st_mode & libc::S_IFMT == libc::S_IFREG;
+        // Files of proc and its like say 0 and are not empty.
+        (regular && st.st_size > 0).then_some(st.st_size)
+    }
+}
+
+/// Sends what the page cache holds: how much, and whether it ended at a page that is not there.
+fn cached(
+    to: &FileRef,
+    input: c_int,
+    pos: Option<i64>,
+    size: i64,
+    count: usize,
+) -> Result<(usize, bool), c_int> {
+    let from = match pos {
+        Some(pos) => pos,
+        // SAFETY: no pointers.
+        None => unsafe { syscall!(Sysno::lseek, input, 0, libc::SEEK_CUR) }
+            .map_err(Errno::into_raw)? as i64,
+    };
+    let left = usize::try_from(size - from).unwrap_or(0).min(count);
+    if left == 0 {
+        return Ok((0, false));
+    }
+    let cold = Cell::new(false);
+    let sent = send_iter(to, SendArgs::default(), || CachedFile {
+        fd: input,
+        pos: from,
+        remaining: left,
+        cold: &cold,
+    });
+    match sent {
+        Ok(n) => Ok((n, cold.get())),
+        Err(libc::EFAULT) if cold.get() => Ok((0, true)),
+        Err(e) => Err(e),
+    }
+}
+
+/// A cursor over a file, as far as the page cache holds it: anything else is a fault.
+struct CachedFile<'a> {
+    fd: c_int,
+    pos: i64,
+    remaining: usize,
+    /// Set at the first page that is not there.
+    cold: &'a Cell<bool>,
+}
+
+impl IovIter for CachedFile<'_> {
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+
+    fn copy_in(&mut self, mem: &MemRef, off: u32, len: u32) -> Result<(), Fault> {
+        assert_eq!(mem.kind(), RegionKind::Arena);
+        assert!(off as usize + len as usize <= mem.len());
+        let len = len as usize;
+        let mut done = 0;
+        while done < len {
+            let iov = libc::iovec {
+                iov_base: mem
+                    .base()
+                    .cast_mut()
+                    .wrapping_add(off as usize + done)
+                    .cast(),
+                iov_len: len - done,
+            };
+            let at = self.pos + done as i64;
+            // SAFETY: the target is inside an arena slab, in the part that the engine is filling.
+            let got = unsafe {
+                syscall!(
+                    Sysno::preadv2,
+                    self.fd,
+                    &raw const iov,
+                    1,
+                    at,
+                    at >> 32,
+                    RWF_NOWAIT
+                )
+            };
+            match got {
+                Ok(n) if n > 0 => done += n,
+                _ => {
+                    self.cold.set(true);
+                    return Err(Fault);
+                }
+            }
+        }
+        self.advance(len);
+        Ok(())
+    }
+
+    fn copy_out(&mut self, _: &Frag) -> Result<(), Fault> {
+        Err(Fault)
+    }
+
+    fn copy_out_bytes(&mut self, _: &[u8]) -> Result<(), Fault> {
+        Err(Fault)
+    }
+
+    fn pin(&mut self, _: u32) -> Result<Frag, Fault> {
+        Err(Fault)
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.pos += n as i64;
+        self.remaining -= n;
+    }
+
+    fn revert(&mut self, n: usize) {
+        self.pos -= n as i64;
+        self.remaining += n;
     }
 }
 

@@ -155,9 +155,18 @@ pub(crate) fn listening(file: &'static File) {
     }
 }
 
+/// Locks the list of instances before a fork, and unlocks it after, in parent and child.
+pub(crate) fn across_fork(before: bool) {
+    if before {
+        core::mem::forget(INSTANCES.lock());
+    } else {
+        // SAFETY: this thread locked it before the fork.
+        unsafe { INSTANCES.force_unlock() };
+    }
+}
+
 /// In a child: the sockets in the lists are its parent's, so its instances are plain ones.
 pub(crate) fn after_fork_in_child() {
-    // Another thread of the parent may have held the lock, and let it go in the parent only: the facts alone are changed.
     let last = HIGHEST.load(Ordering::Relaxed);
     for fact in FACTS.iter().take(last + 1) {
         if fact.load(Ordering::Relaxed) & KNOWN != 0 {
