@@ -18,7 +18,7 @@ use sidewire_uapi::socket::{IPPROTO_TCP, SHUT_WR};
 use sidewire_wire::checksum;
 use sidewire_wire::icmp::{self, IcmpErrorKind};
 use sidewire_wire::ipv4::{self, Ipv4Header, Ipv4View};
-use sidewire_wire::tcp::{self, TcpView};
+use sidewire_wire::tcp::{self, TcpFlags, TcpHeader, TcpOptions, TcpView};
 
 const US: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -70,6 +70,34 @@ impl Attack {
         }
     }
 
+    /// Opens a connection as a good peer would, unless the port has one.
+    fn handshake(&mut self) {
+        let src = 1_000 + self.rng.below(3) as u16;
+        let isn = self.rng.next() as u32;
+        self.receive(&segment((src, PORT), (isn, 0), 0x02, 60_000));
+        self.receive(&segment(
+            (src, PORT),
+            (self.last.1, self.last.0),
+            0x10,
+            60_000,
+        ));
+    }
+
+    fn receive(&mut self, packet: &[u8]) {
+        self.host.rx(packet);
+        self.host.rx_batch_end();
+        self.take_packets();
+    }
+
+    fn take_packets(&mut self) {
+        while let Some(packet) = self.host.take_packet() {
+            let ip = Ipv4View::parse(&packet.bytes).expect("IPv4");
+            let tcp = TcpView::parse(ip.payload()).expect("TCP");
+            self.last = (tcp.end_seq(), tcp.ack_seq());
+            self.last_packet = packet.bytes;
+        }
+    }
+
     /// A segment with a right checksum and anything else.
     fn segment(&mut self) -> Vec<u8> {
         let options_len = 4 * self.rng.below(11) as usize;
@@ -103,11 +131,7 @@ impl Attack {
             let known = kinds.get(self.rng.below(26) as usize);
             *byte = known.copied().unwrap_or(self.rng.next() as u8);
         }
-        let len = segment.len() as u32;
-        let pseudo_header = checksum::pseudo_header_v4(PEER, US, IPPROTO_TCP, len);
-        let sum = checksum::add(pseudo_header, checksum::sum(&segment));
-        tcp::set_checksum(&mut segment, checksum::finish(sum));
-        packet(IPPROTO_TCP, &segment)
+        finished(segment)
     }
 
     /// An ICMP error about the last packet that was sent.
@@ -179,6 +203,9 @@ impl Attack {
             self.host.on_timers();
         }
         self.host.clock.advance_to(at);
+        if self.open.len() < 2 && self.rng.chance(200_000) {
+            self.handshake();
+        }
         let packet = match self.rng.below(20) {
             0 if !self.last_packet.is_empty() => self.icmp(),
             _ => self.segment(),
@@ -190,15 +217,35 @@ impl Attack {
         self.program();
         self.host.stack.take_events(|_, _, _| {});
         self.host.stack.take_released(|_| {});
-        while let Some(packet) = self.host.take_packet() {
-            let ip = Ipv4View::parse(&packet.bytes).expect("IPv4");
-            let tcp = TcpView::parse(ip.payload()).expect("TCP");
-            self.last = (tcp.end_seq(), tcp.ack_seq());
-            self.last_packet = packet.bytes;
-        }
+        self.take_packets();
         self.host.stack.for_each(|_, sock| sock.check());
         assert_eq!(self.host.stack.state(self.listener), TcpState::Listen);
     }
+}
+
+/// A segment without options and payload.
+fn segment(ports: (u16, u16), numbers: (u32, u32), flags: u8, window: u16) -> Vec<u8> {
+    let header = TcpHeader {
+        src_port: ports.0,
+        dst_port: ports.1,
+        seq: numbers.0,
+        ack_seq: numbers.1,
+        flags: TcpFlags::from_bits_retain(flags),
+        window,
+        urg_ptr: 0,
+    };
+    let mut segment = vec![0; tcp::HEADER_LEN];
+    assert!(header.emit(&TcpOptions::default(), &mut segment).is_some());
+    finished(segment)
+}
+
+/// The packet of a segment, with its checksum.
+fn finished(mut segment: Vec<u8>) -> Vec<u8> {
+    let len = segment.len() as u32;
+    let pseudo_header = checksum::pseudo_header_v4(PEER, US, IPPROTO_TCP, len);
+    let sum = checksum::add(pseudo_header, checksum::sum(&segment));
+    tcp::set_checksum(&mut segment, checksum::finish(sum));
+    packet(IPPROTO_TCP, &segment)
 }
 
 fn packet(protocol: u8, payload: &[u8]) -> Vec<u8> {
