@@ -4,16 +4,20 @@
 //! the descriptor, after fork, exec or spawn, has the connection. That takes CAP_NET_ADMIN. A listener needs nothing: it
 //! listens.
 //!
-//! Between the end of our holder and the kernel's own socket a segment of the peer's would be answered by RST; it is a few
-//! system calls.
+//! Between the end of our holder and the kernel's own socket a listener that hears nothing keeps the port ([`guard`]), and
+//! the socket hears nothing until it is complete: the peer sends again what it sends meanwhile.
 
 use core::ffi::c_int;
 use core::net::SocketAddr;
 
 use sidewire_engine::memory::Frag;
 use sidewire_engine::sock::{TcpSock, nagle, shutdown};
+use sidewire_link::Errno;
+use sidewire_link::fd::{Fd, move_high};
+use sidewire_link::packet::filter;
 use sidewire_uapi::TcpState;
 use sidewire_uapi::tcp::{self, repair};
+use std::os::fd::AsRawFd;
 use syscalls::{Sysno, syscall};
 
 use super::address::{bind_shadow, encode, is_v6, shadow_name};
@@ -139,6 +143,7 @@ impl Image {
             bind_shadow(fd, self.local, self.v6)?;
         }
         self.make_room(fd);
+        filter::attach(fd, &filter::drop_all()).map_err(|e| e.into_raw())?;
         queue(repair::SEND_QUEUE)?;
         set(tcp::TCP_QUEUE_SEQ, self.snd_una)?;
         queue(repair::RECV_QUEUE)?;
@@ -175,6 +180,8 @@ impl Image {
         if self.nodelay {
             set(libc::TCP_NODELAY, 1)?;
         }
+        syscall::setsockopt(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0)
+            .map_err(|e| e.into_raw())?;
         set(tcp::TCP_REPAIR, repair::OFF as u32)?;
         fill(fd, &self.unsent)?;
         if self.finished {
@@ -225,8 +232,28 @@ fn fill(fd: c_int, bytes: &[u8]) -> Result<(), c_int> {
     Ok(())
 }
 
-/// Takes the connection out of the engine; its port is free for the kernel's socket then.
-fn take_out(inner: &mut Inner, file: &FileRef) -> Result<Image, Refused> {
+/// A listener on `local` that hears nothing. A four-tuple cannot be in the kernel's table twice, and a port without a
+/// socket answers RST.
+fn guard(local: SocketAddr) -> Result<Fd, Errno> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    let family = if local.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let guard = move_high(Fd::from_raw(syscall::socket(family, kind, 0)?))?;
+    let fd = guard.as_raw_fd();
+    filter::attach(fd, &filter::drop_all())?;
+    // In repair mode the port may be in use.
+    syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &repair::ON)?;
+    let (name, len) = encode(local, local.is_ipv6());
+    syscall::bind(fd, name.as_ptr().cast(), len as u32)?;
+    syscall::listen(fd, 1)?;
+    Ok(guard)
+}
+
+/// Takes the connection out of the engine; its port is free for the kernel's socket then, behind the guard.
+fn take_out(inner: &mut Inner, file: &FileRef) -> Result<(Image, Option<Fd>), Refused> {
     let id = file.id();
     let v6 = is_v6(file);
     let (engine, mut io) = inner.split();
@@ -236,8 +263,10 @@ fn take_out(inner: &mut Inner, file: &FileRef) -> Result<Image, Refused> {
     engine
         .freeze(&mut io, id)
         .map_err(|_| Refused::State(TcpState::Established))?;
+    // Where the guard cannot be had, the peer's next segment may be answered by RST.
+    let guard = guard(tuple.local).ok();
     inner.holders.release(&tuple);
-    Ok(image)
+    Ok((image, guard))
 }
 
 fn listener(file: FileRef, fd: c_int) {
@@ -282,7 +311,7 @@ pub(crate) fn give(fd: c_int) -> Result<(), Refused> {
         .map_err(|_| Refused::Capability)?;
     let done = stack
         .with(|inner| take_out(inner, &file))
-        .and_then(|image| image.restore(fd).map_err(Refused::Kernel));
+        .and_then(|(image, _guard)| image.restore(fd).map_err(Refused::Kernel));
     if let Err(Refused::State(_)) = done {
         let off = repair::OFF_NO_WP;
         let _ = syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &off);
