@@ -1,5 +1,5 @@
-//! Compiles every C program of `probes/` and of `c-examples/` with the system's
-//! compiler.
+//! Compiles every C program of `probes/`, `conformance/` and `c-examples/` with the
+//! system's compiler.
 //!
 //! They are programs of their own, not objects to link: the shim goes in front
 //! of them as it goes in front of any other program.
@@ -11,7 +11,11 @@ fn main() {
     let out_dir = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let compiler = std::env::var("CC").unwrap_or_else(|_| "gcc".to_owned());
     println!("cargo::rerun-if-env-changed=CC");
-    for (from, to) in [("probes", "probes"), ("../c-examples", "examples")] {
+    for (from, to) in [
+        ("probes", "probes"),
+        ("conformance", "conformance"),
+        ("../c-examples", "examples"),
+    ] {
         println!("cargo::rerun-if-changed={from}");
         compile_all(&compiler, Path::new(from), &out_dir.join(to));
     }

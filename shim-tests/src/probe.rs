@@ -1,10 +1,15 @@
-//! The C programs of `probes/` and `c-examples/`, compiled with this crate.
+//! The C programs of `probes/`, `conformance/` and `c-examples/`, compiled with this crate.
 
 use std::path::PathBuf;
 
 /// The compiled `probes/NAME.c`.
 pub fn probe(name: &str) -> String {
     compiled("probes", name)
+}
+
+/// The compiled `conformance/NAME.c`.
+pub fn conformance(name: &str) -> String {
+    compiled("conformance", name)
 }
 
 /// The compiled `c-examples/NAME.c`.

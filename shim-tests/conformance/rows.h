@@ -1,0 +1,41 @@
+/* What every conformance probe does: print each observation as one line that
+ * begins with the ids of the rows that it shows, and that is the same in each run
+ * on the same kernel:
+ *
+ *   [B10 CM-8] an unknown type on a connected socket: -1 EINVAL
+ *
+ * A probe NAME.c runs as `NAME HOST PORT`, where probes/peer.c listens, and ends
+ * with the line "done".
+ */
+#ifndef ROWS_H
+#define ROWS_H
+
+#include "../probes/show.h"
+
+#include <stdarg.h>
+
+/* An observation: the rows that it shows, and what was seen. */
+__attribute__((format(printf, 2, 3))) static inline void row(const char *ids, const char *format, ...)
+{
+	va_list arguments;
+	va_start(arguments, format);
+	printf("[%s] ", ids);
+	vprintf(format, arguments);
+	putchar('\n');
+	fflush(stdout);
+	va_end(arguments);
+}
+
+/* The same for a call: its value, and errno's name where it failed. */
+#define ROW(ids, text, call) row_value(ids, text, (long)(call))
+
+static inline long row_value(const char *ids, const char *text, long value)
+{
+	if (value < 0)
+		row(ids, "%s: %ld %s", text, value, strerrorname_np(errno));
+	else
+		row(ids, "%s: %ld", text, value);
+	return value;
+}
+
+#endif
