@@ -10,9 +10,21 @@ use shim_tests::library::Stack;
 use shim_tests::netcat::{Flavour, Part, move_file};
 use shim_tests::patience::until;
 use shim_tests::payload::{self, MIB};
+use shim_tests::probe::probe;
 use shim_tests::{Lab, Link, Need, Suite, TestResult};
 
 const PORT: u16 = 7200;
+
+/// How `probes/ends.c` ends.
+const WAYS: [&str; 7] = [
+    "return",
+    "exit",
+    "_exit",
+    "_Exit",
+    "quick_exit",
+    "thread",
+    "exec",
+];
 
 fn main() -> ExitCode {
     let mut suite = Suite::new("ending");
@@ -27,6 +39,11 @@ fn main() -> ExitCode {
             &needs,
             move |stack| slow_and_lossy(stack, flavour),
         );
+    }
+    for how in WAYS {
+        suite = suite.both(&format!("delivered_after_{how}"), &[], move |stack| {
+            delivered_after(stack, how)
+        });
     }
     suite
         .both("peer_killed_and_restarted", &[], peer_killed)
@@ -75,6 +92,44 @@ fn slow_and_lossy(stack: &Stack, flavour: Flavour) -> TestResult {
     );
     ensure!(
         waits || when_it_ended < SIZE,
+        "the program waited for its data: this shows nothing"
+    );
+    Ok(())
+}
+
+/// However a process ends by its own will, what it has sent arrives.
+fn delivered_after(stack: &Stack, how: &str) -> TestResult {
+    const SIZE: u64 = MIB;
+    let lab = Lab::new(Link::default())?;
+    // The end of the last thread is noticed within a second (DEVIATIONS).
+    let rate = if how == "thread" { "4mbit" } else { "32mbit" };
+    lab.slow_down(&lab.near, rate)?;
+    let (source, sink) = (lab.path("sent"), lab.path("arrived"));
+    let sent = payload::write(&source, SIZE)?;
+    let port = PORT.to_string();
+    let receiver = lab
+        .far
+        .program("nc.openbsd")
+        .args(["-d", "-l", &port])
+        .stdout(&sink)
+        .start()?;
+    lab.wait_for_listener(&lab.far, PORT)?;
+    let source = source.to_string_lossy().into_owned();
+    lab.near
+        .program(probe("ends"))
+        .args([FAR, &port, how, &source])
+        .under(stack)
+        .run()?
+        .success()?;
+    let when_it_ended = std::fs::metadata(&sink)?.len();
+    receiver.wait()?.success()?;
+    ensure!(
+        payload::sha256(&sink)? == sent,
+        "{} of {SIZE} bytes arrived, {when_it_ended} of them before the program ended",
+        std::fs::metadata(&sink)?.len()
+    );
+    ensure!(
+        when_it_ended < SIZE,
         "the program waited for its data: this shows nothing"
     );
     Ok(())

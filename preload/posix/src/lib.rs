@@ -2,6 +2,7 @@
 
 pub mod calls;
 mod capture;
+mod company;
 pub mod config;
 pub mod copy;
 pub mod descriptors;

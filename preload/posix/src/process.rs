@@ -14,7 +14,8 @@ use crate::calls::handover::{self, Refused};
 use crate::file::{self, File};
 use crate::stack::{self, Unavailable};
 use crate::{
-    config, fdtable, log, readiness::epoll, real, signals, stats, stdio, syscall, undertaker,
+    company, config, fdtable, log, readiness::epoll, real, signals, stats, stdio, syscall,
+    undertaker,
 };
 
 /// Whether the engine is to carry this process's TCP. The first question reads the settings, and is the moment from which
@@ -28,9 +29,24 @@ pub fn enabled() -> bool {
         if enabled {
             // SAFETY: the handlers are safe to call at any fork.
             unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(forked)) };
+            // quick_exit runs no destructors, and what it calls in the end no hook sees.
+            // SAFETY: the handler takes no notice of its argument, and this library is never unloaded.
+            unsafe { __cxa_at_quick_exit(at_quick_exit, core::ptr::null_mut()) };
         }
         enabled
     })
+}
+
+unsafe extern "C" {
+    /// The C library's at_quick_exit(3), as its header calls it.
+    fn __cxa_at_quick_exit(
+        handler: unsafe extern "C" fn(*mut core::ffi::c_void),
+        dso: *mut core::ffi::c_void,
+    ) -> c_int;
+}
+
+unsafe extern "C" fn at_quick_exit(_: *mut core::ffi::c_void) {
+    before_exit();
 }
 
 /// The process in which [`enabled`] was asked first.
@@ -121,6 +137,7 @@ unsafe extern "C" fn forked() {
         return;
     }
     stack::forked();
+    company::forked();
     signals::cancel::forget_tid();
     epoll::after_fork_in_child();
     // The parent's packet socket and port holders must end with the parent.

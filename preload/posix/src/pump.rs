@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 
 use libc::pollfd;
 
+use crate::company::Company;
 use crate::driver::{self, round};
 use crate::stack::{NetStack, monotonic_ns};
 use crate::syscall;
@@ -65,6 +66,7 @@ pub(crate) fn start(stack: &'static NetStack) {
 
 fn run(stack: &'static NetStack) {
     let d = &stack.driver;
+    let mut company = Company::new();
     let mut seen = (u64::MAX, u64::MAX);
     let mut tick = TICK_MIN;
     loop {
@@ -100,21 +102,21 @@ fn run(stack: &'static NetStack) {
                 if run {
                     stack.with(driver::timers);
                 }
-                sleep(stack, now + tick, false);
+                sleep(stack, &mut company, now + tick, false);
             }
             Mood::Parked => {
                 d.pump_parked.store(true, Ordering::SeqCst);
                 // A leader that left just before saw no flag: then we may not park.
                 if d.has_leader() {
-                    sleep(stack, u64::MAX, false);
+                    sleep(stack, &mut company, u64::MAX, false);
                 } else {
-                    sleep_until_deadline(stack, false);
+                    sleep_until_deadline(stack, &mut company, false);
                 }
                 d.pump_parked.store(false, Ordering::SeqCst);
             }
             Mood::Armed => {
                 if d.pump_takes() {
-                    sleep_until_deadline(stack, true);
+                    sleep_until_deadline(stack, &mut company, true);
                     d.pump_leaves();
                 }
             }
@@ -123,7 +125,7 @@ fn run(stack: &'static NetStack) {
 }
 
 /// Drives once, then sleeps until the engine's next deadline, a kick, or (armed) a frame.
-fn sleep_until_deadline(stack: &'static NetStack, armed: bool) {
+fn sleep_until_deadline(stack: &'static NetStack, company: &mut Company, armed: bool) {
     let d = &stack.driver;
     let (more, next) = stack.with(|inner| {
         let more = round(stack, inner);
@@ -134,20 +136,25 @@ fn sleep_until_deadline(stack: &'static NetStack, armed: bool) {
     if more {
         return;
     }
-    sleep(stack, next, armed);
+    sleep(stack, company, next, armed);
 }
 
 /// Sleeps until `at` or a kick; with `armed` also until a frame, netlink or send space.
-fn sleep(stack: &'static NetStack, at: u64, armed: bool) {
+fn sleep(stack: &'static NetStack, company: &mut Company, at: u64, armed: bool) {
     let d = &stack.driver;
-    let mut fds = [want(d.pump_wake.as_raw_fd()), want(-1), want(-1)];
+    let mut fds = [
+        want(d.pump_wake.as_raw_fd()),
+        want(-1),
+        want(-1),
+        company.poll_entry(),
+    ];
     if armed {
         (fds[1].fd, fds[2].fd) = d.frame_fds();
         if d.want_tx.load(Ordering::Relaxed) {
             fds[1].events |= libc::POLLOUT;
         }
     }
-    let timeout = match at {
+    let timeout = match at.min(company.look_at()) {
         u64::MAX => u64::MAX,
         at => at.saturating_sub(monotonic_ns()),
     };
@@ -155,6 +162,9 @@ fn sleep(stack: &'static NetStack, at: u64, armed: bool) {
     d.pump_until.store(0, Ordering::Relaxed);
     if polled.is_err() {
         return;
+    }
+    if fds[3].revents != 0 || company.look_at() <= monotonic_ns() {
+        company.look();
     }
     if fds[0].revents != 0 {
         syscall::eventfd_drain(d.pump_wake.as_raw_fd());

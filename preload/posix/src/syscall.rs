@@ -330,6 +330,16 @@ pub fn gettid() -> i32 {
     unsafe { syscall!(Sysno::gettid) }.unwrap_or(0) as i32
 }
 
+/// A descriptor that is readable once the thread has ended (Linux 6.9).
+///
+/// # Errors
+/// ESRCH for a thread that is gone, EINVAL on older kernels, EMFILE.
+pub(crate) fn pidfd_open_thread(tid: i32) -> Result<i32, Errno> {
+    const PIDFD_THREAD: c_int = libc::O_EXCL;
+    // SAFETY: numbers.
+    unsafe { syscall!(Sysno::pidfd_open, tid, PIDFD_THREAD) }.map(|fd| fd as i32)
+}
+
 /// Sends a signal to a thread of this process.
 pub fn tgkill(tid: i32, signal: c_int) {
     // SAFETY: no pointers.

@@ -1,0 +1,158 @@
+//! The end of the last thread of the program. libc ends a process with its last thread; the pump is a thread, too, and must
+//! not keep alive a process whose main thread left by pthread_exit(3) and whose others have returned.
+//!
+//! While the main thread is there, the pump looks at it once a second: the kernel tells nobody of the end of a main thread
+//! that others survive. From then on it keeps a descriptor of one of the others (a pidfd of a thread: Linux 6.9), which
+//! becomes readable when that one ends, and takes the next. When there is none left it does what libc would have done.
+
+use core::sync::atomic::{AtomicI32, Ordering};
+use std::os::fd::AsRawFd;
+
+use libc::pollfd;
+use sidewire_link::Errno;
+use sidewire_link::fd::{Fd, move_high};
+
+use crate::stack::{MAX_STACKS, monotonic_ns};
+use crate::syscall;
+
+/// The pumps' own threads; 0 for none.
+static PUMPS: [AtomicI32; MAX_STACKS] = [const { AtomicI32::new(0) }; MAX_STACKS];
+
+/// How often the main thread is looked at, in nanoseconds.
+const LOOK_NS: u64 = 1_000_000_000;
+
+/// A thread of the program, being watched.
+pub(crate) enum Company {
+    /// The main thread, to be looked at then (nanoseconds of the monotonic clock).
+    Main(u64),
+    /// Another one: the main thread has ended.
+    Thread(Fd),
+    /// The kernel does not tell.
+    Unknown,
+}
+
+/// What became of the program's threads.
+enum Others {
+    /// One of them.
+    One(Fd),
+    None,
+    /// The kernel does not tell.
+    Unknown,
+}
+
+/// In the child of a fork, which has no pump yet.
+pub(crate) fn forked() {
+    for pump in &PUMPS {
+        pump.store(0, Ordering::Relaxed);
+    }
+}
+
+fn enroll() {
+    let me = syscall::gettid();
+    for slot in &PUMPS {
+        if slot
+            .compare_exchange(0, me, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok()
+        {
+            return;
+        }
+    }
+}
+
+/// A descriptor of a thread that lives; none when it has ended.
+fn open(tid: i32) -> Result<Option<Fd>, Errno> {
+    let fd = match syscall::pidfd_open_thread(tid) {
+        Ok(fd) => move_high(Fd::from_raw(fd))?,
+        Err(Errno::ESRCH) => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut ended = [readable(fd.as_raw_fd())];
+    match syscall::ppoll(&mut ended, 0, None) {
+        Ok(0) => Ok(Some(fd)),
+        _ => Ok(None),
+    }
+}
+
+fn readable(fd: i32) -> pollfd {
+    pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    }
+}
+
+/// A thread besides the main one and the pumps.
+fn others() -> Others {
+    let Ok(tasks) = std::fs::read_dir("/proc/thread-self/..") else {
+        return Others::Unknown;
+    };
+    let tids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+    for tid in tids {
+        // The main thread has ended, though its own descriptor would not say so before the last one does.
+        let main = tid == syscall::getpid();
+        if main || PUMPS.iter().any(|p| p.load(Ordering::Relaxed) == tid) {
+            continue;
+        }
+        match open(tid) {
+            Ok(Some(fd)) => return Others::One(fd),
+            Ok(None) => {}
+            Err(_) => return Others::Unknown,
+        }
+    }
+    Others::None
+}
+
+/// Whether the main thread has ended; none where that cannot be told.
+fn main_ended() -> Option<bool> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name before the state is in parentheses, and may hold any.
+    let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
+    Some(state == 'Z')
+}
+
+impl Company {
+    /// To be called by a pump that starts.
+    pub(crate) fn new() -> Self {
+        enroll();
+        Self::Main(monotonic_ns() + LOOK_NS)
+    }
+
+    /// What to poll along, if anything.
+    pub(crate) fn poll_entry(&self) -> pollfd {
+        readable(match self {
+            Self::Thread(fd) => fd.as_raw_fd(),
+            Self::Main(_) | Self::Unknown => -1,
+        })
+    }
+
+    /// When to call [`Company::look`] at the latest.
+    pub(crate) fn look_at(&self) -> u64 {
+        match self {
+            Self::Main(at) => *at,
+            Self::Thread(_) | Self::Unknown => u64::MAX,
+        }
+    }
+
+    /// It is time to look, or the watched thread has ended: another one, or the end of the process.
+    pub(crate) fn look(&mut self) {
+        if matches!(self, Self::Main(_)) {
+            match main_ended() {
+                Some(false) => {
+                    *self = Self::Main(monotonic_ns() + LOOK_NS);
+                    return;
+                }
+                None => {
+                    *self = Self::Unknown;
+                    return;
+                }
+                Some(true) => {}
+            }
+        }
+        *self = match others() {
+            Others::One(fd) => Self::Thread(fd),
+            Others::Unknown => Self::Unknown,
+            // SAFETY: what libc does when a process's last thread ends.
+            Others::None => unsafe { libc::exit(0) },
+        };
+    }
+}
