@@ -262,9 +262,12 @@ fn zerocopy_begin(
     // Without a route yet, the device's abilities are unknown and Linux's route_caps are empty.
     let sg = sk.dst.is_some_and(|d| d.sg);
     if let Some(cookie) = call.ubuf {
-        call.progress.uarg = Some(zerocopy::caller_ubuf(sk, cookie));
+        let uarg = zerocopy::caller_ubuf(sk, cookie);
+        call.progress.uarg = Some(uarg);
         if sg {
             call.progress.zc = Zc::Pin;
+        } else {
+            zerocopy::mark_copied(sk, uarg);
         }
     } else if call.has(so::MSG_ZEROCOPY) {
         if !sk.opts.zerocopy {

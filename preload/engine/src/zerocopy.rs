@@ -73,6 +73,12 @@ impl ZerocopyState {
         self.optmem
     }
 
+    /// Objects that are not complete: each holds memory of a caller's.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.len()
+    }
+
     /// A counter as a thawed socket has it: everything before `zckey` is complete or stands in `errors`.
     pub(crate) fn resumed(zckey: u32, errors: &ErrQueue) -> Self {
         let charged = errors.q.iter().map(|e| match e.charge {

@@ -2,9 +2,11 @@
 
 pub mod calls;
 mod capture;
+pub mod carrier;
 pub mod config;
 pub mod copy;
 pub mod descriptors;
+pub mod dmabuf;
 pub mod driver;
 pub mod fdtable;
 pub mod file;
@@ -26,5 +28,7 @@ pub mod stats;
 pub mod stdio;
 pub mod syscall;
 mod sysctl;
+mod thread;
+pub mod ubuf;
 pub mod undertaker;
 pub mod wait;

@@ -16,7 +16,7 @@ use crate::file::File;
 use crate::holders::Holders;
 use crate::memory::Arenas;
 use crate::net::LinkNet;
-use crate::syscall;
+use crate::{syscall, ubuf};
 
 /// Events that one locked section hands out without allocating; more are told while the lock is still held.
 const WAKES: usize = 64;
@@ -164,6 +164,7 @@ impl NetStack {
             engine, holders, ..
         } = inner;
         engine.take_released(|tuple| holders.release(&tuple));
+        engine.take_ubufs(ubuf::complete);
         let full = inner.net.take_full();
         if full {
             self.driver.want_tx.store(true, Ordering::Relaxed);
