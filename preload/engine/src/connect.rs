@@ -332,6 +332,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.ss_connecting = old.ss_connecting;
     sk.events = old.events;
     sk.in_batch = old.in_batch;
+    sk.autocorked = old.autocorked;
     sk.bound_addr = old.bound_addr;
     sk.bound_port = old.bound_port;
     sk.disconnects = old.disconnects;

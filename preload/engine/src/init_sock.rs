@@ -5,6 +5,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sidewire_uapi::tcp::TcpState;
 
+use crate::autocork::SendRun;
 use crate::cong::CongestionControl;
 use crate::errqueue::ErrQueue;
 use crate::event::Events;
@@ -71,6 +72,8 @@ impl TcpSock {
             hashed: false,
             held: false,
             in_batch: false,
+            autocorked: false,
+            send_run: SendRun::default(),
             bound_addr: false,
             bound_port: false,
             disconnects: 0,

@@ -3,6 +3,7 @@
 use sidewire_uapi::tcp::TcpState;
 
 use crate::ack::{AckFlag, AckOutcome, tcp_ack};
+use crate::autocork;
 use crate::data_queue::{
     rx_skb, tcp_data_queue, tcp_data_ready, tcp_event_data_recv, tcp_queue_rcv,
 };
@@ -16,6 +17,7 @@ use crate::rcvbuf::tcp_rcv_rtt_measure_ts;
 use crate::segment::Segment;
 use crate::seq::{after, before, between, min_seq};
 use crate::skb::tcphdr;
+use crate::sndbuf::tcp_check_space;
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Shared};
 use crate::state::tcp_reset;
@@ -382,7 +384,11 @@ pub(crate) fn batch_end(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk.state == TcpState::Close {
         return;
     }
-    tcp_data_snd_check(sk, cx);
+    if autocork::goes_on(sk) {
+        tcp_check_space(sk, cx);
+    } else {
+        tcp_data_snd_check(sk, cx);
+    }
     tcp_ack_snd_check(sk, cx);
 }
 

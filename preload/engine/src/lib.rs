@@ -13,6 +13,7 @@ extern crate alloc;
 
 pub mod accept;
 pub mod ack;
+mod autocork;
 pub mod calls;
 pub mod chrono;
 pub mod close;

@@ -1,10 +1,10 @@
-//! When queued data goes out: PSH, forced push, autocork, and send-buffer accounting
+//! When queued data goes out: PSH, forced push, and send-buffer accounting
 //! (Linux `tcp_push` and its neighbours; spec/send-path.md F3, F14, G).
 
 use sidewire_uapi::socket::{MSG_MORE, MSG_OOB};
 
+use crate::autocork::{self, tcp_should_autocork};
 use crate::event::Events;
-use crate::mib::Counter;
 use crate::output;
 use crate::seq::after;
 use crate::skb::{Skb, tcphdr};
@@ -77,19 +77,6 @@ pub fn tcp_skb_can_collapse_to(skb: &Skb) -> bool {
     !skb.eor
 }
 
-/// Should a small tail wait until the frame before it has left the device (G4; Linux `tcp_should_autocork`)?
-///
-/// The packet socket tells only that it is full; that is when a frame of ours still sits in front of the device.
-fn tcp_should_autocork(sk: &TcpSock, sysctl: &Sysctl, size_goal: u32) -> bool {
-    sysctl.tcp_autocorking
-        && sk.tx_blocked
-        && !sk.rtx_queue.is_empty()
-        && sk
-            .write_queue
-            .back()
-            .is_some_and(|skb| skb.len < size_goal && tcp_skb_can_collapse_to(skb))
-}
-
 /// The end of a call: decides about PSH and sends what may go (section G; Linux `tcp_push`).
 ///
 /// `nonagle` is the socket's, or [`nagle::PUSH`] to send whatever there is.
@@ -110,7 +97,7 @@ pub fn tcp_push(
     }
     tcp_mark_urg(sk, flags);
     if tcp_should_autocork(sk, &cx.sh.sysctl, size_goal) {
-        cx.sh.mib.inc(Counter::TCPAutoCorking);
+        autocork::hold(sk, cx);
         return;
     }
     let nonagle = if more { nagle::CORK } else { nonagle }; // G5

@@ -6,6 +6,7 @@ use sidewire_uapi::timestamping::{
     SOF_TIMESTAMPING_OPT_RX_FILTER, SOF_TIMESTAMPING_RX_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE,
 };
 
+use crate::autocork;
 use crate::calls::{RecvCall, RecvCmsg};
 use crate::delack::tcp_cleanup_rbuf;
 use crate::error::Error;
@@ -79,6 +80,7 @@ fn recvmsg_locked(
     }
     if !call.begun {
         call.begun = true;
+        autocork::end_run(sk, cx);
         let len = iter.remaining();
         let wanted = if call.flags & MSG_WAITALL != 0 {
             len

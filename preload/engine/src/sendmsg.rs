@@ -387,6 +387,7 @@ fn out(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> usize 
     let p = &call.progress;
     if p.copied > 0 {
         tstamp::tcp_tx_timestamp(sk, p.sockc.tsflags);
+        sk.send_run.note(cx.now);
         let nonagle = sk.nonagle;
         tcp_push(sk, cx, call.flags, p.mss_now, nonagle, p.size_goal);
     }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use sidewire_uapi::tcp::TcpState;
 
+use crate::autocork::SendRun;
 use crate::cong::CongestionControl;
 use crate::error::Error;
 use crate::errqueue::ErrQueue;
@@ -224,6 +225,12 @@ pub struct TcpSock {
     /// Stands in [`crate::stack::Shared::batch`].
     #[serde(skip)]
     pub in_batch: bool,
+    /// Stands in [`crate::stack::Shared::autocorked`].
+    #[serde(skip)]
+    pub autocorked: bool,
+    /// The run of sends that the program is in.
+    #[serde(skip)]
+    pub(crate) send_run: SendRun,
     /// The program bound the address itself (Linux SOCK_BINDADDR_LOCK); a disconnect keeps it.
     pub bound_addr: bool,
     /// The program bound the port itself (Linux SOCK_BINDPORT_LOCK).

@@ -93,6 +93,8 @@ pub struct Shared {
     pub batch: Vec<SocketId>,
     /// Sockets that the packet socket refused.
     pub tx_blocked: Vec<SocketId>,
+    /// Sockets whose tail waits for more of a run of sends.
+    pub autocorked: Vec<SocketId>,
     /// State of the small generator for jitter.
     pub prng: u64,
     /// Fast-open cookies and what else is remembered per destination.
@@ -246,6 +248,7 @@ impl Stack {
                 ready: Vec::new(),
                 batch: Vec::new(),
                 tx_blocked: Vec::new(),
+                autocorked: Vec::new(),
                 // Xorshift must not start at 0.
                 prng: seed | 1,
                 metrics: MetricsCache::default(),

@@ -54,6 +54,13 @@ pub(crate) fn connect(fd: RawFd, name: &SocketAddr) -> Result<(), Errno> {
     }
 }
 
+/// connect(2) to nobody: the socket lets go of its names.
+pub(crate) fn disconnect(fd: RawFd) -> Result<(), Errno> {
+    // SAFETY: sockaddr is made of integers; all zero is valid, and names AF_UNSPEC.
+    let nobody: libc::sockaddr = unsafe { zeroed() };
+    raw::connect(fd, &nobody)
+}
+
 /// getsockname(2) of an internet socket.
 pub(crate) fn local(fd: RawFd) -> Result<SocketAddr, Errno> {
     // SAFETY: sockaddr_in6 is made of integers; all zero is valid. It is large enough for both families.

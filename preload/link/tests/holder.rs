@@ -298,6 +298,30 @@ fn connection_is_silent_next_to_its_shadow() {
 }
 
 #[test]
+fn a_holder_that_is_used_again_is_as_silent() {
+    if !enter("a_holder_that_is_used_again_is_as_silent") {
+        return;
+    }
+    let mut peer = Peer::new();
+    let mut holders = holders();
+    let options = HoldOptions::default();
+    let mut hold = |remote| holders.hold_connection(at(A, 0), remote, &options).unwrap();
+    let first = hold(at(B, PEER));
+    let port = first.local().port();
+    drop(first);
+    // Let go of without a word, and known no more.
+    assert!(peer.answers(port).iter().any(|f| f.contains(TcpFlags::RST)));
+    assert_eq!(bind_error(at(A, port), false), None);
+    let (second, third) = (hold(at(B, PEER)), hold(at(B, PEER)));
+    for holder in [&second, &third] {
+        assert_eq!(holder.local().ip(), A);
+        assert_eq!(peer.answers(holder.local().port()), []);
+        assert_eq!(bind_error(holder.local(), true), Some(libc::EADDRINUSE));
+    }
+    assert_ne!(second.local(), third.local());
+}
+
+#[test]
 fn kernel_chooses_local_names() {
     if !enter("kernel_chooses_local_names") {
         return;

@@ -88,6 +88,8 @@ pub struct Driver {
     spin_since: AtomicU64,
     /// The packet socket was full: POLLOUT is awaited.
     pub(crate) want_tx: AtomicBool,
+    /// Something waits for more of a run of sends.
+    pub(crate) autocorked: AtomicBool,
 }
 
 // SAFETY: the followers' pointers are used under their lock only, and a waiter leaves the list before it goes.
@@ -123,6 +125,7 @@ impl Driver {
             spin_wasted: AtomicU64::new(0),
             spin_since: AtomicU64::new(0),
             want_tx: AtomicBool::new(false),
+            autocorked: AtomicBool::new(false),
         })
     }
 
@@ -263,10 +266,17 @@ pub(crate) fn round(stack: &'static NetStack, inner: &mut Inner) -> bool {
     if stack.retired() {
         return false;
     }
-    let got = inner.receive();
+    let got = inner.take_batch();
     if got.frames > 0 {
+        inner.end_batch();
         stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
     }
+    timers(inner);
+    got.more
+}
+
+/// What time has made due.
+pub(crate) fn timers(inner: &mut Inner) {
     let (engine, mut io) = inner.split();
     let now = io.now;
     if engine.next_deadline() <= now {
@@ -276,7 +286,24 @@ pub(crate) fn round(stack: &'static NetStack, inner: &mut Inner) -> bool {
         inner.net.on_timer(now.0);
         inner.tell_unreachable();
     }
-    got.more
+}
+
+/// Runs `call` behind the frames that wait and before what they make due: acks that have come make room for the bytes of a
+/// send, and what they let out leaves together with them. So a program that only sends drives by sending.
+pub(crate) fn within_round<R>(
+    stack: &'static NetStack,
+    inner: &mut Inner,
+    call: impl FnOnce(&mut Inner) -> R,
+) -> R {
+    if stack.retired() || !inner.frames_wait() {
+        return call(inner);
+    }
+    inner.take_batch();
+    let r = call(inner);
+    inner.end_batch();
+    stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
+    timers(inner);
+    r
 }
 
 /// Takes what waits without sleeping, for a call that would answer "not ready". True when there was something.
@@ -382,6 +409,9 @@ fn drive(
     loop {
         let (more, next) = stack.with(|inner| {
             let more = round(stack, inner);
+            if !more {
+                inner.release_autocorked();
+            }
             let next = inner.next_deadline();
             let sleeps = !more && !waiter.fired();
             d.leader_until
@@ -511,6 +541,9 @@ fn follow(
     sigmask: Option<u64>,
 ) -> Option<Woken> {
     let d = &stack.driver;
+    if d.autocorked.load(Ordering::Relaxed) {
+        stack.with(Inner::release_autocorked);
+    }
     d.followers.lock().push(waiter);
     // The leader may have left between our trial and our entry: then nobody would call us.
     let woken = if d.has_leader() {

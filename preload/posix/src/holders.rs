@@ -182,7 +182,7 @@ impl Holders {
     }
 
     /// Makes the kernel silent to `remote`, before the first frame leaves. `local` may lack a port, which is then chosen as
-    /// for connect(2); returns the local name. `fd` is the program's descriptor, `bound` when it is bound to the port.
+    /// for connect(2); returns the local name.
     ///
     /// # Errors
     /// EADDRNOTAVAIL where the four-tuple is taken or no port is free; what else connect(2) says.
@@ -190,12 +190,9 @@ impl Holders {
         &mut self,
         local: SocketAddr,
         remote: SocketAddr,
-        fd: c_int,
-        bound: bool,
+        options: &HoldOptions,
     ) -> Result<SocketAddr, Errno> {
-        let holder = self
-            .kernel
-            .hold_connection(local, remote, &options(fd, bound))?;
+        let holder = self.kernel.hold_connection(local, remote, options)?;
         let local = holder.local();
         self.add_port(local)?;
         self.tuples.insert(Tuple { local, remote }, holder);

@@ -60,7 +60,9 @@ fn run(stack: &'static NetStack) {
         } else {
             Mood::Armed
         };
-        tick = if mood == Mood::Ticking && activity != seen {
+        // The program is in a run of sends, or has just left it to do something else.
+        let run = d.autocorked.load(Ordering::Relaxed);
+        tick = if mood == Mood::Ticking && activity != seen && !run {
             (tick * 2).min(TICK_MAX)
         } else {
             TICK_MIN
@@ -68,7 +70,12 @@ fn run(stack: &'static NetStack) {
         seen = activity;
         match mood {
             // Deadlines are the program's to watch, or late by no more than a tick.
-            Mood::Ticking => sleep(stack, now + tick, false),
+            Mood::Ticking => {
+                if run {
+                    stack.with(driver::timers);
+                }
+                sleep(stack, now + tick, false);
+            }
             Mood::Parked => {
                 d.pump_parked.store(true, Ordering::SeqCst);
                 // A leader that left just before saw no flag: then we may not park.

@@ -203,8 +203,10 @@ impl Set {
     /// # Errors
     /// EINTR; what the kernel says of its descriptors.
     fn wait(&mut self, deadline: Instant) -> Result<usize, c_int> {
-        if self.look() || deadline.0 <= monotonic_ns() {
-            self.ask_kernel()?;
+        let ready = self.look();
+        // Before a sleep, too: it may begin with a spin, which looks at the ring only.
+        self.ask_kernel()?;
+        if ready || self.ready() > 0 || deadline.0 <= monotonic_ns() {
             return Ok(self.ready());
         }
         let waiter = Waiter::new();

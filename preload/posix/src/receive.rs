@@ -94,8 +94,9 @@ impl Inner {
         }
     }
 
-    /// Takes what waits, at most a batch, through the engine, then lets it ack and send.
-    pub(crate) fn receive(&mut self) -> Received {
+    /// Takes what waits, at most a batch, through the engine. What it makes due (acks, data that may go) is left for
+    /// [`Inner::end_batch`].
+    pub(crate) fn take_batch(&mut self) -> Received {
         let mut got = Received::default();
         let mut bytes = 0;
         while got.frames < BATCH && bytes < BATCH_BYTES {
@@ -117,13 +118,15 @@ impl Inner {
                 Look::NotOurs => self.source.release(),
             }
         }
-        if got.frames > 0 {
-            let (engine, mut io) = self.split();
-            engine.rx_batch_end(&mut io);
-        }
         self.net.stats.rx_frames += got.frames as u64;
         got.more = got.frames == BATCH || bytes >= BATCH_BYTES;
         got
+    }
+
+    /// Lets the engine ack and send what the frames of a batch made due.
+    pub(crate) fn end_batch(&mut self) {
+        let (engine, mut io) = self.split();
+        engine.rx_batch_end(&mut io);
     }
 
     /// One TCP frame; its payload bytes.

@@ -93,6 +93,14 @@ impl Inner {
         self.engine.next_deadline().0.min(self.net.next_deadline())
     }
 
+    /// A thread of the program is about to sleep: small tails wait no longer for its next send.
+    pub(crate) fn release_autocorked(&mut self) {
+        if self.engine.autocorked() {
+            let (engine, mut io) = self.split();
+            engine.release_autocorked(&mut io);
+        }
+    }
+
     /// The engine, and what its calls take.
     #[inline]
     pub fn split(&mut self) -> (&mut Stack, Io<'_>) {
@@ -165,6 +173,10 @@ impl NetStack {
         } = inner;
         engine.take_released(|tuple| holders.release(&tuple));
         engine.take_ubufs(ubuf::complete);
+        let autocorked = engine.autocorked();
+        if autocorked != self.driver.autocorked.load(Ordering::Relaxed) {
+            self.driver.autocorked.store(autocorked, Ordering::Relaxed);
+        }
         let full = inner.net.take_full();
         if full {
             self.driver.want_tx.store(true, Ordering::Relaxed);

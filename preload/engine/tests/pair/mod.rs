@@ -152,7 +152,7 @@ impl Pair {
         while self.host(Side::Server).take_packet().is_some() {}
     }
 
-    fn pass(&mut self, ns: u64) {
+    pub(crate) fn pass(&mut self, ns: u64) {
         let at = self.hosts[0].clock.now() + ns;
         for host in &mut self.hosts {
             host.clock.advance_to(at);

@@ -60,6 +60,12 @@ pub struct HoldOptions {
 
 type Tuples = Arc<Mutex<HashSet<(SocketAddr, SocketAddr)>>>;
 
+/// IPv4 repair sockets that hold nothing: to disconnect and connect one again costs a third of a new one.
+type Idle = Arc<Mutex<Vec<Fd>>>;
+
+/// How many are kept.
+const IDLE_MAX: usize = 16;
+
 /// The holders of one network namespace.
 #[derive(Debug)]
 pub struct Holders {
@@ -71,6 +77,7 @@ pub struct Holders {
     privileged: bool,
     /// The filter of repair sockets, where it may be shared.
     drop_all: Option<Fd>,
+    idle: Idle,
 }
 
 impl Holders {
@@ -82,6 +89,7 @@ impl Holders {
             devices: devices.into_iter().collect(),
             privileged: true,
             drop_all: filter::load_drop_all().ok(),
+            idle: Idle::default(),
         }
     }
 
@@ -247,6 +255,50 @@ impl Holders {
         remote: SocketAddr,
         options: &HoldOptions,
     ) -> Result<Holder, Errno> {
+        // A socket that forced its port, or has options of its own, is not like the others afterwards.
+        let plain = remote.is_ipv4()
+            && !local.ip().is_unspecified()
+            && local.port() == 0
+            && options.mark == 0
+            && options.device.is_none()
+            && !options.reuse;
+        let used = if plain { self.take_idle() } else { None };
+        let fd = match used {
+            Some(fd) => fd,
+            None => self.repair_socket(local, remote, options)?,
+        };
+        let raw_fd = fd.as_raw_fd();
+        if !local.ip().is_unspecified() || local.port() != 0 {
+            name::bind(raw_fd, &local)?;
+        }
+        name::connect(raw_fd, &remote)?;
+        if !plain {
+            let reuse = i32::from(options.reuse);
+            raw::setsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &reuse)?;
+        }
+        Ok(Holder {
+            local: name::local(raw_fd)?,
+            kind: Kind::Repair {
+                fd: Some(fd),
+                idle: plain.then(|| self.idle.clone()),
+            },
+        })
+    }
+
+    fn take_idle(&self) -> Option<Fd> {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+    }
+
+    /// A socket in repair mode, deaf, not yet bound.
+    fn repair_socket(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        options: &HoldOptions,
+    ) -> Result<Fd, Errno> {
         let fd = raw::socket(name::family(&remote), libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
         let raw_fd = fd.as_raw_fd();
         raw::setsockopt(raw_fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, &1i32)?;
@@ -255,22 +307,12 @@ impl Holders {
             None => filter::attach(raw_fd, &filter::drop_all())?,
         }
         port::apply(raw_fd, options)?;
-        if !local.ip().is_unspecified() || local.port() != 0 {
-            if local.port() == 0 {
-                raw::setsockopt(raw_fd, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &1i32)?;
-            }
-            name::bind(raw_fd, &local)?;
+        if local.port() == 0 {
+            raw::setsockopt(raw_fd, libc::IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &1i32)?;
+            // What repair has forced matters to a bind with a port only.
+            raw::setsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &0i32)?;
         }
-        name::connect(raw_fd, &remote)?;
-        let reuse = i32::from(options.reuse);
-        raw::setsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &reuse)?;
-        let local = name::local(raw_fd)?;
-        Ok(Holder {
-            local,
-            kind: Kind::Repair {
-                _fd: move_high(fd)?,
-            },
-        })
+        move_high(fd)
     }
 
     /// The min-TTL holder of a port: that of the address, that of all addresses, or a new one.
@@ -319,7 +361,12 @@ pub struct Holder {
 #[derive(Debug)]
 enum Kind {
     /// A socket of its own.
-    Repair { _fd: Fd },
+    Repair {
+        /// None once it is dropped.
+        fd: Option<Fd>,
+        /// Where it goes then, if it can be used again.
+        idle: Option<Idle>,
+    },
     /// A port's holder, shared; the 4-tuple is ours to watch.
     Counted {
         _port: Arc<PortHold>,
@@ -344,12 +391,28 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        if let Kind::Counted { remote, tuples, .. } = &self.kind {
-            tuples
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(&(self.local, *remote));
+        match &mut self.kind {
+            Kind::Counted { remote, tuples, .. } => {
+                tuples
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&(self.local, *remote));
+            }
+            Kind::Repair { fd, idle } => {
+                if let (Some(fd), Some(idle)) = (fd.take(), idle) {
+                    keep(fd, idle);
+                }
+            }
+            Kind::Listener { .. } => {}
         }
+    }
+}
+
+/// Keeps a socket for the next connection; closes it where there are enough.
+fn keep(fd: Fd, idle: &Idle) {
+    let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+    if idle.len() < IDLE_MAX && name::disconnect(fd.as_raw_fd()).is_ok() {
+        idle.push(fd);
     }
 }
 

@@ -8,6 +8,7 @@ use libc::{sockaddr, socklen_t};
 use sidewire_engine::calls::ConnectCall;
 use sidewire_engine::net::FlowKey;
 use sidewire_link::Errno;
+use sidewire_link::holder::HoldOptions;
 use sidewire_link::netlink::LinkKind;
 
 use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
@@ -15,7 +16,7 @@ use super::socket::{Reason, count_engine, to_kernel};
 use super::{answer_int, run};
 use crate::file::FileRef;
 use crate::stack::Inner;
-use crate::{fdtable, raw, real, signals};
+use crate::{fdtable, raw, real, signals, syscall};
 
 /// `connect`.
 ///
@@ -163,9 +164,18 @@ fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Resu
         0
     };
     let held = stack.with(|i| {
+        let opts = &i.engine.sock(id).ok_or(Errno::EBADF)?.opts;
+        let options = HoldOptions {
+            mark: opts.mark,
+            device: (opts.bound_dev_if != 0)
+                .then(|| syscall::bound_device(fd))
+                .flatten(),
+            reuse: opts.reuseaddr != 0,
+            shadow: bound.then_some(fd),
+        };
         let local = i
             .holders
-            .connect(SocketAddr::new(saddr, port), remote, fd, bound)?;
+            .connect(SocketAddr::new(saddr, port), remote, &options)?;
         i.engine.autobound(id, local);
         Ok(())
     });

@@ -4,10 +4,10 @@ use core::ffi::{c_int, c_uint, c_void};
 use core::sync::atomic::Ordering;
 
 use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use sidewire_engine::Error;
 use sidewire_engine::memory::IovIter;
 use sidewire_engine::sendmsg::{NameArg, SendCall};
 use sidewire_engine::stack::Caps;
-use sidewire_engine::{Error, Step};
 
 use super::address::GivenAddr;
 use super::{answer, answer_int, caps, errno_of, run};
@@ -49,13 +49,10 @@ pub(super) fn send_iter<I: IovIter>(
         let stack = file.stack();
         let r = run(file, |i, id, signal| {
             call.signal = signal;
-            let (engine, mut io) = i.split();
-            let s = engine.sendmsg(&mut io, id, &mut call, &mut iter);
-            if matches!(s, Step::Ready(Ok(_))) {
-                // Acks that have come meanwhile let the rest go: a program that only sends drives by sending.
-                driver::poll_once(stack, i);
-            }
-            s
+            driver::within_round(stack, i, |i| {
+                let (engine, mut io) = i.split();
+                engine.sendmsg(&mut io, id, &mut call, &mut iter)
+            })
         });
         if call.sigpipe {
             syscall::tgkill(syscall::gettid(), libc::SIGPIPE);

@@ -1,0 +1,117 @@
+//! Automatic corking (spec/send-path.md G4; Linux `tcp_should_autocork`): a small tail waits for the bytes of the next call
+//! while an earlier frame of its socket is still on its way out.
+//!
+//! Linux learns from the device when a frame has left it. A packet socket does not tell, so two signs stand for that:
+//! the packet socket is full, or the program is in the middle of a *run* of sends, one right after the other, with nothing
+//! read in between. In a run the earlier frames are a few microseconds old, and each frame that is spared is a frame less
+//! for the peer as well. What waits is released when it makes a full frame, when all that was sent before is acknowledged,
+//! when the program reads or is about to sleep ([`Stack::release_autocorked`]), and after [`HOLD_NS`] in any case.
+//! TCP_NODELAY means no waiting in a run.
+
+use crate::mib::Counter;
+use crate::output::tcp_data_snd_check;
+use crate::push::tcp_skb_can_collapse_to;
+use crate::sock::{TcpSock, nagle};
+use crate::stack::{Cx, Io, Stack};
+use crate::sysctl::Sysctl;
+use crate::time::{Instant, NSEC_PER_MSEC, NSEC_PER_USEC};
+use crate::timers::Timer;
+
+/// Sends in a row that make a run.
+const RUN_SENDS: u8 = 8;
+/// Longest pause between two sends of a run, nanoseconds.
+const RUN_GAP_NS: u64 = 50 * NSEC_PER_USEC;
+/// Longest that a tail waits, nanoseconds.
+const HOLD_NS: u64 = NSEC_PER_MSEC;
+
+/// The sends that follow each other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SendRun {
+    /// How many, up to [`RUN_SENDS`].
+    sends: u8,
+    /// The last one.
+    last: Instant,
+}
+
+impl SendRun {
+    /// A call sends.
+    #[inline]
+    pub(crate) fn note(&mut self, now: Instant) {
+        self.sends = if now - self.last <= RUN_GAP_NS {
+            (self.sends + 1).min(RUN_SENDS)
+        } else {
+            0
+        };
+        self.last = now;
+    }
+
+    /// True in the middle of a run.
+    fn on(self) -> bool {
+        self.sends >= RUN_SENDS
+    }
+}
+
+/// Should the tail wait?
+pub(crate) fn tcp_should_autocork(sk: &TcpSock, sysctl: &Sysctl, size_goal: u32) -> bool {
+    let run = sk.send_run.on() && sk.nonagle & nagle::OFF == 0;
+    sysctl.tcp_autocorking
+        && (sk.tx_blocked || run)
+        && !sk.rtx_queue.is_empty()
+        && sk.write_queue.back().is_some_and(|skb| {
+            skb.len < size_goal && skb.tx_flags.is_empty() && tcp_skb_can_collapse_to(skb)
+        })
+}
+
+/// The tail waits.
+pub(crate) fn hold(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    cx.sh.mib.inc(Counter::TCPAutoCorking);
+    if sk.tx_blocked {
+        return;
+    }
+    if !sk.autocorked {
+        sk.autocorked = true;
+        cx.sh.autocorked.push(cx.id);
+    }
+    if !sk.timers.armed(Timer::Pacing) {
+        sk.timers.set(Timer::Pacing, cx.now + HOLD_NS);
+    }
+}
+
+/// True when an ack need not let the tail out: it waits alone, and more acks will come.
+pub(crate) fn goes_on(sk: &TcpSock) -> bool {
+    sk.autocorked && !sk.rtx_queue.is_empty() && sk.write_queue.len() == 1
+}
+
+/// The program does something else than sending: what waits goes out.
+pub(crate) fn end_run(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    sk.send_run = SendRun::default();
+    if sk.autocorked {
+        tcp_data_snd_check(sk, cx);
+    }
+}
+
+impl Stack {
+    /// True when something waits for more of a run: [`Stack::release_autocorked`] is to be called before the program
+    /// sleeps.
+    #[inline]
+    #[must_use]
+    pub fn autocorked(&self) -> bool {
+        !self.sh.autocorked.is_empty()
+    }
+
+    /// The program is about to sleep, or leads nobody any more: nothing waits any longer.
+    pub fn release_autocorked(&mut self, io: &mut Io<'_>) {
+        let mut held = core::mem::take(&mut self.sh.autocorked);
+        for id in held.drain(..) {
+            if let Some((sk, mut cx)) = self.borrow(io, id) {
+                sk.autocorked = false;
+                tcp_data_snd_check(sk, &mut cx);
+                self.settle(id);
+            }
+        }
+        // Keeps the allocation.
+        if self.sh.autocorked.is_empty() {
+            self.sh.autocorked = held;
+        }
+    }
+}
