@@ -73,6 +73,14 @@ impl ZerocopyState {
         self.optmem
     }
 
+    /// The last id of an object, and how many it covers.
+    pub(crate) fn last_id(&self, uarg: UbufId) -> (u32, u32) {
+        let found = self.live.iter().rev().find(|u| u.name == uarg);
+        found.map_or((0, 0), |u| {
+            (u.id.wrapping_add(u.len).wrapping_sub(1), u.len)
+        })
+    }
+
     /// Objects that are not complete: each holds memory of a caller's.
     #[must_use]
     pub fn live(&self) -> usize {

@@ -8,6 +8,7 @@ pub mod copy;
 pub mod descriptors;
 pub mod dmabuf;
 pub mod driver;
+mod explain;
 pub mod fdtable;
 pub mod file;
 pub mod holders;

@@ -11,6 +11,7 @@ use sidewire_engine::stack::Caps;
 
 use super::address::GivenAddr;
 use super::{answer, answer_int, caps, errno_of, run};
+use crate::explain::{self, Called};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, UIO_MAXIOV};
 use crate::ubuf::{self, Promise};
@@ -46,6 +47,8 @@ pub(super) fn send_iter<I: IovIter>(
         let mut call = SendCall::new(args.flags, args.control, name, caps, nonblock);
         call.ubuf = args.ubuf;
         let mut iter = fresh();
+        call.trace = explain::record();
+        let called = Called::with(&iter, args.flags);
         let stack = file.stack();
         let r = run(file, |i, id, signal| {
             call.signal = signal;
@@ -54,6 +57,9 @@ pub(super) fn send_iter<I: IovIter>(
                 engine.sendmsg(&mut io, id, &mut call, &mut iter)
             })
         });
+        if let Some(trace) = call.trace.take() {
+            explain::tell(file.record(), called, &trace);
+        }
         if call.sigpipe {
             syscall::tgkill(syscall::gettid(), libc::SIGPIPE);
         }
