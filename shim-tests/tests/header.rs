@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     Suite::new("header")
         .test("is_what_the_source_says", &[], is_what_the_source_says)
         .test("declares_what_is_exported", &[], declares_what_is_exported)
+        .test("is_explained_in_the_manual", &[], is_explained)
         .test("is_good_c11", &[Need::Library], || {
             compiles("gcc", "-std=c11", "c")
         })
@@ -67,6 +68,29 @@ fn declares_what_is_exported() -> TestResult {
         "{weak} weak functions, {} exported",
         exported.len()
     );
+    Ok(())
+}
+
+fn is_explained() -> TestResult {
+    let manual = include_str!("../../packaging/man/libsidewire.3");
+    for name in functions() {
+        for part in [format!(".Nm {name}"), format!("\n.Fn {name}")] {
+            ensure!(
+                manual.contains(&part) || manual.contains(&part.replace("Fn", "Fo")),
+                "libsidewire.3 has no {part:?}"
+            );
+        }
+    }
+    let header = fs::read_to_string(HEADER)?;
+    let carriers = header
+        .split_whitespace()
+        .filter(|word| word.starts_with("SIDEWIRE_CARRIER_"));
+    for name in carriers {
+        ensure!(
+            manual.contains(name),
+            "libsidewire.3 does not explain {name}"
+        );
+    }
     Ok(())
 }
 

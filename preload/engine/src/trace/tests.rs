@@ -110,7 +110,7 @@ fn why_bytes_stay() {
 fn a_sleep_and_how_long_it_took() {
     let mut bed = Bed::established();
     bed.sk().sndbuf = 0;
-    let mut iter = Iter::new(&mut bed, vec![(vec![7; 6], true)]);
+    let mut iter = Iter::new(&bed, vec![(vec![7; 6], true)]);
     let mut call = traced(0, false);
     let step = bed.step(&mut call, &mut iter);
     assert!(matches!(step, Step::Wait { .. }));
@@ -135,7 +135,7 @@ fn a_sleep_and_how_long_it_took() {
 #[test]
 fn failures_say_with_what() {
     let mut bed = Bed::closed();
-    let mut iter = Iter::new(&mut bed, vec![(vec![7; 6], true)]);
+    let mut iter = Iter::new(&bed, vec![(vec![7; 6], true)]);
     let mut call = traced(so::MSG_ZEROCOPY, true);
     bed.step(&mut call, &mut iter);
     assert_eq!(
