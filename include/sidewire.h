@@ -7,6 +7,8 @@
  *     if (sidewire_version)
  *         carried = sidewire_carried_by(fd);
  *
+ * Code that is not position independent (-fno-pie) finds them NULL always, unless it is compiled with -fno-plt.
+ *
  * Nothing here is to be called from a signal handler, or between vfork and exec.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0

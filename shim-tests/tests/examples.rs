@@ -9,7 +9,7 @@ use shim_tests::lab::{FAR, NEAR};
 use shim_tests::library::{Stack, Stats};
 use shim_tests::payload::{self, MIB};
 use shim_tests::probe::example;
-use shim_tests::{Lab, Link, Suite, TestResult};
+use shim_tests::{Lab, Link, Need, Suite, TestResult};
 
 const PORT: u16 = 7300;
 
@@ -28,10 +28,16 @@ fn main() -> ExitCode {
         .both("send_file", &[], sends_file)
         .both("accelerated", &[], says_who_carries)
         .both("callback_completion", &[], |stack| {
-            sends_own_memory(stack, "callback_completion", "every send completed")
+            sends_own_memory(stack, "callback_completion", COMPLETED, None)
         })
+        // A buffer that is filled again too early arrives wrong.
+        .both(
+            "callback_completion_with_loss",
+            &[Need::EgressHook],
+            |stack| sends_own_memory(stack, "callback_completion", COMPLETED, Some(20)),
+        )
         .both("dmabuf", &[], |stack| {
-            sends_own_memory(stack, "dmabuf", "sent by offset, and complete")
+            sends_own_memory(stack, "dmabuf", "sent by offset, and complete", None)
         })
         .run()
 }
@@ -158,9 +164,14 @@ fn says_who_carries(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Sends a file without copying it, behind the library; it says `done` then.
-fn sends_own_memory(stack: &Stack, program: &str, done: &str) -> Result<()> {
+const COMPLETED: &str = "every send completed";
+
+/// Sends a file without copying it, behind the library; it says `done` then. One frame in `lost` is lost.
+fn sends_own_memory(stack: &Stack, program: &str, done: &str, lost: Option<u32>) -> Result<()> {
     let lab = Lab::new(Link::default())?;
+    if let Some(every) = lost {
+        lab.lose_one_in(&lab.near, every)?;
+    }
     let stats = lab.path("stats.json");
     let (source, sink) = (lab.path("sent"), lab.path("arrived"));
     let sent = payload::write(&source, 2 * MIB + 1)?;

@@ -20,10 +20,13 @@ fn main() -> ExitCode {
         .test("declares_what_is_exported", &[], declares_what_is_exported)
         .test("is_explained_in_the_manual", &[], is_explained)
         .test("is_good_c11", &[Need::Library], || {
-            compiles("gcc", "-std=c11", "c")
+            compiles("gcc", &["-std=c11"], "c")
+        })
+        .test("is_found_without_pie", &[Need::Library], || {
+            compiles("gcc", &["-fno-pie", "-no-pie", "-fno-plt"], "c")
         })
         .test("is_good_cxx17", &[Need::Library], || {
-            compiles("g++", "-std=c++17", "cpp")
+            compiles("g++", &["-std=c++17"], "cpp")
         })
         .run()
 }
@@ -104,14 +107,15 @@ fn program() -> String {
             return found;\n}\n"
 }
 
-fn compiles(compiler: &str, standard: &str, suffix: &str) -> Result<()> {
+fn compiles(compiler: &str, how: &[&str], suffix: &str) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let source = dir.path().join("program").with_extension(suffix);
     let binary = dir.path().join("program");
     fs::write(&source, program())?;
     let include = Path::new(HEADER).parent().context("a folder")?;
     let output = Command::new(compiler)
-        .args([standard, "-Wall", "-Wextra", "-Werror", "-pedantic", "-I"])
+        .args(how)
+        .args(["-Wall", "-Wextra", "-Werror", "-pedantic", "-I"])
         .arg(include)
         .arg("-o")
         .arg(&binary)
@@ -120,7 +124,7 @@ fn compiles(compiler: &str, standard: &str, suffix: &str) -> Result<()> {
         .with_context(|| format!("{compiler} (Debian: apt-get install gcc g++)"))?;
     ensure!(
         output.status.success(),
-        "{compiler} {standard}: {}",
+        "{compiler} {how:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     let alone = Command::new(&binary).env_remove("LD_PRELOAD").status()?;

@@ -464,7 +464,7 @@ fn out(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> usize 
         tstamp::tcp_tx_timestamp(sk, p.sockc.tsflags);
         if p.sockc.tsflags & SOF_TIMESTAMPING_TX_RECORD_MASK != 0 {
             cx.trace(|| TraceStep::TxTimestamp {
-                tsflags: p.sockc.tsflags,
+                tsflags: p.sockc.tsflags & SOF_TIMESTAMPING_TX_RECORD_MASK,
             });
         }
         sk.send_run.note(cx.now);

@@ -297,7 +297,7 @@ fn zerocopy_words(f: &mut fmt::Formatter<'_>, zerocopy: Zerocopy) -> fmt::Result
         if sg {
             "pages are referenced"
         } else {
-            "copied: the device takes no fragments"
+            "copied: no route to a device that takes fragments"
         }
     };
     match zerocopy {
@@ -386,6 +386,13 @@ const TSFLAGS: Named = &[
     (sof::SOF_TIMESTAMPING_TX_SCHED, "TX_SCHED"),
     (sof::SOF_TIMESTAMPING_TX_ACK, "TX_ACK"),
     (sof::SOF_TIMESTAMPING_TX_COMPLETION, "TX_COMPLETION"),
+    (sof::SOF_TIMESTAMPING_SOFTWARE, "SOFTWARE"),
+    (sof::SOF_TIMESTAMPING_RAW_HARDWARE, "RAW_HARDWARE"),
+    (sof::SOF_TIMESTAMPING_OPT_ID, "OPT_ID"),
+    (sof::SOF_TIMESTAMPING_OPT_CMSG, "OPT_CMSG"),
+    (sof::SOF_TIMESTAMPING_OPT_TSONLY, "OPT_TSONLY"),
+    (sof::SOF_TIMESTAMPING_OPT_STATS, "OPT_STATS"),
+    (sof::SOF_TIMESTAMPING_OPT_ID_TCP, "OPT_ID_TCP"),
 ];
 
 const NONAGLE: Named = &[
