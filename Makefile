@@ -5,7 +5,7 @@ FUZZ := preload/fuzz/Cargo.toml
 NEED := packaging/need-packages
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build demo check check-long bench bench-quick packages fmt clippy fuzz-build deb deb-test clean help
+.PHONY: all build demo check check-long bench bench-quick header packages fmt clippy fuzz-build deb deb-test clean help
 
 all: build
 
@@ -15,6 +15,7 @@ help:
 	@echo "make check-long  the tests that take longer as well"
 	@echo "make bench       the full comparison with the kernel, to target/bench/"
 	@echo "make bench-quick a few cells of it"
+	@echo "make header      include/sidewire.h, from preload/shim/src/api.rs"
 	@echo "make deb         Debian packages, to target/debian/"
 	@echo "make build       target/release/libsidewire.so and target/release/sidewire"
 
@@ -30,6 +31,10 @@ bench bench-quick:
 	@$(NEED) bench
 	@$(CARGO) build --release -p sidewire-shim -p sidewire-cli -p shim-tests
 	@$(TARGET)/release/sidewire bench $(if $(filter bench-quick,$@),--quick)
+
+# After a change to preload/shim/src/api.rs.
+header:
+	SIDEWIRE_WRITE_HEADER=1 $(CARGO) test -p shim-tests --test header is_what_the_source_says
 
 packages:
 	$(NEED) check

@@ -11,6 +11,7 @@ fn main() {
     let out_dir = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let compiler = std::env::var("CC").unwrap_or_else(|_| "gcc".to_owned());
     println!("cargo::rerun-if-env-changed=CC");
+    println!("cargo::rerun-if-changed=../include");
     for (from, to) in [
         ("probes", "probes"),
         ("conformance", "conformance"),
@@ -38,6 +39,7 @@ fn compile(compiler: &str, source: &Path, out_dir: &Path) {
     let name = source.file_stem().expect("a .c file has a stem");
     let status = Command::new(compiler)
         .args(["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra"])
+        .args(["-I", "../include"])
         .args([
             "-D_GNU_SOURCE",
             "-U_FORTIFY_SOURCE",

@@ -18,6 +18,7 @@ const PORT: u16 = 7400;
 fn main() -> ExitCode {
     Suite::new("command")
         .shim("run_moves_a_file", &[], run_moves_a_file)
+        .shim("run_explains_a_send", &[], run_explains_a_send)
         .shim("run_strict_names_the_capability", &[], run_strict)
         .shim("demo_prints_its_table", &[], demo_prints_its_table)
         .shim("demo_cleans_up_when_interrupted", &[], demo_interrupted)
@@ -67,6 +68,67 @@ fn run_moves_a_file(stack: &Stack) -> TestResult {
     before
         .until_now(&lab, Some(Stats::read(&stats)?))?
         .all_by_engine(1)
+}
+
+/// What `--explain` says of a netcat that sends a line of six bytes.
+const EXPLAINED: &str = "\
+sidewire: sendmsg on 3 to 192.0.2.2:7400, 6 bytes, flags 0
+  sockcm_cookie           no control messages
+  zerocopy                not asked for
+  sk_stream_wait_connect  ESTABLISHED: may send
+  tcp_send_mss            mss_now 1448, size_goal N
+  new_segment             a new buffer: wmem_queued 0 < sndbuf N, 0 unsent
+  copy                    6 bytes into it
+  tcp_push                PSH; nonagle 0
+  tcp_write_xmit          1 segment, 6 bytes sent; cwnd 10, in flight 1, snd_wnd N
+  out                     returns 6
+";
+
+fn run_explains_a_send(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let (source, file) = (lab.path("line"), lab.path("explained"));
+    fs::write(&source, "hello\n")?;
+    let port = PORT.to_string();
+    let in_file = format!("--explain={}", file.display());
+    for option in ["--explain", &in_file] {
+        let receiver = lab
+            .far
+            .program("nc.openbsd")
+            .args(["-d", "-l", &port])
+            .start()?;
+        lab.wait_for_listener(&lab.far, PORT)?;
+        let sender = lab
+            .near
+            .program(sidewire(stack)?)
+            .args(["run", option, "--", "nc.openbsd", "-N", FAR, &port])
+            .stdin(&source)
+            .run()?
+            .success()?;
+        receiver.wait()?.success()?;
+        let said = if option == "--explain" {
+            sender.stderr
+        } else {
+            ensure!(sender.stderr.is_empty(), "it said {:?}", sender.stderr);
+            fs::read_to_string(&file)?
+        };
+        // What depends on the host's tcp_wmem and tcp_rmem.
+        let said = ["size_goal ", "sndbuf ", "snd_wnd "]
+            .into_iter()
+            .fold(said, |text, name| without_number(&text, name));
+        ensure!(said == EXPLAINED, "{option}:\n{said}");
+    }
+    Ok(())
+}
+
+/// The text with N for the number behind `name`.
+fn without_number(text: &str, name: &str) -> String {
+    match text.split_once(name) {
+        Some((before, after)) => {
+            let rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+            format!("{before}{name}N{rest}")
+        }
+        None => text.to_owned(),
+    }
 }
 
 fn run_strict(stack: &Stack) -> TestResult {

@@ -9,7 +9,7 @@ use shim_tests::lab::{FAR, NEAR};
 use shim_tests::library::{Stack, Stats};
 use shim_tests::payload::{self, MIB};
 use shim_tests::probe::example;
-use shim_tests::{Lab, Link, Suite, TestResult};
+use shim_tests::{Lab, Link, Need, Suite, TestResult};
 
 const PORT: u16 = 7300;
 
@@ -26,6 +26,19 @@ fn main() -> ExitCode {
             echoes(stack, "epoll_server", false)
         })
         .both("send_file", &[], sends_file)
+        .both("accelerated", &[], says_who_carries)
+        .both("callback_completion", &[], |stack| {
+            sends_own_memory(stack, "callback_completion", COMPLETED, None)
+        })
+        // A buffer that is filled again too early arrives wrong.
+        .both(
+            "callback_completion_with_loss",
+            &[Need::EgressHook],
+            |stack| sends_own_memory(stack, "callback_completion", COMPLETED, Some(20)),
+        )
+        .both("dmabuf", &[], |stack| {
+            sends_own_memory(stack, "dmabuf", "sent by offset, and complete", None)
+        })
         .run()
 }
 
@@ -105,6 +118,94 @@ fn sends_file(stack: &Stack) -> Result<()> {
         before
             .until_now(&lab, Some(Stats::read(&stats)?))?
             .begun_by_engine(1)?;
+    }
+    Ok(())
+}
+
+/// Once to the far host, and once to this one, which stays with the kernel.
+fn says_who_carries(stack: &Stack) -> Result<()> {
+    let lab = Lab::new(Link::default())?;
+    let port = PORT.to_string();
+    lab.near.run("ip", ["link", "set", "lo", "up"])?;
+    for (host, address, sidewire) in [
+        (&lab.far, FAR, "carried by Sidewire: accelerated"),
+        (
+            &lab.near,
+            NEAR,
+            "carried by the kernel: an address of this host",
+        ),
+    ] {
+        let server = host
+            .program(example("echo_server"))
+            .args([port.as_str(), "1"])
+            .start()?;
+        lab.wait_for_listener(host, PORT)?;
+        let said = lab
+            .near
+            .program(example("accelerated"))
+            .args([address, &port, "hello"])
+            .under(stack)
+            .run()?
+            .success()?;
+        server.wait()?.success()?;
+        let expected = if stack.is_sidewire() {
+            sidewire
+        } else {
+            "carried by the kernel: Sidewire is not in front of this program"
+        };
+        let lines: Vec<_> = said.stdout.lines().collect();
+        ensure!(lines[..2] == ["answer: hello", expected], "{said}");
+        let counted = lines.iter().any(|l| l.starts_with("process: tx_frames "));
+        ensure!(
+            counted == (stack.is_sidewire() && host.id() == lab.far.id()),
+            "{said}"
+        );
+    }
+    Ok(())
+}
+
+const COMPLETED: &str = "every send completed";
+
+/// Sends a file without copying it, behind the library; it says `done` then. One frame in `lost` is lost.
+fn sends_own_memory(stack: &Stack, program: &str, done: &str, lost: Option<u32>) -> Result<()> {
+    let lab = Lab::new(Link::default())?;
+    if let Some(every) = lost {
+        lab.lose_one_in(&lab.near, every)?;
+    }
+    let stats = lab.path("stats.json");
+    let (source, sink) = (lab.path("sent"), lab.path("arrived"));
+    let sent = payload::write(&source, 2 * MIB + 1)?;
+    let port = PORT.to_string();
+    let before = Before::of(&lab)?;
+    let receiver = lab
+        .far
+        .program("nc.openbsd")
+        .args(["-d", "-l", &port])
+        .stdout(&sink)
+        .start()?;
+    lab.wait_for_listener(&lab.far, PORT)?;
+    let said = lab
+        .near
+        .program(example(program))
+        .args([FAR, &port, &source.to_string_lossy()])
+        .under(stack)
+        .stats(&stats)
+        .run()?
+        .success()?;
+    receiver.wait()?.success()?;
+    ensure!(payload::sha256(&sink)? == sent, "what arrived differs");
+    let expected = if stack.is_sidewire() {
+        done
+    } else {
+        "sent by copying: Sidewire is not in front of this program"
+    };
+    ensure!(said.stdout.trim_end() == expected, "{said}");
+    if stack.is_sidewire() {
+        before
+            .until_now(&lab, Some(Stats::read(&stats)?))?
+            .begun_by_engine(1)?;
+        let text = fs::read_to_string(&stats)?;
+        ensure!(text.contains("\"BytesCopiedOut\":0,"), "copied: {text}");
     }
     Ok(())
 }

@@ -50,6 +50,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
 
+    /// Tell what each send goes through, on standard error or in a file
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "stderr")]
+    explain: Option<PathBuf>,
+
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM ARGS")]
     command: Vec<OsString>,
@@ -121,12 +125,23 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
         command.env("SIDEWIRE_LOG", level.get_name());
     }
     if let Some(file) = &options.pcap {
-        // The program may change its directory before it opens a socket.
-        let file = std::path::absolute(file)
-            .map_err(|error| Failure::canceled(format!("{}: {error}", file.display())))?;
-        command.env("SIDEWIRE_PCAP", file);
+        command.env("SIDEWIRE_PCAP", absolute(file)?);
+    }
+    if let Some(file) = &options.explain {
+        let file = if file == Path::new("stderr") {
+            file.clone()
+        } else {
+            absolute(file)?
+        };
+        command.env("SIDEWIRE_EXPLAIN", file);
     }
     Ok(command)
+}
+
+/// The program may change its directory before it opens a socket.
+fn absolute(file: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(file)
+        .map_err(|error| Failure::canceled(format!("{}: {error}", file.display())))
 }
 
 fn refused(refusal: Refusal) -> Failure {

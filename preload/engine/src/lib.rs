@@ -78,6 +78,7 @@ pub mod time;
 pub mod timer;
 pub mod timers;
 pub mod timewait;
+pub mod trace;
 pub mod tso;
 pub mod tstamp;
 pub mod urgent;

@@ -30,6 +30,7 @@ use crate::sock::{TcpSock, ecn, icsk_ack, nagle};
 use crate::stack::Cx;
 use crate::timer::{tcp_check_probe_timer, tcp_rearm_rto};
 use crate::timers::{IcskPending, Timer};
+use crate::trace::{Held, TraceStep};
 use crate::tso::{
     Queue, tcp_cwnd_test, tcp_fragment, tcp_grow_skb, tcp_minshall_update, tcp_mss_split_point,
     tcp_nagle_test, tcp_set_skb_tso_segs, tcp_snd_wnd_test, tcp_tso_segs, tcp_tso_should_defer,
@@ -425,6 +426,8 @@ pub fn tcp_write_xmit(
     let mut sent_pkts = 0;
     let mut cwnd_limited = false;
     let mut rwnd_limited = false;
+    let mut held = Held::Nothing;
+    let from = sk.snd_nxt;
     let max_segs = tcp_tso_segs(sk, cx, mss_now);
 
     while !sk.tx_blocked && !sk.write_queue.is_empty() {
@@ -437,11 +440,13 @@ pub fn tcp_write_xmit(
             }
         } else {
             if tcp_pacing_check(sk, cx) {
+                held = Held::Pacing;
                 break;
             }
             let mut quota = tcp_cwnd_test(sk);
             if quota == 0 {
                 if push_one != 2 {
+                    held = Held::Cwnd;
                     break;
                 }
                 quota = 1;
@@ -454,17 +459,24 @@ pub fn tcp_write_xmit(
             let tso_segs = tcp_set_skb_tso_segs(skb, mss_now);
             if !tcp_snd_wnd_test(sk, mss_now) {
                 rwnd_limited = true;
+                held = Held::Rwnd;
                 break;
             }
             if tso_segs == 1 {
                 let last = sk.write_queue.len() == 1;
                 let nonagle = if last { nonagle } else { nagle::PUSH };
                 if !tcp_nagle_test(sk, mss_now, nonagle) {
+                    held = if nonagle & nagle::CORK != 0 {
+                        Held::Cork
+                    } else {
+                        Held::Nagle
+                    };
                     break;
                 }
             } else if push_one == 0
                 && tcp_tso_should_defer(sk, cx, &mut cwnd_limited, &mut rwnd_limited, max_segs)
             {
+                held = Held::TsoDefer;
                 break;
             }
             let limit = if tso_segs > 1 && !tcp_urg_mode(sk) {
@@ -476,13 +488,15 @@ pub fn tcp_write_xmit(
                 break;
             };
             if skb.len > limit && !tcp_fragment(sk, cx, Queue::Write, 0, limit, mss_now) {
+                held = Held::NoMemory;
                 break;
             }
             // An empty buffer belongs to a sender that sleeps for memory.
             if sk.write_queue.front().is_none_or(|s| s.seq == s.end_seq) {
                 break;
             }
-            if tcp_transmit_skb(sk, cx, At::Head).is_err() {
+            if let Err(e) = tcp_transmit_skb(sk, cx, At::Head) {
+                held = Held::Xmit(e);
                 break;
             }
         }
@@ -490,10 +504,20 @@ pub fn tcp_write_xmit(
         tcp_minshall_update(sk, mss_now);
         sent_pkts += sk.rtx_queue.back().map_or(0, |s| s.pcount());
         if push_one != 0 {
+            held = Held::PushOne;
             break;
         }
     }
 
+    cx.trace(|| TraceStep::WriteXmit {
+        segments: sent_pkts,
+        bytes: sk.snd_nxt.wrapping_sub(from),
+        notsent: sk.notsent_bytes(),
+        held,
+        snd_cwnd: sk.snd_cwnd,
+        in_flight: sk.packets_in_flight(),
+        snd_wnd: sk.snd_wnd,
+    });
     if rwnd_limited {
         tcp_chrono_start(sk, cx, ChronoKind::RwndLimited);
     } else {

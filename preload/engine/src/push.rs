@@ -11,6 +11,7 @@ use crate::skb::{Skb, tcphdr};
 use crate::sock::{TcpSock, nagle, shutdown};
 use crate::stack::Cx;
 use crate::sysctl::Sysctl;
+use crate::trace::TraceStep;
 
 /// Unsent bytes above which the socket takes no new buffer: TCP_NOTSENT_LOWAT, else the namespace's.
 #[must_use]
@@ -92,14 +93,22 @@ pub fn tcp_push(
         return; // G1
     }
     let more = flags & MSG_MORE != 0;
-    if !more || forced_push(sk) {
+    let forced = forced_push(sk);
+    if !more || forced {
         tcp_mark_push(sk); // G2
     }
     tcp_mark_urg(sk, flags);
-    if tcp_should_autocork(sk, &cx.sh.sysctl, size_goal) {
+    let autocork = tcp_should_autocork(sk, &cx.sh.sysctl, size_goal);
+    let nonagle = if more { nagle::CORK } else { nonagle }; // G5
+    cx.trace(|| TraceStep::Push {
+        psh: !more || forced,
+        forced,
+        autocork,
+        nonagle,
+    });
+    if autocork {
         autocork::hold(sk, cx);
         return;
     }
-    let nonagle = if more { nagle::CORK } else { nonagle }; // G5
     output::tcp_push_pending(sk, cx, mss_now, nonagle);
 }

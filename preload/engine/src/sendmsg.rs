@@ -9,8 +9,11 @@ mod data;
 mod tests;
 mod wait;
 
+use alloc::boxed::Box;
+
 use sidewire_uapi::TcpState;
 use sidewire_uapi::socket as so;
+use sidewire_uapi::timestamping::SOF_TIMESTAMPING_TX_RECORD_MASK;
 
 use crate::calls::Timeo;
 use crate::chrono::{ChronoKind, tcp_chrono_stop};
@@ -23,6 +26,7 @@ use crate::skb::UbufId;
 use crate::sock::{TcpSock, shutdown};
 use crate::stack::{Caps, Cx, Io, SocketId, Stack, Step, StepResult, WaitReason};
 use crate::time::Instant;
+use crate::trace::{Trace, TraceStep, Zerocopy};
 use crate::zerocopy::{self, ZcRequest};
 use crate::{fastopen, output, tstamp};
 
@@ -52,6 +56,8 @@ pub struct SendCall<'a> {
     /// and [`Stack::take_ubufs`] hands the cookie out when the last one is acknowledged or dropped. A call that fails does
     /// not complete.
     pub ubuf: Option<u64>,
+    /// Records what the call goes through.
+    pub trace: Option<Box<Trace>>,
     /// A signal is pending: do not sleep again, answer what was taken or `Intr`. Set by the caller.
     pub signal: bool,
     /// Out: the call failed with EPIPE and wants SIGPIPE for the calling thread (E4).
@@ -98,7 +104,7 @@ pub(crate) enum Phase {
 
 /// How payload enters buffers: Linux's local `zc`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Zc {
+pub enum Zc {
     /// Copied into page fragments.
     #[default]
     Copy,
@@ -129,6 +135,15 @@ pub(crate) enum Exit {
     OutErr(Error),
 }
 
+impl Exit {
+    fn error(self) -> Option<Error> {
+        match self {
+            Self::DoError(err) | Self::OutErr(err) => Some(err),
+            _ => None,
+        }
+    }
+}
+
 impl<'a> SendCall<'a> {
     /// A call that has not begun. `nonblock` is the descriptor's O_NONBLOCK.
     #[must_use]
@@ -147,6 +162,7 @@ impl<'a> SendCall<'a> {
             caps,
             memlock_limit: u64::MAX,
             ubuf: None,
+            trace: None,
             signal: false,
             sigpipe: false,
             restartable: false,
@@ -184,6 +200,25 @@ impl Stack {
         call: &mut SendCall<'_>,
         iter: &mut dyn IovIter,
     ) -> StepResult<usize> {
+        core::mem::swap(&mut self.sh.trace, &mut call.trace);
+        if let Some(trace) = &mut self.sh.trace {
+            trace.wakes(io.now, call.signal);
+        }
+        let step = self.sendmsg_step(io, id, call, iter);
+        if let (Some(trace), Step::Wait { reason, .. }) = (&mut self.sh.trace, &step) {
+            trace.sleeps(*reason, io.now);
+        }
+        core::mem::swap(&mut self.sh.trace, &mut call.trace);
+        step
+    }
+
+    fn sendmsg_step(
+        &mut self,
+        io: &mut Io<'_>,
+        id: SocketId,
+        call: &mut SendCall<'_>,
+        iter: &mut dyn IovIter,
+    ) -> StepResult<usize> {
         loop {
             let Some((sk, mut cx)) = self.borrow(io, id) else {
                 return Step::Ready(Err(Error::BadFd));
@@ -197,7 +232,14 @@ impl Stack {
                 return step;
             }
             // B5 connects, and that is the whole stack's business.
-            if let Err(exit) = self.tcp_sendmsg_fastopen(io, id, call, iter) {
+            let done = self.tcp_sendmsg_fastopen(io, id, call, iter);
+            if let Some(trace) = &mut self.sh.trace {
+                trace.push(TraceStep::Fastopen {
+                    copied_syn: call.progress.copied_syn,
+                    err: done.err().and_then(Exit::error),
+                });
+            }
+            if let Err(exit) = done {
                 let Some((sk, mut cx)) = self.borrow(io, id) else {
                     return Step::Ready(Err(Error::BadFd));
                 };
@@ -218,9 +260,9 @@ fn tcp_sendmsg_locked(
     iter: &mut dyn IovIter,
 ) -> Result<(), Exit> {
     if call.progress.phase == Phase::Entry {
-        sockcm_cookie(sk, call); // B1, B2
+        sockcm_cookie(sk, cx, call); // B1, B2
         zerocopy_begin(sk, cx, call, iter.remaining())?; // B3
-        dmabuf_needs_zerocopy(sk, call)?; // B4
+        dmabuf_needs_zerocopy(sk, cx, call)?; // B4
         call.progress.phase = Phase::Fastopen;
     }
     match call.progress.phase {
@@ -233,6 +275,7 @@ fn tcp_sendmsg_locked(
         Phase::Entry | Phase::Fastopen | Phase::Connect => {
             output::tcp_rate_check_app_limited(sk); // B7
             wait::sk_stream_wait_connect(sk, cx, call)?; // B6, B8
+            cx.trace(|| TraceStep::Connected(sk.state));
             repair_queue(sk, cx, call, iter)?; // B9
             deferred_cmsg_error(call)?; // B10
             restart(sk, cx, call); // B11
@@ -243,10 +286,16 @@ fn tcp_sendmsg_locked(
 }
 
 /// B1, B2: the cookie starts with the socket's timestamping flags; an error in the control messages is only kept.
-fn sockcm_cookie(sk: &TcpSock, call: &mut SendCall<'_>) {
+fn sockcm_cookie(sk: &TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) {
     let p = &mut call.progress;
     p.sockc = SockcmCookie::seeded(sk.opts.tsflags);
     p.sockc_err = p.sockc.parse(call.control, &sk.opts, call.caps).err();
+    cx.trace(|| TraceStep::SockcmCookie {
+        tsflags: p.sockc.tsflags,
+        control: call.control.len(),
+        dmabuf_id: p.sockc.dmabuf_id,
+        err: p.sockc_err,
+    });
 }
 
 /// B3: gets the notification object of a MSG_ZEROCOPY call and decides how payload enters buffers.
@@ -256,18 +305,25 @@ fn zerocopy_begin(
     call: &mut SendCall<'_>,
     size: usize,
 ) -> Result<(), Exit> {
-    if size == 0 {
+    let asked = call.has(so::MSG_ZEROCOPY | so::MSG_SPLICE_PAGES) || call.ubuf.is_some();
+    if size == 0 || !asked {
+        cx.trace(|| TraceStep::Zerocopy(Zerocopy::None));
         return Ok(()); // B3b
     }
     // Without a route yet, the device's abilities are unknown and Linux's route_caps are empty.
     let sg = sk.dst.is_some_and(|d| d.sg);
     if let Some(cookie) = call.ubuf {
-        call.progress.uarg = Some(zerocopy::caller_ubuf(sk, cookie));
+        let uarg = zerocopy::caller_ubuf(sk, cookie);
+        call.progress.uarg = Some(uarg);
         if sg {
             call.progress.zc = Zc::Pin;
+        } else {
+            zerocopy::mark_copied(sk, uarg);
         }
+        cx.trace(|| TraceStep::Zerocopy(Zerocopy::Caller { sg }));
     } else if call.has(so::MSG_ZEROCOPY) {
         if !sk.opts.zerocopy {
+            cx.trace(|| TraceStep::Zerocopy(Zerocopy::NotEnabled));
             return Ok(()); // B3a
         }
         let p = &mut call.progress;
@@ -278,8 +334,14 @@ fn zerocopy_begin(
             ipc_lock: call.caps.ipc_lock,
             memlock_limit: call.memlock_limit,
         };
-        let uarg =
-            zerocopy::msg_zerocopy_realloc(sk, cx, &request).ok_or(Exit::OutErr(Error::NoBufs))?;
+        let Some(uarg) = zerocopy::msg_zerocopy_realloc(sk, cx, &request) else {
+            cx.trace(|| TraceStep::Zerocopy(Zerocopy::NoBufs));
+            return Err(Exit::OutErr(Error::NoBufs));
+        };
+        cx.trace(|| {
+            let (id, range) = sk.zerocopy.last_id(uarg);
+            TraceStep::Zerocopy(Zerocopy::Id { id, range, sg })
+        });
         p.uarg = Some(uarg);
         if sg {
             p.zc = Zc::Pin;
@@ -287,20 +349,34 @@ fn zerocopy_begin(
             zerocopy::mark_copied(sk, uarg); // B3c
         }
         if dmabuf_id != 0 {
-            zerocopy::dmabuf_binding(sk, cx, dmabuf_id).map_err(Exit::OutErr)?; // B3d
+            let binding = zerocopy::dmabuf_binding(sk, cx, dmabuf_id);
+            cx.trace(|| TraceStep::Dmabuf {
+                id: dmabuf_id,
+                err: binding.err(),
+            });
+            binding.map_err(Exit::OutErr)?; // B3d
             p.zc = Zc::Dmabuf(dmabuf_id);
         }
     } else if call.has(so::MSG_SPLICE_PAGES) && sg {
         call.progress.zc = Zc::Splice;
+        cx.trace(|| TraceStep::Zerocopy(Zerocopy::Splice));
     }
     Ok(())
 }
 
 /// B4: a dma-buf can only be sent by zerocopy.
-fn dmabuf_needs_zerocopy(sk: &TcpSock, call: &SendCall<'_>) -> Result<(), Exit> {
+fn dmabuf_needs_zerocopy(
+    sk: &TcpSock,
+    cx: &mut Cx<'_, '_>,
+    call: &SendCall<'_>,
+) -> Result<(), Exit> {
     let p = &call.progress;
     let zerocopy = call.has(so::MSG_ZEROCOPY) && sk.opts.zerocopy;
     if p.sockc_err.is_none() && p.sockc.dmabuf_id != 0 && !zerocopy {
+        cx.trace(|| TraceStep::Dmabuf {
+            id: p.sockc.dmabuf_id,
+            err: Some(Error::Inval),
+        });
         return Err(Exit::OutErr(Error::Inval));
     }
     Ok(())
@@ -316,6 +392,7 @@ fn repair_queue(
     if !sk.repair.on {
         return Ok(());
     }
+    cx.trace(|| TraceStep::Repair(sk.repair.queue));
     match sk.repair.queue {
         RepairQueue::Send => Ok(()),
         RepairQueue::None => Err(Exit::OutErr(Error::Inval)),
@@ -342,6 +419,7 @@ fn restart(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) {
     let (mss_now, size_goal) = output::tcp_send_mss(sk, cx, call.flags as u32);
     call.progress.mss_now = mss_now;
     call.progress.size_goal = size_goal;
+    cx.trace(|| TraceStep::SendMss { mss_now, size_goal });
 }
 
 /// B12: a pending error or a closed send side ends the call, one of 0 bytes too (SP-24).
@@ -384,6 +462,11 @@ fn out(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> usize 
     let p = &call.progress;
     if p.copied > 0 {
         tstamp::tcp_tx_timestamp(sk, p.sockc.tsflags);
+        if p.sockc.tsflags & SOF_TIMESTAMPING_TX_RECORD_MASK != 0 {
+            cx.trace(|| TraceStep::TxTimestamp {
+                tsflags: p.sockc.tsflags & SOF_TIMESTAMPING_TX_RECORD_MASK,
+            });
+        }
         sk.send_run.note(cx.now);
         let nonagle = sk.nonagle;
         tcp_push(sk, cx, call.flags, p.mss_now, nonagle, p.size_goal);
@@ -396,7 +479,12 @@ fn out_nopush(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) ->
     if let Some(uarg) = call.progress.uarg.take() {
         zerocopy::net_zcopy_put(sk, cx, uarg);
     }
-    call.progress.copied + call.progress.copied_syn
+    let p = &call.progress;
+    cx.trace(|| TraceStep::Returned {
+        copied: p.copied,
+        copied_syn: p.copied_syn,
+    });
+    p.copied + p.copied_syn
 }
 
 /// E2..E5: gives the zerocopy id back, finds the real error, decides about SIGPIPE.
@@ -410,6 +498,10 @@ pub(crate) fn out_err(
         zerocopy::net_zcopy_put_abort(sk, cx, uarg);
     }
     let err = sk_stream_error(sk, call, err);
+    cx.trace(|| TraceStep::Failed {
+        err,
+        sigpipe: call.sigpipe,
+    });
     if err == Error::Again && tcp_rtx_and_write_queues_empty(sk) {
         sk_stream_write_space(sk, cx); // E5
         tcp_chrono_stop(sk, cx, ChronoKind::SndbufLimited);

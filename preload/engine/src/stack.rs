@@ -30,6 +30,7 @@ use crate::sock::TcpSock;
 use crate::sysctl::Sysctl;
 use crate::time::Instant;
 use crate::timewait::TimewaitSock;
+use crate::trace::Trace;
 use crate::zerocopy::Dmabufs;
 
 new_key_type! {
@@ -95,6 +96,8 @@ pub struct Shared {
     pub tx_blocked: Vec<SocketId>,
     /// Sockets whose tail waits for more of a run of sends.
     pub autocorked: Vec<SocketId>,
+    /// The record of the send that runs, if anybody wants to see it.
+    pub trace: Option<Box<Trace>>,
     /// State of the small generator for jitter.
     pub prng: u64,
     /// Fast-open cookies and what else is remembered per destination.
@@ -249,6 +252,7 @@ impl Stack {
                 batch: Vec::new(),
                 tx_blocked: Vec::new(),
                 autocorked: Vec::new(),
+                trace: None,
                 // Xorshift must not start at 0.
                 prng: seed | 1,
                 metrics: MetricsCache::default(),

@@ -227,6 +227,8 @@ impl IovIter for Iter {
 pub(crate) struct Wire {
     /// TCP headers and payload lengths of what was sent.
     pub(crate) sent: Vec<(Vec<u8>, u32)>,
+    /// Nothing leads anywhere.
+    pub(crate) no_route: bool,
 }
 
 /// The route of every test.
@@ -247,6 +249,9 @@ pub(crate) fn dst() -> Dst {
 
 impl Net for Wire {
     fn route(&mut self, _: &FlowKey) -> Result<Dst, Error> {
+        if self.no_route {
+            return Err(Error::NetUnreach);
+        }
         Ok(dst())
     }
     fn route_generation(&self) -> u32 {

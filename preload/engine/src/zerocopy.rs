@@ -12,6 +12,7 @@ use sidewire_uapi::errqueue::{SO_EE_CODE_ZEROCOPY_COPIED, SO_EE_ORIGIN_ZEROCOPY,
 use crate::error::Error;
 use crate::errqueue::{Charge, ErrEntry, ErrPayload, ErrQueue, is_zerocopy, sk_error_report};
 use crate::memory::MemRef;
+use crate::output::rebuild_header;
 use crate::seq::after;
 use crate::skb::{SKB_TRUESIZE, Skb, UbufId};
 use crate::sock::TcpSock;
@@ -71,6 +72,20 @@ impl ZerocopyState {
     #[must_use]
     pub fn optmem(&self) -> u32 {
         self.optmem
+    }
+
+    /// The last id of an object, and how many it covers.
+    pub(crate) fn last_id(&self, uarg: UbufId) -> (u32, u32) {
+        let found = self.live.iter().rev().find(|u| u.name == uarg);
+        found.map_or((0, 0), |u| {
+            (u.id.wrapping_add(u.len).wrapping_sub(1), u.len)
+        })
+    }
+
+    /// Objects that are not complete: each holds memory of a caller's.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.len()
     }
 
     /// A counter as a thawed socket has it: everything before `zckey` is complete or stands in `errors`.
@@ -406,10 +421,12 @@ impl Stack {
 }
 
 /// B3d: is the binding there, and on the route's device (ZC-56..ZC-58)?
-pub(crate) fn dmabuf_binding(sk: &TcpSock, cx: &Cx<'_, '_>, id: u32) -> Result<(), Error> {
-    let binding = cx.sh.dmabufs.find(id).ok_or(Error::Inval)?;
-    let dst = sk.dst.ok_or(Error::HostUnreach)?;
-    if binding.oif != 0 && binding.oif != dst.oif {
+pub(crate) fn dmabuf_binding(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, id: u32) -> Result<(), Error> {
+    let oif = cx.sh.dmabufs.find(id).ok_or(Error::Inval)?.oif;
+    if !rebuild_header(sk, cx) {
+        return Err(Error::HostUnreach);
+    }
+    if oif != 0 && sk.dst.is_none_or(|dst| dst.oif != oif) {
         return Err(Error::NoDev);
     }
     Ok(())

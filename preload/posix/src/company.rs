@@ -15,8 +15,10 @@ use sidewire_link::fd::{Fd, move_high};
 use crate::stack::{MAX_STACKS, monotonic_ns};
 use crate::syscall;
 
-/// The pumps' own threads; 0 for none.
-static PUMPS: [AtomicI32; MAX_STACKS] = [const { AtomicI32::new(0) }; MAX_STACKS];
+/// Threads of the library's own: a pump for each stack, and the one that calls completions back.
+const OWN_MAX: usize = MAX_STACKS + 1;
+/// Their numbers; 0 for none.
+static OWN: [AtomicI32; OWN_MAX] = [const { AtomicI32::new(0) }; OWN_MAX];
 
 /// How often the main thread is looked at, in nanoseconds.
 const LOOK_NS: u64 = 1_000_000_000;
@@ -40,16 +42,17 @@ enum Others {
     Unknown,
 }
 
-/// In the child of a fork, which has no pump yet.
+/// In the child of a fork, where none of our own threads is.
 pub(crate) fn forked() {
-    for pump in &PUMPS {
-        pump.store(0, Ordering::Relaxed);
+    for thread in &OWN {
+        thread.store(0, Ordering::Relaxed);
     }
 }
 
-fn enroll() {
+/// The calling thread is the library's own: it is nobody's company.
+pub(crate) fn enroll() {
     let me = syscall::gettid();
-    for slot in &PUMPS {
+    for slot in &OWN {
         if slot
             .compare_exchange(0, me, Ordering::Relaxed, Ordering::Relaxed)
             .is_ok()
@@ -81,7 +84,7 @@ fn readable(fd: i32) -> pollfd {
     }
 }
 
-/// A thread besides the main one and the pumps.
+/// A thread besides the main one and our own.
 fn others() -> Others {
     let Ok(tasks) = std::fs::read_dir("/proc/thread-self/..") else {
         return Others::Unknown;
@@ -90,7 +93,7 @@ fn others() -> Others {
     for tid in tids {
         // The main thread has ended, though its own descriptor would not say so before the last one does.
         let main = tid == syscall::getpid();
-        if main || PUMPS.iter().any(|p| p.load(Ordering::Relaxed) == tid) {
+        if main || OWN.iter().any(|p| p.load(Ordering::Relaxed) == tid) {
             continue;
         }
         match open(tid) {
@@ -113,7 +116,6 @@ fn main_ended() -> Option<bool> {
 impl Company {
     /// To be called by a pump that starts.
     pub(crate) fn new() -> Self {
-        enroll();
         Self::Main(monotonic_ns() + LOOK_NS)
     }
 

@@ -25,6 +25,15 @@ pub enum Level {
     Info,
 }
 
+/// Where explanations go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Explain {
+    /// Standard error.
+    Stderr,
+    /// Behind what is in this file.
+    File(PathBuf),
+}
+
 /// The settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -36,6 +45,8 @@ pub struct Config {
     pub log: Level,
     /// `stats`: where the counters go when the process ends; `%p` stands for the process id.
     pub stats: Option<PathBuf>,
+    /// `explain`: where it is told what each send goes through.
+    pub explain: Option<Explain>,
     /// `pcap`: where a copy of every frame goes, as pcapng; `%p` stands for the process id.
     pub pcap: Option<PathBuf>,
 }
@@ -48,6 +59,7 @@ impl Default for Config {
             log: Level::Warn,
             stats: None,
             pcap: None,
+            explain: None,
         }
     }
 }
@@ -60,7 +72,7 @@ struct Refused {
     allowed: &'static str,
 }
 
-const KEYS: &str = "enabled, strict, log, stats, pcap";
+const KEYS: &str = "enabled, strict, log, stats, pcap, explain";
 
 impl Config {
     /// Sets one key, by its name in the file.
@@ -94,6 +106,12 @@ impl Config {
             }
             "stats" => self.stats = path(),
             "pcap" => self.pcap = path(),
+            "explain" => {
+                self.explain = match value {
+                    "stderr" => Some(Explain::Stderr),
+                    _ => path().map(Explain::File),
+                }
+            }
             _ => return Err(refuse(KEYS)),
         }
         Ok(())
@@ -238,11 +256,13 @@ mod tests {
             ("SIDEWIRE_LIBRARY", "x"),
             ("HOME", "/"),
             ("SIDEWIRE_PCAP", "p"),
+            ("SIDEWIRE_EXPLAIN", "stderr"),
         ];
         let vars = vars.map(|(k, v)| (k.to_owned(), v.to_owned()));
         config.read_environment(vars.into_iter(), |r| panic!("{r:?}"));
         assert!(!config.strict);
         assert_eq!(config.pcap.as_deref(), Some(Path::new("p")));
+        assert_eq!(config.explain, Some(Explain::Stderr));
     }
 
     #[test]

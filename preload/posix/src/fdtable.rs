@@ -98,20 +98,29 @@ pub fn remove(fd: i32) -> Option<FileRef> {
     unsafe { FileRef::from_raw(old) }
 }
 
-/// Makes every descriptor of `file` the kernel's. Returns how many there were.
-pub fn remove_file(file: &File) -> usize {
-    let mut n = 0;
-    for_each_entry(|_, e| {
+/// Makes every descriptor of `file` the kernel's, and tells each to `f`.
+pub fn remove_file(file: &File, mut f: impl FnMut(i32)) {
+    for_each_entry(|fd, e| {
         let p = core::ptr::from_ref(file).cast_mut();
         if e.compare_exchange(p, null_mut(), Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
         {
-            n += 1;
+            f(fd);
             // SAFETY: the entry owned a reference, which is now ours.
             drop(unsafe { FileRef::from_raw(p) });
         }
     });
-    n
+}
+
+/// A descriptor of `file`, the lowest.
+pub(crate) fn number_of(file: &File) -> Option<i32> {
+    let mut found = None;
+    for_each_entry(|fd, e| {
+        if found.is_none() && core::ptr::eq(e.load(Ordering::Relaxed), file) {
+            found = Some(fd);
+        }
+    });
+    found
 }
 
 fn for_each_entry(mut f: impl FnMut(i32, &'static AtomicPtr<File>)) {
@@ -193,7 +202,11 @@ mod tests {
         }
         let other = File::open(None, id(4), false);
         assert!(install(910_001, other).is_ok());
-        assert_eq!(remove_file(&file), 3);
+        assert_eq!(number_of(&file), Some(910_000));
+        let mut removed = Vec::new();
+        remove_file(&file, |fd| removed.push(fd));
+        assert_eq!(removed, [910_000, 910_500, 915_000]);
+        assert_eq!(number_of(&file), None);
         assert!(!is_ours(910_500) && is_ours(910_001));
         drop(remove(910_001));
     }

@@ -243,6 +243,23 @@ impl IovIter for ProgramIov<'_> {
         })
     }
 
+    fn pin_offset(&mut self, mem: &MemRef, max: u32) -> Result<Frag, Fault> {
+        self.settle();
+        let Some(e) = self.iov.get(self.at) else {
+            return Err(Fault);
+        };
+        let at = (e.iov_base as usize).wrapping_add(self.off);
+        let there = mem.len().checked_sub(at).filter(|n| *n > 0).ok_or(Fault)?;
+        let len = (e.iov_len - self.off).min(max as usize).min(there);
+        self.off += len;
+        self.remaining -= len;
+        Ok(Frag {
+            mem: mem.clone(),
+            off: u32::try_from(at).map_err(|_| Fault)?,
+            len: len as u32,
+        })
+    }
+
     fn advance(&mut self, n: usize) {
         let n = n.min(self.remaining);
         let walked = self.walk(n, |_, _, _| Ok(()));

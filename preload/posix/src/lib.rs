@@ -2,11 +2,14 @@
 
 pub mod calls;
 mod capture;
+pub mod carrier;
 mod company;
 pub mod config;
 pub mod copy;
 pub mod descriptors;
+pub mod dmabuf;
 pub mod driver;
+mod explain;
 pub mod fdtable;
 pub mod file;
 pub mod holders;
@@ -27,5 +30,7 @@ pub mod stats;
 pub mod stdio;
 pub mod syscall;
 mod sysctl;
+mod thread;
+pub mod ubuf;
 pub mod undertaker;
 pub mod wait;

@@ -140,6 +140,12 @@ impl LinkNet {
             .map(|d| d.name.clone())
     }
 
+    /// True when the namespace has a device of that index.
+    #[must_use]
+    pub(crate) fn has_device(&self, ifindex: u32) -> bool {
+        self.routes.device(ifindex).is_some()
+    }
+
     /// Polls POLLIN when [`LinkNet::read_events`] has something to read.
     #[must_use]
     pub fn events_fd(&self) -> i32 {

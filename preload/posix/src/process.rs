@@ -11,10 +11,11 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use once_cell::sync::OnceCell;
 
 use crate::calls::handover::{self, Refused};
+use crate::calls::socket::Reason;
 use crate::file::{self, File};
 use crate::stack::{self, Unavailable};
 use crate::{
-    company, config, fdtable, log, readiness::epoll, real, signals, stats, stdio, syscall,
+    company, config, fdtable, log, readiness::epoll, real, signals, stats, stdio, syscall, ubuf,
     undertaker,
 };
 
@@ -87,11 +88,12 @@ unsafe extern "C" fn before_fork() {
 }
 
 /// The global lists, in the order of their locks.
-const LISTS: [fn(bool); 4] = [
+const LISTS: [fn(bool); 5] = [
     epoll::across_fork,
     stdio::across_fork,
     stack::across_fork,
     file::across_fork,
+    ubuf::across_fork,
 ];
 
 /// After a fork, in the parent; in the child first of all.
@@ -116,7 +118,7 @@ fn share(which: impl Fn(c_int) -> bool, tell: bool) {
         if !which(fd) {
             return;
         }
-        let why = match handover::give(fd) {
+        let why = match handover::give(fd, Reason::Shared) {
             Ok(()) => return,
             Err(Refused::Kernel(_)) => "the kernel did not take it",
             Err(_) if !tell => return,
@@ -140,6 +142,7 @@ unsafe extern "C" fn forked() {
     company::forked();
     signals::cancel::forget_tid();
     epoll::after_fork_in_child();
+    ubuf::forked();
     // The parent's packet socket and port holders must end with the parent.
     sidewire_link::fd::close_internal();
 }

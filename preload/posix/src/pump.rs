@@ -14,7 +14,7 @@ use libc::pollfd;
 use crate::company::Company;
 use crate::driver::{self, round};
 use crate::stack::{NetStack, monotonic_ns};
-use crate::syscall;
+use crate::{syscall, thread};
 
 /// Shortest tick, in nanoseconds.
 const TICK_MIN: u64 = 1_000_000;
@@ -30,35 +30,9 @@ enum Mood {
     Armed,
 }
 
-/// Starts the pump of a stack, with all signals blocked: they are the program's.
+/// Starts the pump of a stack.
 pub(crate) fn start(stack: &'static NetStack) {
-    let all = !0u64;
-    let mut before = 0u64;
-    // SAFETY: eight-byte masks of live locals.
-    unsafe {
-        let _ = syscalls::syscall!(
-            syscalls::Sysno::rt_sigprocmask,
-            libc::SIG_SETMASK,
-            &raw const all,
-            &raw mut before,
-            8
-        );
-    }
-    let spawned = std::thread::Builder::new()
-        .name("sidewire-pump".into())
-        .stack_size(STACK_SIZE)
-        .spawn(move || run(stack));
-    // SAFETY: as above.
-    unsafe {
-        let _ = syscalls::syscall!(
-            syscalls::Sysno::rt_sigprocmask,
-            libc::SIG_SETMASK,
-            &raw const before,
-            0,
-            8
-        );
-    }
-    if spawned.is_err() {
+    if thread::spawn("sidewire-pump", STACK_SIZE, move || run(stack)).is_err() {
         // RLIMIT_NPROC: whoever calls drives; a program that computes for long acks late.
         stack.driver.pump_until.store(u64::MAX, Ordering::Relaxed);
     }

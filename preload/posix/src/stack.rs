@@ -16,7 +16,7 @@ use crate::file::File;
 use crate::holders::Holders;
 use crate::memory::Arenas;
 use crate::net::LinkNet;
-use crate::syscall;
+use crate::{syscall, ubuf};
 
 /// Events that one locked section hands out without allocating; more are told while the lock is still held.
 const WAKES: usize = 64;
@@ -172,6 +172,7 @@ impl NetStack {
             engine, holders, ..
         } = inner;
         engine.take_released(|tuple| holders.release(&tuple));
+        engine.take_ubufs(ubuf::complete);
         let autocorked = engine.autocorked();
         if autocorked != self.driver.autocorked.load(Ordering::Relaxed) {
             self.driver.autocorked.store(autocorked, Ordering::Relaxed);

@@ -1,5 +1,6 @@
-//! Counters of this process, as JSON, to `SIDEWIRE_STATS` when it ends.
+//! Counters of this process, to whoever asks, and as JSON to `SIDEWIRE_STATS` when it ends; what only we know of a socket.
 
+use core::ffi::c_int;
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use sidewire_link::frame::FrameSource;
 
 use crate::calls::socket;
 use crate::net::LinkStats;
-use crate::{config, process, stack};
+use crate::{config, fdtable, process, signals, stack};
 
 /// The counters of every stack of this process, summed: the engine's, and the link's.
 fn totals() -> (BTreeMap<&'static str, u64>, LinkStats) {
@@ -30,9 +31,8 @@ fn totals() -> (BTreeMap<&'static str, u64>, LinkStats) {
     (mib, link)
 }
 
-/// The counters as one JSON object: what a test asks for first, then every counter under its Linux name.
-#[must_use]
-pub fn json() -> String {
+/// Calls `f` for every counter: what a test asks for first, then each under its Linux name. No lock is held.
+pub fn for_each(mut f: impl FnMut(&'static str, u64)) {
     let (mib, link) = totals();
     let (engine, kernel) = socket::counts();
     let first = [
@@ -44,13 +44,57 @@ pub fn json() -> String {
         ("rx_drops", link.rx_drops),
         ("retransmits", mib.get("RetransSegs").copied().unwrap_or(0)),
     ];
+    first
+        .into_iter()
+        .chain(mib)
+        .for_each(|(name, value)| f(name, value));
+}
+
+/// The counters as one JSON object.
+#[must_use]
+pub fn json() -> String {
     let mut text = String::new();
-    for (name, value) in first.into_iter().chain(mib) {
+    for_each(|name, value| {
         let before = if text.is_empty() { '{' } else { ',' };
         let _ = write!(text, "{before}\"{name}\":{value}");
-    }
+    });
     text.push_str("}\n");
     text
+}
+
+/// What no socket option tells of a socket on the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketStats {
+    /// Device of its route; 0 while there is none.
+    pub ifindex: u32,
+    /// Buffers that were never sent.
+    pub write_queue: u32,
+    /// Buffers that were sent and are not acknowledged.
+    pub rtx_queue: u32,
+    /// Segments that wait for others before them.
+    pub ofo_queue: u32,
+    /// Sends whose memory is still the caller's.
+    pub zerocopy: u32,
+    /// The packet socket is full.
+    pub tx_blocked: bool,
+}
+
+/// [`SocketStats`] of a descriptor; `None` when the engine does not carry it.
+#[must_use]
+pub fn of_socket(fd: c_int) -> Option<SocketStats> {
+    let file = fdtable::get(fd)?;
+    let _inside = signals::enter();
+    file.stack().with(|inner| {
+        let sk = inner.engine.sock(file.id())?;
+        Some(SocketStats {
+            ifindex: sk.dst.as_ref().map_or(0, |dst| dst.oif),
+            write_queue: sk.write_queue.len() as u32,
+            rtx_queue: sk.rtx_queue.len() as u32,
+            ofo_queue: sk.ofo_queue.len() as u32,
+            zerocopy: sk.zerocopy.live() as u32,
+            tx_blocked: sk.tx_blocked,
+        })
+    })
 }
 
 /// Writes the counters where the settings say, if they say so and this process has used TCP.

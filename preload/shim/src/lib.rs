@@ -5,6 +5,7 @@
 
 #[macro_use]
 mod hook;
+pub mod api;
 mod calls;
 mod control;
 mod exec;

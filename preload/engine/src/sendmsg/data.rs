@@ -17,6 +17,7 @@ use crate::push::{
 use crate::skb::{MAX_SKB_FRAGS, SKB_TRUESIZE, Sacked, Skb, tcphdr};
 use crate::sock::{TcpSock, nagle};
 use crate::stack::Cx;
+use crate::trace::TraceStep;
 use crate::zerocopy;
 
 /// Why a chunk did not enter the tail buffer.
@@ -42,18 +43,31 @@ pub(super) fn queue_data(
             continue;
         };
         let copy = room.min(u32::try_from(iter.remaining()).unwrap_or(u32::MAX));
+        let before = sk.write_queue.back().map_or(0, |skb| skb.len);
         let chunk = match call.progress.zc {
             Zc::Copy => copy_chunk(sk, cx, iter, copy),
             Zc::Pin | Zc::Dmabuf(_) | Zc::Splice => pin_chunk(sk, cx, call, iter, copy),
         };
         match chunk {
-            Ok(copy) => appended(sk, cx, call, iter, copy),
+            Ok(copy) => {
+                cx.trace(|| TraceStep::Chunk {
+                    zc: call.progress.zc,
+                    bytes: copy,
+                    chunks: 1,
+                    before,
+                });
+                appended(sk, cx, call, iter, copy);
+            }
             Err(Refused::NewSegment) => {
+                cx.trace(|| TraceStep::NoRoom);
                 tcp_mark_push(sk); // F9, F15
                 new_segment(sk, cx, call)?;
             }
             Err(Refused::NoMemory) => wait_for_space(sk, cx, call)?, // H9
-            Err(Refused::Fault) => return Err(Exit::DoError(Error::Fault)),
+            Err(Refused::Fault) => {
+                cx.trace(|| TraceStep::Fault);
+                return Err(Exit::DoError(Error::Fault));
+            }
         }
     }
     Ok(())
@@ -70,6 +84,11 @@ fn tail_room(sk: &TcpSock, size_goal: u32) -> Option<u32> {
 /// was made: the caller looks at the tail again.
 fn new_segment(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> Result<(), Exit> {
     if sk_stream_memory_free(sk, &cx.sh.sysctl, false) {
+        cx.trace(|| TraceStep::NewSegment {
+            wmem_queued: sk.wmem_queued,
+            sndbuf: sk.sndbuf,
+            notsent: sk.notsent_bytes(),
+        });
         tcp_skb_entail(sk, cx);
         Ok(())
     } else {
@@ -114,6 +133,11 @@ fn wait_for_space(
     cx: &mut Cx<'_, '_>,
     call: &mut SendCall<'_>,
 ) -> Result<(), Exit> {
+    cx.trace(|| TraceStep::WaitForMemory {
+        wmem_queued: sk.wmem_queued,
+        sndbuf: sk.sndbuf,
+        notsent: sk.notsent_bytes(),
+    });
     sk.nospace = true;
     tcp_remove_empty_skb(sk, cx);
     let p = &call.progress;
@@ -261,9 +285,11 @@ fn appended(
         return; // F13
     }
     if forced_push(sk) {
+        cx.trace(|| TraceStep::PushFull { forced: true });
         tcp_mark_push(sk);
         output::tcp_push_pending(sk, cx, p.mss_now, nagle::PUSH);
     } else if sk.write_queue.len() == 1 {
+        cx.trace(|| TraceStep::PushFull { forced: false });
         output::tcp_push_one(sk, cx, p.mss_now);
     }
 }

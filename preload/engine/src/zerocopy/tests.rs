@@ -244,8 +244,8 @@ fn zc_55_to_zc_58_dmabuf_bindings() {
     let other = bed.stack.bind_dmabuf(mem, 99).unwrap();
     let check = |bed: &mut Bed, id| {
         bed.with(|stack, io, sock| {
-            let (sk, cx) = stack.borrow(io, sock).unwrap();
-            dmabuf_binding(sk, &cx, id)
+            let (sk, mut cx) = stack.borrow(io, sock).unwrap();
+            dmabuf_binding(sk, &mut cx, id)
         })
     };
     assert_eq!(check(&mut bed, any), Ok(()));
@@ -255,7 +255,11 @@ fn zc_55_to_zc_58_dmabuf_bindings() {
     assert!(bed.stack.unbind_dmabuf(any));
     assert!(!bed.stack.unbind_dmabuf(any));
     assert_eq!(check(&mut bed, any), Err(Error::Inval));
+    // A route that has gone is looked up anew (ZC-57).
     bed.sk().dst = None;
+    assert_eq!(check(&mut bed, other), Err(Error::NoDev));
+    bed.sk().dst = None;
+    bed.wire.no_route = true;
     assert_eq!(check(&mut bed, other), Err(Error::HostUnreach));
 }
 

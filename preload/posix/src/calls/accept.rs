@@ -91,7 +91,7 @@ unsafe fn accept_once(
     match take(file, flags)? {
         Client::Here(child) => {
             forget_stale(child);
-            count_kernel(Reason::Local);
+            count_kernel(child, Reason::Local);
             if !addr.is_null() {
                 // SAFETY: the program's pointers.
                 if unsafe { real::getpeername(child, addr, len) } != 0 {

@@ -269,7 +269,7 @@ fn take_out(inner: &mut Inner, file: &FileRef) -> Result<(Image, Option<Fd>), Re
     Ok((image, guard))
 }
 
-fn listener(file: FileRef, fd: c_int) {
+fn listener(file: FileRef, fd: c_int, why: Reason) {
     let stack = file.stack();
     let backlog = stack.with(|i| {
         let listen = i.engine.sock(file.id()).and_then(|sk| sk.listen.as_ref());
@@ -277,7 +277,7 @@ fn listener(file: FileRef, fd: c_int) {
             c_int::try_from(l.backlog).unwrap_or(c_int::MAX)
         })
     });
-    to_kernel(&file, Reason::Shared);
+    to_kernel(&file, why);
     // The engine's listener and its holder go with the last reference.
     drop(file);
     let _ = syscall::listen(fd, backlog);
@@ -288,7 +288,7 @@ fn listener(file: FileRef, fd: c_int) {
 ///
 /// # Errors
 /// [`Refused`]; but for [`Refused::Kernel`] nothing changed.
-pub(crate) fn give(fd: c_int) -> Result<(), Refused> {
+pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
     let Some(file) = fdtable::get(fd) else {
         return Ok(());
     };
@@ -296,11 +296,11 @@ pub(crate) fn give(fd: c_int) -> Result<(), Refused> {
     let stack = file.stack();
     match stack.with(|i| i.engine.state(file.id())) {
         TcpState::Listen => {
-            listener(file, fd);
+            listener(file, fd, why);
             return Ok(());
         }
         TcpState::Close => {
-            to_kernel(&file, Reason::Shared);
+            to_kernel(&file, why);
             return Ok(());
         }
         _ => {}
@@ -317,6 +317,20 @@ pub(crate) fn give(fd: c_int) -> Result<(), Refused> {
         let _ = syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &off);
         return done;
     }
-    to_kernel(&file, Reason::Shared);
+    to_kernel(&file, why);
     done
+}
+
+/// [`give`], for a program that asks for it. What is the kernel's already stays so.
+///
+/// # Errors
+/// EBADF; EPERM without CAP_NET_ADMIN and EBUSY in a state that TCP_REPAIR cannot make, where nothing changed; ECONNABORTED
+/// when the kernel did not take the connection, which is lost.
+pub fn hand_over(fd: c_int) -> Result<(), c_int> {
+    syscall::fcntl(fd, libc::F_GETFD, 0).map_err(|e| e.into_raw())?;
+    give(fd, Reason::HandedOver).map_err(|refused| match refused {
+        Refused::Capability => libc::EPERM,
+        Refused::State(_) => libc::EBUSY,
+        Refused::Kernel(_) => libc::ECONNABORTED,
+    })
 }

@@ -11,8 +11,10 @@ use sidewire_engine::stack::Caps;
 
 use super::address::GivenAddr;
 use super::{answer, answer_int, caps, errno_of, run};
+use crate::explain::{self, Called};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, UIO_MAXIOV};
+use crate::ubuf::{self, Promise};
 use crate::{copy, driver, fdtable, real, signals, syscall};
 
 /// Longest control data of a message, in bytes (far above optmem_max of any kernel; the engine checks that one).
@@ -24,6 +26,8 @@ pub(super) struct SendArgs<'a> {
     pub(super) flags: c_int,
     pub(super) control: &'a [u8],
     pub(super) name: Option<&'a [u8]>,
+    /// The caller's own completion (Linux `msg_ubuf`).
+    pub(super) ubuf: Option<u64>,
 }
 
 /// One engine send to its end, from whatever holds the bytes. SIGPIPE is raised here.
@@ -41,7 +45,10 @@ pub(super) fn send_iter<I: IovIter>(
         };
         let name = args.name.map(NameArg);
         let mut call = SendCall::new(args.flags, args.control, name, caps, nonblock);
+        call.ubuf = args.ubuf;
         let mut iter = fresh();
+        call.trace = explain::record();
+        let called = Called::with(&iter, args.flags);
         let stack = file.stack();
         let r = run(file, |i, id, signal| {
             call.signal = signal;
@@ -50,6 +57,9 @@ pub(super) fn send_iter<I: IovIter>(
                 engine.sendmsg(&mut io, id, &mut call, &mut iter)
             })
         });
+        if let Some(trace) = call.trace.take() {
+            explain::tell(file.record(), called, &trace);
+        }
         if call.sigpipe {
             syscall::tgkill(syscall::gettid(), libc::SIGPIPE);
         }
@@ -137,8 +147,8 @@ pub unsafe fn sendto(
     answer(given.and_then(|given| {
         let args = SendArgs {
             flags,
-            control: &[],
             name: Some(given.bytes()),
+            ..SendArgs::default()
         };
         send_iov(&file, &iov, args)
     }))
@@ -154,11 +164,54 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
         return unsafe { real::sendmsg(fd, msg, flags) };
     };
     // SAFETY: the program's pointer.
-    answer(unsafe { one_message(&file, msg, flags) })
+    answer(unsafe { one_message(&file, msg, flags, None) })
+}
+
+/// `sendmsg` of memory that stays the caller's: its bytes are referenced, and `callback` gets `cookie` once when the last of
+/// those that were taken is acknowledged or dropped. A call that takes nothing does not complete. What the kernel carries is
+/// copied, and completes at once.
+///
+/// # Errors
+/// Those of `sendmsg`, and those of [`Promise::new`].
+///
+/// # Safety
+/// The contract of the C function, and the memory stays until the callback.
+pub unsafe fn sendmsg_ubuf(
+    fd: c_int,
+    msg: *const msghdr,
+    flags: c_int,
+    cookie: u64,
+    callback: ubuf::Callback,
+) -> ssize_t {
+    let promise = match Promise::new(callback) {
+        Ok(promise) => promise,
+        Err(e) => return answer(Err(e)),
+    };
+    let sent = match fdtable::get(fd) {
+        // SAFETY: the caller's arguments.
+        Some(file) => answer(unsafe { one_message(&file, msg, flags, Some(cookie)) }),
+        None => {
+            // SAFETY: the caller's arguments.
+            let sent = unsafe { real::sendmsg(fd, msg, flags) };
+            if sent > 0 {
+                ubuf::complete(cookie, false);
+            }
+            sent
+        }
+    };
+    if sent > 0 {
+        promise.keep();
+    }
+    sent
 }
 
 /// Linux's `___sys_sendmsg`.
-unsafe fn one_message(file: &FileRef, msg: *const msghdr, flags: c_int) -> Result<usize, c_int> {
+unsafe fn one_message(
+    file: &FileRef,
+    msg: *const msghdr,
+    flags: c_int,
+    ubuf: Option<u64>,
+) -> Result<usize, c_int> {
     // SAFETY: any bytes make a msghdr; its pointers are the program's.
     unsafe {
         let hdr = copy::read_value(msg).map_err(|_| libc::EFAULT)?;
@@ -192,6 +245,7 @@ unsafe fn one_message(file: &FileRef, msg: *const msghdr, flags: c_int) -> Resul
             flags,
             control: &control,
             name: name.as_ref().map(GivenAddr::bytes),
+            ubuf,
         };
         send_iov(file, &iov, args)
     }
@@ -218,7 +272,7 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -
         };
         // SAFETY: the program's array; the fields' addresses are only computed.
         let r = unsafe {
-            one_message(&file, &raw const (*entry).msg_hdr, flags | more).and_then(|sent| {
+            one_message(&file, &raw const (*entry).msg_hdr, flags | more, None).and_then(|sent| {
                 copy::write_value(&raw mut (*entry).msg_len, &(sent as c_uint))
                     .map_err(|_| libc::EFAULT)
             })

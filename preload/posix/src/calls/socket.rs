@@ -8,7 +8,7 @@ use sidewire_engine::SocketId;
 use crate::file::{File, FileRef};
 use crate::readiness::epoll;
 use crate::stack::{self, NetStack};
-use crate::{copy, fdtable, process, real, signals};
+use crate::{carrier, copy, fdtable, process, real, signals};
 
 /// Why the kernel carries a TCP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +30,34 @@ pub enum Reason {
     Descriptor,
     /// Shared with another process, by fork, exec or spawn.
     Shared,
+    /// The program gave it to the kernel.
+    HandedOver,
+}
+
+impl Reason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; REASONS] = [
+        Self::NoPacketSocket,
+        Self::Local,
+        Self::Ipv6,
+        Self::ReusePort,
+        Self::Device,
+        Self::NoHolder,
+        Self::Descriptor,
+        Self::Shared,
+        Self::HandedOver,
+    ];
 }
 
 /// Number of [`Reason`]s.
-pub const REASONS: usize = 8;
+pub const REASONS: usize = 9;
 
 static KERNEL: [AtomicU64; REASONS] = [const { AtomicU64::new(0) }; REASONS];
 static ENGINE: AtomicU64 = AtomicU64::new(0);
 
-/// Counts a socket that the kernel carries.
-pub(super) fn count_kernel(reason: Reason) {
+/// Counts a socket that the kernel carries, and remembers why.
+pub(super) fn count_kernel(fd: c_int, reason: Reason) {
+    carrier::remember(fd, reason);
     KERNEL[reason as usize].fetch_add(1, Ordering::Relaxed);
 }
 
@@ -88,7 +106,7 @@ pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
             adopt(stack, fd, id, v6, nonblock);
         }
         Err(why) => {
-            count_kernel(Reason::NoPacketSocket);
+            count_kernel(fd, Reason::NoPacketSocket);
             process::unavailable(why);
         }
     }
@@ -104,7 +122,7 @@ pub(super) fn adopt(stack: &'static NetStack, fd: c_int, id: SocketId, v6: bool,
     match fdtable::install(fd, file) {
         Ok(stale) => drop(stale),
         Err(file) => {
-            count_kernel(Reason::Descriptor);
+            count_kernel(fd, Reason::Descriptor);
             drop(file);
         }
     }
@@ -120,9 +138,9 @@ pub fn forget_stale(fd: c_int) {
 
 /// The kernel takes the socket over: every descriptor of the file becomes a plain one.
 pub(super) fn to_kernel(file: &FileRef, reason: Reason) {
-    count_kernel(reason);
+    KERNEL[reason as usize].fetch_add(1, Ordering::Relaxed);
     let record = file.record();
-    fdtable::remove_file(record);
+    fdtable::remove_file(record, |fd| carrier::remember(fd, reason));
     for w in record.wait.dissolve() {
         w.to_kernel(record);
     }

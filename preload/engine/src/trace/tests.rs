@@ -1,0 +1,161 @@
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use sidewire_uapi::TcpState;
+use sidewire_uapi::socket as so;
+
+use super::*;
+use crate::sendmsg::SendCall;
+use crate::stack::Step;
+use crate::testbed::{Bed, Iter, NOBODY};
+use crate::time::NSEC_PER_MSEC;
+
+fn traced<'a>(flags: i32, nonblock: bool) -> SendCall<'a> {
+    let mut call = SendCall::new(flags, &[], None, NOBODY, nonblock);
+    call.trace = Some(Box::new(Trace::new()));
+    call
+}
+
+fn steps(call: &SendCall<'_>) -> Vec<TraceStep> {
+    call.trace.as_ref().unwrap().steps().to_vec()
+}
+
+fn send(bed: &mut Bed, flags: i32, len: usize) -> Vec<TraceStep> {
+    let mut iter = Iter::new(bed, vec![(vec![7; len], true)]);
+    let mut call = traced(flags, true);
+    assert_eq!(bed.step(&mut call, &mut iter), Step::Ready(Ok(len)));
+    steps(&call)
+}
+
+const COOKIE: TraceStep = TraceStep::SockcmCookie {
+    tsflags: 0,
+    control: 0,
+    dmabuf_id: 0,
+    err: None,
+};
+
+#[test]
+fn a_plain_send_in_the_order_of_the_function() {
+    let mut bed = Bed::established();
+    bed.sk().snd_cwnd = 10;
+    let sndbuf = bed.sk().sndbuf;
+    assert_eq!(
+        send(&mut bed, 0, 6),
+        [
+            COOKIE,
+            TraceStep::Zerocopy(Zerocopy::None),
+            TraceStep::Connected(TcpState::Established),
+            TraceStep::SendMss {
+                mss_now: 1460,
+                size_goal: 32120,
+            },
+            TraceStep::NewSegment {
+                wmem_queued: 0,
+                sndbuf,
+                notsent: 0,
+            },
+            TraceStep::Chunk {
+                zc: Zc::Copy,
+                bytes: 6,
+                chunks: 1,
+                before: 0,
+            },
+            TraceStep::Push {
+                psh: true,
+                forced: false,
+                autocork: false,
+                nonagle: 0,
+            },
+            TraceStep::WriteXmit {
+                segments: 1,
+                bytes: 6,
+                notsent: 0,
+                held: Held::Nothing,
+                snd_cwnd: 10,
+                in_flight: 1,
+                snd_wnd: 65_535,
+            },
+            TraceStep::Returned {
+                copied: 6,
+                copied_syn: 0,
+            },
+        ]
+    );
+    assert!(bed.stack.sh.trace.is_none());
+}
+
+fn held(steps: &[TraceStep]) -> Vec<Held> {
+    let held = steps.iter().filter_map(|s| match s {
+        TraceStep::WriteXmit { held, .. } => Some(*held),
+        _ => None,
+    });
+    held.collect()
+}
+
+#[test]
+fn why_bytes_stay() {
+    let mut bed = Bed::established();
+    assert_eq!(held(&send(&mut bed, 0, 1)), [Held::Cwnd]);
+    let mut bed = Bed::established();
+    bed.sk().snd_cwnd = 10;
+    assert_eq!(held(&send(&mut bed, so::MSG_MORE, 1)), [Held::Cork]);
+    assert_eq!(held(&send(&mut bed, 0, 1)), [Held::Nothing]);
+    assert_eq!(held(&send(&mut bed, 0, 1)), [Held::Nagle]);
+    bed.sk().snd_wnd = 0;
+    assert_eq!(held(&send(&mut bed, 0, 1)), [Held::Rwnd]);
+}
+
+#[test]
+fn a_sleep_and_how_long_it_took() {
+    let mut bed = Bed::established();
+    bed.sk().sndbuf = 0;
+    let mut iter = Iter::new(&bed, vec![(vec![7; 6], true)]);
+    let mut call = traced(0, false);
+    let step = bed.step(&mut call, &mut iter);
+    assert!(matches!(step, Step::Wait { .. }));
+    assert_eq!(
+        steps(&call).last(),
+        Some(&TraceStep::WaitForMemory {
+            wmem_queued: 0,
+            sndbuf: 0,
+            notsent: 0,
+        })
+    );
+    bed.now = bed.now + 3 * NSEC_PER_MSEC;
+    bed.sk().sndbuf = 10_000;
+    assert_eq!(bed.step(&mut call, &mut iter), Step::Ready(Ok(6)));
+    assert!(steps(&call).contains(&TraceStep::Waited {
+        reason: WaitReason::Memory,
+        ns: 3 * NSEC_PER_MSEC,
+        signal: false,
+    }));
+}
+
+#[test]
+fn failures_say_with_what() {
+    let mut bed = Bed::closed();
+    let mut iter = Iter::new(&bed, vec![(vec![7; 6], true)]);
+    let mut call = traced(so::MSG_ZEROCOPY, true);
+    bed.step(&mut call, &mut iter);
+    assert_eq!(
+        steps(&call),
+        [
+            COOKIE,
+            TraceStep::Zerocopy(Zerocopy::NotEnabled),
+            TraceStep::Failed {
+                err: Error::Pipe,
+                sigpipe: true,
+            },
+        ]
+    );
+}
+
+#[test]
+fn the_record_has_a_bound() {
+    let mut trace = Trace::new();
+    for _ in 0..TRACE_MAX + 3 {
+        trace.push(TraceStep::NoRoom);
+    }
+    assert_eq!((trace.steps().len(), trace.lost()), (TRACE_MAX, 3));
+}
