@@ -390,6 +390,12 @@ impl Stack {
                 .all(|sk| sk.rtx_queue.is_empty() && sk.write_queue.is_empty())
     }
 
+    /// True while a closed connection waits for its peer's FIN (FIN_WAIT2 of an orphan), which is to be acknowledged.
+    #[must_use]
+    pub fn awaits_fin(&self) -> bool {
+        self.tws.values().any(|tw| tw.fin_wait2)
+    }
+
     /// When [`Stack::on_timers`] wants to be called; may be early, never late.
     #[must_use]
     pub fn next_deadline(&self) -> Instant {
