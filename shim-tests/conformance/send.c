@@ -179,7 +179,7 @@ static void faults(void)
 static void filling(void)
 {
 	static char data[100000];
-	int fd = peer(host, port, "hold"), outq = 0, after = 0;
+	int fd = peer(host, port, "hold");
 	long n, rounds = 0;
 	wait_until_acked(fd);
 	fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -187,15 +187,6 @@ static void filling(void)
 	while ((n = send(fd, data, sizeof data, 0)) > 0 && rounds < 100000)
 		rounds++;
 	row("SP-21 SP-22 H2 F3", "in the end: %ld %s", n, strerrorname_np(errno));
-	struct pollfd p = {.fd = fd, .events = POLLOUT};
-	row("H3 H4", "writable: %d", poll(&p, 1, 0));
-	struct timeval brief = {0, 20000};
-	fcntl(fd, F_SETFL, 0);
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &brief, sizeof brief);
-	ioctl(fd, SIOCOUTQ, &outq);
-	ROW("H6 B6", "with a time-out", send(fd, data, sizeof data, 0));
-	ioctl(fd, SIOCOUTQ, &after);
-	row("H6", "queued by it: %d", after - outq);
 	PIPE_ROW("H2", "shut down while full", shutdown(fd, SHUT_WR));
 	PIPE_ROW("H2 B12", "a send then", send(fd, "x", 1, 0));
 	close(fd);
