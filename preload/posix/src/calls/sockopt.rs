@@ -86,7 +86,6 @@ fn shadow_gets(level: c_int, name: c_int) -> bool {
                 | so::SO_PEERSEC
                 | so::SO_BINDTODEVICE
                 | so::SO_BINDTOIFINDEX
-                | so::SO_REUSEADDR
                 | so::SO_REUSEPORT
         ),
         libc::IPPROTO_TCP | libc::IPPROTO_IP => false,
