@@ -13,6 +13,9 @@
  *   call PORT   connects to the caller's host at PORT, sends "called", and echoes
  *               there; closes here at once
  *   abort PORT  connects there, and resets that connection
+ *   steps S...  does one after the other: say=TEXT and urgent=TEXT send, await
+ *               reads one byte, eof reads to the end, finish shuts down its side,
+ *               close and reset end the connection
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -75,16 +78,45 @@ static int call_back(int fd, const char *port)
 	return called;
 }
 
+static void steps(int fd, char **rest)
+{
+	char byte, *step;
+	while ((step = strtok_r(NULL, " ", rest))) {
+		if (!strncmp(step, "say=", 4))
+			send(fd, step + 4, strlen(step + 4), MSG_NOSIGNAL);
+		else if (!strncmp(step, "urgent=", 7))
+			send(fd, step + 7, strlen(step + 7), MSG_NOSIGNAL | MSG_OOB);
+		else if (!strcmp(step, "await") && recv(fd, &byte, 1, 0) != 1)
+			break;
+		else if (!strcmp(step, "eof"))
+			discard(fd);
+		else if (!strcmp(step, "finish"))
+			shutdown(fd, SHUT_WR);
+		else if (!strcmp(step, "reset")) {
+			reset(fd);
+			return;
+		} else if (!strcmp(step, "close"))
+			break;
+	}
+	close(fd);
+}
+
 static void *serve(void *argument)
 {
 	int fd = (int)(intptr_t)argument;
-	char line[64];
+	char line[512];
 	size_t length = 0;
 	while (length < sizeof line - 1 && recv(fd, line + length, 1, 0) == 1 &&
 	       line[length] != '\n')
 		length++;
 	line[length] = 0;
-	char *word = strtok(line, " "), *number = strtok(NULL, " ");
+	char *rest, *word = strtok_r(line, " ", &rest), *number = NULL;
+	if (word && !strcmp(word, "steps")) {
+		steps(fd, &rest);
+		return NULL;
+	}
+	if (word)
+		number = strtok_r(NULL, " ", &rest);
 	if (!word) {
 		close(fd);
 	} else if (!strcmp(word, "echo")) {
