@@ -159,7 +159,6 @@ int main(int argc, char **argv)
 	names(fd);
 	ip(fd);
 	close(fd);
-	puts("# connected");
 	fd = peer(argv[1], atoi(argv[2]), "discard");
 	values(fd);
 	names(fd);

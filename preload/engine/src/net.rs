@@ -55,8 +55,15 @@ pub struct Dst {
     /// What the kernel's own TCP would report as ee_code on this device: packets are copied on their way
     /// (veth, tap, loopback; spec/zerocopy.md ZC-39).
     pub zerocopy_copied: bool,
-    /// Changes whenever the route table did; a socket whose number differs looks its route up again.
+    /// Changes whenever the route table did; a socket whose number differs looks its route up again. Never [`Dst::RESET`]
+    /// as it comes from [`Net::route`].
     pub generation: u32,
+}
+
+impl Dst {
+    /// The generation of a route that its socket has let go of: it is there for what is being sent, and not told to the
+    /// program any more (SO-77).
+    pub const RESET: u32 = 0;
 }
 
 /// One (super-)frame from the IP header on.

@@ -364,7 +364,8 @@ impl Net for LinkNet {
     }
 
     fn route_generation(&self) -> u32 {
-        self.routes.generation() as u32
+        // 0 is the engine's own (`Dst::RESET`).
+        (self.routes.generation() as u32).wrapping_add(1).max(1)
     }
 
     fn transmit(&mut self, f: &Transmit<'_>) -> TxVerdict {

@@ -340,6 +340,17 @@ pub(crate) fn pidfd_open_thread(tid: i32) -> Result<i32, Errno> {
     unsafe { syscall!(Sysno::pidfd_open, tid, PIDFD_THREAD) }.map(|fd| fd as i32)
 }
 
+/// RLIMIT_MEMLOCK in bytes, `u64::MAX` for none.
+pub(crate) fn memlock_limit() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: writes to a live local.
+    let _ = unsafe { syscall!(Sysno::getrlimit, libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    limit.rlim_cur
+}
+
 /// Sends a signal to a thread of this process.
 pub fn tgkill(tid: i32, signal: c_int) {
     // SAFETY: no pointers.

@@ -6,6 +6,7 @@ use super::socket::sk_dst_reset;
 use super::{Out, int};
 use crate::error::Error;
 use crate::errqueue;
+use crate::net::Dst;
 use crate::sock::TcpSock;
 use crate::stack::Cx;
 
@@ -69,7 +70,10 @@ pub(super) fn get(sk: &TcpSock, cx: &Cx<'_, '_>, name: i32, out: Out<'_>) -> Res
         IP_TTL => o.ip_ttl.into(),
         IP_MTU_DISCOVER => o.ip_mtu_discover.into(),
         IP_RECVERR => o.ip_recverr.into(),
-        IP_MTU => sk.dst.ok_or(Error::NotConn)?.mtu as i32,
+        IP_MTU => {
+            let dst = sk.dst.filter(|dst| dst.generation != Dst::RESET);
+            dst.ok_or(Error::NotConn)?.mtu as i32
+        }
         _ => return Err(Error::NoProtoOpt),
     };
     match (out.room, u8::try_from(v)) {

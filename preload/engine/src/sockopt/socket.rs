@@ -9,6 +9,7 @@ use super::{Out, int, int_in, zero_or_one};
 use crate::cmsg::prio_allowed;
 use crate::error::Error;
 use crate::event::Events;
+use crate::net::Dst;
 use crate::poll::tcp_epollin_ready;
 use crate::push::sk_stream_write_space;
 use crate::sock::TcpSock;
@@ -155,7 +156,7 @@ pub(super) fn get(
         so::SO_KEEPALIVE => out.flag(o.keepalive),
         so::SO_OOBINLINE => out.flag(o.oobinline),
         so::SO_PRIORITY => out.uint(o.priority),
-        so::SO_LINGER => out.bytes(&pair(i32::from(o.linger), o.linger_s as i32)),
+        so::SO_LINGER => out.bytes(&pair(i32::from(o.linger), linger_time(o.linger_s))),
         so::SO_RCVLOWAT => out.uint(o.rcvlowat),
         so::SO_SNDLOWAT => out.int(1),
         so::SO_RCVTIMEO | so::SO_RCVTIMEO_NEW => out.bytes(&timeval(o.rcvtimeo_ns)),
@@ -235,6 +236,12 @@ fn set_linger(sk: &mut TcpSock, val: &[u8]) -> Result<(), Error> {
         sk.opts.linger_s = seconds as u32;
     }
     Ok(())
+}
+
+/// What SO_LINGER tells of its time. Linux keeps it in jiffies: a negative one has become the longest there is, of which
+/// the seconds do not fit.
+fn linger_time(seconds: u32) -> i32 {
+    i32::try_from(seconds).unwrap_or((i64::MAX as u64 / HZ) as i32)
 }
 
 /// SO-23 (Linux `tcp_set_rcvlowat`): the receive buffer grows when the bytes asked for would not fit.
@@ -383,6 +390,6 @@ fn meminfo(sk: &TcpSock) -> [u8; 36] {
 /// The route is looked up again before the next frame (Linux `sk_dst_reset`).
 pub(super) fn sk_dst_reset(sk: &mut TcpSock) {
     if let Some(dst) = &mut sk.dst {
-        dst.generation = dst.generation.wrapping_sub(1);
+        dst.generation = Dst::RESET;
     }
 }

@@ -8,6 +8,7 @@ use sidewire_engine::Error;
 use sidewire_engine::memory::IovIter;
 use sidewire_engine::sendmsg::{NameArg, SendCall};
 use sidewire_engine::stack::Caps;
+use sidewire_uapi::socket::MSG_ZEROCOPY;
 
 use super::address::GivenAddr;
 use super::{answer, answer_int, caps, errno_of, run};
@@ -38,13 +39,17 @@ pub(super) fn send_iter<I: IovIter>(
 ) -> Result<usize, c_int> {
     signals::call(file, || {
         let nonblock = file.nonblock.load(Ordering::Relaxed);
-        let caps = if args.control.is_empty() {
+        let zerocopy = args.flags & MSG_ZEROCOPY != 0;
+        let caps = if args.control.is_empty() && !zerocopy {
             Caps::default()
         } else {
             caps()
         };
         let name = args.name.map(NameArg);
         let mut call = SendCall::new(args.flags, args.control, name, caps, nonblock);
+        if zerocopy && !caps.ipc_lock {
+            call.memlock_limit = syscall::memlock_limit();
+        }
         call.ubuf = args.ubuf;
         let mut iter = fresh();
         call.trace = explain::record();

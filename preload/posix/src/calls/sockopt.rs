@@ -13,6 +13,7 @@ use sidewire_engine::stack::Caps;
 use sidewire_uapi::socket as so;
 use sidewire_uapi::tcp;
 
+use super::address::{encode, is_v6};
 use super::{answer_int, caps, errno_of};
 use crate::file::FileRef;
 use crate::{copy, fdtable, raw, real, signals};
@@ -233,6 +234,10 @@ unsafe fn get(
     if shadow_gets(level, name) {
         return shadow();
     }
+    if (level, name) == (libc::SOL_SOCKET, so::SO_PEERNAME) {
+        // SAFETY: the program's pointers.
+        return unsafe { peer_name(file, value, len) };
+    }
     // SAFETY: any bytes make a number.
     let room = unsafe { copy::read_value(len) }.map_err(|_| libc::EFAULT)? as c_int;
     if room < 0 {
@@ -260,6 +265,38 @@ unsafe fn get(
             Ok(0)
         }
         Err(e) if unknown(e) => shadow(),
+        Err(Error::Inval) if (level, name) == (libc::IPPROTO_TCP, tcp::TCP_SAVED_SYN) => {
+            // SO-64: too little room; the length says how much there has to be.
+            let needed = file.stack().with(|i| {
+                let sk = i.engine.sock(file.id());
+                sk.and_then(|sk| Some(sk.saved_syn.as_ref()?.len()))
+            });
+            if let Some(needed) = needed {
+                // SAFETY: the program's pointer, given for writing.
+                unsafe { copy::write_value(len, &(needed as socklen_t)) }
+                    .map_err(|_| libc::EFAULT)?;
+            }
+            Err(libc::EINVAL)
+        }
         Err(e) => Err(errno_of(e)),
     }
+}
+
+/// SO_PEERNAME: the name must not be shorter than what is asked for.
+unsafe fn peer_name(
+    file: &FileRef,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> Result<c_int, c_int> {
+    let peer = file.stack().with(|i| i.engine.peer(file.id()));
+    let (bytes, n) = encode(peer.map_err(|_| libc::ENOTCONN)?, is_v6(file));
+    // SAFETY: any bytes make a number.
+    let room = unsafe { copy::read_value(len) }.map_err(|_| libc::EFAULT)? as c_int;
+    let room = usize::try_from(room).map_err(|_| libc::EINVAL)?;
+    if room > n {
+        return Err(libc::EINVAL);
+    }
+    // SAFETY: a live buffer of at least `room` bytes; the program's pointer, given for writing.
+    unsafe { copy::to_program(value.cast(), bytes.as_ptr(), room) }.map_err(|_| libc::EFAULT)?;
+    Ok(0)
 }
