@@ -5,7 +5,7 @@ FUZZ := preload/fuzz/Cargo.toml
 NEED := packaging/need-packages
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: all build demo check check-long bench bench-quick header packages fmt clippy fuzz-build deb deb-test clean help
+.PHONY: all build demo conformance check check-long bench bench-quick header packages fmt clippy fuzz-build deb deb-test clean help
 
 all: build
 
@@ -13,6 +13,7 @@ help:
 	@echo "make demo        iperf3 and nc over Sidewire, next to the kernel's TCP, on a private link"
 	@echo "make check       format, lints and every test"
 	@echo "make check-long  the tests that take longer as well"
+	@echo "make conformance every row of the behaviour tables, beside the kernel"
 	@echo "make bench       the full comparison with the kernel, to target/bench/"
 	@echo "make bench-quick a few cells of it"
 	@echo "make header      include/sidewire.h, from preload/shim/src/api.rs"
@@ -26,6 +27,12 @@ demo:
 	@$(NEED) demo
 	@$(CARGO) build --release -p sidewire-shim -p sidewire-cli -p shim-tests
 	@$(TARGET)/release/sidewire demo
+
+# PROBES='cmsg --verbose' and the like go to the run.
+conformance:
+	@$(NEED) demo
+	@$(CARGO) build --release -p sidewire-shim -p shim-tests
+	@$(TARGET)/release/sidewire-conformance $(PROBES)
 
 bench bench-quick:
 	@$(NEED) bench

@@ -12,7 +12,9 @@
 
 #include "../probes/show.h"
 
+#include <linux/sockios.h>
 #include <stdarg.h>
+#include <sys/ioctl.h>
 
 /* An observation: the rows that it shows, and what was seen. */
 __attribute__((format(printf, 2, 3))) static inline void row(const char *ids, const char *format, ...)
@@ -36,6 +38,17 @@ static inline long row_value(const char *ids, const char *text, long value)
 	else
 		row(ids, "%s: %ld", text, value);
 	return value;
+}
+
+/* Waits until the peer has acknowledged all that was sent. */
+static inline void wait_until_acked(int fd)
+{
+	for (int unacked = 1; unacked;) {
+		if (ioctl(fd, SIOCOUTQ, &unacked))
+			err(2, "SIOCOUTQ");
+		if (unacked)
+			poll(NULL, 0, 1);
+	}
 }
 
 #endif

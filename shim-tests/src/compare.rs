@@ -13,7 +13,7 @@ use crate::suite::TestResult;
 pub const PEER_PORT: u16 = 7070;
 
 /// The far host's second address, as the probes know it.
-const FAR_TOO: &str = "192.0.2.3";
+pub(crate) const FAR_TOO: &str = "192.0.2.3";
 
 /// How many differing lines a failure shows.
 const MAX_DIFFERENCES: usize = 40;

@@ -11,6 +11,7 @@
 pub mod bench;
 pub mod capture;
 pub mod compare;
+pub mod conformance;
 pub mod counters;
 pub mod cpus;
 pub mod iperf3;

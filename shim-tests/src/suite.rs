@@ -133,6 +133,7 @@ struct Entry {
 pub struct Suite {
     file: &'static str,
     entries: Vec<Entry>,
+    parallel: bool,
 }
 
 impl Suite {
@@ -141,7 +142,16 @@ impl Suite {
         Suite {
             file,
             entries: Vec::new(),
+            parallel: false,
         }
+    }
+
+    /// Lets them run at the same time: each has a network of its own, and none
+    /// measures a rate.
+    #[must_use]
+    pub fn in_parallel(mut self) -> Self {
+        self.parallel = true;
+        self
     }
 
     /// Adds a test that needs namespaces and `needs`.
@@ -203,11 +213,13 @@ impl Suite {
         .shim(format!("{name}::sidewire"), needs, body)
     }
 
-    /// Runs them, one at a time unless the command line says otherwise: they
-    /// share the CPUs that some of them measure.
+    /// Runs them, one at a time unless the command line or [`Suite::in_parallel`]
+    /// says otherwise: they share the CPUs that some of them measure.
     pub fn run(self) -> ExitCode {
         let mut arguments = Arguments::from_args();
-        arguments.test_threads.get_or_insert(1);
+        if !self.parallel {
+            arguments.test_threads.get_or_insert(1);
+        }
         let skips = fs::read_to_string(SKIPS)
             .context(SKIPS)
             .and_then(|text| parse_skips(&text).context(SKIPS));

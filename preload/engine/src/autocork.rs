@@ -2,11 +2,11 @@
 //! while an earlier frame of its socket is still on its way out.
 //!
 //! Linux learns from the device when a frame has left it. A packet socket does not tell, so two signs stand for that:
-//! the packet socket is full, or the program is in the middle of a *run* of sends, one right after the other, with nothing
-//! read in between. In a run the earlier frames are a few microseconds old, and each frame that is spared is a frame less
-//! for the peer as well. What waits is released when it makes a full frame, when all that was sent before is acknowledged,
-//! when the program reads or is about to sleep ([`Stack::release_autocorked`]), and after [`HOLD_NS`] in any case.
-//! TCP_NODELAY means no waiting in a run.
+//! the packet socket is full, or the program is in the middle of a *run* of sends, one right after the other, on this
+//! socket or on several in turn, with nothing read in between. In a run the earlier frames are a few microseconds old, and
+//! each frame that is spared is a frame less for the peer as well. What waits is released when it makes a full frame, when
+//! the program reads or is about to sleep ([`Stack::release_autocorked`]), and after [`HOLD_NS`] in any case. TCP_NODELAY
+//! means no waiting in a run.
 
 use crate::mib::Counter;
 use crate::output::tcp_data_snd_check;
@@ -21,6 +21,8 @@ use crate::timers::Timer;
 const RUN_SENDS: u8 = 8;
 /// Longest pause between two sends of a run, nanoseconds.
 const RUN_GAP_NS: u64 = 50 * NSEC_PER_USEC;
+/// The same for one socket, while the program sends on others in between.
+const TURN_NS: u64 = NSEC_PER_MSEC;
 /// Longest that a tail waits, nanoseconds.
 const HOLD_NS: u64 = NSEC_PER_MSEC;
 
@@ -34,10 +36,10 @@ pub(crate) struct SendRun {
 }
 
 impl SendRun {
-    /// A call sends.
+    /// A call sends. `before` is when the last one did, on whatever socket.
     #[inline]
-    pub(crate) fn note(&mut self, now: Instant) {
-        self.sends = if now - self.last <= RUN_GAP_NS {
+    pub(crate) fn note(&mut self, now: Instant, before: Instant) {
+        self.sends = if now - before <= RUN_GAP_NS && now - self.last <= TURN_NS {
             (self.sends + 1).min(RUN_SENDS)
         } else {
             0
@@ -77,9 +79,9 @@ pub(crate) fn hold(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     }
 }
 
-/// True when an ack need not let the tail out: it waits alone, and more acks will come.
+/// True when an ack need not let the tail out: it waits alone, and somebody is there to take the ack, so the run goes on.
 pub(crate) fn goes_on(sk: &TcpSock) -> bool {
-    sk.autocorked && !sk.rtx_queue.is_empty() && sk.write_queue.len() == 1
+    sk.autocorked && sk.timers.armed(Timer::Pacing) && sk.write_queue.len() == 1
 }
 
 /// The program does something else than sending: what waits goes out.

@@ -467,7 +467,8 @@ fn out(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> usize 
                 tsflags: p.sockc.tsflags & SOF_TIMESTAMPING_TX_RECORD_MASK,
             });
         }
-        sk.send_run.note(cx.now);
+        sk.send_run.note(cx.now, cx.sh.last_send);
+        cx.sh.last_send = cx.now;
         let nonagle = sk.nonagle;
         tcp_push(sk, cx, call.flags, p.mss_now, nonagle, p.size_goal);
     }

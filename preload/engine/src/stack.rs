@@ -96,6 +96,8 @@ pub struct Shared {
     pub tx_blocked: Vec<SocketId>,
     /// Sockets whose tail waits for more of a run of sends.
     pub autocorked: Vec<SocketId>,
+    /// When a program last sent.
+    pub last_send: Instant,
     /// The record of the send that runs, if anybody wants to see it.
     pub trace: Option<Box<Trace>>,
     /// State of the small generator for jitter.
@@ -252,6 +254,7 @@ impl Stack {
                 batch: Vec::new(),
                 tx_blocked: Vec::new(),
                 autocorked: Vec::new(),
+                last_send: Instant::ZERO,
                 trace: None,
                 // Xorshift must not start at 0.
                 prng: seed | 1,
@@ -385,6 +388,12 @@ impl Stack {
                 .socks
                 .values()
                 .all(|sk| sk.rtx_queue.is_empty() && sk.write_queue.is_empty())
+    }
+
+    /// True while a closed connection waits for its peer's FIN (FIN_WAIT2 of an orphan), which is to be acknowledged.
+    #[must_use]
+    pub fn awaits_fin(&self) -> bool {
+        self.tws.values().any(|tw| tw.fin_wait2)
     }
 
     /// When [`Stack::on_timers`] wants to be called; may be early, never late.

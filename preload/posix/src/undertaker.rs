@@ -22,6 +22,11 @@ use crate::{fdtable, memory, real, signals, syscall};
 /// answer (`tcp_orphan_retries`), and `tcp_fin_timeout`.
 const LONGEST: u64 = 900_000_000_000;
 
+/// How long the peers' FINs are waited for once everything is acknowledged, in nanoseconds: by the process that ends, as
+/// most peers answer at once, and then by an undertaker. A FIN that finds nobody is answered with RST.
+const FIN_SOON: u64 = 3_000_000;
+const FIN_LATE: u64 = 2_000_000_000;
+
 static WORKING: AtomicBool = AtomicBool::new(false);
 
 /// True while the undertaker is being made, and in it.
@@ -74,8 +79,11 @@ pub fn take_over() {
             stacks.push((s, s.lock()));
         }
     });
-    let left = stacks.iter().any(|(_, inner)| !inner.engine.quiescent());
-    if left {
+    let unsent = |inner: &Inner| !inner.engine.quiescent();
+    if !any_of(&stacks, unsent) {
+        drive(&mut stacks, FIN_SOON, awaits_fin);
+    }
+    if any_of(&stacks, |inner| unsent(inner) || awaits_fin(inner)) {
         // The child of the child: nobody's child to wait for.
         WORKING.store(true, Ordering::Relaxed);
         let before = signals::mask(libc::SIG_SETMASK, Some(!0));
@@ -99,6 +107,14 @@ pub fn take_over() {
     for (stack, _) in &stacks {
         stack.retire();
     }
+}
+
+fn awaits_fin(inner: &Inner) -> bool {
+    inner.engine.awaits_fin()
+}
+
+fn any_of(stacks: &[Locked], is: impl Fn(&Inner) -> bool) -> bool {
+    stacks.iter().any(|(_, inner)| is(inner))
 }
 
 fn exit() -> ! {
@@ -145,11 +161,16 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
         real::close_range(a, b, 0);
         0
     });
-    let end = monotonic_ns() + LONGEST;
-    loop {
+    drive(stacks, LONGEST, |inner| !inner.engine.quiescent());
+    drive(stacks, FIN_LATE, awaits_fin);
+}
+
+/// Drives the stacks as long as one of them has something `left`, at most so many nanoseconds.
+fn drive(stacks: &mut [Locked], longest: u64, left: impl Fn(&Inner) -> bool) {
+    let end = monotonic_ns() + longest;
+    while any_of(stacks, &left) {
         let mut next = end;
         let mut more = false;
-        let mut left = false;
         for (stack, inner) in stacks.iter_mut() {
             more |= driver::round(stack, inner);
             inner.engine.take_events(|_, _, _| {});
@@ -157,14 +178,13 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
                 engine, holders, ..
             } = &mut **inner;
             engine.take_released(|tuple| holders.release(&tuple));
-            left |= !engine.quiescent();
             next = next.min(inner.next_deadline());
         }
         let now = monotonic_ns();
-        if !left || now >= end {
+        if now >= end {
             return;
         }
-        if more || next <= now {
+        if more || next <= now || !any_of(stacks, &left) {
             continue;
         }
         let mut fds: ArrayVec<pollfd, { 2 * MAX_STACKS }> = ArrayVec::new();

@@ -30,6 +30,13 @@ pub enum Load {
         /// Over so many connections.
         streams: u32,
     },
+    /// The near host sends `size` bytes a call.
+    Send {
+        /// How.
+        way: Way,
+        /// Bytes of a call.
+        size: u32,
+    },
     /// 64 bytes there and back, the near host as client.
     RoundTrip,
     /// Short connections, one after another in each of `threads` threads.
@@ -40,6 +47,32 @@ pub enum Load {
         threads: u32,
     },
 }
+
+/// How the bytes of a send are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// `send`.
+    Plain,
+    /// `send` with MSG_ZEROCOPY. On the kernel both ways are run, and the faster
+    /// counts.
+    Zerocopy,
+    /// `sendmsg` with a control message.
+    Cmsg,
+}
+
+impl Way {
+    /// Its name for `probes/send_rate.c`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::Plain => "plain",
+            Way::Zerocopy => "zerocopy",
+            Way::Cmsg => "cmsg",
+        }
+    }
+}
+
+/// Sizes of single sends.
+const SEND_SIZES: [u32; 3] = [16 << 10, 64 << 10, 1 << 20];
 
 /// One cell.
 #[derive(Clone, Copy, Debug)]
@@ -132,15 +165,28 @@ impl Cell {
             })
             .collect();
         cells.extend(
-            Self::without_bulk(placement).into_iter().filter(
-                |cell| !matches!(cell.load, Load::Connections { threads, .. } if threads > 1),
-            ),
+            Self::without_bulk(placement)
+                .into_iter()
+                .filter(|cell| match cell.load {
+                    Load::Connections { threads, .. } => threads == 1,
+                    Load::Send { way, .. } => way == Way::Zerocopy,
+                    _ => true,
+                }),
         );
         cells
     }
 
     fn without_bulk(placement: Placement) -> Vec<Cell> {
-        let mut loads = vec![Load::RoundTrip];
+        let mut loads = Vec::new();
+        for size in SEND_SIZES {
+            loads.extend([Way::Plain, Way::Zerocopy].map(|way| Load::Send { way, size }));
+        }
+        let size = SEND_SIZES[0];
+        loads.push(Load::Send {
+            way: Way::Cmsg,
+            size,
+        });
+        loads.push(Load::RoundTrip);
         for role in [Role::Client, Role::Server] {
             loads.extend([1, 8].map(|threads| Load::Connections { role, threads }));
         }
@@ -167,6 +213,7 @@ impl Cell {
                     self.link.mtu, self.rmem_max
                 )
             }
+            Load::Send { way, size } => format!("send-calls/{}/{size}-bytes", way.name()),
             Load::RoundTrip => "round-trip".to_owned(),
             Load::Connections { role, threads } => {
                 let role = match role {
@@ -206,6 +253,19 @@ impl Cell {
                     (Metric::CpuPerGigabyte, outcome.near_cpu / gigabytes),
                 ])
             }
+            Load::Send { way, size } => {
+                let one = |way| self.send_calls(&lab, stack, pin, way, size, bulk);
+                let sample = one(way)?;
+                if way != Way::Zerocopy || stack.is_sidewire() {
+                    return Ok(sample);
+                }
+                let plain = one(Way::Plain)?;
+                Ok(if plain[0].1 > sample[0].1 {
+                    plain
+                } else {
+                    sample
+                })
+            }
             Load::RoundTrip => {
                 let count = ROUND_TRIPS.to_string();
                 let report = pair(&lab, stack, pin, Role::Client, "round_trip", &[], &[&count])?;
@@ -230,6 +290,31 @@ impl Cell {
                 Ok(vec![(Metric::ConnectionRate, rate)])
             }
         }
+    }
+}
+
+impl Cell {
+    /// Throughput and CPU time of sends of one size in one way.
+    fn send_calls(
+        &self,
+        lab: &Lab,
+        stack: &Stack,
+        pin: (usize, usize),
+        way: Way,
+        size: u32,
+        time: Duration,
+    ) -> Result<Sample> {
+        let (size, time) = (size.to_string(), time.as_millis().to_string());
+        let args = [way.name(), &size, &time];
+        let report = pair(lab, stack, pin, Role::Client, "send_rate", &[], &args)?;
+        let gigabytes = number(&report, "bytes")? / 1e9;
+        Ok(vec![
+            (
+                Metric::Throughput,
+                8.0 * gigabytes / number(&report, "seconds")?,
+            ),
+            (Metric::CpuPerGigabyte, number(&report, "cpu")? / gigabytes),
+        ])
     }
 }
 

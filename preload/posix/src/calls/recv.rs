@@ -130,6 +130,9 @@ pub unsafe fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
         // SAFETY: the caller's arguments.
         return unsafe { real::recvmsg(fd, msg, flags) };
     };
+    if let Err(e) = super::send::native_flags(flags) {
+        return answer(Err(e));
+    }
     // SAFETY: the program's pointer.
     answer(unsafe { one_message(&file, msg, flags) })
 }
@@ -175,6 +178,9 @@ pub unsafe fn recvmmsg(
         // SAFETY: the caller's arguments.
         return unsafe { real::recvmmsg(fd, msgs, n, flags, timeout) };
     };
+    if let Err(e) = super::send::native_flags(flags) {
+        return answer_int(Err(e));
+    }
     // SAFETY: the program's pointers.
     answer_int(unsafe { messages(&file, msgs, (n as usize).min(UIO_MAXIOV), flags, timeout) })
 }

@@ -154,6 +154,15 @@ pub unsafe fn sendto(
     }))
 }
 
+/// Linux's `__sys_sendmsg` and its like: the mark of a 32-bit caller is not for a
+/// program to give (spec row A10).
+pub(super) fn native_flags(flags: c_int) -> Result<(), c_int> {
+    if flags & sidewire_uapi::socket::MSG_CMSG_COMPAT != 0 {
+        return Err(libc::EINVAL);
+    }
+    Ok(())
+}
+
 /// `sendmsg`.
 ///
 /// # Safety
@@ -163,6 +172,9 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
         // SAFETY: the caller's arguments.
         return unsafe { real::sendmsg(fd, msg, flags) };
     };
+    if let Err(e) = native_flags(flags) {
+        return answer(Err(e));
+    }
     // SAFETY: the program's pointer.
     answer(unsafe { one_message(&file, msg, flags, None) })
 }
@@ -260,6 +272,9 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -
         // SAFETY: the caller's arguments.
         return unsafe { real::sendmmsg(fd, msgs, n, flags) };
     };
+    if let Err(e) = native_flags(flags) {
+        return answer_int(Err(e));
+    }
     let n = (n as usize).min(UIO_MAXIOV);
     let mut done = 0;
     let mut error = 0;

@@ -1,0 +1,174 @@
+//! The probes, and one of them on both stacks.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::compare::{FAR_TOO, PEER_PORT, start_peer};
+use crate::conformance::lines::{Difference, Line, differences, parse};
+use crate::lab::{DEVICE, FAR, Lab};
+use crate::library::{Stack, Stats};
+use crate::probe::conformance;
+use crate::process::Finished;
+
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conformance");
+
+/// What the names of wire probes begin with.
+const WIRE: &str = "wire_";
+
+/// Who observes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The program under test, of its own calls, against `probes/peer.c`.
+    Program,
+    /// Its peer, of what comes over the wire: the same C file, started on the far
+    /// host as `NAME peer DEVICE PORT` before the program under test.
+    Wire,
+}
+
+impl Kind {
+    /// As the table calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Program => "probe",
+            Kind::Wire => "wire",
+        }
+    }
+}
+
+/// A C file of `conformance/`.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Its name without `.c`.
+    pub name: String,
+    /// Who observes.
+    pub kind: Kind,
+}
+
+/// All of them.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn all() -> Result<Vec<Probe>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(SOURCES).context(SOURCES)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "c") {
+            names.push(
+                path.file_stem()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+            );
+        }
+    }
+    names.sort();
+    let kind = |name: &str| {
+        if name.starts_with(WIRE) {
+            Kind::Wire
+        } else {
+            Kind::Program
+        }
+    };
+    Ok(names
+        .into_iter()
+        .map(|name| Probe {
+            kind: kind(&name),
+            name,
+        })
+        .collect())
+}
+
+/// What came of one probe.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What it printed natively.
+    pub native: Vec<Line>,
+    /// Where the other stack's run differs.
+    pub differences: Vec<Difference>,
+    /// Why the other stack's run does not count whatever it printed.
+    pub failure: Option<String>,
+}
+
+impl Probe {
+    /// Runs it natively, and then on `stack`.
+    ///
+    /// # Errors
+    /// When the network cannot be made, or the native run fails: then nothing is
+    /// known.
+    pub fn run(&self, stack: &Stack) -> Result<Outcome> {
+        let native = self.run_on(&Stack::Kernel).context("natively")?;
+        let (expected, finished) = parse(&native.output)?;
+        ensure!(finished && native.failure.is_none(), "natively: {native}");
+        let other = self.run_on(stack).with_context(|| stack.name())?;
+        let (got, finished) = parse(&other.output).with_context(|| other.to_string())?;
+        let failed = other.failure.is_some() || !finished;
+        Ok(Outcome {
+            differences: differences(&expected, &got),
+            native: expected,
+            failure: failed.then(|| other.to_string()),
+        })
+    }
+
+    /// One run, in a network of its own: what one stack leaves behind there (a
+    /// fast-open cookie, a changed sysctl) does not reach the other.
+    fn run_on(&self, stack: &Stack) -> Result<Run> {
+        let lab = Lab::new(crate::Link::default())?;
+        let second = format!("{FAR_TOO}/24");
+        lab.far
+            .run("ip", ["address", "add", &second, "dev", DEVICE])?;
+        let stats = lab.path("stats.json");
+        let port = PEER_PORT.to_string();
+        let binary = conformance(&self.name);
+        let near = lab.near.program(&binary).args([FAR, &port]);
+        let near = near.under(stack).stats(&stats);
+        let (observer, other) = match self.kind {
+            Kind::Program => {
+                let _peer = start_peer(&lab)?;
+                (near.run()?, None)
+            }
+            Kind::Wire => {
+                let far = lab.far.program(&binary).args(["peer", DEVICE, &port]);
+                let far = far.start()?;
+                let near = near.run()?;
+                (far.wait()?, Some(near))
+            }
+        };
+        let mut failure = [Some(&observer), other.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter(|finished| !finished.status.success())
+            .map(Finished::to_string)
+            .reduce(|a, b| format!("{a}\n{b}"));
+        if failure.is_none() && stack.is_sidewire() {
+            failure = not_carried(&stats)?;
+        }
+        Ok(Run {
+            output: observer.stdout,
+            failure,
+        })
+    }
+}
+
+fn not_carried(stats: &Path) -> Result<Option<String>> {
+    let stats = Stats::read(stats)?;
+    Ok((stats.connections_engine == 0).then(|| format!("nothing on the engine: {stats:?}")))
+}
+
+struct Run {
+    output: String,
+    failure: Option<String>,
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let failure = self.failure.as_deref();
+        let last = self.output.lines().last().unwrap_or("(nothing)");
+        write!(
+            f,
+            "{}; its last line: {last}",
+            failure.unwrap_or("no \"done\"")
+        )
+    }
+}
