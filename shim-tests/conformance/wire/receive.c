@@ -1,0 +1,77 @@
+/* What is answered to segments: acks, SACK, challenges; and the form of the SYN. */
+#include "lib/rawpeer.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+static void syn(void)
+{
+	struct peer p = peer_new();
+	struct segment s = peer_syn(&p);
+	char text[256] = "";
+	put_options(text, sizeof text, &s);
+	row("TM-32", "the SYN's options:%s", text);
+	row("TM-27 TM-37", "its window %u, flags %d", s.window, s.flags);
+	row("TM-36", "TTL %d, TOS %d, fragment bits %x", s.ttl, s.tos, s.fragment);
+	peer_syn_ack(&p, PLAIN);
+	if (next(&p, &s, 1000))
+		row("TM-38", "the handshake's ACK: window %u", s.window);
+	peer_drop(&p);
+}
+
+static void order(void)
+{
+	struct peer p = peer_connected(WITH_SACK);
+	segment_at(&p, ACK | PSH, 101, 1, 100);
+	show(&p, QUIET, "RV-42 TM-35", "out of order");
+	segment_at(&p, ACK | PSH, 1, 1, 100);
+	show(&p, QUIET, "RV-43", "the hole filled");
+	segment_at(&p, ACK | PSH, 1, 1, 100);
+	show(&p, QUIET, "RV-44", "a duplicate of old data");
+	segment_at(&p, ACK | PSH, 201 + 200000, 1, 100);
+	show(&p, QUIET, "RV-45", "beyond the window");
+	peer_drop(&p);
+}
+
+static void challenges(void)
+{
+	struct peer p = peer_connected(PLAIN);
+	segment_at(&p, RST, 11, 1, 0);
+	show(&p, QUIET, "RV-47", "RST in the window, not exact");
+	peer_drop(&p);
+	p = peer_connected(PLAIN);
+	segment_at(&p, RST, 1 + 200000, 1, 0);
+	show(&p, QUIET, "RV-47", "RST out of the window");
+	segment_at(&p, SYN, 11, 0, 0);
+	show(&p, QUIET, "RV-48", "SYN in the window");
+	segment_at(&p, SYN, 11, 0, 0);
+	show(&p, QUIET, "RV-48 TM-23", "another at once");
+	peer_drop(&p);
+}
+
+static void acks(void)
+{
+	struct peer p = peer_connected(PLAIN);
+	segment_send(&p, ACK | PSH, 100);
+	show_when(&p, DELACK, "RV-37 RV-38", "the first small segment");
+	near(&p, "set", IPPROTO_TCP, TCP_QUICKACK, 0);
+	segment_send(&p, ACK | PSH, 100);
+	show_when(&p, DELACK, "RV-39 RV-41 TM-18", "with TCP_QUICKACK 0");
+	near(&p, "set", IPPROTO_TCP, TCP_QUICKACK, 1);
+	segment_send(&p, ACK | PSH, 100);
+	show_when(&p, DELACK, "RV-41", "with TCP_QUICKACK 1");
+	peer_drop(&p);
+}
+
+int main(int argc, char **argv)
+{
+	rawpeer_start(argc, argv);
+	syn();
+	order();
+	challenges();
+	acks();
+	row("", "done");
+	return 0;
+}
