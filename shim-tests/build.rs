@@ -12,17 +12,20 @@ fn main() {
     let compiler = std::env::var("CC").unwrap_or_else(|_| "gcc".to_owned());
     println!("cargo::rerun-if-env-changed=CC");
     println!("cargo::rerun-if-changed=../include");
-    for (from, to) in [
-        ("probes", "probes"),
-        ("conformance", "conformance"),
-        ("../c-examples", "examples"),
+    // A directory's programs, where they go, and what each is linked with.
+    let wire = [Path::new("conformance/wire/lib/rawpeer.c")];
+    for (from, to, with) in [
+        ("probes", "probes", &[][..]),
+        ("conformance", "conformance", &[]),
+        ("conformance/wire", "conformance/wire", &wire),
+        ("../c-examples", "examples", &[]),
     ] {
         println!("cargo::rerun-if-changed={from}");
-        compile_all(&compiler, Path::new(from), &out_dir.join(to));
+        compile_all(&compiler, Path::new(from), with, &out_dir.join(to));
     }
 }
 
-fn compile_all(compiler: &str, from: &Path, to: &Path) {
+fn compile_all(compiler: &str, from: &Path, with: &[&Path], to: &Path) {
     std::fs::create_dir_all(to).expect("OUT_DIR is writable");
     let mut sources: Vec<PathBuf> = std::fs::read_dir(from)
         .unwrap_or_else(|error| panic!("{}: {error}", from.display()))
@@ -31,11 +34,17 @@ fn compile_all(compiler: &str, from: &Path, to: &Path) {
         .collect();
     sources.sort();
     for source in sources {
-        compile(compiler, &source, to);
+        // The near side of the wire probes is a program by itself.
+        let with = if source.ends_with("near.c") {
+            &[]
+        } else {
+            with
+        };
+        compile(compiler, &source, with, to);
     }
 }
 
-fn compile(compiler: &str, source: &Path, out_dir: &Path) {
+fn compile(compiler: &str, source: &Path, with: &[&Path], out_dir: &Path) {
     let name = source.file_stem().expect("a .c file has a stem");
     let status = Command::new(compiler)
         .args(["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra"])
@@ -49,6 +58,7 @@ fn compile(compiler: &str, source: &Path, out_dir: &Path) {
         ])
         .arg(out_dir.join(name))
         .arg(source)
+        .args(with)
         .status();
     match status {
         Ok(status) if status.success() => {}

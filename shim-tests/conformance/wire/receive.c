@@ -72,6 +72,6 @@ int main(int argc, char **argv)
 	order();
 	challenges();
 	acks();
-	row("", "done");
+	puts("done");
 	return 0;
 }

@@ -165,6 +165,6 @@ int main(int argc, char **argv)
 	mss();
 	urgent();
 	closes();
-	row("", "done");
+	puts("done");
 	return 0;
 }

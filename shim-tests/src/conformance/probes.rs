@@ -7,23 +7,26 @@ use anyhow::{Context, Result, ensure};
 
 use crate::compare::{FAR_TOO, PEER_PORT, start_peer};
 use crate::conformance::lines::{Difference, Line, differences, parse};
-use crate::lab::{DEVICE, FAR, Lab};
+use crate::lab::{DEVICE, FAR, Lab, NEAR};
 use crate::library::{Stack, Stats};
+use crate::patience::until;
 use crate::probe::conformance;
 use crate::process::Finished;
 
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conformance");
 
-/// What the names of wire probes begin with.
-const WIRE: &str = "wire_";
+/// The folder of the wire probes, and their side of the program under test, which is
+/// no probe.
+const WIRE: &str = "wire";
+const NEAR_SIDE: &str = "near";
 
 /// Who observes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The program under test, of its own calls, against `probes/peer.c`.
     Program,
-    /// Its peer, of what comes over the wire: the same C file, started on the far
-    /// host as `NAME peer DEVICE PORT` before the program under test.
+    /// Its peer, of what comes over the wire: `wire/NAME CONTROL DEVICE NEAR` on the
+    /// far host, which tells `wire/near CONTROL` under test what to call.
     Wire,
 }
 
@@ -40,7 +43,7 @@ impl Kind {
 /// A C file of `conformance/`.
 #[derive(Clone, Debug)]
 pub struct Probe {
-    /// Its name without `.c`.
+    /// Its name without `.c`, that of a wire probe with its folder.
     pub name: String,
     /// Who observes.
     pub kind: Kind,
@@ -51,33 +54,33 @@ pub struct Probe {
 /// # Errors
 /// When the directory cannot be read.
 pub fn all() -> Result<Vec<Probe>> {
+    let mut probes = Vec::new();
+    for (folder, kind) in [("", Kind::Program), (WIRE, Kind::Wire)] {
+        let mut names = sources(&Path::new(SOURCES).join(folder))?;
+        names.retain(|name| kind == Kind::Program || name != NEAR_SIDE);
+        names.sort();
+        probes.extend(names.into_iter().map(|name| Probe {
+            name: match kind {
+                Kind::Program => name,
+                Kind::Wire => format!("{WIRE}/{name}"),
+            },
+            kind,
+        }));
+    }
+    Ok(probes)
+}
+
+/// The names of a folder's C files.
+fn sources(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(SOURCES).context(SOURCES)? {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "c") {
-            names.push(
-                path.file_stem()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned(),
-            );
+            let name = path.file_stem().unwrap_or_default();
+            names.push(name.to_string_lossy().into_owned());
         }
     }
-    names.sort();
-    let kind = |name: &str| {
-        if name.starts_with(WIRE) {
-            Kind::Wire
-        } else {
-            Kind::Program
-        }
-    };
-    Ok(names
-        .into_iter()
-        .map(|name| Probe {
-            kind: kind(&name),
-            name,
-        })
-        .collect())
+    Ok(names)
 }
 
 /// What came of one probe.
@@ -121,17 +124,23 @@ impl Probe {
         let stats = lab.path("stats.json");
         let port = PEER_PORT.to_string();
         let binary = conformance(&self.name);
-        let near = lab.near.program(&binary).args([FAR, &port]);
-        let near = near.under(stack).stats(&stats);
         let (observer, other) = match self.kind {
             Kind::Program => {
                 let _peer = start_peer(&lab)?;
-                (near.run()?, None)
+                let near = lab.near.program(&binary).args([FAR, &port]);
+                (near.under(stack).stats(&stats).run()?, None)
             }
             Kind::Wire => {
-                let far = lab.far.program(&binary).args(["peer", DEVICE, &port]);
+                let control = lab.path("control");
+                let path = control.to_string_lossy().into_owned();
+                let far = lab.far.program(&binary).args([&path, DEVICE, NEAR]);
                 let far = far.start()?;
-                let near = near.run()?;
+                until("the far side's socket", || {
+                    Ok(control.exists().then_some(()))
+                })?;
+                let near = conformance(&format!("{WIRE}/{NEAR_SIDE}"));
+                let near = lab.near.program(near).args([&path]).under(stack);
+                let near = near.stats(&stats).run()?;
                 (far.wait()?, Some(near))
             }
         };

@@ -645,7 +645,6 @@ void rawpeer_start(int argc, char **argv)
 	if (listener < 0 || bind(listener, (struct sockaddr *)&where, sizeof where) ||
 	    listen(listener, 1))
 		err(2, "%s", argv[1]);
-	puts("ready");
 	fflush(stdout);
 	if ((control = accept(listener, NULL, NULL)) < 0)
 		err(2, "accept");
