@@ -245,6 +245,33 @@ static void whole(void)
 	close(fd);
 }
 
+/* A socket without room takes nothing out of a pipe that it does not send. */
+static void splicing_to_a_full_socket(void)
+{
+	static char bytes[32768];
+	int ends[2], left = 0, small = 4096, fd = peer(host, port, "hold");
+	long taken = 0, given = 0, n;
+	if (pipe(ends))
+		err(2, "pipe");
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	do {
+		if (ioctl(ends[0], FIONREAD, &left))
+			err(2, "FIONREAD");
+		if (!left && (n = write(ends[1], bytes, sizeof bytes)) > 0)
+			given += n;
+		n = splice(ends[0], NULL, fd, NULL, sizeof bytes, 0);
+		if (n > 0)
+			taken += n;
+	} while (n > 0);
+	ROW("SP-32 SP-22", "splice to a full socket", n);
+	ioctl(ends[0], FIONREAD, &left);
+	row("SP-32 SP-22", "bytes that are neither taken nor in the pipe: %ld", given - taken - left);
+	close(ends[0]);
+	close(ends[1]);
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -262,6 +289,7 @@ int main(int argc, char **argv)
 	filling();
 	other_calls();
 	whole();
+	splicing_to_a_full_socket();
 	puts("done");
 	return 0;
 }

@@ -94,6 +94,7 @@ static void mss(void)
 		{"D1", 1460, 65535}, {"D1", 536, 65535}, {"D2", 0, 65535},  {"D2", 20, 65535},
 		{"D3", 1460, 2000},  {"D3", 1460, 1000}, {"D3", 1460, 300},
 	};
+	no_push = true;
 	for (size_t i = 0; i < sizeof peers / sizeof *peers; i++) {
 		struct shape how = PLAIN;
 		how.mss = peers[i].mss, how.window = peers[i].window;
@@ -103,6 +104,7 @@ static void mss(void)
 		     peers[i].mss, peers[i].window);
 		peer_drop(&p);
 	}
+	no_push = false;
 }
 
 static void urgent(void)

@@ -3,8 +3,9 @@
 use core::ffi::{c_int, c_uint};
 
 use libc::{size_t, ssize_t};
-use sidewire_uapi::ioctl::FIONREAD;
+use sidewire_link::fd::Fd;
 use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_MORE, MSG_PEEK, MSG_TRUNC};
+use std::os::fd::AsRawFd;
 use syscalls::{Errno, Sysno, syscall};
 
 use super::answer;
@@ -112,7 +113,8 @@ fn write_pipe(fd: c_int, bytes: &[u8], dont_wait: bool) -> Result<usize, c_int> 
     .map_err(Errno::into_raw)
 }
 
-/// What the pipe holds, chunk by chunk, as far as it goes.
+/// What the pipe holds, a chunk of it: looked at by way of a pipe of ours, sent, then taken. What the socket has no room for
+/// stays where it is.
 fn from_pipe(
     to: &FileRef,
     input: c_int,
@@ -121,30 +123,48 @@ fn from_pipe(
     more: c_int,
 ) -> Result<usize, c_int> {
     let mut buf = vec![0u8; CHUNK.min(len)];
-    if dont_wait != 0 && available(input)? == 0 {
-        return Err(libc::EAGAIN);
+    let got = peek_pipe(input, &mut buf, dont_wait != 0)?;
+    if got == 0 {
+        return Ok(0);
     }
-    let got = read_at(input, None, &mut buf)?;
-    let mut sent = 0;
-    while sent < got {
-        let iov = Iovecs::single(buf[sent..].as_ptr(), got - sent);
-        let args = SendArgs {
-            // What left the pipe cannot go back: it is sent, also where the program would rather not wait.
-            flags: more,
-            ..SendArgs::default()
-        };
-        match send_iter(to, args, || iov.iter()) {
-            Ok(n) => sent += n,
-            Err(_) if sent > 0 => break,
-            Err(e) => return Err(e),
+    let iov = Iovecs::single(buf.as_ptr(), got);
+    let args = SendArgs {
+        flags: more,
+        ..SendArgs::default()
+    };
+    let sent = send_iter(to, args, || iov.iter())?;
+    let mut taken = 0;
+    while taken < sent {
+        // It is there: nobody else reads a pipe that two would have to share.
+        match read_at(input, None, &mut buf[taken..sent]) {
+            Ok(n) if n > 0 => taken += n,
+            _ => break,
         }
     }
     Ok(sent)
 }
 
-fn available(fd: c_int) -> Result<c_int, c_int> {
-    let mut n: c_int = 0;
-    // SAFETY: the kernel writes an integer to a live local.
-    unsafe { syscall!(Sysno::ioctl, fd, FIONREAD, &raw mut n) }.map_err(Errno::into_raw)?;
-    Ok(n)
+/// Copies what a pipe holds without taking it; 0 at its end.
+fn peek_pipe(input: c_int, buf: &mut [u8], dont_wait: bool) -> Result<usize, c_int> {
+    let mut ends = [0 as c_int; 2];
+    // SAFETY: the kernel writes two descriptors to a live local.
+    unsafe { syscall!(Sysno::pipe2, ends.as_mut_ptr(), libc::O_CLOEXEC) }
+        .map_err(Errno::into_raw)?;
+    let [reader, writer] = ends.map(Fd::from_raw);
+    let flags = if dont_wait {
+        libc::SPLICE_F_NONBLOCK
+    } else {
+        0
+    };
+    // SAFETY: numbers.
+    let n = unsafe { syscall!(Sysno::tee, input, writer.as_raw_fd(), buf.len(), flags) }
+        .map_err(Errno::into_raw)?;
+    let mut got = 0;
+    while got < n {
+        match read_at(reader.as_raw_fd(), None, &mut buf[got..n])? {
+            0 => break,
+            more => got += more,
+        }
+    }
+    Ok(got)
 }

@@ -24,6 +24,7 @@ enum { MSS_OF_SYN = 1460, FRAME = 1 << 17, TEXT = 4096 };
 enum { EOL = 0, NOP = 1, MSS = 2, SCALE = 3, SACK_OK = 4, SACK = 5, STAMP = 8, COOKIE = 34 };
 
 bool super;
+bool no_push;
 uint8_t extra_options[40];
 int extra_length;
 
@@ -386,7 +387,7 @@ void put_segment(char *to, size_t size, const struct segment *s)
 {
 	static const char letters[] = "FSRPAU";
 	for (int order[] = {2, 1, 0, 3, 4, 5}, i = 0; i < 6; i++)
-		if (s->flags & 1 << order[i])
+		if (s->flags & 1 << order[i] && !(no_push && 1 << order[i] == PSH))
 			add(to, size, "%c", letters[order[i]]);
 	add(to, size, " %u", s->seq);
 	if (s->length)

@@ -65,6 +65,8 @@ struct segment {
 
 /* Prints frames as they come, not as their segments. */
 extern bool super;
+/* Leaves PSH out: where a burst ends depends on the round-trip time. */
+extern bool no_push;
 /* What send() of a probe adds to each segment: SACK blocks and the like. */
 extern uint8_t extra_options[40];
 extern int extra_length;
