@@ -59,6 +59,7 @@ fn routes_are_the_kernels() {
         ("va", LinkKind::Ether, true)
     );
     assert_eq!(direct.dev.mac, MacAddr([2, 0, 0, 0, 0, 0xa1]));
+    assert!(direct.dev.copies, "veth");
     assert!(direct.dev.features.tso && direct.dev.features.sg && direct.dev.features.tx_csum);
     assert!(direct.dev.gso_max_size >= 65536 && direct.dev.gso_max_segs >= 64);
     let far = look("10.20.1.1").unwrap();
@@ -142,6 +143,14 @@ fn changes_invalidate() {
     routes.forget(ip("10.60.0.2"));
     let late = routes.lookup(ip("10.60.0.2"), None, None, 0, 0).unwrap();
     assert_eq!(late.dev.name, "late");
+    sh(
+        "ip link add name hollow type dummy && ip link set hollow up && ip addr add 10.70.0.1/24 dev hollow",
+    );
+    let hollow = routes.lookup(ip("10.70.0.2"), None, None, 0, 0).unwrap();
+    assert!(!hollow.dev.copies, "nobody receives there");
+    sh("ip tuntap add name t0 mode tap && ip link set t0 up && ip addr add 10.80.0.1/24 dev t0");
+    let tap = routes.lookup(ip("10.80.0.2"), None, None, 0, 0).unwrap();
+    assert!(tap.dev.copies, "a program does");
     changed(&mut routes, "ip link del late");
     assert!(routes.device(late.ifindex).is_none());
     assert!(routes.lookup(ip("10.60.0.2"), None, None, 0, 0).is_err());

@@ -348,8 +348,7 @@ fn dst(route: &Route, key: &FlowKey, generation: u32) -> Result<Dst, Error> {
         gso_max_size: dev.gso_max_size,
         gso_max_segs: u16::try_from(dev.gso_max_segs).unwrap_or(u16::MAX),
         sg: dev.features.sg,
-        // A packet socket's frames are copied by the kernel on every device.
-        zerocopy_copied: true,
+        zerocopy_copied: dev.copies,
         generation,
     })
 }

@@ -121,6 +121,7 @@ mod tests {
                 tso: true,
                 tx_csum: true,
             },
+            copies: false,
         }
     }
 

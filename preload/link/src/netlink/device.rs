@@ -2,7 +2,9 @@
 
 use crate::Errno;
 use crate::raw;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use sidewire_wire::ethernet::MacAddr;
 use std::mem::zeroed;
 use std::os::fd::RawFd;
@@ -52,6 +54,9 @@ pub struct DeviceInfo {
     pub gso_max_segs: u32,
     /// What is switched on.
     pub features: Features,
+    /// Its frames go on into a host's own receive path or a program (loopback, veth, tun and tap, bridge): there the
+    /// kernel copies what it sent by reference (Linux `skb_orphan_frags_rx`).
+    pub copies: bool,
 }
 
 /// Linux's GSO_LEGACY_MAX_SIZE and GSO_MAX_SEGS, for kernels that do not tell.
@@ -78,6 +83,7 @@ impl DeviceInfo {
             gso_max_size: GSO_LEGACY_MAX_SIZE,
             gso_max_segs: GSO_MAX_SEGS,
             features: Features::default(),
+            copies: kind == LinkKind::Loopback,
         };
         let mut ipv4_gso = None;
         for attribute in &message.attributes {
@@ -92,6 +98,12 @@ impl DeviceInfo {
                 LinkAttribute::GsoMaxSize(n) => info.gso_max_size = *n,
                 LinkAttribute::GsoIpv4MaxSize(n) => ipv4_gso = Some(*n),
                 LinkAttribute::GsoMaxSegs(n) => info.gso_max_segs = *n,
+                LinkAttribute::LinkInfo(about) => {
+                    info.copies |= about.iter().any(|i| {
+                        use InfoKind::{Bridge, Tun, Veth};
+                        matches!(i, LinkInfo::Kind(Bridge | Tun | Veth))
+                    });
+                }
                 _ => {}
             }
         }
