@@ -21,20 +21,11 @@ static long set(int fd, int name, int value)
 	return setsockopt(fd, IPPROTO_TCP, name, &value, sizeof value);
 }
 
-static int get(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t length = sizeof value;
-	if (getsockopt(fd, level, name, &value, &length))
-		return -errno;
-	return value;
-}
-
 static unsigned queue_seq(int fd, int queue)
 {
 	if (set(fd, TCP_REPAIR_QUEUE, queue))
 		err(2, "TCP_REPAIR_QUEUE");
-	return (unsigned)get(fd, IPPROTO_TCP, TCP_QUEUE_SEQ);
+	return (unsigned)int_option(fd, IPPROTO_TCP, TCP_QUEUE_SEQ);
 }
 
 static int connected(const char *command)
@@ -72,23 +63,23 @@ static void switching(void)
 	close(l);
 	ROW("RP-2", "TCP_REPAIR 2", set(fd, TCP_REPAIR, 2));
 	ROW("RP-2", "TCP_REPAIR -2", set(fd, TCP_REPAIR, -2));
-	ROW("RP-5", "TCP_REPAIR before", get(fd, IPPROTO_TCP, TCP_REPAIR));
+	ROW("RP-5", "TCP_REPAIR before", int_option(fd, IPPROTO_TCP, TCP_REPAIR));
 	ROW("RP-6", "TCP_REPAIR_QUEUE out of repair", set(fd, TCP_REPAIR_QUEUE, SEND_QUEUE));
-	ROW("RP-6", "reading TCP_REPAIR_QUEUE out of repair", get(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE));
+	ROW("RP-6", "reading TCP_REPAIR_QUEUE out of repair", int_option(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE));
 	ROW("RP-4", "TCP_REPAIR on a fresh socket", set(fd, TCP_REPAIR, 1));
-	row("RP-3", "SO_REUSEADDR in repair: %d", get(fd, SOL_SOCKET, SO_REUSEADDR));
-	row("RP-3", "the queue: %d", get(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE));
-	row("RP-5", "TCP_REPAIR: %d", get(fd, IPPROTO_TCP, TCP_REPAIR));
+	row("RP-3", "SO_REUSEADDR in repair: %d", int_option(fd, SOL_SOCKET, SO_REUSEADDR));
+	row("RP-3", "the queue: %d", int_option(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE));
+	row("RP-5", "TCP_REPAIR: %d", int_option(fd, IPPROTO_TCP, TCP_REPAIR));
 	ROW("RP-7", "TCP_REPAIR_QUEUE 3", set(fd, TCP_REPAIR_QUEUE, 3));
 	ROW("RP-9", "TCP_QUEUE_SEQ without a queue", set(fd, TCP_QUEUE_SEQ, 1));
-	ROW("RP-9", "reading it", get(fd, IPPROTO_TCP, TCP_QUEUE_SEQ));
+	ROW("RP-9", "reading it", int_option(fd, IPPROTO_TCP, TCP_QUEUE_SEQ));
 	ROW("RP-7", "TCP_REPAIR_QUEUE 2", set(fd, TCP_REPAIR_QUEUE, SEND_QUEUE));
 	ROW("RP-8", "TCP_QUEUE_SEQ on a closed socket", set(fd, TCP_QUEUE_SEQ, 12345));
-	row("RP-11", "it reads: %d", get(fd, IPPROTO_TCP, TCP_QUEUE_SEQ));
+	row("RP-11", "it reads: %d", int_option(fd, IPPROTO_TCP, TCP_QUEUE_SEQ));
 	ROW("RP-27", "send in repair, not connected", send(fd, "x", 1, MSG_NOSIGNAL));
 	ROW("RP-34", "TCP_REPAIR -1", set(fd, TCP_REPAIR, -1));
-	row("RP-3", "SO_REUSEADDR after: %d", get(fd, SOL_SOCKET, SO_REUSEADDR));
-	row("RP-11", "the queue is remembered: %d", get(fd, IPPROTO_TCP, TCP_QUEUE_SEQ));
+	row("RP-3", "SO_REUSEADDR after: %d", int_option(fd, SOL_SOCKET, SO_REUSEADDR));
+	row("RP-11", "the queue is remembered: %d", int_option(fd, IPPROTO_TCP, TCP_QUEUE_SEQ));
 	close(fd);
 }
 
@@ -100,7 +91,7 @@ static void options(void)
 	ROW("RP-14", "TCP_REPAIR_OPTIONS out of repair",
 	    setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, &mss, sizeof mss));
 	ROW("RP-23", "TCP_TIMESTAMP out of repair", set(fd, TCP_TIMESTAMP, 5));
-	row("RP-23", "reading TCP_TIMESTAMP works: %d", get(fd, IPPROTO_TCP, TCP_TIMESTAMP) != -1);
+	row("RP-23", "reading TCP_TIMESTAMP works: %d", int_option(fd, IPPROTO_TCP, TCP_TIMESTAMP) != -1);
 	set(fd, TCP_REPAIR, 1);
 	ROW("RP-15", "TCP_REPAIR_OPTIONS after bytes were sent",
 	    setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, &mss, sizeof mss));
@@ -116,7 +107,7 @@ static void options(void)
 	getsockopt(closed, IPPROTO_TCP, TCP_INFO, &info, &length);
 	row("RP-12", "the state: %d", info.tcpi_state);
 	ROW("RP-13", "connect again", connect(closed, (struct sockaddr *)&a, sizeof a));
-	row("RP-17", "TCP_MAXSEG before: %d", get(closed, IPPROTO_TCP, TCP_MAXSEG) > 0);
+	row("RP-17", "TCP_MAXSEG before: %d", int_option(closed, IPPROTO_TCP, TCP_MAXSEG) > 0);
 	struct {
 		const char *ids, *text;
 		struct tcp_repair_opt opt;
@@ -133,11 +124,11 @@ static void options(void)
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		ROW(all[i].ids, all[i].text,
 		    setsockopt(closed, IPPROTO_TCP, TCP_REPAIR_OPTIONS, &all[i].opt, sizeof all[i].opt));
-	row("RP-17", "TCP_MAXSEG: %d", get(closed, IPPROTO_TCP, TCP_MAXSEG));
+	row("RP-17", "TCP_MAXSEG: %d", int_option(closed, IPPROTO_TCP, TCP_MAXSEG));
 	struct tcp_repair_opt two[] = {{2, 888}, {4, 1}};
 	ROW("RP-20", "two, the second is wrong",
 	    setsockopt(closed, IPPROTO_TCP, TCP_REPAIR_OPTIONS, two, sizeof two));
-	row("RP-20", "the first is in force: %d", get(closed, IPPROTO_TCP, TCP_MAXSEG));
+	row("RP-20", "the first is in force: %d", int_option(closed, IPPROTO_TCP, TCP_MAXSEG));
 	ROW("RP-16", "seven bytes", setsockopt(closed, IPPROTO_TCP, TCP_REPAIR_OPTIONS, &mss, 7));
 	ROW("RP-16", "eleven bytes", setsockopt(closed, IPPROTO_TCP, TCP_REPAIR_OPTIONS, two, 11));
 	length = sizeof info;
@@ -146,7 +137,7 @@ static void options(void)
 	    info.tcpi_rcv_wscale);
 	ROW("RP-23", "TCP_TIMESTAMP in repair", set(closed, TCP_TIMESTAMP, 5000));
 	ROW("RP-36", "connect to nobody", connect(closed, &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof a));
-	row("RP-36", "SO_ERROR: %s", strerrorname_np(get(closed, SOL_SOCKET, SO_ERROR)));
+	row("RP-36", "SO_ERROR: %s", strerrorname_np(int_option(closed, SOL_SOCKET, SO_ERROR)));
 	close(closed);
 }
 
@@ -245,7 +236,7 @@ static int moved(int from, struct sockaddr_in *local, struct sockaddr_in *remote
 	if (getsockopt(from, IPPROTO_TCP, TCP_REPAIR_WINDOW, &w, &length))
 		err(2, "TCP_REPAIR_WINDOW");
 	unsigned sent = queue_seq(from, SEND_QUEUE), received = queue_seq(from, RECV_QUEUE);
-	int mss = get(from, IPPROTO_TCP, TCP_MAXSEG), stamp = get(from, IPPROTO_TCP, TCP_TIMESTAMP);
+	int mss = int_option(from, IPPROTO_TCP, TCP_MAXSEG), stamp = int_option(from, IPPROTO_TCP, TCP_TIMESTAMP);
 	close(from);
 	int to = tcp_socket();
 	if (set(to, TCP_REPAIR, 1) || bind(to, (struct sockaddr *)local, sizeof *local) ||
@@ -272,7 +263,7 @@ static void restored(void)
 	wait_until_acked(fd);
 	int to = moved(fd, &local, &remote);
 	ROW("RP-33", "TCP_REPAIR 0", set(to, TCP_REPAIR, 0));
-	row("RP-3", "SO_REUSEADDR after 0: %d", get(to, SOL_SOCKET, SO_REUSEADDR));
+	row("RP-3", "SO_REUSEADDR after 0: %d", int_option(to, SOL_SOCKET, SO_REUSEADDR));
 	send_text(to, "after");
 	receive_exactly(to, buffer, 5);
 	row("RP-12 RP-17 RP-18 RP-21 RP-33", "a restored connection echoes: %.5s", buffer);

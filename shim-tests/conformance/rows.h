@@ -40,6 +40,16 @@ static inline long row_value(const char *ids, const char *text, long value)
 	return value;
 }
 
+/* The value of an option that is an int, or minus the error's number. */
+static inline int int_option(int fd, int level, int name)
+{
+	int value = -1;
+	socklen_t length = sizeof value;
+	if (getsockopt(fd, level, name, &value, &length))
+		return -errno;
+	return value;
+}
+
 /* Waits until the peer has acknowledged all that was sent. */
 static inline void wait_until_acked(int fd)
 {

@@ -22,15 +22,6 @@ static const char *host;
 static int port;
 static char data[1 << 20];
 
-static int get(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t length = sizeof value;
-	if (getsockopt(fd, level, name, &value, &length))
-		return -errno;
-	return value;
-}
-
 static long zerocopy_option(int fd, int value)
 {
 	return setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &value, sizeof value);
@@ -112,14 +103,14 @@ static void the_option(void)
 		char text[40];
 		snprintf(text, sizeof text, "SO_ZEROCOPY %d", value);
 		ROW("ZC-1 ZC-2", text, zerocopy_option(fd, value));
-		row("ZC-5", "then it reads, after %d: %d", value, get(fd, SOL_SOCKET, SO_ZEROCOPY));
+		row("ZC-5", "then it reads, after %d: %d", value, int_option(fd, SOL_SOCKET, SO_ZEROCOPY));
 	}
 	ROW("ZC-4", "three bytes", setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &(int){1}, 3));
 	ROW("ZC-1", "on a listener", zerocopy_option(l, 1));
 	local = socket(AF_UNIX, SOCK_STREAM, 0);
 	ROW("ZC-3", "AF_UNIX", zerocopy_option(local, 1));
 	ROW("ZC-3", "AF_UNIX, a bad value", zerocopy_option(local, 5));
-	ROW("ZC-5", "reading it there", get(local, SOL_SOCKET, SO_ZEROCOPY));
+	ROW("ZC-5", "reading it there", int_option(local, SOL_SOCKET, SO_ZEROCOPY));
 	raw = socket(AF_INET, SOCK_DGRAM, 0);
 	ROW("ZC-1", "UDP", zerocopy_option(raw, 1));
 	close(raw);
@@ -129,7 +120,7 @@ static void the_option(void)
 	snprintf(command, sizeof command, "call %d", bound);
 	fd = peer(host, port, command);
 	int child = accept(l, NULL, NULL);
-	row("ZC-6", "an accepted socket: %d", get(child, SOL_SOCKET, SO_ZEROCOPY));
+	row("ZC-6", "an accepted socket: %d", int_option(child, SOL_SOCKET, SO_ZEROCOPY));
 	close(child);
 	close(fd);
 	close(l);
@@ -148,7 +139,7 @@ static void the_message(void)
 	p.events = POLLIN | POLLOUT;
 	poll(&p, 1, 0);
 	row("ZC-52", "poll asked for in and out: %#x", (unsigned)p.revents);
-	row("ZC-53", "SO_ERROR: %d", get(fd, SOL_SOCKET, SO_ERROR));
+	row("ZC-53", "SO_ERROR: %d", int_option(fd, SOL_SOCKET, SO_ERROR));
 	ROW("ZC-53", "recv", recv(fd, data + sizeof data - 1, 1, MSG_DONTWAIT));
 	ROW("ZC-53", "send", send(fd, "x", 1, 0));
 	e = read_entry(fd, 256, 0);
@@ -294,7 +285,7 @@ static void reset(void)
 {
 	int fd = open_zerocopy("reset");
 	wait_for(fd, POLLIN);
-	row("ZC-22", "after a reset: %d", get(fd, SOL_SOCKET, SO_ERROR) == ECONNRESET);
+	row("ZC-22", "after a reset: %d", int_option(fd, SOL_SOCKET, SO_ERROR) == ECONNRESET);
 	ROW("ZC-10", "a send then", send_zc(fd, 10, 0));
 	struct entry e = read_entry(fd, 256, 0);
 	row("ZC-10", "nothing is told: %ld %s", e.result, strerrorname_np(e.error));

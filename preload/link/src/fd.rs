@@ -119,15 +119,4 @@ mod tests {
         assert_eq!(high_fd_base(20_000), 20_000 - 4096);
         assert_eq!(high_fd_base(1 << 30), 65536 - 4096);
     }
-
-    #[test]
-    fn moved_descriptors_are_high_and_close_on_exec() {
-        let fd = move_high(raw::socket(libc::AF_UNIX, libc::SOCK_DGRAM, 0).unwrap()).unwrap();
-        assert!(fd.as_raw_fd() >= high_fd_base(raw::nofile_limit()) / 2);
-        assert!(raw::is_cloexec(fd.as_raw_fd()).unwrap());
-        let number = fd.as_raw_fd();
-        assert!(is_internal(number));
-        drop(fd);
-        assert!(!is_internal(number));
-    }
 }
