@@ -16,10 +16,8 @@ fn moved_descriptors_are_high_and_close_on_exec() {
         rlim_max: 0,
     };
     // SAFETY: writes to a live local.
-    assert_eq!(
-        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) },
-        0
-    );
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    assert_eq!(got, 0);
     // From 65536 on a larger limit changes nothing.
     let base = limit.rlim_cur.min(65536) / 2;
     assert!(u64::try_from(number).unwrap() >= base, "{number} of {base}");
