@@ -46,13 +46,6 @@ pub(crate) fn set_cloexec(fd: RawFd) -> Result<(), Errno> {
     unsafe { syscall!(Sysno::fcntl, fd, libc::F_SETFD, libc::FD_CLOEXEC) }.map(drop)
 }
 
-#[cfg(test)]
-pub(crate) fn is_cloexec(fd: RawFd) -> Result<bool, Errno> {
-    // SAFETY: no pointers.
-    let flags = unsafe { syscall!(Sysno::fcntl, fd, libc::F_GETFD) }?;
-    Ok(flags as i32 & libc::FD_CLOEXEC != 0)
-}
-
 /// The soft RLIMIT_NOFILE; 1024 if it cannot be read.
 pub(crate) fn nofile_limit() -> u64 {
     let mut limit = MaybeUninit::<libc::rlimit64>::uninit();
