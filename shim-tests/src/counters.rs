@@ -77,6 +77,21 @@ impl Carried {
         Ok(())
     }
 
+    /// The same for programs that end while their peer still sends: the kernel may have told it, by
+    /// RST, that nobody is there any more, as it does for its own connections.
+    ///
+    /// # Errors
+    /// When the shim says otherwise, or when the near host's kernel TCP has sent anything else.
+    pub fn all_by_engine_but_late_resets(&self, connections: u64) -> Result<()> {
+        self.begun_by_engine(connections)?;
+        ensure!(
+            self.near.out_segs == self.near.out_rsts,
+            "the kernel's TCP took part: {:?}",
+            self.near
+        );
+        Ok(())
+    }
+
     /// The same for programs that end before their data has arrived: the rest may
     /// have been handed over to the kernel.
     ///
