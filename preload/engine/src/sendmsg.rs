@@ -45,8 +45,7 @@ pub struct SendCall<'a> {
     pub flags: i32,
     /// Control messages, already copied from the program (A6..A8).
     pub control: &'a [u8],
-    /// Destination, for fast open. With MSG_FASTOPEN on a socket of which [`Stack::connect_is_fresh`] says so, the caller
-    /// has done first what it does before [`Stack::connect`]: bound the shadow, taken a holder.
+    /// Destination, for fast open. The caller has asked [`Stack::fastopen_connects_to`] before.
     pub name: Option<NameArg<'a>>,
     /// What the calling thread may do.
     pub caps: Caps,

@@ -121,6 +121,9 @@ impl Probe {
         let second = format!("{FAR_TOO}/24");
         lab.far
             .run("ip", ["address", "add", &second, "dev", DEVICE])?;
+        // The peer's listener gives fast-open cookies, and takes data with them.
+        let fastopen = "echo 0x403 >/proc/sys/net/ipv4/tcp_fastopen";
+        lab.far.run("sh", ["-c", fastopen])?;
         let stats = lab.path("stats.json");
         let port = PEER_PORT.to_string();
         let binary = conformance(&self.name);

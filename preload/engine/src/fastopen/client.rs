@@ -57,7 +57,7 @@ fn address(name: Option<NameArg<'_>>, v6: bool) -> Result<SocketAddr, Error> {
     let port = u16::from_be_bytes([bytes[2], bytes[3]]);
     let ip = if v6 {
         let octets: [u8; 16] = bytes[8..24].try_into().unwrap_or_default();
-        IpAddr::V6(Ipv6Addr::from(octets))
+        IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()
     } else {
         IpAddr::V4(Ipv4Addr::new(bytes[4], bytes[5], bytes[6], bytes[7]))
     };
@@ -99,6 +99,27 @@ pub(crate) fn tcp_fastopen_defer_connect(sk: &mut TcpSock, cx: &Cx<'_, '_>) -> b
 }
 
 impl Stack {
+    /// Where a send with these flags and this `msg_name` would connect to. The caller then does first what it does before
+    /// [`Stack::connect`]: binds the shadow, takes a holder. `None` where the send does not come to that, and answers by
+    /// itself (FO-1..FO-11).
+    #[must_use]
+    pub fn fastopen_connects_to(
+        &self,
+        id: SocketId,
+        flags: i32,
+        name: NameArg<'_>,
+    ) -> Option<SocketAddr> {
+        let sk = self.socks.get(id)?;
+        let runs = flags & so::MSG_FASTOPEN != 0
+            && self.sh.sysctl.tcp_fastopen & TFO_CLIENT_ENABLE != 0
+            && !sk.repair.on
+            && sk.fastopen_req.is_none();
+        if !runs || !self.connect_is_fresh(id) {
+            return None;
+        }
+        address(Some(name), sk.v6).ok()
+    }
+
     /// B5 (Linux `tcp_sendmsg_fastopen`): connects with the first of the data in the SYN.
     pub(crate) fn tcp_sendmsg_fastopen(
         &mut self,

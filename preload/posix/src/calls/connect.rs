@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 use libc::{sockaddr, socklen_t};
 use sidewire_engine::calls::ConnectCall;
 use sidewire_engine::net::FlowKey;
+use sidewire_engine::sendmsg::NameArg;
 use sidewire_link::Errno;
 use sidewire_link::holder::HoldOptions;
 use sidewire_link::netlink::LinkKind;
@@ -104,7 +105,12 @@ unsafe fn prepare(
         // An AF_INET6 socket takes AF_INET addresses (Linux tcp_v6_connect says no, inet_stream_connect to v4 yes).
         return Err(libc::EAFNOSUPPORT);
     }
-    let remote = unmapped(given.parse().ok_or(libc::EINVAL)?);
+    way_to(file, fd, unmapped(given.parse().ok_or(libc::EINVAL)?))
+}
+
+/// Who carries a connection to `remote`; what the engine needs for it is taken.
+fn way_to(file: &FileRef, fd: c_int, remote: SocketAddr) -> Result<Way, c_int> {
+    let stack = file.stack();
     let IpAddr::V4(daddr) = remote.ip() else {
         return Ok(Way::Kernel(Reason::Ipv6));
     };
@@ -117,6 +123,31 @@ unsafe fn prepare(
             Plan::Kernel(reason) => Ok(Way::Kernel(reason)),
             Plan::From(saddr) => reserve(file, fd, saddr, remote),
         })
+}
+
+/// What a send with MSG_FASTOPEN, which connects, needs before the engine gets it. True when the socket is the kernel's now,
+/// which is then to be asked.
+///
+/// # Errors
+/// Those of `connect` for the route and the port (FO-12).
+pub(super) fn before_fastopen(
+    file: &FileRef,
+    fd: c_int,
+    flags: c_int,
+    name: &[u8],
+) -> Result<bool, c_int> {
+    let (stack, id) = (file.stack(), file.id());
+    let remote = stack.with(|i| i.engine.fastopen_connects_to(id, flags, NameArg(name)));
+    let Some(remote) = remote else {
+        return Ok(false);
+    };
+    match way_to(file, fd, remote)? {
+        Way::Kernel(reason) => {
+            to_kernel(file, reason);
+            Ok(true)
+        }
+        Way::Engine(_) | Way::Disconnect => Ok(false),
+    }
 }
 
 enum Plan {

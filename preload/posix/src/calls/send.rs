@@ -8,15 +8,15 @@ use sidewire_engine::Error;
 use sidewire_engine::memory::IovIter;
 use sidewire_engine::sendmsg::{NameArg, SendCall};
 use sidewire_engine::stack::Caps;
-use sidewire_uapi::socket::MSG_ZEROCOPY;
+use sidewire_uapi::socket::{MSG_FASTOPEN, MSG_ZEROCOPY};
 
 use super::address::GivenAddr;
-use super::{answer, answer_int, caps, errno_of, run};
+use super::{answer, answer_int, caps, connect, errno_of, run};
 use crate::explain::{self, Called};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, UIO_MAXIOV};
 use crate::ubuf::{self, Promise};
-use crate::{copy, driver, fdtable, real, signals, syscall};
+use crate::{copy, driver, fdtable, raw, real, signals, syscall};
 
 /// Longest control data of a message, in bytes (far above optmem_max of any kernel; the engine checks that one).
 const CONTROL_MAX: usize = 1 << 20;
@@ -74,6 +74,26 @@ pub(super) fn send_iter<I: IovIter>(
 
 fn send_iov(file: &FileRef, iov: &Iovecs, args: SendArgs<'_>) -> Result<usize, c_int> {
     send_iter(file, args, || iov.iter())
+}
+
+/// MSG_FASTOPEN connects, and not every connection is the engine's: true when the kernel has the socket now.
+fn fastopen_to_kernel(
+    file: &FileRef,
+    fd: c_int,
+    flags: c_int,
+    name: Option<&[u8]>,
+) -> Result<bool, c_int> {
+    match name {
+        Some(name) if flags & MSG_FASTOPEN != 0 => {
+            signals::call(file, || connect::before_fastopen(file, fd, flags, name))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// What the kernel's own send returned, as ours do.
+fn sent_by_kernel(sent: ssize_t) -> Result<usize, c_int> {
+    usize::try_from(sent).map_err(|_| raw::errno())
 }
 
 /// `write`.
@@ -150,6 +170,10 @@ pub unsafe fn sendto(
     // SAFETY: the program's pointer.
     let given = unsafe { GivenAddr::read(addr, alen) };
     answer(given.and_then(|given| {
+        if fastopen_to_kernel(&file, fd, flags, Some(given.bytes()))? {
+            // SAFETY: the caller's arguments.
+            return sent_by_kernel(unsafe { real::sendto(fd, buf, len, flags, addr, alen) });
+        }
         let args = SendArgs {
             flags,
             name: Some(given.bytes()),
@@ -181,7 +205,7 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
         return answer(Err(e));
     }
     // SAFETY: the program's pointer.
-    answer(unsafe { one_message(&file, msg, flags, None) })
+    answer(unsafe { one_message(&file, fd, msg, flags, None) })
 }
 
 /// `sendmsg` of memory that stays the caller's: its bytes are referenced, and `callback` gets `cookie` once when the last of
@@ -206,7 +230,7 @@ pub unsafe fn sendmsg_ubuf(
     };
     let sent = match fdtable::get(fd) {
         // SAFETY: the caller's arguments.
-        Some(file) => answer(unsafe { one_message(&file, msg, flags, Some(cookie)) }),
+        Some(file) => answer(unsafe { one_message(&file, fd, msg, flags, Some(cookie)) }),
         None => {
             // SAFETY: the caller's arguments.
             let sent = unsafe { real::sendmsg(fd, msg, flags) };
@@ -225,6 +249,7 @@ pub unsafe fn sendmsg_ubuf(
 /// Linux's `___sys_sendmsg`.
 unsafe fn one_message(
     file: &FileRef,
+    fd: c_int,
     msg: *const msghdr,
     flags: c_int,
     ubuf: Option<u64>,
@@ -258,10 +283,18 @@ unsafe fn one_message(
             )
             .map_err(|_| libc::EFAULT)?;
         }
+        let name = name.as_ref().map(GivenAddr::bytes);
+        if fastopen_to_kernel(file, fd, flags, name)? {
+            let sent = sent_by_kernel(real::sendmsg(fd, msg, flags))?;
+            if let Some(cookie) = ubuf.filter(|_| sent > 0) {
+                ubuf::complete(cookie, false);
+            }
+            return Ok(sent);
+        }
         let args = SendArgs {
             flags,
             control: &control,
-            name: name.as_ref().map(GivenAddr::bytes),
+            name,
             ubuf,
         };
         send_iov(file, &iov, args)
@@ -273,10 +306,11 @@ unsafe fn one_message(
 /// # Safety
 /// The contract of the C function.
 pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -> c_int {
-    let Some(file) = fdtable::get(fd) else {
+    let mut file = fdtable::get(fd);
+    if file.is_none() {
         // SAFETY: the caller's arguments.
         return unsafe { real::sendmmsg(fd, msgs, n, flags) };
-    };
+    }
     if let Err(e) = native_flags(flags) {
         return answer_int(Err(e));
     }
@@ -290,9 +324,18 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -
         } else {
             0
         };
+        if flags & MSG_FASTOPEN != 0 && done > 0 {
+            // The first message may have made the socket the kernel's.
+            file = fdtable::get(fd);
+        }
         // SAFETY: the program's array; the fields' addresses are only computed.
         let r = unsafe {
-            one_message(&file, &raw const (*entry).msg_hdr, flags | more, None).and_then(|sent| {
+            let msg = &raw const (*entry).msg_hdr;
+            let sent = match &file {
+                Some(file) => one_message(file, fd, msg, flags | more, None),
+                None => sent_by_kernel(real::sendmsg(fd, msg, flags)),
+            };
+            sent.and_then(|sent| {
                 copy::write_value(&raw mut (*entry).msg_len, &(sent as c_uint))
                     .map_err(|_| libc::EFAULT)
             })

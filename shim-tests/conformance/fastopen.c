@@ -1,0 +1,218 @@
+/* Fast open of a client (rows FO-*): MSG_FASTOPEN and TCP_FASTOPEN_CONNECT, towards a
+ * listener that gives cookies and takes data with them.
+ */
+#include "rows.h"
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+
+/* What the peer is told, and is sent: a command line, and bytes that it drops. */
+#define COMMAND "discard\n"
+
+static const char *host;
+static int port;
+static char data[5000];
+
+static ssize_t fast_open(int fd, const char *to, int at, size_t length, int flags)
+{
+	struct sockaddr_in a = address(to, at);
+	return sendto(fd, data, length, MSG_FASTOPEN | MSG_NOSIGNAL | flags, (struct sockaddr *)&a,
+		      sizeof a);
+}
+
+static int connect_to_peer(int fd)
+{
+	struct sockaddr_in a = address(host, port);
+	return connect(fd, (struct sockaddr *)&a, sizeof a);
+}
+
+/* tcpi_state, tcpi_options and the two bits of tcpi_fastopen_client_fail. */
+static void tell_info(const char *ids, const char *text, int fd)
+{
+	unsigned char info[8] = {0};
+	socklen_t length = sizeof info;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &length))
+		err(2, "TCP_INFO");
+	row(ids, "%s: state %d options %#x client_fail %d", text, info[0], info[5],
+	    info[7] >> 1 & 3);
+}
+
+/* What is refused before anything is sent. */
+static void checks(void)
+{
+	struct sockaddr_in a = address(host, port);
+	struct sockaddr *name = (struct sockaddr *)&a;
+	int fd = tcp_socket();
+	ROW("FO-6", "no name", send(fd, data, 10, MSG_FASTOPEN));
+	ROW("FO-5", "a name of one byte", sendto(fd, data, 10, MSG_FASTOPEN, name, 1));
+	ROW("FO-7", "a name of two bytes", sendto(fd, data, 10, MSG_FASTOPEN, name, 2));
+	ROW("FO-7", "a name of 15 bytes", sendto(fd, data, 10, MSG_FASTOPEN, name, 15));
+	a.sin_family = AF_UNSPEC;
+	ROW("FO-3", "AF_UNSPEC", sendto(fd, data, 10, MSG_FASTOPEN, name, sizeof a));
+	ROW("FO-3", "AF_UNSPEC in two bytes", sendto(fd, data, 10, MSG_FASTOPEN, name, 2));
+	a.sin_family = AF_INET6;
+	ROW("FO-8", "AF_INET6", sendto(fd, data, 10, MSG_FASTOPEN, name, sizeof a));
+	close(fd);
+}
+
+/* What connect would say. */
+static void routes(void)
+{
+	int fd = tcp_socket();
+	ROW("FO-12", "no route", fast_open(fd, "203.0.113.1", port, 10, 0));
+	ROW("FO-12", "nobody listens on loopback", fast_open(fd, "127.0.0.1", 9, 10, 0));
+	close(fd);
+}
+
+/* No cookie yet: it is asked for, and the data waits for the handshake. */
+static void first(void)
+{
+	int fd = tcp_socket();
+	ROW("FO-13", "no cookie", fast_open(fd, host, port, sizeof data, 0));
+	wait_until_acked(fd);
+	tell_info("FO-30 FO-31", "no cookie", fd);
+	ROW("FO-9", "again", fast_open(fd, host, port, 10, 0));
+	ROW("FO-9", "and again", fast_open(fd, host, port, 10, 0));
+	ROW("FO-9", "a plain send", send(fd, data, 10, MSG_NOSIGNAL));
+	close(fd);
+}
+
+static void first_nonblocking(void)
+{
+	int fd = tcp_socket();
+	ROW("FO-13", "no cookie, non-blocking",
+	    fast_open(fd, "192.0.2.3", port, sizeof data, MSG_DONTWAIT));
+	wait_for(fd, POLLOUT);
+	int unsent = -1;
+	ioctl(fd, SIOCOUTQ, &unsent);
+	row("FO-13", "no cookie, non-blocking, queued: %d", unsent);
+	ROW("FO-10", "the send that collects the connect",
+	    fast_open(fd, "192.0.2.3", port, 10, MSG_DONTWAIT));
+	ROW("FO-10", "the one after it", fast_open(fd, "192.0.2.3", port, 10, MSG_DONTWAIT));
+	close(fd);
+}
+
+/* With the cookie of the first connection the SYN carries data. */
+static void cookie(void)
+{
+	int fd = tcp_socket();
+	ROW("FO-14", "a cookie", fast_open(fd, host, port, 100, 0));
+	tell_info("FO-14 FO-30 FO-31", "a cookie", fd);
+	close(fd);
+
+	fd = tcp_socket();
+	ROW("FO-15", "a cookie, more than a segment", fast_open(fd, host, port, sizeof data, 0));
+	close(fd);
+
+	fd = tcp_socket();
+	ROW("FO-14", "a cookie, non-blocking", fast_open(fd, host, port, 100, MSG_DONTWAIT));
+	close(fd);
+
+	fd = tcp_socket();
+	ROW("FO-15 FO-21", "a cookie, more than a segment, non-blocking",
+	    fast_open(fd, host, port, sizeof data, MSG_DONTWAIT));
+	close(fd);
+}
+
+static void bound(void)
+{
+	struct sockaddr_in any = address("0.0.0.0", 0), mine;
+	socklen_t length = sizeof mine;
+	int fd = tcp_socket();
+	if (bind(fd, (struct sockaddr *)&any, sizeof any) ||
+	    getsockname(fd, (struct sockaddr *)&mine, &length))
+		err(2, "bind");
+	in_port_t before = mine.sin_port;
+	ROW("FO-14", "a cookie, bound", fast_open(fd, host, port, 100, 0));
+	getsockname(fd, (struct sockaddr *)&mine, &length);
+	row("FO-14", "a cookie, bound, from the same port: %d", mine.sin_port == before);
+	close(fd);
+}
+
+static void nothing(void)
+{
+	int fd = tcp_socket();
+	ROW("FO-16", "no data", fast_open(fd, host, port, 0, 0));
+	close(fd);
+	fd = tcp_socket();
+	ROW("FO-16", "no data, non-blocking", fast_open(fd, host, port, 0, MSG_DONTWAIT));
+	close(fd);
+}
+
+static void refused(void)
+{
+	int fd = tcp_socket();
+	ROW("FO-18", "refused", fast_open(fd, host, 9, 100, 0));
+	ROW("FO-18", "the same socket again, where somebody listens",
+	    fast_open(fd, host, port, 100, 0));
+	close(fd);
+}
+
+/* TCP_FASTOPEN_CONNECT: the SYN waits for the first send. */
+static void deferred(void)
+{
+	int on = 1, two = 2;
+	struct sockaddr_in a;
+	socklen_t length = sizeof a;
+	int fd = tcp_socket();
+	ROW("FO-32", "TCP_FASTOPEN_CONNECT 2",
+	    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &two, sizeof two));
+	ROW("FO-35", "TCP_FASTOPEN_CONNECT 1",
+	    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on));
+	ROW("FO-35", "connect", connect_to_peer(fd));
+	tell_info("FO-35", "deferred", fd);
+	struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT | POLLWRNORM | POLLRDHUP};
+	poll(&p, 1, 0);
+	row("FO-35", "deferred, poll: %#x", p.revents);
+	ROW("FO-35", "deferred, getpeername", getpeername(fd, (struct sockaddr *)&a, &length));
+	if (getsockname(fd, (struct sockaddr *)&a, &length))
+		err(2, "getsockname");
+	row("FO-35", "deferred, has a port: %d", a.sin_port != 0);
+	ROW("FO-38", "deferred, recv", recv(fd, data, 1, MSG_DONTWAIT));
+	ROW("FO-39", "the first send", send(fd, data, 100, MSG_NOSIGNAL));
+	wait_until_acked(fd);
+	tell_info("FO-39", "after it", fd);
+	ROW("FO-34", "TCP_FASTOPEN_CONNECT when connected",
+	    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on));
+	close(fd);
+}
+
+static void deferred_end(void)
+{
+	int on = 1;
+	int fd = tcp_socket();
+	setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on);
+	ROW("FO-40", "connect, for no data", connect_to_peer(fd));
+	ROW("FO-40", "a first send of nothing", send(fd, data, 0, MSG_NOSIGNAL));
+	close(fd);
+
+	fd = tcp_socket();
+	setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on);
+	ROW("FO-43", "connect, for shutdown", connect_to_peer(fd));
+	ROW("FO-43", "deferred, shutdown", shutdown(fd, SHUT_WR));
+	tell_info("FO-43", "deferred, after shutdown", fd);
+	ROW("FO-43", "deferred, a send after shutdown", send(fd, data, 10, MSG_NOSIGNAL));
+	close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 3)
+		errx(2, "usage: %s HOST PORT", argv[0]);
+	host = argv[1];
+	port = atoi(argv[2]);
+	memset(data, 'x', sizeof data);
+	memcpy(data, COMMAND, sizeof COMMAND - 1);
+	checks();
+	routes();
+	first();
+	first_nonblocking();
+	cookie();
+	bound();
+	nothing();
+	refused();
+	deferred();
+	deferred_end();
+	puts("done");
+	return 0;
+}
