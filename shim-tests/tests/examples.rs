@@ -3,9 +3,9 @@
 use std::fs;
 use std::process::ExitCode;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use shim_tests::counters::Before;
-use shim_tests::lab::{FAR, NEAR};
+use shim_tests::lab::{DEVICE, FAR, NEAR};
 use shim_tests::library::{Stack, Stats};
 use shim_tests::payload::{self, MIB};
 use shim_tests::probe::example;
@@ -36,6 +36,27 @@ fn main() -> ExitCode {
             &[Need::EgressHook],
             |stack| sends_own_memory(stack, "callback_completion", COMPLETED, Some(20)),
         )
+        .both("zerocopy", &[], sends_without_copying)
+        .both("tx_timestamps", &[], |stack| {
+            let expected = [
+                "byte 4 queued",
+                "byte 4 taken by the device",
+                "byte 4 acknowledged",
+            ];
+            talks(stack, "tx_timestamps", &["hello"], &expected.join("\n"))
+        })
+        .both("txtime", &[], |stack| {
+            let expected = "sent with a time of departure: 5 bytes";
+            talks(stack, "txtime", &["1000", "hello"], expected)
+        })
+        .both("repair_dump", &[], |stack| {
+            let line = "moved, unnoticed";
+            let lab = Lab::new(Link::default())?;
+            talk(&lab, stack, "repair_dump", &[line], line, 2)
+        })
+        .both("cmsg_mark", &[Need::EgressHook], marks_its_frames)
+        .both("fastopen_client", &[], |stack| opens_fast(stack, false))
+        .both("fastopen_server", &[], |stack| opens_fast(stack, true))
         .both("dmabuf", &[], |stack| {
             sends_own_memory(stack, "dmabuf", "sent by offset, and complete", None)
         })
@@ -122,6 +143,135 @@ fn sends_file(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
+/// Runs it against the far host's echo server, and compares what it prints; the one connection has so many `sockets`.
+fn talk(
+    lab: &Lab,
+    stack: &Stack,
+    program: &str,
+    args: &[&str],
+    expected: &str,
+    sockets: u64,
+) -> TestResult {
+    let stats = lab.path("stats.json");
+    let port = PORT.to_string();
+    let before = Before::of(lab)?;
+    let server = lab
+        .far
+        .program(example("echo_server"))
+        .args([port.as_str(), "1"])
+        .start()?;
+    lab.wait_for_listener(&lab.far, PORT)?;
+    let said = lab
+        .near
+        .program(example(program))
+        .args([FAR, &port])
+        .args(args.iter().copied())
+        .under(stack)
+        .stats(&stats)
+        .run()?
+        .success()?;
+    server.wait()?.success()?;
+    ensure!(said.stdout.trim_end() == expected, "{said}");
+    if stack.is_sidewire() {
+        before
+            .until_now(lab, Some(Stats::read(&stats)?))?
+            .begun_by_engine(sockets)?;
+    }
+    Ok(())
+}
+
+fn talks(stack: &Stack, program: &str, args: &[&str], expected: &str) -> TestResult {
+    talk(
+        &Lab::new(Link::default())?,
+        stack,
+        program,
+        args,
+        expected,
+        1,
+    )
+}
+
+/// Every frame that leaves has the socket's mark and priority.
+fn marks_its_frames(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let rules = format!(
+        "table netdev marks {{ \
+         counter frames {{ }}; counter with_mark {{ }}; counter with_priority {{ }}; \
+         chain out {{ type filter hook egress device {DEVICE} priority 0; \
+         ip protocol tcp counter name frames; \
+         ip protocol tcp meta mark 42 counter name with_mark; \
+         ip protocol tcp meta priority 0:5 counter name with_priority; }}; }}"
+    );
+    lab.near.run("nft", [rules.as_str()])?;
+    let expected = "sent with mark 42 and priority 5: 5 bytes";
+    talk(&lab, stack, "cmsg_mark", &["42", "5", "hello"], expected, 1)?;
+    let counted = |name: &str| -> Result<u64> {
+        let listed = lab
+            .near
+            .run("nft", ["list", "counter", "netdev", "marks", name])?;
+        let mut words = listed.split_whitespace();
+        words
+            .find(|word| *word == "packets")
+            .and_then(|_| words.next())
+            .and_then(|packets| packets.parse().ok())
+            .with_context(|| listed.clone())
+    };
+    let all = counted("frames")?;
+    ensure!(all >= 4, "{all} frames of a whole connection");
+    ensure!(counted("with_mark")? == all, "not all {all} are marked");
+    ensure!(
+        counted("with_priority")? == all,
+        "not all {all} have the priority"
+    );
+    Ok(())
+}
+
+/// The second request travels with the SYN. The program under test is the client, or the server.
+fn opens_fast(stack: &Stack, server_near: bool) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    for host in [&lab.near, &lab.far] {
+        host.run("sh", ["-c", "echo 3 >/proc/sys/net/ipv4/tcp_fastopen"])?;
+    }
+    let stats = lab.path("stats.json");
+    let port = PORT.to_string();
+    let (server_host, client_host, address) = if server_near {
+        (&lab.near, &lab.far, NEAR)
+    } else {
+        (&lab.far, &lab.near, FAR)
+    };
+    let before = Before::of(&lab)?;
+    let mut server = server_host
+        .program(example("fastopen_server"))
+        .args([port.as_str(), "2"]);
+    let mut client = client_host
+        .program(example("fastopen_client"))
+        .args([address, &port, "hello"]);
+    let under_test = if server_near {
+        &mut server
+    } else {
+        &mut client
+    };
+    *under_test = under_test.clone().under(stack).stats(&stats);
+    let server = server.start()?;
+    lab.wait_for_listener(server_host, PORT)?;
+    let said = client.run()?.success()?;
+    server.wait()?.success()?;
+    ensure!(
+        said.stdout == "hello: after the handshake\nhello: with the SYN\n",
+        "{said}"
+    );
+    if stack.is_sidewire() {
+        before
+            .until_now(&lab, Some(Stats::read(&stats)?))?
+            .begun_by_engine(2)?;
+    }
+    Ok(())
+}
+
+fn sends_without_copying(stack: &Stack) -> TestResult {
+    sends_memory(stack, "zerocopy", COMPLETED, COMPLETED, None)
+}
+
 /// Once to the far host, and once to this one, which stays with the kernel.
 fn says_who_carries(stack: &Stack) -> Result<()> {
     let lab = Lab::new(Link::default())?;
@@ -168,6 +318,17 @@ const COMPLETED: &str = "every send completed";
 
 /// Sends a file without copying it, behind the library; it says `done` then. One frame in `lost` is lost.
 fn sends_own_memory(stack: &Stack, program: &str, done: &str, lost: Option<u32>) -> Result<()> {
+    let natively = "sent by copying: Sidewire is not in front of this program";
+    sends_memory(stack, program, done, natively, lost)
+}
+
+fn sends_memory(
+    stack: &Stack,
+    program: &str,
+    done: &str,
+    natively: &str,
+    lost: Option<u32>,
+) -> Result<()> {
     let lab = Lab::new(Link::default())?;
     if let Some(every) = lost {
         lab.lose_one_in(&lab.near, every)?;
@@ -194,11 +355,7 @@ fn sends_own_memory(stack: &Stack, program: &str, done: &str, lost: Option<u32>)
         .success()?;
     receiver.wait()?.success()?;
     ensure!(payload::sha256(&sink)? == sent, "what arrived differs");
-    let expected = if stack.is_sidewire() {
-        done
-    } else {
-        "sent by copying: Sidewire is not in front of this program"
-    };
+    let expected = if stack.is_sidewire() { done } else { natively };
     ensure!(said.stdout.trim_end() == expected, "{said}");
     if stack.is_sidewire() {
         before
