@@ -3,6 +3,7 @@
 
 #include <linux/errqueue.h>
 #include <linux/net_tstamp.h>
+#include <linux/tcp.h>
 #include <time.h>
 
 static const char *host;
@@ -176,6 +177,152 @@ static void one_message(void)
 	close(fd);
 }
 
+/* Where the keys begin: what was unacknowledged counts, or does not. */
+static void bases(void)
+{
+	unsigned int flags = SOF_TIMESTAMPING_TX_ACK | SOF_TIMESTAMPING_OPT_TSONLY |
+			     SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_ID;
+	for (int tcp = 0; tcp < 2; tcp++) {
+		int fd = peer(host, port, "discard"), on = 1;
+		wait_until_acked(fd);
+		/* Corked bytes are not sent, and so not acknowledged. */
+		setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+		send_bytes(fd, 100);
+		stamping(fd, flags | (tcp ? OPT_ID_TCP : 0));
+		send_bytes(fd, 10);
+		on = 0;
+		setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+		entries("TS-30", tcp ? "10 bytes after 100 unacknowledged, OPT_ID_TCP" :
+				       "10 bytes after 100 unacknowledged", fd);
+		close(fd);
+	}
+}
+
+/* Which buffers of which calls are stamped. */
+static void buffers(void)
+{
+	unsigned int flags = STAMPS | SOF_TIMESTAMPING_OPT_TSONLY | SOF_TIMESTAMPING_SOFTWARE |
+			     SOF_TIMESTAMPING_OPT_ID | OPT_ID_TCP;
+	int fd = peer(host, port, "discard");
+	wait_until_acked(fd);
+	stamping(fd, flags);
+	static char much[150000];
+	if (send(fd, much, 5, MSG_NOSIGNAL | MSG_MORE) != 5 ||
+	    send(fd, much, 6, MSG_NOSIGNAL | MSG_MORE) != 6 || send(fd, much, 7, MSG_NOSIGNAL) != 7)
+		err(2, "send");
+	entries("TS-33", "three calls, one buffer", fd);
+	if (send(fd, much, sizeof much, MSG_NOSIGNAL) != (ssize_t)sizeof much)
+		err(2, "send");
+	entries("TS-34", "one call, several buffers", fd);
+	close(fd);
+}
+
+/* OPT_CMSG names the sender's address where the frame is there. */
+static void offender(void)
+{
+	for (int tsonly = 0; tsonly < 2; tsonly++) {
+		char text[512], control[512];
+		struct iovec iov = {text, sizeof text};
+		struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+				   .msg_controllen = sizeof control};
+		int fd = peer(host, port, "discard");
+		wait_until_acked(fd);
+		stamping(fd, SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_SOFTWARE |
+				     SOF_TIMESTAMPING_OPT_CMSG |
+				     (tsonly ? SOF_TIMESTAMPING_OPT_TSONLY : 0));
+		send_bytes(fd, 10);
+		wait_until_acked(fd);
+		if (recvmsg(fd, &m, MSG_ERRQUEUE) < 0)
+			err(2, "the error queue");
+		for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+			struct {
+				struct sock_extended_err err;
+				struct sockaddr_in from;
+			} e;
+			struct sockaddr_in mine;
+			socklen_t length = sizeof mine;
+			if (c->cmsg_level != SOL_IP)
+				continue;
+			memcpy(&e, CMSG_DATA(c), sizeof e);
+			getsockname(fd, (struct sockaddr *)&mine, &length);
+			row("TS-48", "%s: length %zu family %d port %d own address %d",
+			    tsonly ? "the offender with TSONLY" : "the offender", (size_t)c->cmsg_len,
+			    e.from.sin_family, e.from.sin_port,
+			    e.from.sin_addr.s_addr == mine.sin_addr.s_addr);
+		}
+		close(fd);
+	}
+}
+
+/* Attributes of OPT_STATS: type and size in order, without the padding. */
+static void stats(void)
+{
+	unsigned int flags = STAMPS | SOF_TIMESTAMPING_OPT_TSONLY | SOF_TIMESTAMPING_SOFTWARE |
+			     SOF_TIMESTAMPING_OPT_STATS;
+	int fd = peer(host, port, "discard");
+	wait_until_acked(fd);
+	stamping(fd, flags);
+	send_bytes(fd, 100);
+	wait_until_acked(fd);
+	for (int n = 1; n <= 3; n++) {
+		char text[512], control[1024], said[512] = "";
+		struct iovec iov = {text, sizeof text};
+		struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+				   .msg_controllen = sizeof control};
+		ssize_t got = recvmsg(fd, &m, MSG_ERRQUEUE);
+		if (got < 0)
+			err(2, "the error queue");
+		for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+			if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPING_OPT_STATS)
+				row("TS-44", "statistics, entry %d, the message is the payload: %d", n,
+				    c->cmsg_len == CMSG_LEN((size_t)got) &&
+					    !memcmp(CMSG_DATA(c), text, (size_t)got));
+		for (ssize_t at = 0; at + 4 <= got;) {
+			unsigned short head[2];
+			memcpy(head, text + at, 4);
+			size_t end = strlen(said);
+			if (head[1] != TCP_NLA_PAD)
+				snprintf(said + end, sizeof said - end, " %d/%d", head[1], head[0] - 4);
+			at += (head[0] + 3) & ~3;
+		}
+		row("TS-54 TS-55 TS-56 TS-57 TS-58 TS-59 TS-60 TS-61 TS-62 TS-63 TS-64 TS-65 TS-66 TS-67 "
+		    "TS-68 TS-69",
+		    "statistics, entry %d: %zd bytes,%s", n, got, said);
+	}
+	close(fd);
+}
+
+/* SO_TXTIME, by itself and before a message may name its time. */
+static void txtime(void)
+{
+	struct {
+		int clockid;
+		unsigned int flags;
+	} set = {CLOCK_MONOTONIC, 0}, get = {-1, ~0u};
+	socklen_t length = sizeof get;
+	int fd = tcp_socket();
+	ROW("TS-74", "SO_TXTIME, reading before", getsockopt(fd, SOL_SOCKET, SO_TXTIME, &get, &length));
+	row("TS-74", "SO_TXTIME before: %d %#x %u", get.clockid, get.flags, length);
+	ROW("TS-70", "SO_TXTIME of 4 bytes", setsockopt(fd, SOL_SOCKET, SO_TXTIME, &set, 4));
+	ROW("TS-70", "SO_TXTIME of 12 bytes", setsockopt(fd, SOL_SOCKET, SO_TXTIME, &set, 12));
+	set.flags = 4;
+	ROW("TS-71", "SO_TXTIME with flag 4", setsockopt(fd, SOL_SOCKET, SO_TXTIME, &set, sizeof set));
+	set.flags = 3;
+	for (int id = -1; id < 13; id++) {
+		char text[40];
+		set.clockid = id;
+		snprintf(text, sizeof text, "SO_TXTIME with clock %d", id);
+		ROW("TS-72 TS-73", text, setsockopt(fd, SOL_SOCKET, SO_TXTIME, &set, sizeof set));
+	}
+	length = sizeof get;
+	getsockopt(fd, SOL_SOCKET, SO_TXTIME, &get, &length);
+	row("TS-74", "SO_TXTIME after: %d %#x %u", get.clockid, get.flags, length);
+	length = 4;
+	ROW("TS-74", "SO_TXTIME into 4 bytes", getsockopt(fd, SOL_SOCKET, SO_TXTIME, &get, &length));
+	row("TS-74", "SO_TXTIME into 4 bytes, the length: %u", length);
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -188,6 +335,11 @@ int main(int argc, char **argv)
 	payload();
 	frames();
 	one_message();
+	bases();
+	buffers();
+	offender();
+	stats();
+	txtime();
 	puts("done");
 	return 0;
 }
