@@ -20,6 +20,7 @@ use crate::sndbuf::tcp_write_queue_purge;
 use crate::sock::TcpSock;
 use crate::stack::{Ehash, Io, SocketId, Stack, Step, StepResult, TimewaitId, WaitReason};
 use crate::state::{tcp_clear_xmit_timers, tcp_need_reset, tcp_set_state};
+use crate::window::TCP_MIN_MSS;
 
 impl Stack {
     /// True when `connect` would start an attempt: the caller then checks the address, binds the shadow and takes a
@@ -338,6 +339,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.disconnects = old.disconnects;
     sk.ca = old.ca;
     sk.sndbuf = old.sndbuf;
+    sk.ack.rcv_mss = TCP_MIN_MSS;
     sk.rcvbuf = old.rcvbuf;
     sk.tx_blocked = old.tx_blocked;
     sk.timer_queued = old.timer_queued;

@@ -188,7 +188,7 @@ impl TcpSock {
             rcvbuf: sysctl.tcp_rmem[1],
             scaling_ratio: TCP_DEFAULT_SCALING_RATIO,
             ack: IcskAck {
-                rcv_mss: TCP_MSS_DEFAULT,
+                rcv_mss: 0,
                 ..IcskAck::default()
             },
             ack_now: false,

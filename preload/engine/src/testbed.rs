@@ -338,6 +338,7 @@ impl Bed {
         sk.mss_clamp = 1460;
         sk.sndbuf = 1 << 20;
         sk.snd_cwnd = 0;
+        crate::window::tcp_initialize_rcv_mss(sk);
         bed
     }
 

@@ -142,6 +142,7 @@ impl Bench {
             remote: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 80),
         };
         sk.state = TcpState::Established;
+        crate::window::tcp_initialize_rcv_mss(&mut sk);
         sk.dst = Some(dst);
         sk.sack_ok = true;
         let base = 1_000_000;

@@ -15,7 +15,7 @@ const MAX_TCP_WINDOW: u32 = 32_767;
 /// Largest shift.
 const TCP_MAX_WSCALE: u32 = 14;
 /// Smallest segment that the estimate of the peer's MSS assumes.
-const TCP_MIN_MSS: u32 = 88;
+pub(crate) const TCP_MIN_MSS: u32 = 88;
 
 /// Window that `space` bytes of buffer allow; negative when the buffer is overdrawn (Linux `tcp_win_from_space`).
 #[inline]

@@ -83,7 +83,7 @@ fn rd_6_rcvlowat_and_its_exceptions() {
     bed.sk().rmem_alloc = bed.sk().rcvbuf;
     assert_eq!(mask(&bed), 0x145, "memory is short");
     bed.sk().rmem_alloc = 0;
-    bed.sk().rcv_wnd = 100;
+    bed.sk().rcv_wnd = bed.sk().ack.rcv_mss;
     assert_eq!(mask(&bed), 0x145, "the window is nearly shut");
 }
 

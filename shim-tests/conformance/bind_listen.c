@@ -1,0 +1,166 @@
+/* Who may bind and listen where, and what accept gives (rows ER-49 to ER-70). */
+#include "rows.h"
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <netinet/tcp.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+
+static const char *host;
+static int port;
+
+static long bind_to(int fd, const char *where, int at)
+{
+	struct sockaddr_in a = address(where, at);
+	return bind(fd, (struct sockaddr *)&a, sizeof a);
+}
+
+static int with(int option)
+{
+	int fd = tcp_socket(), on = 1;
+	if (option && setsockopt(fd, SOL_SOCKET, option, &on, sizeof on))
+		err(2, "option %d", option);
+	return fd;
+}
+
+static void privileged_port(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct all[2], some[2];
+	int fd = tcp_socket();
+	if (syscall(SYS_capget, &header, all))
+		err(2, "capget");
+	memcpy(some, all, sizeof some);
+	some[0].effective &= ~(1u << CAP_NET_BIND_SERVICE);
+	if (syscall(SYS_capset, &header, some))
+		err(2, "capset");
+	ROW("ER-49", "port 99 without the capability", bind_to(fd, "0.0.0.0", 99));
+	if (syscall(SYS_capset, &header, all))
+		err(2, "capset");
+	ROW("ER-49", "port 99 with it", bind_to(fd, "0.0.0.0", 99));
+	close(fd);
+}
+
+/* Two sockets on one port, with or without an option each. */
+static void two(const char *ids, const char *text, int first, int second, const char *where)
+{
+	char what[96];
+	int a = with(first), b = with(second);
+	snprintf(what, sizeof what, "%s, the first bind", text);
+	ROW(ids, what, bind_to(a, "0.0.0.0", 7001));
+	snprintf(what, sizeof what, "%s, the second bind", text);
+	if (ROW(ids, what, bind_to(b, where, 7001)) == 0) {
+		snprintf(what, sizeof what, "%s, the first listen", text);
+		ROW(ids, what, listen(a, 1));
+		snprintf(what, sizeof what, "%s, the second listen", text);
+		ROW(ids, what, listen(b, 1));
+	}
+	close(a);
+	close(b);
+}
+
+static void conflicts(void)
+{
+	two("ER-55", "plain sockets", 0, 0, "0.0.0.0");
+	two("ER-55", "plain sockets, the second on one address", 0, 0, "127.0.0.1");
+	two("ER-51", "SO_REUSEADDR on both", SO_REUSEADDR, SO_REUSEADDR, "0.0.0.0");
+	two("ER-51 ER-55", "SO_REUSEADDR on both, the second on one address", SO_REUSEADDR, SO_REUSEADDR,
+	    "127.0.0.1");
+	two("ER-53", "SO_REUSEPORT on the first", SO_REUSEPORT, 0, "0.0.0.0");
+	two("ER-53", "SO_REUSEPORT on the second", 0, SO_REUSEPORT, "0.0.0.0");
+	int a = with(SO_REUSEADDR), b = with(SO_REUSEADDR);
+	bind_to(a, "0.0.0.0", 7001);
+	ROW("ER-50", "the listener", listen(a, 1));
+	ROW("ER-50", "SO_REUSEADDR on both, the first listens", bind_to(b, "0.0.0.0", 7001));
+	close(a);
+	ROW("ER-50", "when it has closed", bind_to(b, "0.0.0.0", 7001));
+	close(b);
+}
+
+static void listener_info(int fd, const char *text)
+{
+	struct tcp_info info;
+	socklen_t length = sizeof info;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length))
+		err(2, "TCP_INFO");
+	row("ER-70", "%s: state %d queued %u backlog %u", text, info.tcpi_state, info.tcpi_unacked,
+	    info.tcpi_sacked);
+}
+
+/* A connection from the peer's host, which does with it as `command` says. */
+static void called(int bound, const char *command)
+{
+	char line[32], byte;
+	snprintf(line, sizeof line, "%s %d", command, bound);
+	int fd = peer(host, port, line);
+	if (recv(fd, &byte, 1, 0) > 0)
+		errx(2, "an answer to %s", line);
+	close(fd);
+}
+
+static void accepting(void)
+{
+	int bound, l = listener(5, &bound);
+	fcntl(l, F_SETFL, O_NONBLOCK);
+	fcntl(l, F_SETFD, FD_CLOEXEC);
+	ROW("ER-63", "nobody there", accept(l, NULL, NULL));
+	listener_info(l, "nobody there");
+	called(bound, "call");
+	wait_for(l, POLLIN);
+	listener_info(l, "one there");
+	int fd = accept(l, NULL, NULL);
+	row("ER-63", "accepted, non-blocking and close-on-exec: %d %d",
+	    !!(fcntl(fd, F_GETFL) & O_NONBLOCK), fcntl(fd, F_GETFD) & FD_CLOEXEC);
+	listener_info(l, "accepted");
+	close(fd);
+
+	called(bound, "abort");
+	wait_for(l, POLLIN);
+	fd = accept(l, NULL, NULL);
+	row("ER-65", "reset before accept: %d", fd >= 0);
+	wait_for(fd, POLLIN);
+	struct sockaddr_in a;
+	socklen_t length = sizeof a;
+	char byte = 'x';
+	ROW("ER-65", "reset before accept, getpeername", getpeername(fd, (struct sockaddr *)&a, &length));
+	ROW("ER-65", "reset before accept, recv", recv(fd, &byte, 1, 0));
+	ROW("ER-65", "reset before accept, send", send(fd, &byte, 1, MSG_NOSIGNAL));
+	close(fd);
+
+	struct timeval soon = {.tv_usec = 20000};
+	fcntl(l, F_SETFL, 0);
+	setsockopt(l, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon);
+	ROW("ER-67", "accept with SO_RCVTIMEO", accept(l, NULL, NULL));
+	close(l);
+}
+
+/* A reset after the peer's FIN. */
+static void reset_in_close_wait(void)
+{
+	char byte = 'x';
+	int fd = peer(host, port, "steps finish await reset");
+	wait_for(fd, POLLRDHUP);
+	ROW("ER-13", "CLOSE_WAIT, recv", recv(fd, &byte, 1, 0));
+	ROW("ER-13", "CLOSE_WAIT, send", send(fd, &byte, 1, MSG_NOSIGNAL));
+	wait_for(fd, 0);
+	row("ER-13", "reset in CLOSE_WAIT, SO_ERROR: %s",
+	    strerrorname_np(int_option(fd, SOL_SOCKET, SO_ERROR)));
+	ROW("ER-13", "reset in CLOSE_WAIT, send", send(fd, &byte, 1, MSG_NOSIGNAL));
+	ROW("ER-13", "reset in CLOSE_WAIT, recv", recv(fd, &byte, 1, 0));
+	close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 3)
+		errx(2, "usage: %s HOST PORT", argv[0]);
+	host = argv[1];
+	port = atoi(argv[2]);
+	privileged_port();
+	conflicts();
+	accepting();
+	reset_in_close_wait();
+	puts("done");
+	return 0;
+}
