@@ -1,4 +1,4 @@
-/* Fast open of a client (rows FO-*): MSG_FASTOPEN and TCP_FASTOPEN_CONNECT, towards a
+/* Fast open (rows FO-*): MSG_FASTOPEN and TCP_FASTOPEN_CONNECT, towards a
  * listener that gives cookies and takes data with them.
  */
 #include "rows.h"
@@ -195,6 +195,108 @@ static void deferred_end(void)
 	close(fd);
 }
 
+/* What happens beside the data: control messages, a second connect, repair. */
+static void beside(void)
+{
+	int on = 1, fd = tcp_socket();
+	setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	ROW("FO-37", "deferred, connect", connect_to_peer(fd));
+	ROW("FO-37", "deferred, a second connect", connect_to_peer(fd));
+	close(fd);
+
+	union {
+		char bytes[CMSG_SPACE(4)];
+		struct cmsghdr align;
+	} control = {0};
+	struct sockaddr_in a = address(host, port);
+	struct iovec iov = {data, 100};
+	struct msghdr m = {.msg_name = &a, .msg_namelen = sizeof a, .msg_iov = &iov, .msg_iovlen = 1,
+			   .msg_control = &control, .msg_controllen = sizeof control};
+	CMSG_FIRSTHDR(&m)->cmsg_level = SOL_SOCKET;
+	CMSG_FIRSTHDR(&m)->cmsg_type = 12345;
+	CMSG_FIRSTHDR(&m)->cmsg_len = CMSG_LEN(4);
+	fd = tcp_socket();
+	ROW("FO-19", "a bad control message", sendmsg(fd, &m, MSG_FASTOPEN | MSG_NOSIGNAL));
+	wait_until_acked(fd);
+	tell_info("FO-19", "after a bad control message", fd);
+	close(fd);
+	fd = tcp_socket();
+	ROW("FO-19", "a bad control message, non-blocking",
+	    sendmsg(fd, &m, MSG_FASTOPEN | MSG_NOSIGNAL | MSG_DONTWAIT));
+	close(fd);
+
+	m.msg_name = NULL;
+	m.msg_namelen = 0;
+	fd = tcp_socket();
+	setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on);
+	ROW("FO-42", "deferred, connect before a bad control message", connect_to_peer(fd));
+	ROW("FO-42", "deferred, a bad control message", sendmsg(fd, &m, MSG_NOSIGNAL));
+	wait_until_acked(fd);
+	tell_info("FO-42", "deferred, after a bad control message", fd);
+	ROW("FO-42", "deferred, a good send after it", send(fd, data, 10, MSG_NOSIGNAL));
+	close(fd);
+
+	fd = tcp_socket();
+	setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof on);
+	ROW("FO-1", "in repair", fast_open(fd, host, port, 100, 0));
+	close(fd);
+}
+
+static void deferred_reset(void)
+{
+	int on = 1, fd = tcp_socket();
+	struct sockaddr_in a = address(host, 9);
+	setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on);
+	ROW("FO-41", "deferred, connect where nobody listens",
+	    connect(fd, (struct sockaddr *)&a, sizeof a));
+	ROW("FO-41", "deferred, the first send is refused", send(fd, data, 100, MSG_NOSIGNAL));
+	ROW("FO-41", "deferred, the next send", send(fd, data, 100, MSG_NOSIGNAL));
+	struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT | POLLWRNORM | POLLRDHUP};
+	poll(&p, 1, 0);
+	row("FO-41", "deferred and refused, poll: %#x", p.revents);
+	close(fd);
+}
+
+/* The listener's options. */
+static void listening(void)
+{
+	int bound, on = 1, two = 2, bad = -1, five = 5;
+	unsigned char key[32] = {1, 2, 3, 4}, got[32];
+	socklen_t length = sizeof got;
+	int fd = tcp_socket();
+	ROW("FO-44", "TCP_FASTOPEN -1", setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN, &bad, sizeof bad));
+	ROW("FO-44", "TCP_FASTOPEN 5", setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN, &five, sizeof five));
+	row("FO-45", "TCP_FASTOPEN reads: %d", int_option(fd, IPPROTO_TCP, TCP_FASTOPEN));
+	ROW("FO-50", "TCP_FASTOPEN_NO_COOKIE 2",
+	    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, &two, sizeof two));
+	ROW("FO-50", "TCP_FASTOPEN_NO_COOKIE 1",
+	    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, &on, sizeof on));
+	row("FO-50", "TCP_FASTOPEN_NO_COOKIE reads: %d",
+	    int_option(fd, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE));
+	for (socklen_t n = 15; n < 34; n++)
+		if (n < 18 || n > 30) {
+			char text[48];
+			snprintf(text, sizeof text, "TCP_FASTOPEN_KEY of %u bytes", n);
+			ROW("FO-49", text, setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_KEY, key, n));
+		}
+	ROW("FO-49", "TCP_FASTOPEN_KEY, reading",
+	    getsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_KEY, got, &length));
+	row("FO-49", "TCP_FASTOPEN_KEY reads: length %u the same %d", length, !memcmp(key, got, length));
+	close(fd);
+
+	fd = listener(5, &bound);
+	ROW("FO-44", "TCP_FASTOPEN on a listener",
+	    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN, &five, sizeof five));
+	close(fd);
+	fd = peer(host, port, "discard");
+	ROW("FO-44", "TCP_FASTOPEN when connected",
+	    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN, &five, sizeof five));
+	ROW("FO-50", "TCP_FASTOPEN_NO_COOKIE when connected",
+	    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, &on, sizeof on));
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -213,6 +315,9 @@ int main(int argc, char **argv)
 	refused();
 	deferred();
 	deferred_end();
+	beside();
+	deferred_reset();
+	listening();
 	puts("done");
 	return 0;
 }
