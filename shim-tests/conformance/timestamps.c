@@ -83,6 +83,23 @@ static void options(void)
 	close(fd);
 }
 
+/* Every bit by itself, and what the option reads then. */
+static void bits(void)
+{
+	int fd = peer(host, port, "discard");
+	wait_until_acked(fd);
+	for (int bit = 0; bit < 19; bit++) {
+		char id[8], text[48];
+		snprintf(id, sizeof id, "TS-%d", bit + 1);
+		stamping(fd, 0);
+		snprintf(text, sizeof text, "bit %#x", 1u << bit);
+		ROW(id, text, stamping(fd, 1u << bit));
+		row(id, "bit %#x, the option reads: %#x", 1u << bit,
+		    (unsigned int)int_option(fd, SOL_SOCKET, SO_TIMESTAMPING));
+	}
+	close(fd);
+}
+
 /* ee_data of the stamp of an acknowledgement. */
 static void keys(void)
 {
@@ -330,6 +347,7 @@ int main(int argc, char **argv)
 	host = argv[1];
 	port = atoi(argv[2]);
 	options();
+	bits();
 	keys();
 	types();
 	payload();
