@@ -5,11 +5,9 @@
  */
 #include "rows.h"
 
-#include <linux/capability.h>
 #include <linux/tcp.h>
 #include <stdint.h>
 #include <signal.h>
-#include <sys/syscall.h>
 
 enum { NO_QUEUE, RECV_QUEUE, SEND_QUEUE };
 
@@ -37,22 +35,14 @@ static int connected(const char *command)
 
 static void without_admin(void)
 {
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct all[2], some[2];
-	if (syscall(SYS_capget, &header, all))
-		err(2, "capget");
-	memcpy(some, all, sizeof some);
-	some[0].effective &= ~(1u << CAP_NET_ADMIN);
 	int fd = tcp_socket();
-	if (syscall(SYS_capset, &header, some))
-		err(2, "capset");
+	have_capability(CAP_NET_ADMIN, 0);
 	for (int value = -1; value < 3; value++) {
 		char text[64];
 		snprintf(text, sizeof text, "TCP_REPAIR %d without CAP_NET_ADMIN", value);
 		ROW("RP-1", text, set(fd, TCP_REPAIR, value));
 	}
-	if (syscall(SYS_capset, &header, all))
-		err(2, "capset");
+	have_capability(CAP_NET_ADMIN, 1);
 	close(fd);
 }
 

@@ -12,9 +12,11 @@
 
 #include "../probes/show.h"
 
+#include <linux/capability.h>
 #include <linux/sockios.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 
 /* An observation: the rows that it shows, and what was seen. */
 __attribute__((format(printf, 2, 3))) static inline void row(const char *ids, const char *format, ...)
@@ -48,6 +50,21 @@ static inline int int_option(int fd, int level, int name)
 	if (getsockopt(fd, level, name, &value, &length))
 		return -errno;
 	return value;
+}
+
+/* Takes a capability (below 32) out of the thread's effective ones, or puts it back. */
+static inline void have_capability(int capability, int have)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2];
+	if (syscall(SYS_capget, &header, data))
+		err(2, "capget");
+	if (have)
+		data[0].effective |= 1u << capability;
+	else
+		data[0].effective &= ~(1u << capability);
+	if (syscall(SYS_capset, &header, data))
+		err(2, "capset");
 }
 
 /* Waits until the peer has acknowledged all that was sent. */

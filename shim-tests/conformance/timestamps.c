@@ -19,6 +19,15 @@ static int stamping(int fd, unsigned int flags)
 	return setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags);
 }
 
+/* A connection with nothing in flight, and these flags. */
+static int connected_with(unsigned int flags)
+{
+	int fd = peer(host, port, "discard");
+	wait_until_acked(fd);
+	stamping(fd, flags);
+	return fd;
+}
+
 static void send_bytes(int fd, size_t length)
 {
 	static const char bytes[200];
@@ -104,9 +113,7 @@ static void bits(void)
 static void keys(void)
 {
 	unsigned int flags = SOF_TIMESTAMPING_TX_ACK | SOF_TIMESTAMPING_OPT_TSONLY | SOF_TIMESTAMPING_SOFTWARE;
-	int fd = peer(host, port, "discard");
-	wait_until_acked(fd);
-	stamping(fd, flags);
+	int fd = connected_with(flags);
 	send_bytes(fd, 5);
 	entries("TS-32 TS-37 TS-42", "without OPT_ID", fd);
 	stamping(fd, flags | SOF_TIMESTAMPING_OPT_ID);
@@ -128,9 +135,7 @@ static void types(void)
 {
 	unsigned int flags = STAMPS | SOF_TIMESTAMPING_OPT_TSONLY | SOF_TIMESTAMPING_OPT_ID |
 			     OPT_ID_TCP | SOF_TIMESTAMPING_SOFTWARE;
-	int fd = peer(host, port, "discard");
-	wait_until_acked(fd);
-	stamping(fd, flags);
+	int fd = connected_with(flags);
 	send_bytes(fd, 100);
 	entries("TS-39 TS-42 TS-45 TS-47", "all stamps", fd);
 	stamping(fd, flags | TX_COMPLETION);
@@ -148,9 +153,7 @@ static void types(void)
 /* The stamp of an acknowledgement carries what was acknowledged. */
 static void payload(void)
 {
-	int fd = peer(host, port, "discard");
-	wait_until_acked(fd);
-	stamping(fd, SOF_TIMESTAMPING_TX_ACK | SOF_TIMESTAMPING_SOFTWARE);
+	int fd = connected_with(SOF_TIMESTAMPING_TX_ACK | SOF_TIMESTAMPING_SOFTWARE);
 	send_bytes(fd, 100);
 	entries("TS-37", "an acknowledgement's payload", fd);
 	close(fd);
@@ -159,9 +162,7 @@ static void payload(void)
 /* Those of the frame carry it whole. */
 static void frames(void)
 {
-	int fd = peer(host, port, "discard");
-	wait_until_acked(fd);
-	stamping(fd, SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE);
+	int fd = connected_with(SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE);
 	send_bytes(fd, 100);
 	entries("TS-36", "a frame's payload", fd);
 	close(fd);
@@ -184,9 +185,7 @@ static void one_message(void)
 	c->cmsg_type = SO_TIMESTAMPING;
 	c->cmsg_len = CMSG_LEN(4);
 	memcpy(CMSG_DATA(c), &flags, 4);
-	int fd = peer(host, port, "discard");
-	wait_until_acked(fd);
-	stamping(fd, SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_TSONLY | SOF_TIMESTAMPING_TX_SCHED);
+	int fd = connected_with(SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_TSONLY | SOF_TIMESTAMPING_TX_SCHED);
 	ROW("TS-52", "a call that asks for ACK", sendmsg(fd, &m, MSG_NOSIGNAL));
 	entries("TS-52", "a call that asks for ACK", fd);
 	send_bytes(fd, 10);
@@ -220,9 +219,7 @@ static void buffers(void)
 {
 	unsigned int flags = STAMPS | SOF_TIMESTAMPING_OPT_TSONLY | SOF_TIMESTAMPING_SOFTWARE |
 			     SOF_TIMESTAMPING_OPT_ID | OPT_ID_TCP;
-	int fd = peer(host, port, "discard");
-	wait_until_acked(fd);
-	stamping(fd, flags);
+	int fd = connected_with(flags);
 	static char much[150000];
 	if (send(fd, much, 5, MSG_NOSIGNAL | MSG_MORE) != 5 ||
 	    send(fd, much, 6, MSG_NOSIGNAL | MSG_MORE) != 6 || send(fd, much, 7, MSG_NOSIGNAL) != 7)
@@ -242,9 +239,7 @@ static void offender(void)
 		struct iovec iov = {text, sizeof text};
 		struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
 				   .msg_controllen = sizeof control};
-		int fd = peer(host, port, "discard");
-		wait_until_acked(fd);
-		stamping(fd, SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_SOFTWARE |
+		int fd = connected_with(SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_SOFTWARE |
 				     SOF_TIMESTAMPING_OPT_CMSG |
 				     (tsonly ? SOF_TIMESTAMPING_OPT_TSONLY : 0));
 		send_bytes(fd, 10);
@@ -276,9 +271,7 @@ static void stats(void)
 {
 	unsigned int flags = STAMPS | SOF_TIMESTAMPING_OPT_TSONLY | SOF_TIMESTAMPING_SOFTWARE |
 			     SOF_TIMESTAMPING_OPT_STATS;
-	int fd = peer(host, port, "discard");
-	wait_until_acked(fd);
-	stamping(fd, flags);
+	int fd = connected_with(flags);
 	send_bytes(fd, 100);
 	wait_until_acked(fd);
 	for (int n = 1; n <= 3; n++) {

@@ -41,6 +41,13 @@ impl KernelTcp {
     }
 }
 
+impl KernelTcp {
+    /// Every segment that it sent was an RST (Linux counts those in both).
+    pub fn sent_only_resets(&self) -> bool {
+        self.out_segs == self.out_rsts
+    }
+}
+
 /// Who carried what between two readings of a lab's counters.
 #[derive(Clone, Debug)]
 pub struct Carried {
@@ -85,7 +92,7 @@ impl Carried {
     pub fn all_by_engine_but_late_resets(&self, connections: u64) -> Result<()> {
         self.begun_by_engine(connections)?;
         ensure!(
-            self.near.out_segs == self.near.out_rsts,
+            self.near.sent_only_resets(),
             "the kernel's TCP took part: {:?}",
             self.near
         );

@@ -230,7 +230,7 @@ fn marks_its_frames(stack: &Stack) -> TestResult {
 fn opens_fast(stack: &Stack, server_near: bool) -> TestResult {
     let lab = Lab::new(Link::default())?;
     for host in [&lab.near, &lab.far] {
-        host.run("sh", ["-c", "echo 3 >/proc/sys/net/ipv4/tcp_fastopen"])?;
+        host.sysctl("net/ipv4/tcp_fastopen", "3")?;
     }
     let stats = lab.path("stats.json");
     let port = PORT.to_string();
@@ -316,12 +316,13 @@ fn says_who_carries(stack: &Stack) -> Result<()> {
 
 const COMPLETED: &str = "every send completed";
 
-/// Sends a file without copying it, behind the library; it says `done` then. One frame in `lost` is lost.
+/// Sends a file in a way that only the library has.
 fn sends_own_memory(stack: &Stack, program: &str, done: &str, lost: Option<u32>) -> Result<()> {
     let natively = "sent by copying: Sidewire is not in front of this program";
     sends_memory(stack, program, done, natively, lost)
 }
 
+/// Sends a file without copying it, and says `done` or `natively` then. One frame in `lost` is lost.
 fn sends_memory(
     stack: &Stack,
     program: &str,

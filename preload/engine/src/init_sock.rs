@@ -187,10 +187,7 @@ impl TcpSock {
             rmem_alloc: 0,
             rcvbuf: sysctl.tcp_rmem[1],
             scaling_ratio: TCP_DEFAULT_SCALING_RATIO,
-            ack: IcskAck {
-                rcv_mss: 0,
-                ..IcskAck::default()
-            },
+            ack: IcskAck::default(),
             ack_now: false,
             compressed_ack: 0,
             compressed_ack_rcv_nxt: 0,

@@ -122,8 +122,7 @@ impl Probe {
         lab.far
             .run("ip", ["address", "add", &second, "dev", DEVICE])?;
         // The peer's listener gives fast-open cookies, and takes data with them.
-        let fastopen = "echo 0x403 >/proc/sys/net/ipv4/tcp_fastopen";
-        lab.far.run("sh", ["-c", fastopen])?;
+        lab.far.sysctl("net/ipv4/tcp_fastopen", "0x403")?;
         let stats = lab.path("stats.json");
         let port = PEER_PORT.to_string();
         let binary = conformance(&self.name);

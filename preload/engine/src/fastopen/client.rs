@@ -99,19 +99,13 @@ pub(crate) fn tcp_fastopen_defer_connect(sk: &mut TcpSock, cx: &Cx<'_, '_>) -> b
 }
 
 impl Stack {
-    /// Where a send with these flags and this `msg_name` would connect to. The caller then does first what it does before
+    /// Where a send with MSG_FASTOPEN and this `msg_name` would connect to. The caller then does first what it does before
     /// [`Stack::connect`]: binds the shadow, takes a holder. `None` where the send does not come to that, and answers by
     /// itself (FO-1..FO-11).
     #[must_use]
-    pub fn fastopen_connects_to(
-        &self,
-        id: SocketId,
-        flags: i32,
-        name: NameArg<'_>,
-    ) -> Option<SocketAddr> {
+    pub fn fastopen_connects_to(&self, id: SocketId, name: NameArg<'_>) -> Option<SocketAddr> {
         let sk = self.socks.get(id)?;
-        let runs = flags & so::MSG_FASTOPEN != 0
-            && self.sh.sysctl.tcp_fastopen & TFO_CLIENT_ENABLE != 0
+        let runs = self.sh.sysctl.tcp_fastopen & TFO_CLIENT_ENABLE != 0
             && !sk.repair.on
             && sk.fastopen_req.is_none();
         if !runs || !self.connect_is_fresh(id) {

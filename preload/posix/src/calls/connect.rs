@@ -130,14 +130,9 @@ fn way_to(file: &FileRef, fd: c_int, remote: SocketAddr) -> Result<Way, c_int> {
 ///
 /// # Errors
 /// Those of `connect` for the route and the port (FO-12).
-pub(super) fn before_fastopen(
-    file: &FileRef,
-    fd: c_int,
-    flags: c_int,
-    name: &[u8],
-) -> Result<bool, c_int> {
+pub(super) fn before_fastopen(file: &FileRef, fd: c_int, name: &[u8]) -> Result<bool, c_int> {
     let (stack, id) = (file.stack(), file.id());
-    let remote = stack.with(|i| i.engine.fastopen_connects_to(id, flags, NameArg(name)));
+    let remote = stack.with(|i| i.engine.fastopen_connects_to(id, NameArg(name)));
     let Some(remote) = remote else {
         return Ok(false);
     };

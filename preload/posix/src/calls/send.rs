@@ -85,7 +85,7 @@ fn fastopen_to_kernel(
 ) -> Result<bool, c_int> {
     match name {
         Some(name) if flags & MSG_FASTOPEN != 0 => {
-            signals::call(file, || connect::before_fastopen(file, fd, flags, name))
+            signals::call(file, || connect::before_fastopen(file, fd, name))
         }
         _ => Ok(false),
     }
@@ -94,6 +94,21 @@ fn fastopen_to_kernel(
 /// What the kernel's own send returned, as ours do.
 fn sent_by_kernel(sent: ssize_t) -> Result<usize, c_int> {
     usize::try_from(sent).map_err(|_| raw::errno())
+}
+
+/// The kernel's `sendmsg`, which copies: a completion is due at once.
+unsafe fn kernel_message(
+    fd: c_int,
+    msg: *const msghdr,
+    flags: c_int,
+    ubuf: Option<u64>,
+) -> Result<usize, c_int> {
+    // SAFETY: the caller's arguments.
+    let sent = sent_by_kernel(unsafe { real::sendmsg(fd, msg, flags) })?;
+    if let Some(cookie) = ubuf.filter(|_| sent > 0) {
+        ubuf::complete(cookie, false);
+    }
+    Ok(sent)
 }
 
 /// `write`.
@@ -228,18 +243,13 @@ pub unsafe fn sendmsg_ubuf(
         Ok(promise) => promise,
         Err(e) => return answer(Err(e)),
     };
-    let sent = match fdtable::get(fd) {
+    let ubuf = Some(cookie);
+    let sent = answer(match fdtable::get(fd) {
         // SAFETY: the caller's arguments.
-        Some(file) => answer(unsafe { one_message(&file, fd, msg, flags, Some(cookie)) }),
-        None => {
-            // SAFETY: the caller's arguments.
-            let sent = unsafe { real::sendmsg(fd, msg, flags) };
-            if sent > 0 {
-                ubuf::complete(cookie, false);
-            }
-            sent
-        }
-    };
+        Some(file) => unsafe { one_message(&file, fd, msg, flags, ubuf) },
+        // SAFETY: the same.
+        None => unsafe { kernel_message(fd, msg, flags, ubuf) },
+    });
     if sent > 0 {
         promise.keep();
     }
@@ -285,11 +295,7 @@ unsafe fn one_message(
         }
         let name = name.as_ref().map(GivenAddr::bytes);
         if fastopen_to_kernel(file, fd, flags, name)? {
-            let sent = sent_by_kernel(real::sendmsg(fd, msg, flags))?;
-            if let Some(cookie) = ubuf.filter(|_| sent > 0) {
-                ubuf::complete(cookie, false);
-            }
-            return Ok(sent);
+            return kernel_message(fd, msg, flags, ubuf);
         }
         let args = SendArgs {
             flags,
@@ -333,7 +339,7 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -
             let msg = &raw const (*entry).msg_hdr;
             let sent = match &file {
                 Some(file) => one_message(file, fd, msg, flags | more, None),
-                None => sent_by_kernel(real::sendmsg(fd, msg, flags)),
+                None => kernel_message(fd, msg, flags, None),
             };
             sent.and_then(|sent| {
                 copy::write_value(&raw mut (*entry).msg_len, &(sent as c_uint))
