@@ -5,13 +5,11 @@
  */
 #include "rows.h"
 
-#include <linux/capability.h>
 #include <linux/errqueue.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 
 #ifndef MSG_ZEROCOPY
 #define MSG_ZEROCOPY 0x4000000
@@ -255,26 +253,22 @@ static void option_memory(void)
 
 static void locked_memory(void)
 {
-	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct all[2], some[2];
 	struct rlimit limit, before;
 	int fd = open_zerocopy("discard");
-	if (syscall(SYS_capget, &header, all) || getrlimit(RLIMIT_MEMLOCK, &before))
+	if (getrlimit(RLIMIT_MEMLOCK, &before))
 		err(2, "limits");
-	memcpy(some, all, sizeof some);
-	some[0].effective &= ~(1u << CAP_IPC_LOCK);
 	limit = before;
 	limit.rlim_cur = 65536;
-	if (setrlimit(RLIMIT_MEMLOCK, &limit) || syscall(SYS_capset, &header, some))
+	if (setrlimit(RLIMIT_MEMLOCK, &limit))
 		err(2, "limits");
+	have_capability(CAP_IPC_LOCK, 0);
 	ROW("ZC-17", "61440 bytes of 16 pages", send_zc(fd, 61440, 0));
 	ROW("ZC-18", "a plain send", send(fd, data, 61440, 0));
 	ROW("ZC-17", "61439 bytes", send_zc(fd, 61439, 0));
 	ranges("ZC-17 ZC-10", "complete", fd, 0, 0);
 	ROW("ZC-17", "61439 bytes again", send_zc(fd, 61439, 0));
 	ranges("ZC-17", "complete again", fd, 1, 1);
-	if (syscall(SYS_capset, &header, all))
-		err(2, "capset");
+	have_capability(CAP_IPC_LOCK, 1);
 	ROW("ZC-17", "with CAP_IPC_LOCK", send_zc(fd, 200000, 0));
 	ranges("ZC-17", "complete at last", fd, 2, 2);
 	setrlimit(RLIMIT_MEMLOCK, &before);
