@@ -152,12 +152,21 @@ impl Stack {
         }
     }
 
+    /// True when the batch so far has opened a hole. A sender whose frames leave by several CPUs brings the missing one
+    /// microseconds later, and takes a report of it for a loss.
+    #[must_use]
+    pub fn batch_opened_hole(&self) -> bool {
+        let mut batch = self.sh.batch.iter().filter_map(|id| self.socks.get(*id));
+        batch.any(|sk| sk.opened_hole && !sk.ofo_queue.is_empty())
+    }
+
     /// The driver has no more frames for now: acks and data that the batch made due go out, once a socket.
     pub fn rx_batch_end(&mut self, io: &mut Io<'_>) {
         let mut batch = core::mem::take(&mut self.sh.batch);
         for id in batch.drain(..) {
             if let Some((sk, mut cx)) = self.borrow(io, id) {
                 sk.in_batch = false;
+                sk.opened_hole = false;
                 batch_end(sk, &mut cx);
                 self.settle(id);
             }

@@ -72,6 +72,7 @@ impl TcpSock {
             hashed: false,
             held: false,
             in_batch: false,
+            opened_hole: false,
             autocorked: false,
             send_run: SendRun::default(),
             bound_addr: false,

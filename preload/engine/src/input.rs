@@ -11,6 +11,7 @@ use crate::delack::{
     TCP_MAX_QUICKACKS, inet_csk_ack_scheduled, tcp_ack_snd_check, tcp_enter_quickack_mode,
 };
 use crate::mib::Counter;
+use crate::ofo::TCP_SACK_BLOCKS_EXPECTED;
 use crate::ofo::tcp_dsack_set;
 use crate::output::{tcp_data_snd_check, tcp_send_ack};
 use crate::rcvbuf::tcp_rcv_rtt_measure_ts;
@@ -370,10 +371,13 @@ pub(crate) fn tcp_rcv_established(
     Verdict::Done
 }
 
-/// Acks for segments out of order, and for duplicates, are not put off to the end of the batch: each one is a duplicate
-/// ack that the peer counts (RFC 5681 §3.2), or a DSACK that the next would replace.
+/// Acks that are not put off to the end of the batch: a DSACK, which the next would replace, and segments out of order
+/// without SACK, for the peer counts duplicate acks (RFC 5681 §3.2), or with more runs than one option is sure to report.
+/// Otherwise one report at the end of the batch says what each would have said, unless the batch fills the hole.
 pub(crate) fn ack_each_hole(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, ooo_before: u32) {
-    let eager = sk.info.rcv_ooopack != ooo_before || sk.duplicate_sack.is_some();
+    let out_of_order = sk.info.rcv_ooopack != ooo_before;
+    let counts = !sk.sack_ok || usize::from(sk.num_sacks) > TCP_SACK_BLOCKS_EXPECTED;
+    let eager = sk.duplicate_sack.is_some() || (out_of_order && counts);
     if eager && sk.state != TcpState::Close && inet_csk_ack_scheduled(sk) {
         tcp_ack_snd_check(sk, cx);
     }

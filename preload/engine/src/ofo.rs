@@ -14,7 +14,7 @@ use crate::stack::{Cx, Shared};
 pub const TCP_NUM_SACKS: usize = 4;
 /// Blocks that fit beside timestamps and a DSACK; one that would fall off is reported before
 /// (Linux TCP_SACK_BLOCKS_EXPECTED).
-const TCP_SACK_BLOCKS_EXPECTED: usize = 2;
+pub(crate) const TCP_SACK_BLOCKS_EXPECTED: usize = 2;
 
 /// Remembers a duplicate to report (Linux `tcp_dsack_set`).
 pub(crate) fn tcp_dsack_set(sk: &mut TcpSock, sh: &mut Shared, seq: u32, end_seq: u32) {
@@ -143,6 +143,7 @@ pub(crate) fn tcp_data_queue_ofo(
     sk.info.rcv_ooopack = sk.info.rcv_ooopack.wrapping_add(gso_segs.max(1));
     cx.sh.mib.inc(Counter::TCPOFOQueue);
 
+    sk.opened_hole |= sk.ofo_queue.is_empty();
     let (seq, end_seq) = (skb.seq, skb.end_seq);
     let wanted = !covered_from_front(sk, cx.sh, &mut skb);
     if wanted {

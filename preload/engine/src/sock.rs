@@ -225,6 +225,9 @@ pub struct TcpSock {
     /// Stands in [`crate::stack::Shared::batch`].
     #[serde(skip)]
     pub in_batch: bool,
+    /// The batch has made the out-of-order queue; no ack has told of it.
+    #[serde(skip)]
+    pub opened_hole: bool,
     /// Stands in [`crate::stack::Shared::autocorked`].
     #[serde(skip)]
     pub autocorked: bool,

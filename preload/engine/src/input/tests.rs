@@ -182,27 +182,52 @@ fn each_duplicate_of_a_batch_is_told() {
     );
 }
 
-/// spec/recv-path.md RV-42, RV-43: each segment out of order is a duplicate ack of its own, in a batch too.
+/// Three segments of a batch, behind a hole of 1000 bytes at `start`.
+fn leave_a_hole(peer: &mut Peer, start: u32) {
+    for at in [1000, 2000, 3000].map(|n| start + n) {
+        peer.send_in_batch(Seg {
+            seq: PEER_ISN + 1 + at,
+            len: 1000,
+            ..SEND
+        });
+    }
+}
+
+/// spec/recv-path.md RV-42, RV-43: without SACK each segment out of order is a duplicate ack of its own, in a batch too.
 #[test]
 fn holes_are_acked_one_by_one() {
-    for sack in [false, true] {
-        let mut peer = if sack {
-            Peer::established_sack()
-        } else {
-            Peer::established()
-        };
-        for at in [1000, 2000, 3000] {
-            peer.send_in_batch(Seg {
-                seq: PEER_ISN + 1 + at,
-                len: 1000,
-                ..SEND
-            });
-        }
-        let acks: alloc::vec::Vec<u32> = peer.sent().iter().map(|s| s.ack).collect();
-        assert_eq!(acks, [PEER_ISN + 1; 3]);
-        peer.send(Seg { len: 1000, ..SEND });
-        assert_eq!(peer.only().ack, PEER_ISN + 4001, "the hole is filled");
-    }
+    let mut peer = Peer::established();
+    leave_a_hole(&mut peer, 0);
+    let acks: alloc::vec::Vec<u32> = peer.sent().iter().map(|s| s.ack).collect();
+    assert_eq!(acks, [PEER_ISN + 1; 3]);
+    peer.send(Seg { len: 1000, ..SEND });
+    assert_eq!(peer.only().ack, PEER_ISN + 4001, "the hole is filled");
+}
+
+/// With SACK one ack at the end of the batch tells of all of them, and of a hole that the batch fills, nothing.
+#[test]
+fn a_batch_reports_what_it_leaves() {
+    let mut peer = Peer::established_sack();
+    leave_a_hole(&mut peer, 0);
+    assert_eq!(peer.sent().len(), 0);
+    peer.bed.with(|stack, io, _| stack.rx_batch_end(io));
+    let ack = peer.only();
+    assert_eq!(ack.ack, PEER_ISN + 1);
+    assert_eq!(
+        ack.opts.sack.as_slice(),
+        [(PEER_ISN + 1001, PEER_ISN + 4001)]
+    );
+    peer.send(Seg { len: 1000, ..SEND });
+    assert_eq!(peer.only().ack, PEER_ISN + 4001);
+
+    leave_a_hole(&mut peer, 4000);
+    peer.send(Seg {
+        seq: PEER_ISN + 4001,
+        len: 1000,
+        ..SEND
+    });
+    let ack = peer.only();
+    assert_eq!((ack.ack, ack.opts.sack.len()), (PEER_ISN + 8001, 0));
 }
 
 /// With SACK the fourth and later wait a little: one ack tells of them all.

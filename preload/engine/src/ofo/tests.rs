@@ -13,6 +13,7 @@ use crate::seq::{after, before};
 use crate::skb::tcphdr;
 use crate::sock::SackBlock;
 use crate::testbed::Bed;
+use crate::testpeer::{PEER_ISN, Peer, SEND, Seg};
 
 /// Longest stream of these tests: one page of the test's memory holds it.
 const STREAM: usize = 16_000;
@@ -257,4 +258,27 @@ fn a_full_buffer_drops_what_is_out_of_order() {
     assert!(bed.sk().rmem_alloc <= 10_000 + 1000 + crate::rcvbuf::RX_SKB_OVERHEAD);
     receive(&mut bed, segment(0, &page, 0, 1000, false));
     assert_eq!(bed.sk().rcv_nxt, 1000);
+}
+
+/// A hole that this batch opened shows until the batch ends with an ack, or the hole is filled; later segments behind it
+/// change nothing.
+#[test]
+fn a_batch_shows_the_hole_that_it_opened() {
+    let data = |at: u32| Seg {
+        seq: PEER_ISN + 1 + at,
+        len: 100,
+        ..SEND
+    };
+    let mut peer = Peer::established_sack();
+    peer.send_in_batch(data(0));
+    assert!(!peer.bed.stack.batch_opened_hole());
+    peer.send_in_batch(data(200));
+    assert!(peer.bed.stack.batch_opened_hole());
+    peer.send_in_batch(data(100));
+    assert!(!peer.bed.stack.batch_opened_hole());
+    peer.send_in_batch(data(400));
+    assert!(peer.bed.stack.batch_opened_hole());
+    peer.send(SEND);
+    peer.send_in_batch(data(500));
+    assert!(!peer.bed.stack.batch_opened_hole());
 }
