@@ -1,4 +1,7 @@
-/* Readiness of a listener for clients on this host, which the kernel serves. */
+/* Readiness of a listener for clients on this host, which the kernel serves, beside those from another.
+ *
+ *   ep_local HOST PORT     the peer program listens there
+ */
 #include "show.h"
 
 #include <fcntl.h>
@@ -39,8 +42,37 @@ static void take(int c)
 	close(c);
 }
 
-int main(void)
+/* An interest that has fired is off for clients of both kinds. */
+static void one_shot(const char *host, int port)
 {
+	struct epoll_event again = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = 3};
+	char command[32];
+	int ep = epoll_create1(0);
+	puts("# one shot, clients of both kinds");
+	fd = listener(8, &at);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	add(ep, EPOLLIN | EPOLLONESHOT);
+	snprintf(command, sizeof command, "call %d", at);
+	int remote = peer(host, port, command);
+	wait_on(ep, 20000);
+	int local = client();
+	wait_on(ep, 0);
+	SHOW(close(accept(fd, NULL, NULL)));
+	wait_on(ep, 0);
+	SHOW(epoll_ctl(ep, EPOLL_CTL_MOD, fd, &again));
+	wait_on(ep, 20000);
+	wait_on(ep, 0);
+	take(local);
+	SHOW(accept(fd, NULL, NULL));
+	close(remote);
+	close(fd);
+	close(ep);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 3)
+		errx(2, "usage: ep_local HOST PORT");
 	int level = epoll_create1(0), edge = epoll_create1(0), once = epoll_create1(0), early = epoll_create1(0);
 	struct epoll_event again = {.events = EPOLLIN | EPOLLONESHOT, .data.u64 = 3};
 	struct pollfd p;
@@ -86,5 +118,7 @@ int main(void)
 	take(c);
 	close(fd);
 	wait_on(edge, 0);
+	one_shot(argv[1], atoi(argv[2]));
+	puts("done");
 	return 0;
 }

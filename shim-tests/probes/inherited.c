@@ -132,6 +132,36 @@ static void listening(void)
 	close(fd);
 }
 
+/* A server that forks and goes on, as one that saves its data does: its event loop hears of new connections. */
+static void listening_in_epoll(void)
+{
+	int at, fd = listener(8, &at), ep = epoll_create1(0), child;
+	struct epoll_event e = {.events = EPOLLIN, .data.u64 = 4};
+	char command[32], byte;
+	puts("# a listener in an epoll instance");
+	snprintf(command, sizeof command, "call %d", at);
+	SHOW(epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e));
+	fflush(stdout);
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(0);
+	SHOW(end_of(pid));
+	for (int i = 0; i < 2; i++) {
+		int one = peer(host, port, command);
+		e.data.u64 = 0;
+		SHOW(epoll_wait(ep, &e, 1, 20000));
+		printf("data %d\n", (int)e.data.u64);
+		child = accept(fd, NULL, NULL);
+		SHOW(recv(child, &byte, 1, 0));
+		close(child);
+		close(one);
+		SHOW(epoll_wait(ep, &e, 1, 0));
+	}
+	SHOW(epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL));
+	close(ep);
+	close(fd);
+}
+
 /* A program is started with the connection as its input and output. */
 static void executed(void)
 {
@@ -174,6 +204,7 @@ int main(int argc, char **argv)
 	in_transfer();
 	in_turns();
 	listening();
+	listening_in_epoll();
 	executed();
 	/* The last connection goes with this process into the next program. */
 	int fd = peer(host, port, "echo");

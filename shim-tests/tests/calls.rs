@@ -21,12 +21,12 @@ fn main() -> ExitCode {
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
-    for name in ["sig_actions", "ep_local"] {
-        suite = suite.both(name, &[], move |stack| same_as_native_alone(name, stack));
+    for name in ["inherited", "ep_local"] {
+        suite = suite.both(name, &[], move |stack| shared_as_native(name, stack));
     }
     suite
-        .both("inherited", &[], |stack| {
-            shared_as_native("inherited", stack)
+        .both("sig_actions", &[], |stack| {
+            same_as_native_alone("sig_actions", stack)
         })
         .run()
 }

@@ -364,7 +364,7 @@ fn switch_off_in_kernel(epfd: c_int, item: &Item) {
         events: EPOLLONESHOT,
         u64: item.data(),
     };
-    let _ = kernel_ctl(epfd, EPOLL_CTL_MOD, item.fd, Some(off));
+    let _ = kernel_ctl(epfd, EPOLL_CTL_MOD, item.kernel_fd(), Some(off));
 }
 
 /// The kernel's part, without waiting, appended to `out` up to `max` in all. The marker does not count.

@@ -93,7 +93,8 @@ impl Item {
         self.events.fetch_and(PRIVATE, Ordering::Relaxed);
     }
 
-    fn kernel_fd(&self) -> c_int {
+    /// What stands in the kernel's instance for it.
+    pub(super) fn kernel_fd(&self) -> c_int {
         self.kernel.load(Ordering::Relaxed)
     }
 
@@ -127,13 +128,15 @@ impl Watcher for Item {
         let Some(epfd) = epoll.remove(self.fd, file) else {
             return;
         };
-        if !self.in_kernel() {
-            let event = epoll_event {
-                events: self.events(),
-                u64: self.data(),
-            };
-            let _ = kernel_ctl(epfd, EPOLL_CTL_ADD, self.fd, Some(event));
+        // The holder that served clients on this host goes; the program's own socket takes its place.
+        if self.in_kernel() {
+            let _ = kernel_ctl(epfd, EPOLL_CTL_DEL, self.kernel_fd(), None);
         }
+        let event = epoll_event {
+            events: self.events(),
+            u64: self.data(),
+        };
+        let _ = kernel_ctl(epfd, EPOLL_CTL_ADD, self.fd, Some(event));
     }
 
     fn closed(&self, file: &'static File) {
