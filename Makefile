@@ -45,6 +45,7 @@ header:
 
 packages:
 	$(NEED) check
+	$(if $(SIDEWIRE_LONG),$(NEED) check-long)
 
 fmt:
 	$(CARGO) fmt --all --check

@@ -129,6 +129,9 @@ struct Entry {
     body: Body,
 }
 
+/// Set when the long tests are to run.
+const LONG: &str = "SIDEWIRE_LONG";
+
 /// The tests of one file.
 pub struct Suite {
     file: &'static str,
@@ -179,7 +182,7 @@ impl Suite {
         needs: &[Need],
         body: impl FnOnce() -> TestResult + Send + 'static,
     ) -> Self {
-        if std::env::var_os("SIDEWIRE_LONG").is_none() {
+        if std::env::var_os(LONG).is_none() {
             return self;
         }
         self.test(name, needs, body)
@@ -211,6 +214,20 @@ impl Suite {
             native(&Stack::Kernel)
         })
         .shim(format!("{name}::sidewire"), needs, body)
+    }
+
+    /// [`Suite::both`], when `SIDEWIRE_LONG` is set.
+    #[must_use]
+    pub fn long_both(
+        self,
+        name: &str,
+        needs: &[Need],
+        body: impl FnOnce(&Stack) -> TestResult + Clone + Send + 'static,
+    ) -> Self {
+        if std::env::var_os(LONG).is_none() {
+            return self;
+        }
+        self.both(name, needs, body)
     }
 
     /// Runs them, one at a time unless the command line or [`Suite::in_parallel`]
