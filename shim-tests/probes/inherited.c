@@ -195,6 +195,34 @@ static void executed(void)
 	close(fd);
 }
 
+/* The connection becomes a standard stream of this process: libc's own calls then read and write it. */
+static void standard_streams(void)
+{
+	char text[16] = "", line[16] = "";
+	int fd = peer(host, port, "echo"), in = dup(0), out = dup(1);
+	puts("# standard streams");
+	fflush(stdout);
+	int onto = dup2(fd, 1);
+	int printed = printf("printed\n"), flushed = fflush(stdout);
+	dup2(out, 1);
+	SHOW(onto);
+	SHOW(printed);
+	SHOW(flushed);
+	receive_exactly(fd, text, 8);
+	printf("%s", text);
+	send_text(fd, "to be read\n");
+	SHOW(dup2(fd, 0));
+	SHOW(fgets(line, sizeof line, stdin) != NULL);
+	printf("%s", line);
+	SHOW(dup2(in, 0));
+	SHOW(fcntl(fd, F_DUPFD, 2) > 2);
+	send_text(fd, "once more");
+	receive_exactly(fd, text, 9);
+	close(fd);
+	close(in);
+	close(out);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -206,6 +234,7 @@ int main(int argc, char **argv)
 	listening();
 	listening_in_epoll();
 	executed();
+	standard_streams();
 	/* The last connection goes with this process into the next program. */
 	int fd = peer(host, port, "echo");
 	fflush(stdout);

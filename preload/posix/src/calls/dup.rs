@@ -2,7 +2,8 @@
 
 use core::ffi::c_int;
 
-use super::socket::forget_stale;
+use super::handover;
+use super::socket::{Reason, forget_stale};
 use crate::file::FileRef;
 use crate::readiness::epoll;
 use crate::{fdtable, raw, real, signals};
@@ -13,6 +14,11 @@ pub(super) fn share(new: c_int, file: FileRef) {
     // Beyond the table the number stays a plain one: its socket is the shadow, which knows nothing of the connection.
     if let Ok(stale) = fdtable::install(new, file) {
         drop(stale);
+    }
+    // libc's own streams read and write it unseen, and as a rule another program is about to. Where it cannot be given it
+    // stays, for all that is not libc's.
+    if new <= libc::STDERR_FILENO && !signals::in_vfork() {
+        let _ = handover::give(new, Reason::Shared);
     }
 }
 
