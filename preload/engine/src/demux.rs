@@ -99,6 +99,11 @@ impl Stack {
         }
     }
 
+    /// Counts a frame whose headers do not tell where its payload begins.
+    pub fn malformed(&mut self) {
+        self.sh.mib.inc(Counter::InHdrErrors);
+    }
+
     /// Linux `tcp_v4_rcv`, from the look-up on.
     fn rx_segment(&mut self, io: &mut Io<'_>, seg: &mut Segment) {
         let isn = match self.ehash.get(&seg.tuple).copied() {

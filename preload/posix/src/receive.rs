@@ -37,12 +37,14 @@ struct Head {
 enum Look {
     Tcp(Head),
     Icmp(Box<IcmpError>),
+    /// An ICMP message that reports no error.
     NotOurs,
+    Malformed,
 }
 
 fn look(frame: &RxFrame<'_>) -> Look {
     let Ok(ip) = Ipv4View::parse_prefix(frame.bytes, frame.meta.len as usize) else {
-        return Look::NotOurs;
+        return Look::Malformed;
     };
     let l4 = ip.header_len();
     if u32::from(ip.protocol()) == libc::IPPROTO_ICMP as u32 {
@@ -53,7 +55,7 @@ fn look(frame: &RxFrame<'_>) -> Look {
     }
     let here = &frame.bytes[l4..frame.bytes.len().min(ip.total_len())];
     let Ok(seg) = TcpView::parse_prefix(here, ip.payload_len()) else {
-        return Look::NotOurs;
+        return Look::Malformed;
     };
     let len = l4 + seg.header_len();
     let mut head = Head {
@@ -130,6 +132,10 @@ impl Inner {
                     engine.icmp(&mut io, &e);
                 }
                 Look::NotOurs => self.source.release(),
+                Look::Malformed => {
+                    self.engine.malformed();
+                    self.source.release();
+                }
             }
         }
         self.net.stats.rx_frames += got.frames as u64;
