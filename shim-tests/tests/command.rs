@@ -1,4 +1,4 @@
-//! `sidewire run`, with a real program on a real link.
+//! The `sidewire` command, with real programs on a real link.
 
 use std::fs;
 use std::process::ExitCode;
@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use shim_tests::compare::{PEER_PORT, start_peer};
 use shim_tests::counters::Before;
-use shim_tests::lab::FAR;
+use shim_tests::lab::{FAR, NEAR};
 use shim_tests::library::{Library, Stack, Stats};
+use shim_tests::patience::until;
 use shim_tests::payload::{self, MIB};
 use shim_tests::program::Program;
 use shim_tests::{Lab, Link, Need, Suite, TestResult};
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         .shim("run_moves_a_file", &[], run_moves_a_file)
         .shim("run_explains_a_send", &[], run_explains_a_send)
         .shim("run_strict_names_the_capability", &[], run_strict)
+        .shim("status_ss_and_top_look_inside", &[], look_inside)
         .shim("demo_prints_its_table", &[], demo_prints_its_table)
         .shim("demo_cleans_up_when_interrupted", &[], demo_interrupted)
         .test("bench_writes_its_results", &[Need::Library], bench_writes)
@@ -39,6 +41,76 @@ fn sidewire(stack: &Stack) -> Result<String> {
         command.display()
     );
     Ok(command.to_str().context("path in UTF-8")?.to_owned())
+}
+
+/// A server with a client, seen from outside while it runs; and no more when it was killed.
+fn look_inside(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let port = PORT.to_string();
+    let server = lab
+        .near
+        .program("nc.openbsd")
+        .args(["-d", "-k", "-l", &port])
+        .under(stack)
+        .start()?;
+    lab.wait_for_listener(&lab.near, PORT)?;
+    let _client = lab
+        .far
+        .program("nc.openbsd")
+        .args(["-d", NEAR, &port])
+        .start()?;
+    let pid = server.id().to_string();
+    let command = sidewire(stack)?;
+    let ask = |words: &[&str]| {
+        let asked = lab.near.program(&command).args(words.iter().copied());
+        Ok::<_, anyhow::Error>(asked.run()?.success()?.stdout)
+    };
+    let line = until("the connection in ss", || {
+        let table = ask(&["ss", "-HOtinp", "--pid", &pid])?;
+        Ok(table
+            .lines()
+            .find(|l| l.starts_with("ESTAB"))
+            .map(str::to_owned))
+    })?;
+    let name = format!("{NEAR}:{PORT}");
+    let owner = format!("users:((\"nc.openbsd\",pid={pid},fd=");
+    let parts = [
+        &name,
+        FAR,
+        &owner,
+        "ts sack cubic wscale:",
+        " mss:1448 ",
+        " cwnd:10 ",
+    ];
+    for part in parts {
+        ensure!(line.contains(part), "{part:?} is not in {line:?}");
+    }
+    let listening = ask(&["ss", "-Hl", "--pid", &pid])?;
+    ensure!(
+        listening.starts_with("LISTEN") && listening.lines().count() == 1,
+        "{listening}"
+    );
+    let status = ask(&["status", &pid])?;
+    let first = format!("nc.openbsd ({pid}): 2 sockets on the engine, 0 on the kernel,");
+    ensure!(
+        status.starts_with(&first) && status.contains("PassiveOpens"),
+        "{status}"
+    );
+    let top = ask(&["top", "-n", "1", &pid])?;
+    ensure!(
+        top.contains("1 connections") && top.contains(&name),
+        "{top}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&ask(&["ss", "--json", "--pid", &pid])?)?;
+    ensure!(json[0]["counters"]["PassiveOpens"] == 1, "{json}");
+
+    server.kill();
+    let gone = lab.near.program(&command).args(["status", &pid]).run()?;
+    ensure!(
+        gone.status.code() == Some(1) && gone.stdout.starts_with("No process"),
+        "{gone}"
+    );
+    Ok(())
 }
 
 fn run_moves_a_file(stack: &Stack) -> TestResult {

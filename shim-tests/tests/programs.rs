@@ -68,11 +68,20 @@ fn carried(lab: &Lab, stack: &Stack, before: Before, connections: u64) -> TestRe
         .all_by_engine_but_late_resets(connections)
 }
 
+/// A server with a thread for each connection, which ends in order at SIGTERM.
+const WEB_SERVER: &str = r"
+import functools, http.server, signal, sys
+class Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+handler = functools.partial(Handler, directory=sys.argv[1])
+http.server.ThreadingHTTPServer(('', int(sys.argv[2])), handler).serve_forever()
+";
+
 fn python_server(lab: &Lab, host: &Netns, stack: &Stack, root: &str) -> Result<Running> {
     let server = host
         .program("python3")
-        .args(["-m", "http.server", "--protocol", "HTTP/1.1", "--directory"])
-        .args([root, &PORT.to_string()])
+        .args(["-c", WEB_SERVER, root, &PORT.to_string()])
         .under(stack)
         .stats(&lab.path("stats.json"))
         .start()?;
@@ -89,14 +98,13 @@ fn curl(stack: &Stack) -> TestResult {
     carried(&lab, stack, before, 1)
 }
 
-/// A thread for each connection.
 fn python_http_server(stack: &Stack) -> TestResult {
     let lab = Lab::new(Link::default())?;
     let (root, sum) = web_root(&lab, 16 * MIB)?;
     let before = Before::of(&lab)?;
     let server = python_server(&lab, &lab.near, stack, &root)?;
     fetch(&lab, &lab.far, &Stack::Kernel, NEAR, PORT, &sum)?;
-    server.signal(libc::SIGINT)?;
+    server.signal(libc::SIGTERM)?;
     server.wait()?.success()?;
     carried(&lab, stack, before, 1)
 }

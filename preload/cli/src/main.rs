@@ -5,10 +5,14 @@
 mod doctor;
 mod installation;
 mod launcher;
+mod live;
 #[cfg(test)]
 mod manual;
 mod reach;
 mod run;
+mod ss;
+mod status;
+mod top;
 
 use std::ffi::OsString;
 use std::io;
@@ -46,6 +50,12 @@ enum Action {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Show running processes: what is carried by whom and why, and what was counted
+    Status(status::Options),
+    /// Show the sockets of running processes, as ss(8) does
+    Ss(ss::Options),
+    /// Show the busiest connections of running processes, again and again
+    Top(top::Options),
     /// Look for what stands in the way on this host, and for rules that accelerated connections
     /// pass by
     Doctor,
@@ -62,6 +72,9 @@ fn main() -> ExitCode {
         Action::Run(options) => run::run(&options),
         Action::Demo { args } => lab_program("sidewire-demo", &args),
         Action::Bench { args } => lab_program("sidewire-bench", &args),
+        Action::Status(options) => return status::show(&options),
+        Action::Ss(options) => return ss::show(&options),
+        Action::Top(options) => return top::show(&options),
         Action::Doctor => return doctor::examine(),
         Action::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sidewire", &mut io::stdout());

@@ -49,6 +49,8 @@ pub struct Config {
     pub explain: Option<Explain>,
     /// `pcap`: where a copy of every frame goes, as pcapng; `%p` stands for the process id.
     pub pcap: Option<PathBuf>,
+    /// `inspect`: answer `sidewire status`, `ss` and `top` of the same user.
+    pub inspect: bool,
 }
 
 impl Default for Config {
@@ -60,6 +62,7 @@ impl Default for Config {
             stats: None,
             pcap: None,
             explain: None,
+            inspect: true,
         }
     }
 }
@@ -72,7 +75,7 @@ struct Refused {
     allowed: &'static str,
 }
 
-const KEYS: &str = "enabled, strict, log, stats, pcap, explain";
+const KEYS: &str = "enabled, strict, log, stats, pcap, explain, inspect";
 
 impl Config {
     /// Sets one key, by its name in the file.
@@ -96,6 +99,7 @@ impl Config {
         match key {
             "enabled" => self.enabled = switch()?,
             "strict" => self.strict = switch()?,
+            "inspect" => self.inspect = switch()?,
             "log" => {
                 self.log = match value {
                     "off" => Level::Off,

@@ -15,8 +15,8 @@ use crate::calls::socket::Reason;
 use crate::file::{self, File};
 use crate::stack::{self, Unavailable};
 use crate::{
-    company, config, fdtable, log, readiness::epoll, real, signals, stats, stdio, syscall, ubuf,
-    undertaker,
+    company, config, fdtable, inspection, log, readiness::epoll, real, signals, stats, stdio,
+    syscall, ubuf, undertaker,
 };
 
 /// Whether the engine is to carry this process's TCP. The first question reads the settings, and is the moment from which
@@ -171,6 +171,7 @@ pub fn before_exit() {
         return;
     }
     let _inside = signals::enter();
+    inspection::close();
     undertaker::close_all(|_| {});
     stats::write();
     ignore_sigpipe();
@@ -199,6 +200,7 @@ pub fn before_exec() {
         return;
     }
     let _inside = signals::enter();
+    inspection::close();
     share(|fd| !close_on_exec(fd), true);
     undertaker::close_all(|_| {});
     stats::write();

@@ -13,6 +13,7 @@ use libc::pollfd;
 
 use crate::company::Company;
 use crate::driver::{self, round};
+use crate::inspection::Inspection;
 use crate::stack::{NetStack, monotonic_ns};
 use crate::{syscall, thread};
 
@@ -22,6 +23,12 @@ const TICK_MIN: u64 = 1_000_000;
 const TICK_MAX: u64 = 4_000_000;
 /// Stack of the thread, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
+
+/// What the pump also waits for, which is none of the link's business.
+struct Outside {
+    company: Company,
+    inspection: Option<Inspection>,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mood {
@@ -40,7 +47,10 @@ pub(crate) fn start(stack: &'static NetStack) {
 
 fn run(stack: &'static NetStack) {
     let d = &stack.driver;
-    let mut company = Company::new();
+    let mut outside = Outside {
+        company: Company::new(),
+        inspection: Inspection::open(),
+    };
     let mut seen = (u64::MAX, u64::MAX);
     let mut tick = TICK_MIN;
     loop {
@@ -76,21 +86,21 @@ fn run(stack: &'static NetStack) {
                 if run {
                     stack.with(driver::timers);
                 }
-                sleep(stack, &mut company, now + tick, false);
+                sleep(stack, &mut outside, now + tick, false);
             }
             Mood::Parked => {
                 d.pump_parked.store(true, Ordering::SeqCst);
                 // A leader that left just before saw no flag: then we may not park.
                 if d.has_leader() {
-                    sleep(stack, &mut company, u64::MAX, false);
+                    sleep(stack, &mut outside, u64::MAX, false);
                 } else {
-                    sleep_until_deadline(stack, &mut company, false);
+                    sleep_until_deadline(stack, &mut outside, false);
                 }
                 d.pump_parked.store(false, Ordering::SeqCst);
             }
             Mood::Armed => {
                 if d.pump_takes() {
-                    sleep_until_deadline(stack, &mut company, true);
+                    sleep_until_deadline(stack, &mut outside, true);
                     d.pump_leaves();
                 }
             }
@@ -99,7 +109,7 @@ fn run(stack: &'static NetStack) {
 }
 
 /// Drives once, then sleeps until the engine's next deadline, a kick, or (armed) a frame.
-fn sleep_until_deadline(stack: &'static NetStack, company: &mut Company, armed: bool) {
+fn sleep_until_deadline(stack: &'static NetStack, outside: &mut Outside, armed: bool) {
     let d = &stack.driver;
     let (more, next) = stack.with(|inner| {
         let more = round(stack, inner);
@@ -110,17 +120,18 @@ fn sleep_until_deadline(stack: &'static NetStack, company: &mut Company, armed: 
     if more {
         return;
     }
-    sleep(stack, company, next, armed);
+    sleep(stack, outside, next, armed);
 }
 
 /// Sleeps until `at` or a kick; with `armed` also until a frame, netlink or send space.
-fn sleep(stack: &'static NetStack, company: &mut Company, at: u64, armed: bool) {
+fn sleep(stack: &'static NetStack, outside: &mut Outside, at: u64, armed: bool) {
     let d = &stack.driver;
     let mut fds = [
         want(d.pump_wake.as_raw_fd()),
         want(-1),
         want(-1),
-        company.poll_entry(),
+        outside.company.poll_entry(),
+        want(outside.inspection.as_ref().map_or(-1, Inspection::fd)),
     ];
     if armed {
         (fds[1].fd, fds[2].fd) = d.frame_fds();
@@ -128,7 +139,7 @@ fn sleep(stack: &'static NetStack, company: &mut Company, at: u64, armed: bool) 
             fds[1].events |= libc::POLLOUT;
         }
     }
-    let timeout = match at.min(company.look_at()) {
+    let timeout = match at.min(outside.company.look_at()) {
         u64::MAX => u64::MAX,
         at => at.saturating_sub(monotonic_ns()),
     };
@@ -137,8 +148,13 @@ fn sleep(stack: &'static NetStack, company: &mut Company, at: u64, armed: bool) 
     if polled.is_err() {
         return;
     }
-    if fds[3].revents != 0 || company.look_at() <= monotonic_ns() {
-        company.look();
+    if fds[3].revents != 0 || outside.company.look_at() <= monotonic_ns() {
+        outside.company.look();
+    }
+    if fds[4].revents != 0
+        && let Some(inspection) = &outside.inspection
+    {
+        inspection.answer();
     }
     if fds[0].revents != 0 {
         syscall::eventfd_drain(d.pump_wake.as_raw_fd());

@@ -189,6 +189,62 @@ pub fn accept4(fd: c_int, flags: c_int) -> Result<c_int, Errno> {
     unsafe { syscall!(Sysno::accept4, fd, 0, 0, flags) }.map(|fd| fd as c_int)
 }
 
+/// Who is at the other end of an AF_UNIX connection.
+///
+/// # Errors
+/// As getsockopt(2).
+pub(crate) fn peer_credentials(fd: c_int) -> Result<libc::ucred, Errno> {
+    let mut credentials = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut len = size_of_val(&credentials) as u32;
+    // SAFETY: the kernel writes a live structure of that length.
+    unsafe {
+        syscall!(
+            Sysno::getsockopt,
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            &raw mut credentials,
+            &raw mut len
+        )
+    }?;
+    Ok(credentials)
+}
+
+/// Passes `descriptor` over an AF_UNIX connection, with one byte. Never sleeps.
+///
+/// # Errors
+/// As sendmsg(2).
+pub(crate) fn send_descriptor(fd: c_int, descriptor: c_int) -> Result<(), Errno> {
+    let mut byte = 0u8;
+    let mut iov = libc::iovec {
+        iov_base: (&raw mut byte).cast(),
+        iov_len: 1,
+    };
+    let mut control = [0u64; 4];
+    // SAFETY: made of integers and pointers; all zero is valid. The buffer has room for one descriptor.
+    unsafe {
+        let mut msg: libc::msghdr = core::mem::zeroed();
+        msg.msg_iov = &raw mut iov;
+        msg.msg_iovlen = 1;
+        msg.msg_control = control.as_mut_ptr().cast();
+        msg.msg_controllen = libc::CMSG_SPACE(size_of::<c_int>() as u32) as usize;
+        let c = libc::CMSG_FIRSTHDR(&raw const msg);
+        (*c).cmsg_level = libc::SOL_SOCKET;
+        (*c).cmsg_type = libc::SCM_RIGHTS;
+        (*c).cmsg_len = libc::CMSG_LEN(size_of::<c_int>() as u32) as usize;
+        libc::CMSG_DATA(c)
+            .cast::<c_int>()
+            .write_unaligned(descriptor);
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        syscall!(Sysno::sendmsg, fd, &raw const msg, flags)
+    }
+    .map(drop)
+}
+
 /// `fcntl` with an integer argument.
 ///
 /// # Errors

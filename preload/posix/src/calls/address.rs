@@ -125,8 +125,8 @@ pub(super) unsafe fn write_out(
     }
 }
 
-/// The shadow's local name in the engine's form; `None` for a real IPv6 address.
-pub(super) fn shadow_name(fd: c_int) -> Option<SocketAddr> {
+/// The kernel's local name of a socket.
+pub(crate) fn kernel_name(fd: c_int) -> Option<SocketAddr> {
     let ss = syscall::getsockname(fd).ok()?;
     // SAFETY: reads the initialised bytes of the structure.
     let bytes = unsafe {
@@ -135,7 +135,12 @@ pub(super) fn shadow_name(fd: c_int) -> Option<SocketAddr> {
             size_of::<libc::sockaddr_storage>(),
         )
     };
-    match unmapped(parse(bytes)?) {
+    parse(bytes)
+}
+
+/// The shadow's local name in the engine's form; `None` for a real IPv6 address.
+pub(super) fn shadow_name(fd: c_int) -> Option<SocketAddr> {
+    match unmapped(kernel_name(fd)?) {
         SocketAddr::V6(a) if a.ip().is_unspecified() => {
             Some(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, a.port()).into())
         }

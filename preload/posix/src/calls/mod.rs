@@ -2,7 +2,7 @@
 //! descriptor of ours and hands every other one to the real function; each sets `errno` itself.
 
 mod accept;
-mod address;
+pub(crate) mod address;
 mod bind;
 pub(crate) mod close;
 mod connect;

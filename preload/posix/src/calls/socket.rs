@@ -49,6 +49,24 @@ impl Reason {
     ];
 }
 
+impl Reason {
+    /// The reason, as people are told.
+    #[must_use]
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::NoPacketSocket => "no packet socket is to be had (CAP_NET_RAW)",
+            Self::Local => "its address is one of this host",
+            Self::Ipv6 => "its address is an IPv6 one",
+            Self::ReusePort => "others listen on its port as well (SO_REUSEPORT)",
+            Self::Device => "its device has no Ethernet-like header",
+            Self::NoHolder => "the kernel cannot be kept silent on its port",
+            Self::Descriptor => "its descriptor number is too high",
+            Self::Shared => "it is shared with another process, or is a standard stream",
+            Self::HandedOver => "the program gave it to the kernel",
+        }
+    }
+}
+
 /// Number of [`Reason`]s.
 pub const REASONS: usize = 9;
 

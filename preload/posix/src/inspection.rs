@@ -1,0 +1,149 @@
+//! A door for whoever looks at this process from outside: a socket in a directory of its user's, at which the pump hands out
+//! a [`Report`] in a memory file. Nothing is counted, kept or paid for while nobody knocks.
+//!
+//! The directory is `/run/user/UID/sidewire`, else `/tmp/sidewire-UID`, for its owner alone; the socket is `PID.sock` in it.
+
+use core::ffi::{c_int, c_void};
+use core::mem::zeroed;
+use core::sync::atomic::{AtomicI32, Ordering};
+use std::ffi::CString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use sidewire_link::Errno;
+use sidewire_link::fd::{Fd, move_high};
+use syscalls::{Sysno, syscall};
+
+use crate::report::Report;
+use crate::{config, syscall};
+
+/// Visitors that wait.
+const BACKLOG: c_int = 8;
+
+/// The process whose door is open; 0 for none.
+static OPEN: AtomicI32 = AtomicI32::new(0);
+
+/// Where the sockets of a user's processes are, in the order in which they are tried.
+#[must_use]
+pub fn directories(uid: u32) -> [PathBuf; 2] {
+    [
+        PathBuf::from(format!("/run/user/{uid}/sidewire")),
+        PathBuf::from(format!("/tmp/sidewire-{uid}")),
+    ]
+}
+
+/// The socket of a process in one of [`directories`].
+#[must_use]
+pub fn socket_in(directory: &Path, pid: i32) -> PathBuf {
+    directory.join(format!("{pid}.sock"))
+}
+
+/// The door.
+pub(crate) struct Inspection(Fd);
+
+/// Makes the directory if need be; says no to one that others may write to.
+fn usable(directory: &Path, uid: u32) -> bool {
+    let made = DirBuilder::new().mode(0o700).create(directory);
+    if made.is_err_and(|e| e.kind() != io::ErrorKind::AlreadyExists) {
+        return false;
+    }
+    fs::symlink_metadata(directory)
+        .is_ok_and(|m| m.is_dir() && m.uid() == uid && m.mode() & 0o077 == 0)
+}
+
+fn bind(path: &Path) -> Result<Fd, Errno> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let fd = move_high(Fd::from_raw(syscall::socket(libc::AF_UNIX, kind, 0)?))?;
+    // SAFETY: made of integers; all zero is valid.
+    let mut name: libc::sockaddr_un = unsafe { zeroed() };
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= name.sun_path.len() {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    name.sun_family = libc::AF_UNIX as u16;
+    for (to, from) in name.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    // One of a dead process that had the same number.
+    let _ = fs::remove_file(path);
+    let at = (&raw const name).cast::<c_void>();
+    syscall::bind(fd.as_raw_fd(), at, size_of_val(&name) as u32)?;
+    syscall::listen(fd.as_raw_fd(), BACKLOG)?;
+    Ok(fd)
+}
+
+impl Inspection {
+    /// Opens the door unless it is open, or the settings want it shut, or there is no place for it.
+    pub(crate) fn open() -> Option<Inspection> {
+        let pid = syscall::getpid();
+        if !config::get().inspect || OPEN.swap(pid, Ordering::Relaxed) == pid {
+            return None;
+        }
+        // SAFETY: no arguments.
+        let uid = unsafe { libc::geteuid() };
+        let places = directories(uid);
+        let mut usable = places.iter().filter(|d| usable(d, uid));
+        usable
+            .find_map(|d| bind(&socket_in(d, pid)).ok())
+            .map(Inspection)
+    }
+
+    pub(crate) fn fd(&self) -> c_int {
+        self.0.as_raw_fd()
+    }
+
+    /// Lets in who waits, if it is this user or root, and hands out a report. Never sleeps.
+    pub(crate) fn answer(&self) {
+        let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        while let Ok(visitor) = syscall::accept4(self.fd(), flags) {
+            let visitor = Fd::from_raw(visitor);
+            if may_look(visitor.as_raw_fd()) {
+                // Whoever goes before the answer has come gets none.
+                let _ = hand_out(visitor.as_raw_fd());
+            }
+        }
+    }
+}
+
+fn may_look(visitor: c_int) -> bool {
+    let credentials = syscall::peer_credentials(visitor);
+    // SAFETY: no arguments.
+    credentials.is_ok_and(|c| c.uid == 0 || c.uid == unsafe { libc::geteuid() })
+}
+
+fn hand_out(visitor: c_int) -> Result<(), Errno> {
+    let Ok(text) = serde_json::to_vec(&Report::collect()) else {
+        return Ok(());
+    };
+    let name = c"sidewire-report";
+    // SAFETY: a live string.
+    let memory = unsafe { syscall!(Sysno::memfd_create, name.as_ptr(), libc::MFD_CLOEXEC) }?;
+    let memory = Fd::from_raw(memory as c_int);
+    let mut rest = &text[..];
+    while !rest.is_empty() {
+        // SAFETY: a live slice.
+        let n = unsafe { syscall!(Sysno::write, memory.as_raw_fd(), rest.as_ptr(), rest.len()) }?;
+        rest = &rest[n..];
+    }
+    syscall::send_descriptor(visitor, memory.as_raw_fd())
+}
+
+/// The process ends, or becomes another program: nobody answers any more.
+pub(crate) fn close() {
+    let pid = syscall::getpid();
+    if OPEN.load(Ordering::Relaxed) != pid {
+        return;
+    }
+    // SAFETY: no arguments.
+    let uid = unsafe { libc::geteuid() };
+    for directory in directories(uid) {
+        if let Ok(path) = CString::new(socket_in(&directory, pid).as_os_str().as_bytes()) {
+            // SAFETY: a live string.
+            let _ = unsafe { syscall!(Sysno::unlink, path.as_ptr()) };
+        }
+    }
+}
