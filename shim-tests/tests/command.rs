@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         .shim("run_explains_a_send", &[], run_explains_a_send)
         .shim("run_strict_names_the_capability", &[], run_strict)
         .shim("status_ss_and_top_look_inside", &[], look_inside)
+        .shim("rules_choose_who_carries", &[], rules_choose)
         .shim("demo_prints_its_table", &[], demo_prints_its_table)
         .shim("demo_cleans_up_when_interrupted", &[], demo_interrupted)
         .test("bench_writes_its_results", &[Need::Library], bench_writes)
@@ -110,6 +111,53 @@ fn look_inside(stack: &Stack) -> TestResult {
         gone.status.code() == Some(1) && gone.stdout.starts_with("No process"),
         "{gone}"
     );
+    Ok(())
+}
+
+/// A user's settings, with a rule in a profile, and one for another port.
+const RULES: &str = "\
+[[rule]]
+port = 1
+accelerate = false
+[profile.kernel]
+[[profile.kernel.rule]]
+program = \"nc.openbsd\"
+direction = \"out\"
+address = \"192.0.2.0/24\"
+port = \"7400-7401\"
+accelerate = false
+";
+
+fn rules_choose(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let settings = lab.path("sidewire");
+    fs::create_dir(&settings)?;
+    fs::write(settings.join("config.toml"), RULES)?;
+    let (port, stats) = (PORT.to_string(), lab.path("stats"));
+    for (options, by_kernel) in [(&["run"][..], 0), (&["run", "--profile", "kernel"][..], 1)] {
+        let receiver = lab
+            .far
+            .program("nc.openbsd")
+            .args(["-d", "-l", &port])
+            .start()?;
+        lab.wait_for_listener(&lab.far, PORT)?;
+        let sent = lab
+            .near
+            .program(sidewire(stack)?)
+            .args(options.iter().copied())
+            .args(["--", "nc.openbsd", "-N", FAR, &port])
+            .env("XDG_CONFIG_HOME", lab.dir())
+            .stats(&stats)
+            .run()?
+            .success()?;
+        receiver.wait()?.success()?;
+        ensure!(sent.stderr.is_empty(), "it said {:?}", sent.stderr);
+        let got = Stats::read(&stats)?;
+        ensure!(
+            got.connections_kernel == by_kernel && got.connections_engine == 1 - by_kernel,
+            "{options:?}: {got:?}"
+        );
+    }
     Ok(())
 }
 

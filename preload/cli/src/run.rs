@@ -42,6 +42,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "LEVEL")]
     log: Option<Level>,
 
+    /// Use the keys of [profile.NAME] in the settings
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+
+    /// Congestion control of new sockets: cubic or reno
+    #[arg(long, value_name = "NAME", value_parser = congestion)]
+    congestion: Option<String>,
+
     /// Set one setting; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
@@ -118,6 +126,12 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
     for (key, value) in &options.settings {
         command.env(variable(key), value);
     }
+    if let Some(name) = &options.profile {
+        command.env("SIDEWIRE_PROFILE", name);
+    }
+    if let Some(name) = &options.congestion {
+        command.env("SIDEWIRE_CONGESTION", name);
+    }
     if options.strict {
         command.env("SIDEWIRE_STRICT", "1");
     }
@@ -193,6 +207,11 @@ fn setting(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a setting is KEY=VALUE")?;
     config::check(key, value)?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn congestion(name: &str) -> Result<String, String> {
+    config::check("congestion", name)?;
+    Ok(name.to_owned())
 }
 
 #[cfg(test)]

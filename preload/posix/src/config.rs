@@ -1,16 +1,21 @@
-//! Settings: the file, then the environment, read at the process's first TCP socket.
+//! Settings: the host's file, the user's, the environment, in this order, read at the process's first TCP socket.
 //!
-//! Each key of the file has an environment variable: `stats` is `SIDEWIRE_STATS`. The file is `$SIDEWIRE_CONFIG`, else
-//! `/etc/sidewire/config.toml` when it exists. A value that is not allowed is one line on standard error, and the default holds.
+//! Each key of a file has an environment variable: `stats` is `SIDEWIRE_STATS`. The files are
+//! `/etc/sidewire/config.toml` and `~/.config/sidewire/config.toml` where they exist; `$SIDEWIRE_CONFIG` takes the place of
+//! both. A value that is not allowed is one line on standard error, and the default holds.
 
+use core::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use once_cell::sync::OnceCell;
 
 use crate::log;
+use crate::rules::{self, Direction, Rule};
 
-/// Where the settings are looked for unless `SIDEWIRE_CONFIG` names another file.
-const DEFAULT_FILE: &str = "/etc/sidewire/config.toml";
+/// The host's settings.
+const HOST_FILE: &str = "/etc/sidewire/config.toml";
+/// The user's, below `$XDG_CONFIG_HOME` or `~/.config`.
+const USER_FILE: &str = "sidewire/config.toml";
 /// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
@@ -51,6 +56,12 @@ pub struct Config {
     pub pcap: Option<PathBuf>,
     /// `inspect`: answer `sidewire status`, `ss` and `top` of the same user.
     pub inspect: bool,
+    /// `congestion`: the congestion control of new sockets, in place of the host's.
+    pub congestion: Option<String>,
+    /// `[[rule]]`: which connections are carried; those of the user before those of the host.
+    pub rules: Vec<Rule>,
+    /// The program's name, which rules ask for: that of its file.
+    pub program: String,
 }
 
 impl Default for Config {
@@ -63,6 +74,9 @@ impl Default for Config {
             pcap: None,
             explain: None,
             inspect: true,
+            congestion: None,
+            rules: Vec::new(),
+            program: String::new(),
         }
     }
 }
@@ -73,9 +87,33 @@ struct Refused {
     key: String,
     value: String,
     allowed: &'static str,
+    /// The key that was meant, as it seems.
+    meant: Option<&'static str>,
 }
 
-const KEYS: &str = "enabled, strict, log, stats, pcap, explain, inspect";
+impl core::fmt::Display for Refused {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{} = {:?}: ", self.key, self.value)?;
+        if let Some(meant) = self.meant {
+            write!(f, "did you mean {meant}? ")?;
+        }
+        write!(f, "allowed: {}", self.allowed)
+    }
+}
+
+const KEYS: &str = "enabled, strict, log, stats, pcap, explain, inspect, congestion";
+/// The table of profiles: `[profile.NAME]` holds keys that count when `NAME` is chosen.
+const PROFILE: &str = "profile";
+/// Names that are this much alike are taken for a slip.
+const ALIKE: f64 = 0.5;
+
+/// The key most like a wrong one.
+fn nearest(key: &str) -> Option<&'static str> {
+    let alike = |known: &&'static str| strsim::normalized_damerau_levenshtein(known, key);
+    let all = KEYS.split(", ").chain(["rule", PROFILE]);
+    all.max_by(|a, b| alike(a).total_cmp(&alike(b)))
+        .filter(|known| alike(known) > ALIKE)
+}
 
 impl Config {
     /// Sets one key, by its name in the file.
@@ -84,6 +122,7 @@ impl Config {
             key: key.to_owned(),
             value: value.to_owned(),
             allowed,
+            meant: None,
         };
         let switch = || match value {
             "1" | "true" | "yes" | "on" => Ok(true),
@@ -116,62 +155,105 @@ impl Config {
                     _ => path().map(Explain::File),
                 }
             }
-            _ => return Err(refuse(KEYS)),
+            "congestion" => {
+                self.congestion = match value {
+                    "" => None,
+                    "cubic" | "reno" => Some(value.to_owned()),
+                    _ => return Err(refuse("cubic, reno")),
+                }
+            }
+            _ => {
+                return Err(Refused {
+                    meant: nearest(key),
+                    ..refuse(KEYS)
+                });
+            }
         }
         Ok(())
     }
 
-    /// Sets what a file's text says; whatever is refused is told to `complain`.
-    fn read_text(&mut self, text: &str, mut complain: impl FnMut(Refused)) {
-        let table = match text.parse::<toml::Table>() {
-            Ok(table) => table,
-            Err(e) => {
-                return complain(Refused {
-                    key: "syntax".to_owned(),
-                    value: e.message().to_owned(),
-                    allowed: "TOML: key = value",
-                });
-            }
-        };
-        for (key, value) in &table {
-            let value = match value {
-                toml::Value::String(s) => s.clone(),
-                other => other.to_string(),
+    /// Sets the keys of a table; rules go before those that are there.
+    fn read_table(&mut self, table: &toml::Table, mut complain: impl FnMut(Refused)) {
+        let mut rules = Vec::new();
+        for (key, value) in table {
+            let refused = match (key.as_str(), value) {
+                (PROFILE, toml::Value::Table(_)) => None,
+                ("rule", toml::Value::Array(all)) => {
+                    let tables = all.iter().filter_map(toml::Value::as_table);
+                    for rule in tables.map(Rule::read) {
+                        match rule {
+                            Ok(rule) => rules.push(rule),
+                            Err(r) => complain(Refused {
+                                key: r.key,
+                                value: r.value,
+                                allowed: r.allowed,
+                                meant: None,
+                            }),
+                        }
+                    }
+                    None
+                }
+                (key, toml::Value::String(s)) => self.set(key, s).err(),
+                (key, other) => self.set(key, &other.to_string()).err(),
             };
-            if let Err(refused) = self.set(key, &value) {
+            if let Some(refused) = refused {
                 complain(refused);
             }
         }
+        self.rules.splice(0..0, rules);
     }
 
-    fn read_file(&mut self, file: &Path, must_exist: bool) {
-        let refuse = |r: Refused| {
-            log::line(format_args!(
-                "{}: {} = {:?}: allowed: {}",
-                file.display(),
-                r.key,
-                r.value,
-                r.allowed
-            ));
+    /// Sets what a file's text says, and what it says of the profile; whatever is refused is told to `complain`. True when
+    /// it has that profile.
+    fn read_text(
+        &mut self,
+        text: &str,
+        profile: Option<&str>,
+        mut complain: impl FnMut(Refused),
+    ) -> bool {
+        let table = match text.parse::<toml::Table>() {
+            Ok(table) => table,
+            Err(e) => {
+                complain(Refused {
+                    key: "syntax".to_owned(),
+                    value: e.message().to_owned(),
+                    allowed: "TOML: key = value",
+                    meant: None,
+                });
+                return false;
+            }
         };
+        self.read_table(&table, &mut complain);
+        let chosen = profile.and_then(|name| table.get(PROFILE)?.get(name)?.as_table());
+        if let Some(chosen) = chosen {
+            self.read_table(chosen, complain);
+        }
+        chosen.is_some()
+    }
+
+    /// Reads a file; true when it has the profile.
+    fn read_file(&mut self, file: &Path, profile: Option<&str>, must_exist: bool) -> bool {
+        let refuse = |r: Refused| log::line(format_args!("{}: {r}", file.display()));
         let size = std::fs::metadata(file).map(|m| m.len());
         let text = match size {
             Ok(size) if size > MAX_FILE => {
-                return log::line(format_args!(
+                log::line(format_args!(
                     "{}: {size} bytes: allowed: at most {MAX_FILE}",
                     file.display()
                 ));
+                return false;
             }
             Ok(_) => std::fs::read_to_string(file),
             Err(e) => Err(e),
         };
         match text {
-            Ok(text) => self.read_text(&text, refuse),
+            Ok(text) => return self.read_text(&text, profile, refuse),
             Err(e) if must_exist => {
                 log::line(format_args!("SIDEWIRE_CONFIG={}: {e}", file.display()))
             }
             Err(_) => {}
         }
+        false
     }
 
     fn read_environment(
@@ -195,21 +277,47 @@ impl Config {
     }
 
     fn load() -> Self {
-        let mut config = Self::default();
-        match std::env::var_os("SIDEWIRE_CONFIG") {
-            Some(file) => config.read_file(Path::new(&file), true),
-            None => config.read_file(Path::new(DEFAULT_FILE), false),
+        let mut config = Self {
+            program: std::env::current_exe()
+                .ok()
+                .and_then(|exe| Some(exe.file_name()?.to_str()?.to_owned()))
+                .unwrap_or_default(),
+            ..Self::default()
+        };
+        let profile = std::env::var("SIDEWIRE_PROFILE").ok();
+        let profile = profile.as_deref().filter(|name| !name.is_empty());
+        let found = match std::env::var_os("SIDEWIRE_CONFIG") {
+            Some(file) => config.read_file(Path::new(&file), profile, true),
+            None => {
+                let of_host = config.read_file(Path::new(HOST_FILE), profile, false);
+                user_file().is_some_and(|file| config.read_file(&file, profile, false)) || of_host
+            }
+        };
+        if let (Some(name), false) = (profile, found) {
+            log::line(format_args!(
+                "SIDEWIRE_PROFILE={name:?}: allowed: a table [{PROFILE}.NAME] of the settings"
+            ));
         }
         let vars = std::env::vars_os()
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        config.read_environment(vars, |r| {
-            log::line(format_args!(
-                "{}={:?}: allowed: {}",
-                r.key, r.value, r.allowed
-            ));
-        });
+        config.read_environment(vars, |r| log::line(format_args!("{r}")));
         config
     }
+
+    /// Whether the rules let the engine carry a connection.
+    #[must_use]
+    pub fn accelerates(&self, direction: Direction, address: SocketAddr) -> bool {
+        rules::accelerate(&self.rules, &self.program, direction, address)
+    }
+}
+
+/// The user's settings.
+fn user_file() -> Option<PathBuf> {
+    let below = |name: &str| std::env::var_os(name).filter(|dir| Path::new(dir).is_absolute());
+    let base = below("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(below("HOME")?).join(".config")))?;
+    Some(base.join(USER_FILE))
 }
 
 /// Whether `key`, by its name in the file, may be `value`.
@@ -217,9 +325,7 @@ impl Config {
 /// # Errors
 /// One line that names the key, the value and what is allowed.
 pub fn check(key: &str, value: &str) -> Result<(), String> {
-    Config::default()
-        .set(key, value)
-        .map_err(|r| format!("{} = {:?}: allowed: {}", r.key, r.value, r.allowed))
+    Config::default().set(key, value).map_err(|r| r.to_string())
 }
 
 static CONFIG: OnceCell<Config> = OnceCell::new();
@@ -241,7 +347,7 @@ mod tests {
     fn from_file(text: &str) -> (Config, Vec<Refused>) {
         let mut config = Config::default();
         let mut refused = Vec::new();
-        config.read_text(text, |r| refused.push(r));
+        config.read_text(text, Some("fast"), |r| refused.push(r));
         (config, refused)
     }
 
@@ -278,9 +384,36 @@ mod tests {
         assert_eq!(strict.value, "maybe");
         assert!(strict.allowed.contains("true"));
         let unknown = refused.iter().find(|r| r.key == "lgo").unwrap();
-        assert_eq!(unknown.allowed, KEYS);
+        assert_eq!((unknown.allowed, unknown.meant), (KEYS, Some("log")));
+        assert!(unknown.to_string().contains("did you mean log?"));
         let (config, refused) = from_file("= nonsense");
         assert_eq!(config, Config::default());
+        assert_eq!(refused.len(), 1);
+    }
+
+    #[test]
+    fn a_profile_counts_when_it_is_chosen() {
+        let text =
+            "log = \"warn\"\n[profile.fast]\nlog = \"info\"\n[profile.slow]\nstrict = true\n";
+        let (config, refused) = from_file(text);
+        assert!(refused.is_empty());
+        assert_eq!((config.log, config.strict), (Level::Info, false));
+        assert!(!Config::default().read_text(text, Some("none"), |_| {}));
+        assert!(Config::default().read_text(text, Some("slow"), |_| {}));
+    }
+
+    #[test]
+    fn later_files_put_their_rules_first() {
+        let mut config = Config::default();
+        let mut read = |text: &str| config.read_text(text, None, |r| panic!("{r}"));
+        read("[[rule]]\naccelerate = false\n");
+        read(
+            "[[rule]]\nport = 80\naccelerate = true\n[[rule]]\nport = \"80-81\"\naccelerate = false\n",
+        );
+        let asked =
+            [80, 81, 82].map(|p| config.accelerates(Direction::Out, ([192, 0, 2, 1], p).into()));
+        assert_eq!((config.rules.len(), asked), (3, [true, false, false]));
+        let (_, refused) = from_file("[[rule]]\nport = 80\n");
         assert_eq!(refused.len(), 1);
     }
 }

@@ -25,6 +25,7 @@ pub mod readiness;
 pub mod real;
 mod receive;
 pub mod report;
+pub mod rules;
 mod secrets;
 pub mod signals;
 pub mod stack;

@@ -187,7 +187,8 @@ fn socket(sk: &TcpSock, now: Instant) -> Socket {
         congestion: sk.ca.name().to_owned(),
         options: options
             .into_iter()
-            .filter_map(|(on, name)| on.then(|| name.to_owned()))
+            .filter(|(on, _)| *on)
+            .map(|(_, name)| name.to_owned())
             .collect(),
         wscale: sk.wscale_ok.then_some((sk.snd_wscale, sk.rcv_wscale)),
         info: if listen.is_some() {
@@ -202,8 +203,8 @@ fn socket(sk: &TcpSock, now: Instant) -> Socket {
 fn why(fd: c_int) -> Option<String> {
     Some(match carrier::of(fd).ok()? {
         Carrier::Engine | Carrier::NotTcp => return None,
-        Carrier::Disabled => "the settings say so".to_owned(),
-        Carrier::Kernel(reason) => reason.words().to_owned(),
+        Carrier::Disabled => "disabled by the settings".to_owned(),
+        Carrier::Kernel(reason) => reason.words().to_string_lossy().into_owned(),
         Carrier::Unknown => "it came from another process, or was opened long ago".to_owned(),
     })
 }

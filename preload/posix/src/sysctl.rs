@@ -147,6 +147,9 @@ pub(crate) fn read() -> Sysctl {
     if let Some(t) = text("ipv4/tcp_congestion_control", &mut [0; MAX_TEXT]) {
         s.tcp_congestion_control = t.to_owned();
     }
+    if let Some(name) = &crate::config::get().congestion {
+        s.tcp_congestion_control.clone_from(name);
+    }
     if let Some(t) = text("ipv4/tcp_allowed_congestion_control", &mut [0; MAX_TEXT]) {
         s.tcp_allowed_congestion_control = t.to_owned();
     }

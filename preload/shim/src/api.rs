@@ -119,6 +119,7 @@ fn number(carrier: Carrier) -> sidewire_carrier {
             Reason::Descriptor => sidewire_carrier::Descriptor,
             Reason::Shared => sidewire_carrier::Shared,
             Reason::HandedOver => sidewire_carrier::HandedOver,
+            Reason::Rule => sidewire_carrier::Disabled,
         },
     }
 }
@@ -146,15 +147,15 @@ pub extern "C" fn sidewire_carrier_text(carrier: c_int) -> *const c_char {
         c"not a TCP socket",
         c"disabled by the settings",
         c"for an unknown reason",
-        c"no packet socket without CAP_NET_RAW",
-        c"an address of this host",
-        c"IPv6",
-        c"port shared by SO_REUSEPORT",
-        c"device without an Ethernet-like header",
-        c"port cannot be held",
-        c"descriptor number too large",
-        c"shared with another process",
-        c"handed over",
+        Reason::NoPacketSocket.words(),
+        Reason::Local.words(),
+        Reason::Ipv6.words(),
+        Reason::ReusePort.words(),
+        Reason::Device.words(),
+        Reason::NoHolder.words(),
+        Reason::Descriptor.words(),
+        Reason::Shared.words(),
+        Reason::HandedOver.words(),
     ];
     let text = usize::try_from(carrier).ok().and_then(|i| texts.get(i));
     text.copied().unwrap_or(c"unknown").as_ptr()

@@ -12,7 +12,8 @@ use super::socket::{Reason, to_kernel};
 use super::{answer_int, errno_of};
 use crate::file::FileRef;
 use crate::readiness::epoll;
-use crate::{fdtable, raw, real, signals, syscall};
+use crate::rules::Direction;
+use crate::{config, fdtable, raw, real, signals, syscall};
 
 /// `bind`: the kernel checks and reserves; the engine is told.
 ///
@@ -98,6 +99,9 @@ fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
         file.port.lock().bound = true;
     }
     let local = shadow_name(fd).ok_or(libc::EINVAL)?;
+    if !config::get().accelerates(Direction::In, local) {
+        return listen_in_kernel(file, fd, backlog, Reason::Rule);
+    }
     let started = stack.with(|i| {
         let listener = i.holders.listen(local, fd, v6, backlog)?;
         i.engine.autobound(id, local);
@@ -122,18 +126,25 @@ fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
         Err(Errno::EADDRINUSE) if !reuses_port(fd) => Err(libc::EADDRINUSE),
         Err(e) => {
             // With SO_REUSEPORT the port may be others' as well: the group is the kernel's.
-            to_kernel(
-                file,
-                match e {
-                    Errno::EADDRINUSE => Reason::ReusePort,
-                    _ => Reason::NoHolder,
-                },
-            );
-            if real::listen(fd, backlog) == 0 {
-                Ok(0)
-            } else {
-                Err(raw::errno())
-            }
+            let reason = match e {
+                Errno::EADDRINUSE => Reason::ReusePort,
+                _ => Reason::NoHolder,
+            };
+            listen_in_kernel(file, fd, backlog, reason)
         }
+    }
+}
+
+fn listen_in_kernel(
+    file: &FileRef,
+    fd: c_int,
+    backlog: c_int,
+    why: Reason,
+) -> Result<c_int, c_int> {
+    to_kernel(file, why);
+    if real::listen(fd, backlog) == 0 {
+        Ok(0)
+    } else {
+        Err(raw::errno())
     }
 }

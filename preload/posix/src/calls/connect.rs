@@ -16,8 +16,9 @@ use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
 use super::socket::{Reason, count_engine, to_kernel};
 use super::{answer_int, run};
 use crate::file::FileRef;
+use crate::rules::Direction;
 use crate::stack::Inner;
-use crate::{fdtable, raw, real, signals, syscall};
+use crate::{config, fdtable, raw, real, signals, syscall};
 
 /// `connect`.
 ///
@@ -116,6 +117,9 @@ fn way_to(file: &FileRef, fd: c_int, remote: SocketAddr) -> Result<Way, c_int> {
     };
     if daddr.is_unspecified() || daddr.is_loopback() {
         return Ok(Way::Kernel(Reason::Local));
+    }
+    if !config::get().accelerates(Direction::Out, remote) {
+        return Ok(Way::Kernel(Reason::Rule));
     }
     stack
         .with(|i| plan(file, i, remote))

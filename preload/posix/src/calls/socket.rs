@@ -1,6 +1,6 @@
 //! `socket`, and how a socket becomes ours or the kernel's.
 
-use core::ffi::c_int;
+use core::ffi::{CStr, c_int};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use sidewire_engine::SocketId;
@@ -32,6 +32,8 @@ pub enum Reason {
     Shared,
     /// The program gave it to the kernel.
     HandedOver,
+    /// A rule of the settings says so.
+    Rule,
 }
 
 impl Reason {
@@ -46,29 +48,31 @@ impl Reason {
         Self::Descriptor,
         Self::Shared,
         Self::HandedOver,
+        Self::Rule,
     ];
 }
 
 impl Reason {
     /// The reason, as people are told.
     #[must_use]
-    pub fn words(self) -> &'static str {
+    pub const fn words(self) -> &'static CStr {
         match self {
-            Self::NoPacketSocket => "no packet socket is to be had (CAP_NET_RAW)",
-            Self::Local => "its address is one of this host",
-            Self::Ipv6 => "its address is an IPv6 one",
-            Self::ReusePort => "others listen on its port as well (SO_REUSEPORT)",
-            Self::Device => "its device has no Ethernet-like header",
-            Self::NoHolder => "the kernel cannot be kept silent on its port",
-            Self::Descriptor => "its descriptor number is too high",
-            Self::Shared => "it is shared with another process, or is a standard stream",
-            Self::HandedOver => "the program gave it to the kernel",
+            Self::NoPacketSocket => c"no packet socket without CAP_NET_RAW",
+            Self::Local => c"an address of this host",
+            Self::Ipv6 => c"IPv6",
+            Self::ReusePort => c"port shared by SO_REUSEPORT",
+            Self::Device => c"device without an Ethernet-like header",
+            Self::NoHolder => c"port cannot be held",
+            Self::Descriptor => c"descriptor number too large",
+            Self::Shared => c"shared with another process",
+            Self::HandedOver => c"handed over",
+            Self::Rule => c"a rule of the settings",
         }
     }
 }
 
 /// Number of [`Reason`]s.
-pub const REASONS: usize = 9;
+pub const REASONS: usize = 10;
 
 static KERNEL: [AtomicU64; REASONS] = [const { AtomicU64::new(0) }; REASONS];
 static ENGINE: AtomicU64 = AtomicU64::new(0);
