@@ -144,13 +144,27 @@ impl Lab {
     }
 
     /// Has `netns` lose one in `every` of the frames that it sends, the first of
-    /// them after `every` others: the same frames in each run.
+    /// them after `every` others: the same frames in each run. Its sender is told,
+    /// as by a full queue.
     ///
     /// # Errors
     /// When nftables or its egress hook is missing (Linux 5.16).
     pub fn lose_one_in(&self, netns: &Netns, every: u32) -> Result<()> {
+        Self::lose(netns, "egress", every)
+    }
+
+    /// Has one in `every` of the frames to `netns` lost on the way, unknown to the
+    /// sender.
+    ///
+    /// # Errors
+    /// When nftables or its ingress hook is missing.
+    pub fn lose_one_in_on_the_way_to(&self, netns: &Netns, every: u32) -> Result<()> {
+        Self::lose(netns, "ingress", every)
+    }
+
+    fn lose(netns: &Netns, hook: &str, every: u32) -> Result<()> {
         let rules = format!(
-            "table netdev lab {{ chain out {{ type filter hook egress device {DEVICE} priority 0; \
+            "table netdev lab {{ chain {hook} {{ type filter hook {hook} device {DEVICE} priority 0; \
              numgen inc mod {every} {} counter drop; }}; }}",
             every - 1
         );

@@ -23,6 +23,15 @@ fn main() -> ExitCode {
         .shim("run_strict_names_the_capability", &[], run_strict)
         .shim("status_ss_and_top_look_inside", &[], look_inside)
         .shim("rules_choose_who_carries", &[], rules_choose)
+        .shim("plot_draws_a_capture", &[Need::EgressHook], |stack| {
+            capture_with_loss(&Lab::new(Link::default())?, stack)?;
+            Ok(())
+        })
+        .long_test(
+            "tshark_reads_a_capture",
+            &[Need::Library, Need::EgressHook],
+            tshark_reads,
+        )
         .shim("demo_prints_its_table", &[], demo_prints_its_table)
         .shim("demo_cleans_up_when_interrupted", &[], demo_interrupted)
         .test("bench_writes_its_results", &[Need::Library], bench_writes)
@@ -158,6 +167,82 @@ fn rules_choose(stack: &Stack) -> TestResult {
             "{options:?}: {got:?}"
         );
     }
+    Ok(())
+}
+
+/// A transfer with losses on the way, captured and drawn; the capture.
+fn capture_with_loss(lab: &Lab, stack: &Stack) -> Result<String> {
+    let (source, capture, page) = (lab.path("sent"), lab.path("pcapng"), lab.path("svg"));
+    payload::write(&source, 4 * MIB)?;
+    lab.lose_one_in_on_the_way_to(&lab.far, 60)?;
+    let port = PORT.to_string();
+    let receiver = lab
+        .far
+        .program("nc.openbsd")
+        .args(["-d", "-l", &port])
+        .stdout("/dev/null")
+        .start()?;
+    lab.wait_for_listener(&lab.far, PORT)?;
+    let (capture, page) = (capture.display().to_string(), page.display().to_string());
+    let command = sidewire(stack)?;
+    lab.near
+        .program(&command)
+        .args([
+            "run",
+            "--pcap",
+            &capture,
+            "--",
+            "nc.openbsd",
+            "-N",
+            FAR,
+            &port,
+        ])
+        .stdin(&source)
+        .run()?
+        .success()?;
+    receiver.wait()?.success()?;
+    lab.near
+        .program(&command)
+        .args(["plot", &capture, "-o", &page])
+        .run()?
+        .success()?;
+    let drawn = fs::read_to_string(&page)?;
+    let title = format!(" – {FAR}:{PORT}: sent");
+    for part in [&title, "retransmitted", "cwnd", "round trip", "throughput"] {
+        ensure!(drawn.contains(part), "{part:?} is not on the page");
+    }
+    Ok(capture)
+}
+
+/// Another program reads the capture, with the reasons.
+fn tshark_reads() -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let capture = capture_with_loss(&lab, &Stack::sidewire()?)?;
+    let read = lab
+        .near
+        .program("tshark")
+        .args([
+            "-r",
+            &capture,
+            "-T",
+            "fields",
+            "-e",
+            "tcp.analysis.retransmission",
+        ])
+        .args(["-e", "frame.comment"])
+        .run()?
+        .success()?;
+    ensure!(
+        !read.stderr.contains("appears to have been cut short"),
+        "{read}"
+    );
+    let remarks = |line: &&str| line.contains("retransmission: fast, RACK; cwnd=");
+    ensure!(read.stdout.lines().any(|line| remarks(&line)), "{read}");
+    let plain = |line: &str| line.contains("cwnd=") && line.contains("srtt_us=");
+    ensure!(
+        read.stdout.lines().filter(|l| plain(l)).count() > 50,
+        "{read}"
+    );
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod launcher;
 mod live;
 #[cfg(test)]
 mod manual;
+mod plot;
 mod reach;
 mod run;
 mod ss;
@@ -56,6 +57,8 @@ enum Action {
     Ss(ss::Options),
     /// Show the busiest connections of running processes, again and again
     Top(top::Options),
+    /// Draw the connections of a capture: time and sequence, windows and round trips, throughput
+    Plot(plot::Options),
     /// Look for what stands in the way on this host, and for rules that accelerated connections
     /// pass by
     Doctor,
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Action::Status(options) => return status::show(&options),
         Action::Ss(options) => return ss::show(&options),
         Action::Top(options) => return top::show(&options),
+        Action::Plot(options) => return plot::draw(&options),
         Action::Doctor => return doctor::examine(),
         Action::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sidewire", &mut io::stdout());

@@ -196,6 +196,7 @@ pub fn tcp_send_synack(
         gso_size: 0,
         mark: req.mark,
         priority: req.priority,
+        sock: None,
     }))
 }
 

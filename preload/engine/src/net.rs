@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::memory::Frag;
+use crate::sock::TcpSock;
 
 /// Longest header of a frame that the engine builds: IPv6 (40) or IPv4 (20), TCP with 40 bytes of options (60).
 pub const MAX_HEADER: usize = 100;
@@ -67,7 +68,6 @@ impl Dst {
 }
 
 /// One (super-)frame from the IP header on.
-#[derive(Debug)]
 pub struct Transmit<'a> {
     /// Where to.
     pub dst: &'a Dst,
@@ -85,6 +85,8 @@ pub struct Transmit<'a> {
     pub mark: u32,
     /// The socket's SO_PRIORITY.
     pub priority: u32,
+    /// Whose it is, for remarks; none of a request sock or a TIME_WAIT remnant.
+    pub sock: Option<&'a TcpSock>,
 }
 
 /// What became of a frame. Known before `snd_nxt` advances.

@@ -266,6 +266,7 @@ fn transmit(
             },
             mark: sk.opts.mark,
             priority: sk.opts.priority,
+            sock: Some(sk),
         })
     };
     if verdict == TxVerdict::NoSpace {

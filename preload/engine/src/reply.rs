@@ -81,6 +81,7 @@ fn send(
         gso_size: 0,
         mark: ack.mark,
         priority: ack.priority,
+        sock: None,
     }))
 }
 

@@ -387,7 +387,7 @@ impl Net for LinkNet {
             Verdict::Sent => {
                 self.stats.tx_frames += 1;
                 self.stats.tx_bytes += frame.frame_len() as u64;
-                self.capture.sent(&frame);
+                self.capture.sent(&frame, f);
                 TxVerdict::Sent
             }
             Verdict::NoSpace => {
