@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut, Read, Seek};
 use std::mem::MaybeUninit;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,12 +42,38 @@ fn doors() -> Vec<(i32, PathBuf)> {
     doors
 }
 
+/// Largest report that is read, in bytes.
+const LARGEST: u64 = 64 << 20;
+
+/// Whether a file in our own user's directory may be removed; another's is not ours to tidy.
+fn ours(door: &Path) -> bool {
+    let uid = rustix::process::geteuid().as_raw();
+    let directory = door.parent().and_then(|d| fs::symlink_metadata(d).ok());
+    directory.is_some_and(|d| d.is_dir() && d.uid() == uid)
+}
+
+/// Control characters out of what another user's process says, before they reach a terminal.
+fn tame(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) => {
+            if text.contains(char::is_control) {
+                *text = text.replace(char::is_control, "?");
+            }
+        }
+        serde_json::Value::Array(all) => all.iter_mut().for_each(tame),
+        serde_json::Value::Object(all) => all.values_mut().for_each(tame),
+        _ => {}
+    }
+}
+
 /// Asks a process. `None` when it is gone; what it left behind is removed.
 fn ask(door: &Path) -> io::Result<Option<Report>> {
     let stream = match UnixStream::connect(door) {
         Ok(stream) => stream,
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            let _ = fs::remove_file(door);
+            if ours(door) {
+                let _ = fs::remove_file(door);
+            }
             return Ok(None);
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -69,11 +96,17 @@ fn ask(door: &Path) -> io::Result<Option<Report>> {
     let Some(passed) = passed else {
         return Ok(None);
     };
+    // Not from a pipe, which could keep us for ever.
     let mut memory = File::from(passed);
+    if !memory.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     let mut text = Vec::new();
     memory.rewind()?;
-    memory.read_to_end(&mut text)?;
-    Ok(Some(serde_json::from_slice(&text)?))
+    memory.take(LARGEST).read_to_end(&mut text)?;
+    let mut report: serde_json::Value = serde_json::from_slice(&text)?;
+    tame(&mut report);
+    Ok(Some(serde_json::from_value(report)?))
 }
 
 /// What every process tells that we may ask, or the one with this number. One that does not answer is a line on standard
@@ -90,4 +123,16 @@ pub(crate) fn reports(pid: Option<i32>) -> Vec<Report> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let mut value = serde_json::json!({"a": ["x\u{1b}[2Jy", 1], "b": "plain"});
+        tame(&mut value);
+        assert_eq!(value, serde_json::json!({"a": ["x?[2Jy", 1], "b": "plain"}));
+    }
 }
