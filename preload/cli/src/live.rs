@@ -55,11 +55,7 @@ fn ours(door: &Path) -> bool {
 /// Control characters out of what another user's process says, before they reach a terminal.
 fn tame(value: &mut serde_json::Value) {
     match value {
-        serde_json::Value::String(text) => {
-            if text.contains(char::is_control) {
-                *text = text.replace(char::is_control, "?");
-            }
-        }
+        serde_json::Value::String(text) => *text = text.replace(char::is_control, "?"),
         serde_json::Value::Array(all) => all.iter_mut().for_each(tame),
         serde_json::Value::Object(all) => all.values_mut().for_each(tame),
         _ => {}
