@@ -60,6 +60,7 @@ fn slow_and_lossy(stack: &Stack, flavour: Flavour) -> TestResult {
     lab.slow_down(&lab.near, "16mbit")?;
     lab.lose_one_in(&lab.near, 50)?;
     lab.lose_one_in(&lab.far, 50)?;
+    lab.lose_one_in_on_the_way_to(&lab.far, 50)?;
     let (source, sink) = (lab.path("sent"), lab.path("arrived"));
     let sent = payload::write(&source, SIZE)?;
     let port = PORT.to_string();

@@ -333,6 +333,7 @@ fn sends_memory(
     let lab = Lab::new(Link::default())?;
     if let Some(every) = lost {
         lab.lose_one_in(&lab.near, every)?;
+        lab.lose_one_in_on_the_way_to(&lab.far, every)?;
     }
     let stats = lab.path("stats.json");
     let (source, sink) = (lab.path("sent"), lab.path("arrived"));

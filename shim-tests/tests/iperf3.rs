@@ -89,10 +89,13 @@ fn moves(lab: &Lab, stack: &Stack, role: Role, args: &[&str], bytes: u64) -> Tes
     Ok(())
 }
 
+/// One frame in two hundred is refused by the sender's own device, and as many are lost on the way.
 fn lossy(stack: &Stack, role: Role, args: &[&str]) -> Result<()> {
     let lab = Lab::new(Link::default())?;
-    lab.lose_one_in(&lab.near, 100)?;
-    lab.lose_one_in(&lab.far, 100)?;
+    for netns in [&lab.near, &lab.far] {
+        lab.lose_one_in(netns, 200)?;
+        lab.lose_one_in_on_the_way_to(netns, 200)?;
+    }
     moves(&lab, stack, role, args, 64 * MIB)
 }
 

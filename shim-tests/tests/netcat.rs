@@ -25,8 +25,10 @@ fn main() -> ExitCode {
         let name = format!("openbsd_{}_with_loss", part.name());
         suite = suite.both(&name, &[Need::EgressHook], move |stack| {
             let lab = Lab::new(Link::default())?;
-            lab.lose_one_in(&lab.near, 100)?;
-            lab.lose_one_in(&lab.far, 100)?;
+            for netns in [&lab.near, &lab.far] {
+                lab.lose_one_in(netns, 100)?;
+                lab.lose_one_in_on_the_way_to(netns, 100)?;
+            }
             moves(&lab, stack, Flavour::OpenBsd, part, 16 * MIB)
         });
     }
