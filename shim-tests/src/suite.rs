@@ -216,6 +216,20 @@ impl Suite {
         .shim(format!("{name}::sidewire"), needs, body)
     }
 
+    /// [`Suite::shim`], when `SIDEWIRE_LONG` is set.
+    #[must_use]
+    pub fn long_shim(
+        self,
+        name: &str,
+        needs: &[Need],
+        body: impl FnOnce(&Stack) -> TestResult + Send + 'static,
+    ) -> Self {
+        if std::env::var_os(LONG).is_none() {
+            return self;
+        }
+        self.shim(name, needs, body)
+    }
+
     /// [`Suite::both`], when `SIDEWIRE_LONG` is set.
     #[must_use]
     pub fn long_both(
