@@ -57,6 +57,7 @@ static void conflicts(void)
 	two("ER-51", "SO_REUSEADDR on both", SO_REUSEADDR, SO_REUSEADDR, "0.0.0.0");
 	two("ER-51 ER-55", "SO_REUSEADDR on both, the second on one address", SO_REUSEADDR, SO_REUSEADDR,
 	    "127.0.0.1");
+	two("ER-52", "SO_REUSEPORT on both", SO_REUSEPORT, SO_REUSEPORT, "0.0.0.0");
 	two("ER-53", "SO_REUSEPORT on the first", SO_REUSEPORT, 0, "0.0.0.0");
 	two("ER-53", "SO_REUSEPORT on the second", 0, SO_REUSEPORT, "0.0.0.0");
 	int a = with(SO_REUSEADDR), b = with(SO_REUSEADDR);
@@ -66,6 +67,48 @@ static void conflicts(void)
 	close(a);
 	ROW("ER-50", "when it has closed", bind_to(b, "0.0.0.0", 7001));
 	close(b);
+}
+
+static long to_peer(int fd)
+{
+	struct sockaddr_in a = address(host, port);
+	return connect(fd, (struct sockaddr *)&a, sizeof a);
+}
+
+/* A port whose connection is in TIME_WAIT. */
+static void after_time_wait(int first, int second, int at, const char *text)
+{
+	static const char command[] = "discard\n";
+	char byte, what[96];
+	int fd = with(first);
+	if (bind_to(fd, "0.0.0.0", at) || to_peer(fd) || send(fd, command, sizeof command - 1, 0) < 0 ||
+	    shutdown(fd, SHUT_WR) || recv(fd, &byte, 1, 0) != 0)
+		err(2, "TIME_WAIT");
+	close(fd);
+	fd = with(second);
+	snprintf(what, sizeof what, "a port in TIME_WAIT, %s, bind", text);
+	ROW("ER-54", what, bind_to(fd, "0.0.0.0", at));
+	close(fd);
+}
+
+static void time_wait(void)
+{
+	after_time_wait(0, 0, 7002, "no option");
+	after_time_wait(0, SO_REUSEADDR, 7003, "SO_REUSEADDR on the new socket");
+	after_time_wait(SO_REUSEADDR, 0, 7004, "SO_REUSEADDR on the old socket");
+	after_time_wait(SO_REUSEADDR, SO_REUSEADDR, 7005, "SO_REUSEADDR on both");
+}
+
+/* One port, two sockets, one peer. */
+static void same_four(void)
+{
+	int a = with(SO_REUSEADDR), b = with(SO_REUSEADDR);
+	ROW("ER-40", "the first bind", bind_to(a, "0.0.0.0", 7006));
+	ROW("ER-40", "the second bind", bind_to(b, "0.0.0.0", 7006));
+	ROW("ER-40", "the first connect", to_peer(a));
+	ROW("ER-40", "the second connect, to the same peer", to_peer(b));
+	close(b);
+	close(a);
 }
 
 static void listener_info(int fd, const char *text)
@@ -149,6 +192,8 @@ int main(int argc, char **argv)
 	port = atoi(argv[2]);
 	privileged_port();
 	conflicts();
+	time_wait();
+	same_four();
 	accepting();
 	reset_in_close_wait();
 	puts("done");

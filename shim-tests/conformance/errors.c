@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <sys/time.h>
 
 static const char *host;
 static int port;
@@ -143,6 +144,39 @@ static void connecting(void)
 	close(fd);
 }
 
+static void on_alarm(int signal)
+{
+	(void)signal;
+}
+
+/* Nobody has this address: a connect waits, until a time, a signal, or the end of the search for it. */
+static void unanswered(void)
+{
+	struct sockaddr_in silent = address("192.0.2.78", 9);
+	struct timeval soon = {.tv_usec = 100000};
+	struct itimerval alarm = {.it_value.tv_usec = 100000};
+	struct sigaction wake = {.sa_handler = on_alarm};
+	int fd = tcp_socket();
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &soon, sizeof soon);
+	ROW("ER-38", "a connect that takes longer than SO_SNDTIMEO",
+	    connect(fd, (struct sockaddr *)&silent, sizeof silent));
+	ROW("ER-38", "the next one", connect(fd, (struct sockaddr *)&silent, sizeof silent));
+	close(fd);
+
+	fd = tcp_socket();
+	sigaction(SIGALRM, &wake, NULL);
+	setitimer(ITIMER_REAL, &alarm, NULL);
+	ROW("ER-39", "a connect with a signal", connect(fd, (struct sockaddr *)&silent, sizeof silent));
+	ROW("ER-39", "after the signal, SO_ERROR", error_of(fd));
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &soon, sizeof soon);
+	int flags = fcntl(fd, F_GETFL);
+	fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+	ROW("ER-39", "the next one, non-blocking", connect(fd, (struct sockaddr *)&silent, sizeof silent));
+	wait_for(fd, POLLHUP);
+	row("ER-21", "a neighbour that does not answer, SO_ERROR: %s", strerrorname_np(error_of(fd)));
+	close(fd);
+}
+
 static void connected(void)
 {
 	int fd = peer(host, port, "hold");
@@ -179,6 +213,7 @@ int main(int argc, char **argv)
 	sigaction(SIGPIPE, &count, NULL);
 	unconnected();
 	connecting();
+	unanswered();
 	connected();
 	puts("done");
 	return 0;

@@ -161,9 +161,9 @@ static void deferred(void)
 	    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on));
 	ROW("FO-35", "connect", connect_to_peer(fd));
 	tell_info("FO-35", "deferred", fd);
-	struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT | POLLWRNORM | POLLRDHUP};
+	struct pollfd p = {.fd = fd, .events = ~0};
 	poll(&p, 1, 0);
-	row("FO-35", "deferred, poll: %#x", p.revents);
+	row("FO-35 RD-5 RD-32", "deferred, poll: %#x", (unsigned short)p.revents);
 	ROW("FO-35", "deferred, getpeername", getpeername(fd, (struct sockaddr *)&a, &length));
 	if (getsockname(fd, (struct sockaddr *)&a, &length))
 		err(2, "getsockname");

@@ -6,6 +6,7 @@
 #include "rows.h"
 
 #include <fcntl.h>
+#include <linux/net_tstamp.h>
 #include <linux/tcp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -312,6 +313,25 @@ static void edges(void)
 	close(fd);
 }
 
+/* What stands in the error queue shows as an error that is none. */
+static void error_queue(void)
+{
+	char byte;
+	int fd = peer(host, port, "hold");
+	wait_until_acked(fd);
+	if (set_int(fd, SOL_SOCKET, SO_TIMESTAMPING,
+		    SOF_TIMESTAMPING_TX_ACK | SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_TSONLY))
+		err(2, "SO_TIMESTAMPING");
+	send_text(fd, "x");
+	row("RD-17", "a time stamp in the error queue: %#x", mask_with(fd, POLLERR));
+	row("RD-17", "and SO_ERROR: %d", error_of(fd));
+	struct msghdr m = {0};
+	ROW("RD-17", "read", recvmsg(fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0);
+	row("RD-17", "then: %#x", mask(fd));
+	ROW("RD-17", "and recv", recv(fd, &byte, 1, MSG_DONTWAIT));
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -326,6 +346,7 @@ int main(int argc, char **argv)
 	urgent_data();
 	inq();
 	edges();
+	error_queue();
 	puts("done");
 	return 0;
 }
