@@ -6,6 +6,7 @@
 #include "rows.h"
 
 #include <linux/errqueue.h>
+#include <linux/net_tstamp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -293,6 +294,59 @@ static void reset(void)
 	close(fd);
 }
 
+/* The next entry of either kind, if there is one: its sock_extended_err, what came, and the flags. */
+static void tell_entry(const char *ids, const char *text, int fd)
+{
+	char control[256], byte[4];
+	struct iovec part = {byte, sizeof byte};
+	struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
+			   .msg_controllen = sizeof control};
+	struct sock_extended_err e = {0};
+	ssize_t n = recvmsg(fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT);
+	if (n < 0) {
+		row(ids, "%s: %s", text, strerrorname_np(errno));
+		return;
+	}
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+		if (c->cmsg_level == SOL_IP && c->cmsg_type == IP_RECVERR)
+			memcpy(&e, CMSG_DATA(c), sizeof e);
+	row(ids, "%s: origin %u, %u..%u, %zd bytes, flags %#x", text, e.ee_origin, e.ee_info,
+	    e.ee_origin == SO_EE_ORIGIN_ZEROCOPY ? e.ee_data : 0, n, m.msg_flags);
+}
+
+static void stamp_sends(int fd, int flags)
+{
+	flags |= SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_SOFTWARE;
+	if (setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags))
+		err(2, "SO_TIMESTAMPING");
+}
+
+/* Time stamps stand between the notifications, in the order in which all of them came. */
+static void among_time_stamps(void)
+{
+	char text[32];
+	int fd = open_zerocopy("discard");
+	wait_until_acked(fd);
+	stamp_sends(fd, SOF_TIMESTAMPING_OPT_TSONLY);
+	for (int i = 0; i < 2; i++) {
+		send_zc(fd, 1000, 0);
+		wait_until_acked(fd);
+	}
+	for (int i = 1; i <= 5; i++) {
+		snprintf(text, sizeof text, "entry %d", i);
+		tell_entry("ZC-27 ZC-50 ZC-51", text, fd);
+	}
+	close(fd);
+	fd = open_zerocopy("discard");
+	wait_until_acked(fd);
+	stamp_sends(fd, 0);
+	send(fd, data, 100, 0);
+	wait_until_acked(fd);
+	tell_entry("ZC-49", "a time stamp with its data, in 4 bytes", fd);
+	tell_entry("ZC-49", "and then", fd);
+	close(fd);
+}
+
 static long send_dmabuf(int fd, unsigned id, size_t size, int flags)
 {
 	union {
@@ -314,7 +368,7 @@ static void device_memory(void)
 	ROW("ZC-55 B4", "an id, plain", send_dmabuf(fd, 77, 10, 0));
 	ROW("ZC-55 B4", "an id, the flag without the option", send_dmabuf(fd, 77, 10, MSG_ZEROCOPY));
 	zerocopy_option(fd, 1);
-	ROW("ZC-56 B3d", "an unknown id", send_dmabuf(fd, 77, 10, MSG_ZEROCOPY));
+	ROW("ZC-56 ZC-61 B3d", "an unknown id", send_dmabuf(fd, 77, 10, MSG_ZEROCOPY));
 	ROW("B4a", "an unknown id, no bytes", send_dmabuf(fd, 77, 0, MSG_ZEROCOPY));
 	ROW("B4b", "id 0, plain", send_dmabuf(fd, 0, 10, 0));
 	ROW("B4b", "id 0, zerocopy", send_dmabuf(fd, 0, 10, MSG_ZEROCOPY));
@@ -338,6 +392,7 @@ int main(int argc, char **argv)
 	option_memory();
 	locked_memory();
 	reset();
+	among_time_stamps();
 	device_memory();
 	puts("done");
 	return 0;

@@ -19,5 +19,7 @@ bitflags! {
         const HUP = 0x10;
         /// The peer sent FIN.
         const RDHUP = 0x2000;
+        /// Not a poll bit: a newer urgent pointer, of which the owner is told (Linux `sk_send_sigurg`).
+        const URG = 0x1_0000;
     }
 }

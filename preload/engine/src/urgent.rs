@@ -77,7 +77,7 @@ fn tcp_check_urg(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
     sk.urg_data = TCP_URG_NOTYET;
     sk.urg_seq = ptr;
     if !sk.orphan {
-        cx.wake(sk, Events::PRI);
+        cx.wake(sk, Events::PRI | Events::URG);
     }
 }
 

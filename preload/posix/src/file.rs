@@ -4,11 +4,14 @@ use core::ops::Deref;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use sidewire_engine::SocketId;
 use slotmap::{Key, KeyData};
 
 use crate::holders::Port;
+use crate::sigio::Owner;
 use crate::stack::NetStack;
 use crate::wait::WaitQueue;
 
@@ -27,6 +30,8 @@ pub struct File {
     pub wait: WaitQueue,
     /// What is reserved with the kernel.
     pub port: Mutex<Port>,
+    /// Whom its events are signalled to; none until the program asks.
+    pub(crate) owner: Mutex<Option<Arc<Owner>>>,
 }
 
 /// Records that wait for re-use.
@@ -53,6 +58,7 @@ impl File {
             listener: AtomicI32::new(-1),
             wait: WaitQueue::new(),
             port: Mutex::new(Port::new()),
+            owner: Mutex::new(None),
         }
     }
 
@@ -71,6 +77,7 @@ impl File {
         file.v6.store(v6, Ordering::Relaxed);
         file.set_kernel_listener(None);
         *file.port.lock() = Port::new();
+        *file.owner.lock() = None;
         // Publishes the fields to whoever takes a reference.
         file.refs.store(1, Ordering::Release);
         FileRef(file)

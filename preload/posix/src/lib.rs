@@ -27,6 +27,7 @@ mod receive;
 pub mod report;
 pub mod rules;
 mod secrets;
+mod sigio;
 pub mod signals;
 pub mod stack;
 pub mod stats;

@@ -25,7 +25,7 @@ use libc::{SIG_DFL, SIG_ERR, SIG_IGN, sigaction as Action, sighandler_t, siginfo
 use syscalls::Sysno;
 
 use crate::file::FileRef;
-use crate::{raw, real};
+use crate::{raw, real, sigio};
 
 /// What an interrupted wait returns inside: the call is made again when the handler has SA_RESTART, else it fails with
 /// EINTR. Never reaches the program. A wait with a timeout returns EINTR instead (Linux `sock_intr_errno`).
@@ -289,6 +289,8 @@ fn bit(signum: c_int) -> u64 {
 /// What the kernel calls in place of the program's handlers.
 unsafe extern "C" fn trampoline(signum: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let word = HANDLERS[signum as usize].load(Relaxed);
+    // SAFETY: the kernel passes a valid siginfo.
+    unsafe { sigio::reveal(info) };
     let fault = is_fault(signum);
     // SAFETY: the kernel passes a valid siginfo.
     if fault && unsafe { (*info).si_code } > 0 {

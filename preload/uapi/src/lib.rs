@@ -8,6 +8,7 @@
 
 pub mod errno;
 pub mod errqueue;
+pub mod fcntl;
 pub mod ioctl;
 pub mod ip;
 pub mod poll;

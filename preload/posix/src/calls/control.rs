@@ -3,11 +3,14 @@
 use core::ffi::c_int;
 use core::sync::atomic::Ordering;
 
-use sidewire_uapi::ioctl::{FIONBIO, FIONREAD, SIOCATMARK, SIOCOUTQNSD, TIOCOUTQ};
+use sidewire_uapi::fcntl::{F_SETOWN_EX, F_SETSIG};
+use sidewire_uapi::ioctl::{
+    FIOASYNC, FIONBIO, FIONREAD, FIOSETOWN, SIOCATMARK, SIOCOUTQNSD, SIOCSPGRP, TIOCOUTQ,
+};
 
 use super::{answer_int, errno_of};
 use crate::file::FileRef;
-use crate::{copy, fdtable, raw, real, signals};
+use crate::{copy, fdtable, raw, real, sigio, signals};
 use sidewire_link::fd::is_internal;
 
 /// `fcntl`, with the third argument as a word.
@@ -41,8 +44,19 @@ pub unsafe fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> c_int {
             libc::F_SETFL => {
                 let r = real::fcntl(fd, cmd, arg);
                 if r == 0 {
+                    let flags = arg as c_int;
                     file.nonblock
-                        .store(arg as c_int & libc::O_NONBLOCK != 0, Ordering::Relaxed);
+                        .store(flags & libc::O_NONBLOCK != 0, Ordering::Relaxed);
+                    if flags & libc::O_ASYNC != 0 || file.owner.lock().is_some() {
+                        sigio::changed(&file, fd);
+                    }
+                }
+                r
+            }
+            libc::F_SETOWN | F_SETOWN_EX | F_SETSIG => {
+                let r = real::fcntl(fd, cmd, arg);
+                if r == 0 {
+                    sigio::changed(&file, fd);
                 }
                 r
             }
@@ -77,7 +91,15 @@ pub unsafe fn ioctl(fd: c_int, request: usize, arg: usize) -> c_int {
             // SAFETY: the caller's arguments.
             unsafe { real::ioctl(fd, request, arg) }
         }
-        // SAFETY: the caller's arguments. Interfaces, owners, close-on-exec: the shadow answers.
+        FIOASYNC | FIOSETOWN | SIOCSPGRP => {
+            // SAFETY: the caller's arguments.
+            let r = unsafe { real::ioctl(fd, request, arg) };
+            if r == 0 {
+                sigio::changed(&file, fd);
+            }
+            r
+        }
+        // SAFETY: the caller's arguments. Interfaces, close-on-exec: the shadow answers.
         _ => unsafe { real::ioctl(fd, request, arg) },
     }
 }

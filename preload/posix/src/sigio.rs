@@ -1,0 +1,155 @@
+//! Events by signal: SIGURG to a file's owner, and SIGIO where O_ASYNC asks for it (Linux `fown_struct`, `send_sigurg`,
+//! `send_sigio`). The kernel keeps owner and signal at the shadow; they are read back when the program changes them.
+
+use core::ffi::c_int;
+use std::sync::Arc;
+
+use libc::siginfo_t;
+use parking_lot::Mutex;
+use sidewire_engine::event::Events;
+use sidewire_uapi::fcntl;
+use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDNORM, POLLWRNORM};
+use syscalls::{Sysno, syscall};
+
+use crate::file::{File, FileRef};
+use crate::syscall;
+use crate::wait::Watcher;
+
+/// Bytes of a `siginfo_t`.
+const SIGINFO: usize = 128;
+/// `si_code` of a queued SIGIO (`asm-generic/siginfo.h`), which Linux itself does not send.
+const SI_SIGIO: c_int = -5;
+
+/// Linux's `struct f_owner_ex`, its signal, and whether O_ASYNC is set.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Fown {
+    kind: c_int,
+    id: c_int,
+    /// 0 for SIGIO, without information.
+    signal: c_int,
+    asynchronous: bool,
+    fd: c_int,
+}
+
+/// Whom a file's events are signalled to.
+#[derive(Default)]
+pub(crate) struct Owner(Mutex<Fown>);
+
+impl Fown {
+    fn of(fd: c_int) -> Self {
+        let mut owner = [0 as c_int; 2];
+        let asked = syscall::fcntl(fd, fcntl::F_GETOWN_EX, owner.as_mut_ptr() as usize);
+        if asked.is_err() {
+            return Self::default();
+        }
+        let flags = syscall::fcntl(fd, libc::F_GETFL, 0).unwrap_or(0);
+        Self {
+            kind: owner[0],
+            id: owner[1],
+            signal: syscall::fcntl(fd, fcntl::F_GETSIG, 0).unwrap_or(0),
+            asynchronous: flags & libc::O_ASYNC != 0,
+            fd,
+        }
+    }
+
+    /// A bare signal. Whom we may not signal is not told, as in Linux.
+    fn kill(self, signal: c_int) {
+        // SAFETY: numbers.
+        let _ = unsafe {
+            match self.kind {
+                fcntl::F_OWNER_TID => syscall!(Sysno::tkill, self.id, signal),
+                fcntl::F_OWNER_PGRP => syscall!(Sysno::kill, -self.id, signal),
+                _ => syscall!(Sysno::kill, self.id, signal),
+            }
+        };
+    }
+
+    /// A signal of F_SETSIG's, which says what happened where. A thread may say that to itself only; so it goes as a
+    /// queued one, and [`reveal`] gives it its face at the handler.
+    fn queue(self, code: c_int, band: u32) {
+        let mut info = [0u64; SIGINFO / 8];
+        let halves = |low: c_int, high: c_int| u64::from(low as u32) | u64::from(high as u32) << 32;
+        info[0] = halves(self.signal, code);
+        info[1] = halves(SI_SIGIO, 0);
+        info[2] = u64::from(band);
+        info[3] = halves(self.fd, 0);
+        let info = info.as_ptr();
+        // SAFETY: a live siginfo.
+        let told = unsafe {
+            match self.kind {
+                fcntl::F_OWNER_TID => {
+                    let me = syscall::getpid();
+                    syscall!(Sysno::rt_tgsigqueueinfo, me, self.id, self.signal, info)
+                }
+                fcntl::F_OWNER_PGRP => Err(syscall::Errno::EPERM),
+                _ => syscall!(Sysno::rt_sigqueueinfo, self.id, self.signal, info),
+            }
+        };
+        if told.is_err() {
+            self.kill(self.signal);
+        }
+    }
+}
+
+/// Before a handler sees it: a signal that [`Fown::queue`] sent gets the code that the kernel's would have.
+/// Async-signal-safe.
+///
+/// # Safety
+/// `info` is the kernel's.
+pub(crate) unsafe fn reveal(info: *mut siginfo_t) {
+    // SAFETY: by the caller.
+    let info = unsafe { &mut *info };
+    if info.si_code == SI_SIGIO && (fcntl::POLL_IN..=fcntl::POLL_HUP).contains(&info.si_errno) {
+        info.si_code = core::mem::take(&mut info.si_errno);
+    }
+}
+
+impl Watcher for Owner {
+    fn notify(&self, _file: &'static File, events: u32) {
+        let owner = *self.0.lock();
+        if owner.id == 0 {
+            return;
+        }
+        let events = Events::from_bits_truncate(events);
+        if events.contains(Events::URG) {
+            owner.kill(libc::SIGURG);
+        }
+        // Linux's band table: si_code and si_band of each reason.
+        let reason = [
+            (Events::ERR, fcntl::POLL_ERR, POLLERR),
+            (Events::HUP, fcntl::POLL_HUP, POLLHUP | POLLERR),
+            (Events::PRI, fcntl::POLL_PRI, POLLPRI),
+            (Events::IN, fcntl::POLL_IN, POLLIN | POLLRDNORM),
+            (Events::OUT, fcntl::POLL_OUT, POLLOUT | POLLWRNORM),
+        ];
+        let reason = reason.iter().find(|(event, ..)| events.contains(*event));
+        match reason {
+            Some((_, code, band)) if owner.asynchronous && owner.signal != 0 => {
+                owner.queue(*code, *band);
+            }
+            Some(_) if owner.asynchronous => owner.kill(libc::SIGIO),
+            _ => {}
+        }
+    }
+
+    // The kernel has the owner, and tells it from now on.
+    fn to_kernel(&self, _file: &'static File) {}
+
+    fn closed(&self, _file: &'static File) {}
+}
+
+/// The program has changed who owns `fd`, by which signal it is told, or O_ASYNC.
+pub(crate) fn changed(file: &FileRef, fd: c_int) {
+    let now = Fown::of(fd);
+    let mut owner = file.owner.lock();
+    match &*owner {
+        Some(known) => *known.0.lock() = now,
+        None if now.id != 0 => {
+            let new = Arc::new(Owner(Mutex::new(now)));
+            *owner = Some(new.clone());
+            drop(owner);
+            file.wait.watch(new, !0);
+        }
+        None => {}
+    }
+}
