@@ -1,5 +1,6 @@
 //! The three netcats of Debian, moving a file between the two hosts.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -9,7 +10,7 @@ use crate::lab::{FAR, Lab, NEAR};
 use crate::library::{Stack, Stats};
 use crate::patience::PATIENCE;
 use crate::payload;
-use crate::process::Finished;
+use crate::process::{Finished, Running};
 
 const PORT: u16 = 7000;
 
@@ -249,4 +250,20 @@ impl Transfer<'_> {
         let near = if part.sends { first } else { last };
         Ok((outcome, near))
     }
+}
+
+/// A netcat on the far host that listens on `port` and takes one connection's bytes
+/// into a file.
+///
+/// # Errors
+/// When it does not come to listen.
+pub fn receiver(lab: &Lab, port: u16, sink: &Path) -> Result<Running> {
+    let receiver = lab
+        .far
+        .program("nc.openbsd")
+        .args(["-d", "-l", &port.to_string()])
+        .stdout(sink)
+        .start()?;
+    lab.wait_for_listener(&lab.far, port)?;
+    Ok(receiver)
 }

@@ -10,9 +10,9 @@ use shim_tests::compare::{PEER_PORT, start_peer};
 use shim_tests::counters::Before;
 use shim_tests::lab::{FAR, NEAR};
 use shim_tests::library::{Library, Stack, Stats};
+use shim_tests::netcat::receiver;
 use shim_tests::patience::until;
 use shim_tests::payload::{self, MIB};
-use shim_tests::process::Running;
 use shim_tests::program::Program;
 use shim_tests::{Lab, Link, Need, Suite, TestResult};
 
@@ -53,18 +53,6 @@ fn sidewire(stack: &Stack) -> Result<String> {
         command.display()
     );
     Ok(command.to_str().context("path in UTF-8")?.to_owned())
-}
-
-/// A netcat on the far host that takes one connection's bytes into a file.
-fn receiver(lab: &Lab, sink: &Path) -> Result<Running> {
-    let receiver = lab
-        .far
-        .program("nc.openbsd")
-        .args(["-d", "-l", &PORT.to_string()])
-        .stdout(sink)
-        .start()?;
-    lab.wait_for_listener(&lab.far, PORT)?;
-    Ok(receiver)
 }
 
 /// A server with a client, seen from outside while it runs; and no more when it was killed.
@@ -158,7 +146,7 @@ fn rules_choose(stack: &Stack) -> TestResult {
     fs::write(settings.join("config.toml"), RULES)?;
     let (port, stats) = (PORT.to_string(), lab.path("stats"));
     for (options, by_kernel) in [(&["run"][..], 0), (&["run", "--profile", "kernel"][..], 1)] {
-        let receiver = receiver(&lab, Path::new("/dev/null"))?;
+        let receiver = receiver(&lab, PORT, Path::new("/dev/null"))?;
         let sent = lab
             .near
             .program(sidewire(stack)?)
@@ -185,7 +173,7 @@ fn capture_with_loss(lab: &Lab, stack: &Stack) -> Result<String> {
     payload::write(&source, 4 * MIB)?;
     lab.lose_one_in_on_the_way_to(&lab.far, 60)?;
     let port = PORT.to_string();
-    let receiver = receiver(lab, Path::new("/dev/null"))?;
+    let receiver = receiver(lab, PORT, Path::new("/dev/null"))?;
     let (capture, page) = (capture.display().to_string(), page.display().to_string());
     let command = sidewire(stack)?;
     lab.near
@@ -255,7 +243,7 @@ fn run_moves_a_file(stack: &Stack) -> TestResult {
     let sent = payload::write(&source, 4 * MIB)?;
     let port = PORT.to_string();
     let before = Before::of(&lab)?;
-    let receiver = receiver(&lab, &sink)?;
+    let receiver = receiver(&lab, PORT, &sink)?;
     let sender = lab
         .near
         .program(sidewire(stack)?)
@@ -293,7 +281,7 @@ fn run_explains_a_send(stack: &Stack) -> TestResult {
     let port = PORT.to_string();
     let in_file = format!("--explain={}", file.display());
     for option in ["--explain", &in_file] {
-        let receiver = receiver(&lab, Path::new("/dev/null"))?;
+        let receiver = receiver(&lab, PORT, Path::new("/dev/null"))?;
         let sender = lab
             .near
             .program(sidewire(stack)?)

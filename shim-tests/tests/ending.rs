@@ -1,18 +1,16 @@
 //! How connections and processes end: with everything delivered, or with the
 //! error that Linux gives.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use shim_tests::lab::FAR;
 use shim_tests::library::Stack;
-use shim_tests::netcat::{Flavour, Part, move_file};
+use shim_tests::netcat::{Flavour, Part, move_file, receiver};
 use shim_tests::patience::until;
 use shim_tests::payload::{self, MIB};
 use shim_tests::probe::probe;
-use shim_tests::process::Running;
 use shim_tests::{Lab, Link, Need, Suite, TestResult};
 
 const PORT: u16 = 7200;
@@ -64,7 +62,7 @@ fn slow_and_lossy(stack: &Stack, flavour: Flavour) -> TestResult {
     let (source, sink) = (lab.path("sent"), lab.path("arrived"));
     let sent = payload::write(&source, SIZE)?;
     let port = PORT.to_string();
-    let receiver = receiver(&lab, &sink)?;
+    let receiver = receiver(&lab, PORT, &sink)?;
     // OpenBSD's waits for the peer's end by itself.
     let (early, waits): (&[&str], bool) = match flavour {
         Flavour::OpenBsd => (&["-N"], true),
@@ -94,18 +92,6 @@ fn slow_and_lossy(stack: &Stack, flavour: Flavour) -> TestResult {
     Ok(())
 }
 
-/// A program on the far host that writes what it gets to `sink`.
-fn receiver(lab: &Lab, sink: &Path) -> Result<Running> {
-    let receiver = lab
-        .far
-        .program("nc.openbsd")
-        .args(["-d", "-l", &PORT.to_string()])
-        .stdout(sink)
-        .start()?;
-    lab.wait_for_listener(&lab.far, PORT)?;
-    Ok(receiver)
-}
-
 /// However a process ends by its own will, what it has sent arrives.
 fn delivered_after(stack: &Stack, how: &str) -> TestResult {
     const SIZE: u64 = MIB;
@@ -116,7 +102,7 @@ fn delivered_after(stack: &Stack, how: &str) -> TestResult {
     let (source, sink) = (lab.path("sent"), lab.path("arrived"));
     let sent = payload::write(&source, SIZE)?;
     let port = PORT.to_string();
-    let receiver = receiver(&lab, &sink)?;
+    let receiver = receiver(&lab, PORT, &sink)?;
     let source = source.to_string_lossy().into_owned();
     lab.near
         .program(probe("ends"))
@@ -146,7 +132,7 @@ fn peer_killed(stack: &Stack) -> TestResult {
     lab.slow_down(&lab.near, "100mbit")?;
     for _ in 0..2 {
         let sink = lab.path("partly");
-        let receiver = receiver(&lab, &sink)?;
+        let receiver = receiver(&lab, PORT, &sink)?;
         let sender = lab
             .near
             .program("nc.traditional")
