@@ -201,7 +201,7 @@ static void wait_for_signals(int count)
 static void signal_driven(void)
 {
 	char buffer[8];
-	int flags, fd = peer(host, port, "steps await say=abc await say=de await finish");
+	int flags, fd = peer(host, port, "steps await say=abc await say=de await finish await");
 	struct sigaction tell_all = {.sa_sigaction = on_io, .sa_flags = SA_SIGINFO | SA_RESTART};
 	wait_until_acked(fd);
 	sigaction(SIGIO, &tell_all, NULL);
@@ -218,6 +218,16 @@ static void signal_driven(void)
 	wait_for_signals(1);
 	row("RV-30", "the chosen signal: code %d, band %#x", (int)io_code, (unsigned)io_band);
 	ROW("RV-30", "recv after it", recv(fd, buffer, 2, MSG_DONTWAIT));
+	io_signals = 0;
+	tell(fd);
+	wait_for_signals(1);
+	row("RV-30", "the peer's end: code %d, band %#x", (int)io_code, (unsigned)io_band);
+	close(fd);
+
+	fd = peer(host, port, "steps await finish await");
+	wait_until_acked(fd);
+	fcntl(fd, F_SETOWN, getpid());
+	fcntl(fd, F_SETFL, flags | O_ASYNC);
 	ROW("RV-30", "O_ASYNC off", fcntl(fd, F_SETFL, flags));
 	io_signals = 0;
 	tell(fd);

@@ -11,8 +11,7 @@ use crate::delack::{
     TCP_MAX_QUICKACKS, inet_csk_ack_scheduled, tcp_ack_snd_check, tcp_enter_quickack_mode,
 };
 use crate::mib::Counter;
-use crate::ofo::TCP_SACK_BLOCKS_EXPECTED;
-use crate::ofo::tcp_dsack_set;
+use crate::ofo::{TCP_SACK_BLOCKS_EXPECTED, tcp_dsack_set};
 use crate::output::{tcp_data_snd_check, tcp_send_ack};
 use crate::rcvbuf::tcp_rcv_rtt_measure_ts;
 use crate::segment::Segment;

@@ -6,7 +6,6 @@
 use core::ffi::{c_int, c_void};
 use core::mem::zeroed;
 use core::sync::atomic::{AtomicI32, Ordering};
-use std::ffi::CString;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -96,14 +95,23 @@ impl Inspection {
         self.0.as_raw_fd()
     }
 
-    /// Lets in who waits, if it is this user or root, and hands out a report. Never sleeps.
-    pub(crate) fn answer(&self) {
+    /// Lets in who waits, if it is this user or root, and hands out a report; waits for no visitor. False when nobody can
+    /// be let in (no descriptor is left): the door would stay readable for ever, and is to be shut.
+    #[must_use]
+    pub(crate) fn answer(&self) -> bool {
         let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        while let Ok(visitor) = syscall::accept4(self.fd(), flags) {
-            let visitor = Fd::from_raw(visitor);
-            if may_look(visitor.as_raw_fd()) {
-                // Whoever goes before the answer has come gets none.
-                let _ = hand_out(visitor.as_raw_fd());
+        loop {
+            match syscall::accept4(self.fd(), flags) {
+                Ok(visitor) => {
+                    let visitor = Fd::from_raw(visitor);
+                    if may_look(visitor.as_raw_fd()) {
+                        // Whoever goes before the answer has come gets none.
+                        let _ = hand_out(visitor.as_raw_fd());
+                    }
+                }
+                Err(syscall::Errno::EAGAIN) => return true,
+                Err(syscall::Errno::ECONNABORTED | syscall::Errno::EINTR) => {}
+                Err(_) => return false,
             }
         }
     }
@@ -141,9 +149,6 @@ pub(crate) fn close() {
     // SAFETY: no arguments.
     let uid = unsafe { libc::geteuid() };
     for directory in directories(uid) {
-        if let Ok(path) = CString::new(socket_in(&directory, pid).as_os_str().as_bytes()) {
-            // SAFETY: a live string.
-            let _ = unsafe { syscall!(Sysno::unlink, path.as_ptr()) };
-        }
+        let _ = fs::remove_file(socket_in(&directory, pid));
     }
 }

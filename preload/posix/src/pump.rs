@@ -153,8 +153,9 @@ fn sleep(stack: &'static NetStack, outside: &mut Outside, at: u64, armed: bool) 
     }
     if fds[4].revents != 0
         && let Some(inspection) = &outside.inspection
+        && !inspection.answer()
     {
-        inspection.answer();
+        outside.inspection = None;
     }
     if fds[0].revents != 0 {
         syscall::eventfd_drain(d.pump_wake.as_raw_fd());

@@ -1,7 +1,7 @@
 //! What this process carries, for whoever looks from outside: `sidewire status`, `ss` and `top` (see [`crate::inspection`]).
 
 use core::ffi::c_int;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use sidewire_engine::Instant;
@@ -240,10 +240,11 @@ impl Report {
         stats::for_each(|name, value| {
             report.counters.insert(name.to_owned(), value);
         });
-        let mut holders = Vec::new();
+        let mut descriptors: HashMap<_, Vec<i32>> = HashMap::new();
         fdtable::for_each(|fd| {
             if let Some(file) = fdtable::get(fd).filter(|f| f.usable()) {
-                holders.push((core::ptr::from_ref(file.stack()), file.id(), fd));
+                let socket = (core::ptr::from_ref(file.stack()), file.id());
+                descriptors.entry(socket).or_default().push(fd);
             }
         });
         stack::for_each(|stack: &'static NetStack| {
@@ -251,12 +252,12 @@ impl Report {
                 let now = Instant(stack::monotonic_ns());
                 report.time_wait += inner.engine.timewait_count();
                 inner.engine.for_each(|id, sk| {
-                    let mut row = socket(sk, now);
-                    let of_it = holders
-                        .iter()
-                        .filter(|(s, i, _)| core::ptr::eq(*s, stack) && *i == id);
-                    row.fds.extend(of_it.map(|(_, _, fd)| *fd));
-                    report.sockets.push(row);
+                    report.sockets.push(Socket {
+                        fds: descriptors
+                            .remove(&(core::ptr::from_ref(stack), id))
+                            .unwrap_or_default(),
+                        ..socket(sk, now)
+                    });
                 });
             });
         });

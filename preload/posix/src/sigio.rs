@@ -8,7 +8,9 @@ use libc::siginfo_t;
 use parking_lot::Mutex;
 use sidewire_engine::event::Events;
 use sidewire_uapi::fcntl;
-use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDNORM, POLLWRNORM};
+use sidewire_uapi::poll::{
+    POLLERR, POLLIN, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM,
+};
 use syscalls::{Sysno, syscall};
 
 use crate::file::{File, FileRef};
@@ -99,7 +101,7 @@ impl Fown {
 pub(crate) unsafe fn reveal(info: *mut siginfo_t) {
     // SAFETY: by the caller.
     let info = unsafe { &mut *info };
-    if info.si_code == SI_SIGIO && (fcntl::POLL_IN..=fcntl::POLL_HUP).contains(&info.si_errno) {
+    if info.si_code == SI_SIGIO && (fcntl::POLL_IN..=fcntl::POLL_PRI).contains(&info.si_errno) {
         info.si_code = core::mem::take(&mut info.si_errno);
     }
 }
@@ -114,13 +116,16 @@ impl Watcher for Owner {
         if events.contains(Events::URG) {
             owner.kill(libc::SIGURG);
         }
-        // Linux's band table: si_code and si_band of each reason.
+        // Linux's band table: si_code and si_band of each reason. A change of state is taken for the peer's FIN.
         let reason = [
             (Events::ERR, fcntl::POLL_ERR, POLLERR),
-            (Events::HUP, fcntl::POLL_HUP, POLLHUP | POLLERR),
-            (Events::PRI, fcntl::POLL_PRI, POLLPRI),
+            (Events::URG, fcntl::POLL_PRI, POLLPRI | POLLRDBAND),
             (Events::IN, fcntl::POLL_IN, POLLIN | POLLRDNORM),
-            (Events::OUT, fcntl::POLL_OUT, POLLOUT | POLLWRNORM),
+            (
+                Events::OUT,
+                fcntl::POLL_OUT,
+                POLLOUT | POLLWRNORM | POLLWRBAND,
+            ),
         ];
         let reason = reason.iter().find(|(event, ..)| events.contains(*event));
         match reason {
