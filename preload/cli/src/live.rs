@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -119,6 +120,20 @@ pub(crate) fn reports(pid: Option<i32>) -> Vec<Report> {
             }
         })
         .collect()
+}
+
+/// Prints what is known, for programs.
+pub(crate) fn print_json(reports: &[Report]) -> ExitCode {
+    match serde_json::to_string_pretty(reports) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("sidewire: {e}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[cfg(test)]

@@ -53,24 +53,10 @@ pub(crate) struct Options {
 pub(crate) fn show(options: &Options) -> ExitCode {
     let reports = live::reports(options.pid);
     if options.json {
-        return live_json(&reports);
+        return live::print_json(&reports);
     }
     print!("{}", table(&reports, options));
     ExitCode::SUCCESS
-}
-
-/// Prints what is known, for programs.
-pub(crate) fn live_json(reports: &[Report]) -> ExitCode {
-    match serde_json::to_string_pretty(reports) {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(e) => {
-            eprintln!("sidewire: {e}");
-            ExitCode::FAILURE
-        }
-    }
 }
 
 fn wanted(socket: &Socket, options: &Options) -> bool {

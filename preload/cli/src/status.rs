@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use sidewire_posix::report::Report;
 
-use crate::{live, ss};
+use crate::live;
 
 /// What `sidewire status` takes.
 #[derive(Args, Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Options {
 pub(crate) fn show(options: &Options) -> ExitCode {
     let reports = live::reports(options.pid);
     if options.json {
-        return ss::live_json(&reports);
+        return live::print_json(&reports);
     }
     if reports.is_empty() {
         println!("No process of yours is running under Sidewire and has used TCP.");

@@ -43,8 +43,7 @@ fn why(sk: &TcpSock, tcp: &TcpView<'_>, payload: u32) -> Option<&'static str> {
     }
     let sent_before = before(seq, sk.snd_nxt) && !flags.contains(TcpFlags::SYN);
     if !sent_before {
-        return (sk.tlp_high_seq != 0 && sk.tlp_high_seq == sk.snd_nxt)
-            .then_some("tail loss probe, with new data");
+        return None;
     }
     Some(match sk.ca_state {
         CaState::Loss => "retransmission: RTO",

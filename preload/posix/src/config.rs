@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use once_cell::sync::OnceCell;
 
 use crate::log;
-use crate::rules::{self, Direction, Rule};
+
+pub mod rules;
+
+use rules::{Direction, Rule};
 
 /// The host's settings.
 const HOST_FILE: &str = "/etc/sidewire/config.toml";
@@ -183,12 +186,7 @@ impl Config {
                     for rule in tables.map(Rule::read) {
                         match rule {
                             Ok(rule) => rules.push(rule),
-                            Err(r) => complain(Refused {
-                                key: r.key,
-                                value: r.value,
-                                allowed: r.allowed,
-                                meant: None,
-                            }),
+                            Err(refused) => complain(refused),
                         }
                     }
                     None

@@ -25,7 +25,6 @@ pub mod readiness;
 pub mod real;
 mod receive;
 pub mod report;
-pub mod rules;
 mod secrets;
 mod sigio;
 pub mod signals;

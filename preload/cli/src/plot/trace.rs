@@ -16,6 +16,9 @@ use sidewire_wire::tcp::{TcpFlags, TcpOptions, TcpView};
 /// Direction bits of the epb_flags option: inbound.
 const INBOUND: u32 = 1;
 const DIRECTION: u32 = 3;
+/// Decimal places of a second: if_tsresol's default, and ours.
+const MICROSECONDS: u8 = 6;
+const NANOSECONDS: u8 = 9;
 /// IP protocol number.
 const TCP: u8 = 6;
 const ETHERNET: usize = 14;
@@ -216,8 +219,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<Connection>, String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let mut reader = PcapNgReader::new(BufReader::new(file)).map_err(|e| e.to_string())?;
     let mut all: HashMap<(SocketAddr, SocketAddr), Connection> = HashMap::new();
-    // What the interfaces say: nanoseconds of a unit of time, and where the IP header begins.
-    let mut interfaces: Vec<(f64, usize)> = Vec::new();
+    // What the interfaces say: decimal places of a second, and where the IP header begins.
+    let mut interfaces: Vec<(u8, usize)> = Vec::new();
     while let Some(block) = reader.next_block() {
         let packet = match block.map_err(|e| e.to_string())? {
             Block::SectionHeader(_) => {
@@ -234,13 +237,13 @@ pub(super) fn read(path: &Path) -> Result<Vec<Connection>, String> {
                 } else {
                     0
                 };
-                interfaces.push((10f64.powi(9 - i32::from(resolution.unwrap_or(6))), skip));
+                interfaces.push((resolution.unwrap_or(MICROSECONDS), skip));
                 continue;
             }
             Block::EnhancedPacket(packet) => packet,
             _ => continue,
         };
-        let Some(&(unit, skip)) = interfaces.get(packet.interface_id as usize) else {
+        let Some(&(places, skip)) = interfaces.get(packet.interface_id as usize) else {
             continue;
         };
         let Some(ip_packet) = packet.data.get(skip..) else {
@@ -276,17 +279,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<Connection>, String> {
             direction => direction != INBOUND,
         };
         let key = if outbound { (from, to) } else { (to, from) };
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a time of day in nanoseconds, to draw"
-        )]
-        let stamp = if unit > 1.0 {
-            (packet.timestamp.as_nanos() as f64 * unit) as u64
-        } else {
-            packet.timestamp.as_nanos() as u64
-        };
+        let ticks = packet.timestamp.as_nanos() as u64;
+        let stamp = ticks
+            .saturating_mul(10u64.saturating_pow(u32::from(NANOSECONDS.saturating_sub(places))))
+            / 10u64.saturating_pow(u32::from(places.saturating_sub(NANOSECONDS)));
         let connection = all
             .entry(key)
             .or_insert_with(|| Connection::new(key.0, key.1, stamp));

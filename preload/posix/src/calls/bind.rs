@@ -10,9 +10,9 @@ use sidewire_uapi::TcpState;
 use super::address::{bind_shadow, is_v6, shadow_name};
 use super::socket::{Reason, to_kernel};
 use super::{answer_int, errno_of};
+use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::readiness::epoll;
-use crate::rules::Direction;
 use crate::{config, fdtable, raw, real, signals, syscall};
 
 /// `bind`: the kernel checks and reserves; the engine is told.

@@ -15,8 +15,8 @@ use sidewire_link::netlink::LinkKind;
 use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
 use super::socket::{Reason, count_engine, to_kernel};
 use super::{answer_int, run};
+use crate::config::rules::Direction;
 use crate::file::FileRef;
-use crate::rules::Direction;
 use crate::stack::Inner;
 use crate::{config, fdtable, raw, real, signals, syscall};
 

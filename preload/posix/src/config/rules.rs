@@ -3,6 +3,10 @@
 use core::net::{IpAddr, SocketAddr};
 use core::ops::RangeInclusive;
 
+use ipnet::IpNet;
+
+use super::Refused;
+
 /// Who opens a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -12,37 +16,10 @@ pub enum Direction {
     In,
 }
 
-/// Addresses that begin with the same bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefix {
-    address: IpAddr,
-    bits: u8,
-}
-
-impl Prefix {
-    /// `192.0.2.0/24`, or one address.
-    fn parse(text: &str) -> Option<Self> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
-            Some(bits) => bits.parse().ok().filter(|b| *b <= longest)?,
-            None => longest,
-        };
-        Some(Self { address, bits })
-    }
-
-    fn contains(&self, address: IpAddr) -> bool {
-        let differ = match (self.address, address) {
-            (IpAddr::V4(a), IpAddr::V4(b)) => u128::from(a.to_bits() ^ b.to_bits()) << 96,
-            (IpAddr::V6(a), IpAddr::V6(b)) => a.to_bits() ^ b.to_bits(),
-            _ => return false,
-        };
-        differ.leading_zeros() >= u32::from(self.bits)
-    }
+/// `192.0.2.0/24`, or one address.
+fn prefix(text: &str) -> Option<IpNet> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(address)
 }
 
 /// One rule: what it leaves open fits everything.
@@ -50,20 +27,13 @@ impl Prefix {
 pub struct Rule {
     program: Option<String>,
     direction: Option<Direction>,
-    address: Option<Prefix>,
+    address: Option<IpNet>,
     port: Option<RangeInclusive<u16>>,
     accelerate: bool,
 }
 
 /// What a rule may say.
 pub const KEYS: &str = "accelerate, program, direction, address, port";
-
-/// A key, or a value, that is not allowed in a rule.
-pub(crate) struct Refused {
-    pub(crate) key: String,
-    pub(crate) value: String,
-    pub(crate) allowed: &'static str,
-}
 
 fn ports(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -73,7 +43,7 @@ fn ports(text: &str) -> Option<RangeInclusive<u16>> {
 
 impl Rule {
     /// Reads a table of the settings.
-    pub(crate) fn read(table: &toml::Table) -> Result<Self, Refused> {
+    pub(super) fn read(table: &toml::Table) -> Result<Self, Refused> {
         let mut rule = Self::default();
         let mut decides = false;
         for (key, value) in table {
@@ -85,6 +55,7 @@ impl Rule {
                 key: format!("rule: {key}"),
                 value: text.clone(),
                 allowed,
+                meant: None,
             };
             match key.as_str() {
                 "accelerate" => {
@@ -100,9 +71,8 @@ impl Rule {
                     }
                 }
                 "address" => {
-                    let prefix = Prefix::parse(&text);
                     let allowed = "an address, or a prefix such as 192.0.2.0/24";
-                    rule.address = Some(prefix.ok_or_else(|| refuse(allowed))?);
+                    rule.address = Some(prefix(&text).ok_or_else(|| refuse(allowed))?);
                 }
                 "port" => {
                     let allowed = "0 to 65535, or a range such as \"8000-8999\"";
@@ -118,6 +88,7 @@ impl Rule {
                 key: "rule".to_owned(),
                 value: table.to_string().trim_end().replace('\n', ", "),
                 allowed: "with accelerate = true or false",
+                meant: None,
             })
         }
     }
@@ -125,7 +96,7 @@ impl Rule {
     fn fits(&self, program: &str, direction: Direction, address: SocketAddr) -> bool {
         self.program.as_deref().is_none_or(|p| p == program)
             && self.direction.is_none_or(|d| d == direction)
-            && self.address.is_none_or(|a| a.contains(address.ip()))
+            && self.address.is_none_or(|a| a.contains(&address.ip()))
             && self
                 .port
                 .as_ref()
@@ -192,15 +163,15 @@ mod tests {
 
     #[test]
     fn prefixes() {
-        let holds = |prefix: &str, address: &str| {
-            Prefix::parse(prefix).is_some_and(|p| p.contains(address.parse().unwrap()))
+        let holds = |text: &str, address: &str| {
+            prefix(text).is_some_and(|p| p.contains(&address.parse::<IpAddr>().unwrap()))
         };
         assert!(holds("0.0.0.0/0", "255.1.2.3"));
         assert!(holds("192.0.2.1", "192.0.2.1") && !holds("192.0.2.1", "192.0.2.0"));
         assert!(holds("192.0.2.128/25", "192.0.2.200") && !holds("192.0.2.128/25", "192.0.2.1"));
         assert!(holds("2001:db8::/32", "2001:db8:1::1") && !holds("2001:db8::/32", "2001:db9::"));
         assert!(!holds("0.0.0.0/0", "::1"));
-        assert_eq!(Prefix::parse("10.0.0.0/33"), None);
+        assert_eq!(prefix("10.0.0.0/33"), None);
     }
 
     #[test]
