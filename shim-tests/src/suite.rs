@@ -173,19 +173,14 @@ impl Suite {
         self
     }
 
-    /// Adds a test that takes long: it runs when `SIDEWIRE_LONG` is set
+    /// What `more` adds takes long: it is there when `SIDEWIRE_LONG` is set
     /// (`make check-long`).
     #[must_use]
-    pub fn long_test(
-        self,
-        name: impl Into<String>,
-        needs: &[Need],
-        body: impl FnOnce() -> TestResult + Send + 'static,
-    ) -> Self {
+    pub fn long(self, more: impl FnOnce(Self) -> Self) -> Self {
         if std::env::var_os(LONG).is_none() {
             return self;
         }
-        self.test(name, needs, body)
+        more(self)
     }
 
     /// Adds a test of the shim.
@@ -214,34 +209,6 @@ impl Suite {
             native(&Stack::Kernel)
         })
         .shim(format!("{name}::sidewire"), needs, body)
-    }
-
-    /// [`Suite::shim`], when `SIDEWIRE_LONG` is set.
-    #[must_use]
-    pub fn long_shim(
-        self,
-        name: &str,
-        needs: &[Need],
-        body: impl FnOnce(&Stack) -> TestResult + Send + 'static,
-    ) -> Self {
-        if std::env::var_os(LONG).is_none() {
-            return self;
-        }
-        self.shim(name, needs, body)
-    }
-
-    /// [`Suite::both`], when `SIDEWIRE_LONG` is set.
-    #[must_use]
-    pub fn long_both(
-        self,
-        name: &str,
-        needs: &[Need],
-        body: impl FnOnce(&Stack) -> TestResult + Clone + Send + 'static,
-    ) -> Self {
-        if std::env::var_os(LONG).is_none() {
-            return self;
-        }
-        self.both(name, needs, body)
     }
 
     /// Runs them, one at a time unless the command line or [`Suite::in_parallel`]

@@ -15,22 +15,27 @@ use shim_tests::{Lab, Link, Suite, TestResult};
 const PORT: u16 = 7800;
 
 fn main() -> ExitCode {
-    let mut suite = Suite::new("beside")
+    Suite::new("beside")
         .shim("another_library_before", &[], |stack| another(stack, true))
         .shim("another_library_behind", &[], |stack| another(stack, false))
-        .shim("address_sanitizer", &[], address_sanitizer);
+        .shim("address_sanitizer", &[], address_sanitizer)
+        .long(|suite| allocators(suite).shim("valgrind", &[], valgrind))
+        .run()
+}
+
+fn allocators(mut suite: Suite) -> Suite {
     for (name, soname) in [
         ("jemalloc", "libjemalloc.so.2"),
         ("tcmalloc", "libtcmalloc_minimal.so.4"),
     ] {
         for before in [true, false] {
             let place = if before { "before" } else { "behind" };
-            suite = suite.long_shim(&format!("{name}_{place}"), &[], move |stack| {
+            suite = suite.shim(format!("{name}_{place}"), &[], move |stack| {
                 allocator(stack, soname, before)
             });
         }
     }
-    suite.long_shim("valgrind", &[], valgrind).run()
+    suite
 }
 
 /// The library's path.

@@ -29,11 +29,7 @@ fn main() -> ExitCode {
             capture_with_loss(&Lab::new(Link::default())?, stack)?;
             Ok(())
         })
-        .long_test(
-            "tshark_reads_a_capture",
-            &[Need::Library, Need::EgressHook],
-            tshark_reads,
-        )
+        .long(|suite| suite.shim("tshark_reads_a_capture", &[Need::EgressHook], tshark_reads))
         .shim("demo_prints_its_table", &[], demo_prints_its_table)
         .shim("demo_cleans_up_when_interrupted", &[], demo_interrupted)
         .test("bench_writes_its_results", &[Need::Library], bench_writes)
@@ -206,9 +202,9 @@ fn capture_with_loss(lab: &Lab, stack: &Stack) -> Result<String> {
 }
 
 /// Another program reads the capture, with the reasons.
-fn tshark_reads() -> TestResult {
+fn tshark_reads(stack: &Stack) -> TestResult {
     let lab = Lab::new(Link::default())?;
-    let capture = capture_with_loss(&lab, &Stack::sidewire()?)?;
+    let capture = capture_with_loss(&lab, stack)?;
     let read = lab
         .near
         .program("tshark")

@@ -46,9 +46,11 @@ fn main() -> ExitCode {
     }
     for (mode, args) in MODES {
         let name = format!("client_{mode}_for_long::sidewire");
-        suite = suite.long_test(name, &[Need::Library], move || {
-            let lab = Lab::new(Link::default())?;
-            moves(&lab, &Stack::sidewire()?, Role::Client, args, 8192 * MIB)
+        suite = suite.long(|suite| {
+            suite.test(name, &[Need::Library], move || {
+                let lab = Lab::new(Link::default())?;
+                moves(&lab, &Stack::sidewire()?, Role::Client, args, 8192 * MIB)
+            })
         });
     }
     suite

@@ -34,15 +34,17 @@ fn main() -> ExitCode {
     }
     for part in Part::ALL {
         let name = format!("openbsd_{}_1_gib::sidewire", part.name());
-        suite = suite.long_test(name, &[Need::Library], move || {
-            let lab = Lab::new(Link::default())?;
-            moves(
-                &lab,
-                &Stack::sidewire()?,
-                Flavour::OpenBsd,
-                part,
-                1024 * MIB,
-            )
+        suite = suite.long(|suite| {
+            suite.test(name, &[Need::Library], move || {
+                let lab = Lab::new(Link::default())?;
+                moves(
+                    &lab,
+                    &Stack::sidewire()?,
+                    Flavour::OpenBsd,
+                    part,
+                    1024 * MIB,
+                )
+            })
         });
     }
     suite.run()

@@ -25,11 +25,14 @@ fn main() -> ExitCode {
         .both("python_http_server", &[], python_http_server)
         .both("socat_sends", &[], |stack| socat(stack, true))
         .both("socat_receives", &[], |stack| socat(stack, false))
-        .long_both("nginx", &[], nginx)
-        .long_both("haproxy", &[], haproxy)
-        .long_both("redis_server", &[], redis_server)
-        .long_both("redis_benchmark", &[], redis_benchmark)
-        .long_both("memcached", &[], memcached)
+        .long(|suite| {
+            suite
+                .both("nginx", &[], nginx)
+                .both("haproxy", &[], haproxy)
+                .both("redis_server", &[], redis_server)
+                .both("redis_benchmark", &[], redis_benchmark)
+                .both("memcached", &[], memcached)
+        })
         .run()
 }
 
