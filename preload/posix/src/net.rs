@@ -104,6 +104,8 @@ pub struct LinkNet {
     /// Counters.
     pub stats: LinkStats,
     pub(crate) capture: Capture,
+    /// The monotonic clock as the engine was told last, nanoseconds.
+    pub(crate) now: u64,
 }
 
 impl LinkNet {
@@ -129,6 +131,7 @@ impl LinkNet {
             full: false,
             stats: LinkStats::default(),
             capture: Capture::open(),
+            now: 0,
         })
     }
 
@@ -238,9 +241,7 @@ impl LinkNet {
         let next_hop = f.dst.gateway.unwrap_or(f.daddr);
         match self.hops[hop_slot(next_hop)] {
             Some(hop)
-                if hop.next_hop == next_hop
-                    && hop.ifindex == f.dst.oif
-                    && hop.until > monotonic_ns() =>
+                if hop.next_hop == next_hop && hop.ifindex == f.dst.oif && hop.until > self.now =>
             {
                 Ok(hop)
             }

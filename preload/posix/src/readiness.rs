@@ -24,8 +24,9 @@ mod interest;
 pub mod poll;
 pub mod select;
 
-/// Entries of a set that need no allocation.
-const FEW: usize = 16;
+/// Entries of a set that need no allocation: a set of so many is cheap to build for each call of a program that polls before
+/// every read and write.
+const FEW: usize = 8;
 
 /// One descriptor of a set.
 pub(crate) struct Watch {
@@ -139,23 +140,26 @@ fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> 
 }
 
 impl Set {
-    fn new(watches: SmallVec<[Watch; FEW]>, always: u32, stack: &'static NetStack) -> Self {
-        let kernel = watches
-            .iter()
-            .filter_map(|w| {
-                w.kernel.map(|fd| pollfd {
-                    fd,
-                    events: w.events as i16,
-                    revents: 0,
-                })
-            })
-            .collect();
+    fn new(always: u32, stack: &'static NetStack) -> Self {
         Self {
-            watches,
-            kernel,
+            watches: SmallVec::new(),
+            kernel: SmallVec::new(),
             always,
             stack,
         }
+    }
+
+    /// Adds a descriptor; the file stays for as long as the set.
+    fn add(&mut self, fd: c_int, events: u32) {
+        let watch = Watch::new(fd, events, fdtable::get(fd));
+        if let Some(fd) = watch.kernel {
+            self.kernel.push(pollfd {
+                fd,
+                events: events as i16,
+                revents: 0,
+            });
+        }
+        self.watches.push(watch);
     }
 
     /// Levels of ours into `revents`; true when something is ready.

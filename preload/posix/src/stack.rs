@@ -105,6 +105,7 @@ impl Inner {
     #[inline]
     pub fn split(&mut self) -> (&mut Stack, Io<'_>) {
         let (now, wall_ns) = self.clock.now();
+        self.net.now = now;
         let io = Io {
             now: Instant(now),
             wall_ns,

@@ -9,8 +9,7 @@ use smallvec::SmallVec;
 use sidewire_engine::Instant;
 
 use super::{
-    FEW, Set, Watch, answer, deadline_after, deadline_ms, driver_of, read_mask, read_timespec,
-    with_mask,
+    FEW, Set, answer, deadline_after, deadline_ms, driver_of, read_mask, read_timespec, with_mask,
 };
 use crate::stack::NetStack;
 use crate::{copy, fdtable, real, signals, stack};
@@ -45,10 +44,10 @@ unsafe fn wait(
     stack: &'static NetStack,
     deadline: Instant,
 ) -> Result<usize, c_int> {
-    let watches = set
-        .iter()
-        .map(|p| Watch::new(p.fd, u32::from(p.events as u16), fdtable::get(p.fd)));
-    let mut waiting = Set::new(watches.collect(), POLLERR | POLLHUP, stack);
+    let mut waiting = Set::new(POLLERR | POLLHUP, stack);
+    for p in &set {
+        waiting.add(p.fd, u32::from(p.events as u16));
+    }
     let ready = waiting.wait(deadline)?;
     for (p, w) in set.iter_mut().zip(&waiting.watches) {
         p.revents = w.revents as u16 as i16;

@@ -10,7 +10,7 @@ use sidewire_uapi::poll::{
 };
 use smallvec::SmallVec;
 
-use super::{Set, Watch, answer, deadline_after, driver_of, read_mask, read_timespec, with_mask};
+use super::{FEW, Set, answer, deadline_after, driver_of, read_mask, read_timespec, with_mask};
 use crate::stack::{NetStack, monotonic_ns};
 use crate::{copy, fdtable, real, signals, stack};
 
@@ -22,29 +22,16 @@ const SETS: [u32; 3] = [IN_SET, OUT_SET, EX_SET];
 
 const BITS: usize = c_ulong::BITS as usize;
 
-/// One of the three sets, as words. 1024 descriptors need no allocation.
-type Words = SmallVec<[c_ulong; 16]>;
+/// One of the three sets, as words. 256 descriptors need no allocation.
+type Words = SmallVec<[c_ulong; 4]>;
 
-/// The three sets that the program gave, and who drives.
+/// The three sets that the program gave, what stands in them, and who drives.
 struct Select {
     at: [*mut fd_set; 3],
     words: [Words; 3],
-    n: usize,
+    /// Every descriptor that stands in one of them, with the poll bits asked for.
+    members: SmallVec<[(c_int, u32); FEW]>,
     stack: &'static NetStack,
-}
-
-/// A descriptor's poll bits, from the sets in which it stands.
-fn wanted(words: &[Words; 3], fd: usize) -> u32 {
-    let mut events = 0;
-    for (words, bits) in words.iter().zip(SETS) {
-        if words
-            .get(fd / BITS)
-            .is_some_and(|w| w >> (fd % BITS) & 1 != 0)
-        {
-            events |= bits;
-        }
-    }
-    events
 }
 
 unsafe fn ours(n: c_int, at: [*mut fd_set; 3]) -> Option<Select> {
@@ -64,36 +51,37 @@ unsafe fn ours(n: c_int, at: [*mut fd_set; 3]) -> Option<Select> {
             return None;
         }
     }
-    let stack = driver_of(members(&words, n))?;
+    let mut members = SmallVec::new();
+    for i in 0..n.div_ceil(BITS) {
+        let word = words.each_ref().map(|w| w.get(i).copied().unwrap_or(0));
+        let mut any = word.iter().fold(0, |a, b| a | b);
+        while any != 0 {
+            let bit = any.trailing_zeros() as usize;
+            any &= any - 1;
+            if i * BITS + bit >= n {
+                break;
+            }
+            let wanted = word.iter().zip(SETS).filter(|(w, _)| **w >> bit & 1 != 0);
+            let events = wanted.fold(0, |events, (_, bits)| events | bits);
+            members.push(((i * BITS + bit) as c_int, events));
+        }
+    }
+    let stack = driver_of(members.iter().map(|m: &(c_int, u32)| m.0))?;
     Some(Select {
         at,
         words,
-        n,
+        members,
         stack,
-    })
-}
-
-/// The descriptors below `n` that stand in any of the sets.
-fn members(words: &[Words; 3], n: usize) -> impl Iterator<Item = c_int> + Clone {
-    (0..n.div_ceil(BITS)).flat_map(move |i| {
-        let mut any = words
-            .iter()
-            .map(|w| w.get(i).copied().unwrap_or(0))
-            .fold(0, |a, b| a | b);
-        core::iter::from_fn(move || {
-            let bit = any.trailing_zeros() as usize;
-            any &= any.wrapping_sub(1);
-            (bit < BITS && i * BITS + bit < n).then_some((i * BITS + bit) as c_int)
-        })
     })
 }
 
 impl Select {
     /// Waits, and writes the sets back; the number of bits in them. Holds the files for as long as it runs only.
     fn run(&self, deadline: Instant) -> Result<usize, c_int> {
-        let watches = members(&self.words, self.n)
-            .map(|fd| Watch::new(fd, wanted(&self.words, fd as usize), fdtable::get(fd)));
-        let mut set = Set::new(watches.collect(), 0, self.stack);
+        let mut set = Set::new(0, self.stack);
+        for (fd, events) in &self.members {
+            set.add(*fd, *events);
+        }
         set.wait(deadline)?;
         if set.watches.iter().any(|w| w.revents & POLLNVAL != 0) {
             return Err(libc::EBADF);
