@@ -81,6 +81,7 @@ pub mod timewait;
 pub mod trace;
 pub mod tso;
 pub mod tstamp;
+pub mod tx_late;
 pub mod urgent;
 pub mod window;
 pub mod zerocopy;

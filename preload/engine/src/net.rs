@@ -117,6 +117,12 @@ pub trait Net {
     fn route(&mut self, key: &FlowKey) -> Result<Dst, Error>;
     /// The table's present generation ([`Dst::generation`]).
     fn route_generation(&self) -> u32;
-    /// Hands a frame to the device; never sleeps.
+    /// Hands a frame to the device; never sleeps. One that is only queued is [`TxVerdict::Sent`]; when it does not leave
+    /// after all, [`crate::Stack::tx_late`] is told.
     fn transmit(&mut self, frame: &Transmit<'_>) -> TxVerdict;
+    /// True when frames are queued until the caller lets go of the stack: a long send pauses ([`crate::WaitReason::Backlog`]),
+    /// so that they leave while they are warm and acks come in.
+    fn crowded(&self) -> bool {
+        false
+    }
 }

@@ -99,6 +99,8 @@ pub(crate) enum Phase {
     Connect,
     /// H: wait for memory, then go on with the data.
     Memory,
+    /// F5: the backlog was processed; go on with the data.
+    Backlog,
 }
 
 /// How payload enters buffers: Linux's local `zc`.
@@ -204,7 +206,9 @@ impl Stack {
             trace.wakes(io.now, call.signal);
         }
         let step = self.sendmsg_step(io, id, call, iter);
-        if let (Some(trace), Step::Wait { reason, .. }) = (&mut self.sh.trace, &step) {
+        if let (Some(trace), Step::Wait { reason, .. }) = (&mut self.sh.trace, &step)
+            && *reason != WaitReason::Backlog
+        {
             trace.sleeps(*reason, io.now);
         }
         core::mem::swap(&mut self.sh.trace, &mut call.trace);
@@ -270,6 +274,10 @@ fn tcp_sendmsg_locked(
             call.progress.vm_wait = None;
             wait::sk_stream_wait_memory(sk, cx, call)?; // H2
             restart(sk, cx, call);
+        }
+        Phase::Backlog => {
+            restart(sk, cx, call);
+            writable(sk)?;
         }
         Phase::Entry | Phase::Fastopen | Phase::Connect => {
             output::tcp_rate_check_app_limited(sk); // B7

@@ -167,6 +167,8 @@ pub enum WaitReason {
     Accept,
     /// For everything to be acked (SO_LINGER).
     Linger,
+    /// For nothing: let go of the stack for a moment, take in what has arrived, and call again (Linux `sk_flush_backlog`).
+    Backlog,
 }
 
 /// The result of a call that may sleep.

@@ -97,6 +97,8 @@ pub enum TraceStep {
         /// Unsent bytes.
         notsent: u32,
     },
+    /// F5: the call paused to take in what has arrived.
+    FlushBacklog,
     /// The call slept.
     Waited {
         /// For what.

@@ -98,6 +98,11 @@ impl Capture {
         }
     }
 
+    /// True when frames are copied.
+    pub(crate) fn wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// A frame was handed to the device, for the reasons of `engine`.
     #[inline]
     pub(crate) fn sent(&mut self, frame: &TxFrame<'_>, engine: &Transmit<'_>) {

@@ -509,6 +509,7 @@ pub(crate) fn network_changed(inner: &mut Inner) {
 pub(crate) fn tx_space(stack: &'static NetStack) {
     stack.driver.want_tx.store(false, Ordering::Relaxed);
     stack.with(|inner| {
+        inner.net.space();
         let (engine, mut io) = inner.split();
         engine.tx_space(&mut io);
     });

@@ -140,6 +140,7 @@ fn name(step: &TraceStep) -> &'static str {
         TraceStep::PushFull { forced: true } => "forced_push",
         TraceStep::PushFull { forced: false } => "tcp_push_one",
         TraceStep::WaitForMemory { .. } => "wait_for_space",
+        TraceStep::FlushBacklog => "sk_flush_backlog",
         TraceStep::Waited { reason, .. } => match reason {
             WaitReason::Memory => "sk_stream_wait_memory",
             _ => "sk_stream_wait_connect",
@@ -216,6 +217,7 @@ impl fmt::Display for Words<'_> {
                     n => write!(f, " behind the {n} of the unsent tail"),
                 }
             }
+            TraceStep::FlushBacklog => f.write_str("pauses: frames leave, acks come in"),
             TraceStep::NoRoom => f.write_str("the tail takes no further fragment"),
             TraceStep::Fault => f.write_str("the memory cannot be read; the chunk is undone"),
             TraceStep::PushFull { forced: true } => {

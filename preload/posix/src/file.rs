@@ -28,6 +28,8 @@ pub struct File {
     listener: AtomicI32,
     /// Who waits.
     pub wait: WaitQueue,
+    /// Held by the call that sends, except while it sleeps (Linux: the socket's lock).
+    pub(crate) sending: Mutex<()>,
     /// What is reserved with the kernel.
     pub port: Mutex<Port>,
     /// Whom its events are signalled to; none until the program asks.
@@ -57,6 +59,7 @@ impl File {
             v6: AtomicBool::new(false),
             listener: AtomicI32::new(-1),
             wait: WaitQueue::new(),
+            sending: Mutex::new(()),
             port: Mutex::new(Port::new()),
             owner: Mutex::new(None),
         }
@@ -70,6 +73,10 @@ impl File {
             .unwrap_or_else(|| Box::leak(Box::new(Self::new())));
         debug_assert_eq!(file.refs.load(Ordering::Relaxed), 0);
         debug_assert!(file.wait.is_empty());
+        if file.sending.is_locked() {
+            // SAFETY: nobody has a reference; a thread of the parent's had it at the fork.
+            unsafe { file.sending.force_unlock() };
+        }
         let p = stack.map_or(ptr::null_mut(), |s| ptr::from_ref(s).cast_mut());
         file.stack.store(p, Ordering::Relaxed);
         file.id.store(id.data().as_ffi(), Ordering::Relaxed);

@@ -15,6 +15,7 @@ pub mod file;
 pub mod holders;
 pub mod inspection;
 pub mod iov;
+mod lanes;
 pub mod log;
 pub mod memory;
 pub mod net;

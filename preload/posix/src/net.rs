@@ -3,14 +3,13 @@
 use core::net::IpAddr;
 
 use arrayvec::ArrayVec;
-use libc::iovec;
 use sidewire_engine::Error;
 use sidewire_engine::memory::Frag;
 use sidewire_engine::net::{Dst, FlowKey, MAX_HEADER, Net, Transmit, TxVerdict};
 use sidewire_engine::skb::MAX_SKB_FRAGS;
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
-use sidewire_link::frame::{FrameSink, TxFrame, TxVerdict as Verdict};
+use sidewire_link::frame::{FrameSink, TxFrame};
 use sidewire_link::netlink::{DeviceInfo, LinkKind, Neighbours, Resolution, Route, Routes};
 use sidewire_link::packet::{PacketSink, PacketSocket};
 use sidewire_wire::ethernet::MacAddr;
@@ -18,6 +17,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use crate::capture::Capture;
+use crate::lanes::{self, Entrances, Lanes, Late, Parcel, Which, iovecs};
 use crate::stack::monotonic_ns;
 use crate::syscall;
 
@@ -25,6 +25,9 @@ use crate::syscall;
 const UNRESOLVED_MAX: usize = 64;
 /// How long a next hop's link-layer address is used without asking the table again, in nanoseconds.
 const HOP_AGE: u64 = 1_000_000_000;
+
+/// Frames of one stretch under the stack's lock from which a long send pauses, so that they leave before they are cold.
+const CROWD: usize = 2;
 
 /// Next hops that are kept at hand.
 const HOPS: usize = 16;
@@ -89,6 +92,13 @@ pub struct LinkStats {
 /// The engine's network.
 pub struct LinkNet {
     sink: PacketSink,
+    entrances: Entrances,
+    lanes: Arc<Lanes>,
+    /// Lanes that have got frames since [`LinkNet::take_laden`], and how many frames.
+    laden: Which,
+    crowd: usize,
+    /// Frames go to the packet socket at once: when each is captured, and where one thread is left.
+    direct: bool,
     routes: Routes,
     neighbours: Neighbours,
     /// An epoll descriptor over what netlink and ARP have to say.
@@ -119,8 +129,15 @@ impl LinkNet {
         for fd in [routes.fd(), neighbours.fd(), neighbours.arp_fd()] {
             syscall::epoll_add(events.as_raw_fd(), fd)?;
         }
+        let (entrances, lanes) = lanes::open(socket);
+        let capture = Capture::open();
         Ok(Self {
             sink: socket.sink(),
+            entrances,
+            lanes: Arc::new(lanes),
+            laden: 0,
+            crowd: 0,
+            direct: capture.wanted(),
             routes,
             neighbours,
             events,
@@ -130,7 +147,7 @@ impl LinkNet {
             deadline: u64::MAX,
             full: false,
             stats: LinkStats::default(),
-            capture: Capture::open(),
+            capture,
             now: 0,
         })
     }
@@ -186,6 +203,40 @@ impl LinkNet {
     /// True once after the packet socket was full.
     pub fn take_full(&mut self) -> bool {
         core::mem::take(&mut self.full)
+    }
+
+    /// The way out of the lanes.
+    pub(crate) fn lanes(&self) -> Arc<Lanes> {
+        self.lanes.clone()
+    }
+
+    /// Lanes to be carried once the stack's lock is dropped.
+    pub(crate) fn take_laden(&mut self) -> Which {
+        self.crowd = 0;
+        core::mem::take(&mut self.laden)
+    }
+
+    /// Every lane is to be carried: the packet socket takes frames again.
+    pub(crate) fn space(&mut self) {
+        self.lanes.space();
+        self.laden = lanes::ALL;
+    }
+
+    /// Waits until no frame is on its way from here.
+    pub(crate) fn drain(&mut self) -> Vec<Late> {
+        let carried = self.lanes.drain();
+        self.full |= carried.full;
+        carried.late
+    }
+
+    /// From now on frames go to the packet socket at once: there is no other thread for which to drop the lock. Drain first.
+    pub(crate) fn go_direct(&mut self) {
+        self.direct = true;
+    }
+
+    /// Next hops are looked up anew: a device did not take a frame.
+    pub(crate) fn forget_hops(&mut self) {
+        self.hops = [None; HOPS];
     }
 
     /// The kernel's route, for decisions that are not the engine's.
@@ -315,16 +366,6 @@ fn unreachable(h: &Held) -> Option<Unreachable> {
     })
 }
 
-fn iovecs(frags: &[Frag]) -> ArrayVec<iovec, MAX_SKB_FRAGS> {
-    frags
-        .iter()
-        .map(|f| iovec {
-            iov_base: f.ptr().cast_mut().cast(),
-            iov_len: f.len as usize,
-        })
-        .collect()
-}
-
 fn route_error(e: Errno) -> Error {
     match e {
         Errno::EHOSTUNREACH => Error::HostUnreach,
@@ -373,6 +414,41 @@ impl Net for LinkNet {
             Ok(hop) => hop,
             Err(verdict) => return verdict,
         };
+        if self.direct {
+            return self.send_now(f, &hop);
+        }
+        let port =
+            |i| u16::from_be_bytes([f.headers[f.l4_offset + i], f.headers[f.l4_offset + i + 1]]);
+        let lane = lanes::of_ports(port(0), port(2));
+        let put = self.entrances.put(&self.lanes, lane, || Parcel {
+            ifindex: hop.ifindex,
+            dst_mac: hop.dst_mac,
+            src_mac: hop.src_mac,
+            headers: f.headers.iter().copied().collect(),
+            frags: f.frags.iter().cloned().collect(),
+            gso_size: f.gso_size,
+            mark: f.mark,
+            priority: f.priority,
+        });
+        self.laden |= 1 << lane;
+        if !put {
+            return TxVerdict::NoSpace;
+        }
+        self.crowd += 1;
+        let payload: usize = f.frags.iter().map(|f| f.len as usize).sum();
+        self.stats.tx_frames += 1;
+        self.stats.tx_bytes += (f.headers.len() + payload) as u64;
+        TxVerdict::Sent
+    }
+
+    fn crowded(&self) -> bool {
+        self.crowd >= CROWD
+    }
+}
+
+impl LinkNet {
+    /// Hands a frame to the packet socket while the stack is locked.
+    fn send_now(&mut self, f: &Transmit<'_>, hop: &Hop) -> TxVerdict {
         let iov = iovecs(f.frags);
         let frame = TxFrame {
             ifindex: hop.ifindex,
@@ -384,24 +460,17 @@ impl Net for LinkNet {
             mark: f.mark,
             priority: f.priority,
         };
-        match self.sink.send(&frame) {
-            Verdict::Sent => {
+        let verdict = lanes::verdict(self.sink.send(&frame));
+        match verdict {
+            TxVerdict::Sent => {
                 self.stats.tx_frames += 1;
-                self.stats.tx_bytes += frame.frame_len() as u64;
+                self.stats.tx_bytes += (frame.headers.len() + frame.payload_len()) as u64;
                 self.capture.sent(&frame, f);
-                TxVerdict::Sent
             }
-            Verdict::NoSpace => {
-                self.full = true;
-                TxVerdict::NoSpace
-            }
-            // The MTU shrank: netlink says so in a moment, and until then it is a local loss.
-            Verdict::Dropped | Verdict::TooBig => TxVerdict::Dropped,
-            Verdict::Fault => TxVerdict::Fault,
-            Verdict::DeviceGone | Verdict::Refused(_) => {
-                self.hops = [None; HOPS];
-                TxVerdict::DeviceGone
-            }
+            TxVerdict::NoSpace => self.full = true,
+            TxVerdict::DeviceGone => self.forget_hops(),
+            _ => {}
         }
+        verdict
     }
 }

@@ -7,13 +7,16 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 use parking_lot::{Mutex, MutexGuard};
+use sidewire_engine::net::TxVerdict;
 use sidewire_engine::{Instant, Io, Stack};
 use sidewire_link::Errno;
 use sidewire_link::packet::{PacketSocket, PacketSource};
+use std::sync::Arc;
 
 use crate::driver::Driver;
 use crate::file::File;
 use crate::holders::Holders;
+use crate::lanes::{Carried, Lanes, Late, Which};
 use crate::memory::Arenas;
 use crate::net::LinkNet;
 use crate::{syscall, ubuf};
@@ -101,6 +104,32 @@ impl Inner {
         }
     }
 
+    /// Tells the engine of frames that did not leave.
+    pub(crate) fn tell_late(&mut self, late: Vec<Late>) {
+        for frame in late {
+            if frame.verdict == TxVerdict::DeviceGone {
+                self.net.forget_hops();
+            }
+            let verdict = frame.verdict;
+            if let Some(frame) = frame.of() {
+                let (engine, mut io) = self.split();
+                engine.tx_late(&mut io, &frame, verdict);
+            }
+        }
+    }
+
+    /// From now on frames go to the device under the lock.
+    pub(crate) fn go_direct(&mut self) {
+        self.drain();
+        self.net.go_direct();
+    }
+
+    /// Waits until no frame is on its way to the device.
+    pub(crate) fn drain(&mut self) {
+        let late = self.net.drain();
+        self.tell_late(late);
+    }
+
     /// The engine, and what its calls take.
     #[inline]
     pub fn split(&mut self) -> (&mut Stack, Io<'_>) {
@@ -121,6 +150,8 @@ pub struct NetStack {
     /// SO_NETNS_COOKIE.
     cookie: u64,
     inner: Mutex<Inner>,
+    /// Frames on their way to the device.
+    lanes: Arc<Lanes>,
     /// Who drives and who sleeps.
     pub driver: Driver,
     /// Process that made it; a forked child does not drive its parent's connections.
@@ -132,21 +163,58 @@ pub struct NetStack {
 /// Who is to be told once the lock is dropped.
 type Wakes = ArrayVec<(&'static File, u32), WAKES>;
 
+/// What is to be done once the lock is dropped.
+struct Afterwards {
+    wakes: Wakes,
+    /// Whoever sleeps until a deadline has to wake earlier.
+    kick: bool,
+    /// Lanes that have got frames.
+    laden: Which,
+}
+
 impl NetStack {
-    /// Runs `f` with the lock held; then tells whom the engine's events name, and whoever sleeps too long.
+    /// Runs `f` with the lock held; then hands over the frames that it made, tells whom the engine's events name, and whoever
+    /// sleeps too long.
     #[inline]
     pub fn with<R>(&'static self, f: impl FnOnce(&mut Inner) -> R) -> R {
         let mut inner = self.inner.lock();
         let r = f(&mut inner);
-        let (wakes, kick) = self.finish(&mut inner);
+        let afterwards = self.finish(&mut inner);
         drop(inner);
-        for (file, events) in &wakes {
+        self.unlocked(&afterwards);
+        r
+    }
+
+    #[inline]
+    fn unlocked(&'static self, afterwards: &Afterwards) {
+        if afterwards.laden != 0 {
+            let carried = self.lanes.carry(afterwards.laden);
+            if !carried.quiet() {
+                self.carried(carried);
+            }
+        }
+        for (file, events) in &afterwards.wakes {
             file.wait.wake(file, *events);
         }
-        if kick {
+        if afterwards.kick {
             self.driver.kick();
         }
-        r
+    }
+
+    /// The engine is told what became of frames that were on their way.
+    #[cold]
+    fn carried(&'static self, carried: Carried) {
+        if carried.full {
+            self.driver.want_tx.store(true, Ordering::Relaxed);
+            self.driver.kick();
+        }
+        self.with(|inner| {
+            inner.tell_late(carried.late);
+            if carried.room {
+                let (engine, mut io) = inner.split();
+                engine.tx_space(&mut io);
+            }
+        });
     }
 
     /// True when a frame waits; false also when somebody else holds the lock, who will see it.
@@ -154,8 +222,8 @@ impl NetStack {
         self.inner.try_lock().is_some_and(|mut i| i.frames_wait())
     }
 
-    /// Takes events; true when whoever sleeps until a deadline has to wake earlier.
-    fn finish(&'static self, inner: &mut Inner) -> (Wakes, bool) {
+    /// Takes events, and what else is to be done without the lock.
+    fn finish(&'static self, inner: &mut Inner) -> Afterwards {
         let mut wakes = Wakes::new();
         inner.engine.take_events(|cookie, id, events| {
             let Some(file) = File::from_cookie(cookie) else {
@@ -182,7 +250,11 @@ impl NetStack {
         if full {
             self.driver.want_tx.store(true, Ordering::Relaxed);
         }
-        (wakes, full || self.driver.too_late(inner.next_deadline()))
+        Afterwards {
+            wakes,
+            kick: full || self.driver.too_late(inner.next_deadline()),
+            laden: inner.net.take_laden(),
+        }
     }
 
     /// True in the process that made the stack.
@@ -312,6 +384,7 @@ impl NetStack {
         let driver = Driver::new(&source, &net).map_err(Unavailable::Packet)?;
         let stack = Box::leak(Box::new(Self {
             cookie,
+            lanes: net.lanes(),
             inner: Mutex::new(Inner {
                 engine: Stack::new(crate::sysctl::read(), crate::secrets::load(cookie)),
                 net,

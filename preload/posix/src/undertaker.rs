@@ -76,7 +76,9 @@ pub fn take_over() {
     // A stack that was handed over before (an exec that failed) is somebody else's.
     stack::for_each(|s| {
         if !s.retired() {
-            stacks.push((s, s.lock()));
+            let mut inner = s.lock();
+            inner.go_direct();
+            stacks.push((s, inner));
         }
     });
     let unsent = |inner: &Inner| !inner.engine.quiescent();

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use sidewire_uapi::socket::{MSG_EOR, MSG_MORE, MSG_OOB};
 
-use super::{Exit, SendCall, Zc, wait};
+use super::{Exit, Phase, SendCall, Zc, wait};
 use crate::chrono::{ChronoKind, tcp_chrono_start, tcp_chrono_stop};
 use crate::error::Error;
 use crate::memory::{Fault, Frag, IovIter};
@@ -16,7 +16,7 @@ use crate::push::{
 };
 use crate::skb::{MAX_SKB_FRAGS, SKB_TRUESIZE, Sacked, Skb, tcphdr};
 use crate::sock::{TcpSock, nagle};
-use crate::stack::Cx;
+use crate::stack::{Cx, WaitReason};
 use crate::trace::TraceStep;
 use crate::zerocopy;
 
@@ -82,6 +82,8 @@ fn tail_room(sk: &TcpSock, size_goal: u32) -> Option<u32> {
 
 /// F3, F4: memory is tested here and only here; then the buffer is made. Where it had to wait but need not sleep, no buffer
 /// was made: the caller looks at the tail again.
+///
+/// F5: Linux looks at its backlog every 16 buffers; here it is looked at when the frames of this call begin to pile up.
 fn new_segment(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> Result<(), Exit> {
     if sk_stream_memory_free(sk, &cx.sh.sysctl, false) {
         cx.trace(|| TraceStep::NewSegment {
@@ -89,6 +91,11 @@ fn new_segment(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -
             sndbuf: sk.sndbuf,
             notsent: sk.notsent_bytes(),
         });
+        if call.progress.copied > 0 && cx.net.crowded() {
+            cx.trace(|| TraceStep::FlushBacklog);
+            call.progress.phase = Phase::Backlog;
+            return Err(Exit::WaitUntil(WaitReason::Backlog, cx.now));
+        }
         tcp_skb_entail(sk, cx);
         Ok(())
     } else {

@@ -256,6 +256,7 @@ fn guard(local: SocketAddr) -> Result<Fd, Errno> {
 fn take_out(inner: &mut Inner, file: &FileRef) -> Result<(Image, Option<Fd>), Refused> {
     let id = file.id();
     let v6 = is_v6(file);
+    inner.drain();
     let (engine, mut io) = inner.split();
     let sk = engine.sock(id).ok_or(Refused::State(TcpState::Close))?;
     let image = Image::of(sk, v6, io.now.as_ms() as u32)?;
@@ -309,6 +310,8 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
     let on = repair::ON;
     syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &on)
         .map_err(|_| Refused::Capability)?;
+    // A send that pauses ends first.
+    let _turn = file.sending.lock();
     let done = stack
         .with(|inner| take_out(inner, &file))
         .and_then(|(image, _guard)| image.restore(fd).map_err(Refused::Kernel));

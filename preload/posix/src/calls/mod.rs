@@ -37,6 +37,7 @@ pub use splice::splice;
 use core::ffi::c_int;
 
 use libc::pollfd;
+use parking_lot::Mutex;
 use sidewire_engine::event::Events;
 use sidewire_engine::stack::{Caps, StepResult};
 use sidewire_engine::{Error, Instant, SocketId, Step, WaitReason};
@@ -86,6 +87,7 @@ fn mask_of(reason: WaitReason) -> u32 {
         WaitReason::Data | WaitReason::Accept => always | Events::IN | Events::RDHUP | Events::PRI,
         WaitReason::Memory => always | Events::OUT,
         WaitReason::Connect | WaitReason::Linger => Events::all(),
+        WaitReason::Backlog => Events::empty(),
     };
     bits.bits()
 }
@@ -108,12 +110,26 @@ impl Drop for Queued<'_> {
 /// signal interrupted a wait without a timeout (Linux `sock_intr_errno`).
 fn run<T>(
     file: &FileRef,
+    step: impl FnMut(&mut Inner, SocketId, bool) -> StepResult<T>,
+) -> Result<T, c_int> {
+    run_in_turn(file, None, step)
+}
+
+/// [`run`] for a call that pauses ([`WaitReason::Backlog`]): whoever has `turn` keeps others of its kind out until it ends or
+/// sleeps, as Linux's socket lock does.
+fn run_in_turn<T>(
+    file: &FileRef,
+    turn: Option<&Mutex<()>>,
     mut step: impl FnMut(&mut Inner, SocketId, bool) -> StepResult<T>,
 ) -> Result<T, c_int> {
     let (stack, id) = (file.stack(), file.id());
     let mut once = |inner: &mut Inner, signal| {
         let s = step(inner, id, signal);
         match s {
+            Step::Wait {
+                reason: WaitReason::Backlog,
+                ..
+            } => s,
             Step::Wait { .. } | Step::Ready(Err(Error::Again))
                 if driver::poll_once(stack, inner) =>
             {
@@ -126,11 +142,14 @@ fn run<T>(
     let mut queued = None;
     let mut signal = false;
     let mut timed = false;
+    let mut mine = turn.map(Mutex::lock);
     loop {
         let s = stack.with(|inner| {
             waiter.reset();
             let s = once(inner, signal);
-            if let (Step::Wait { reason, .. }, None) = (&s, &queued) {
+            if let (Step::Wait { reason, .. }, None) = (&s, &queued)
+                && *reason != WaitReason::Backlog
+            {
                 // Under the stack lock, where events come from: none can be missed.
                 // SAFETY: `queued` takes it out before the waiter goes, which is declared before it.
                 unsafe { file.wait.add(&waiter, mask_of(*reason)) };
@@ -145,10 +164,16 @@ fn run<T>(
             Step::Ready(Ok(v)) => return Ok(v),
             Step::Ready(Err(Error::Intr)) if !timed => return Err(ERESTARTSYS),
             Step::Ready(Err(e)) => return Err(errno_of(e)),
+            Step::Wait {
+                reason: WaitReason::Backlog,
+                ..
+            } => {}
             Step::Wait { deadline, .. } => {
                 timed = deadline != Instant::NEVER;
+                drop(mine);
                 let woken = driver::sleep(stack, &waiter, deadline, &mut [], None);
                 signal = woken == Woken::Signal;
+                mine = turn.map(Mutex::lock);
             }
         }
     }

@@ -11,7 +11,7 @@ use sidewire_engine::stack::Caps;
 use sidewire_uapi::socket::{MSG_FASTOPEN, MSG_ZEROCOPY};
 
 use super::address::GivenAddr;
-use super::{answer, answer_int, caps, connect, errno_of, run};
+use super::{answer, answer_int, caps, connect, errno_of, run_in_turn};
 use crate::explain::{self, Called};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, UIO_MAXIOV};
@@ -55,7 +55,7 @@ pub(super) fn send_iter<I: IovIter>(
         call.trace = explain::record();
         let called = Called::with(&iter, args.flags);
         let stack = file.stack();
-        let r = run(file, |i, id, signal| {
+        let r = run_in_turn(file, Some(&file.sending), |i, id, signal| {
             call.signal = signal;
             driver::within_round(stack, i, |i| {
                 let (engine, mut io) = i.split();
