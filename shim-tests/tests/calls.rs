@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         "stdio_streams",
         "processes",
         "sharing",
+        "senders",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }

@@ -190,9 +190,13 @@ impl NetStack {
         if afterwards.laden != 0 {
             let carried = self.lanes.carry(afterwards.laden);
             if !carried.quiet() {
-                self.carried(carried);
+                self.settle(carried);
             }
         }
+        self.tell(afterwards);
+    }
+
+    fn tell(&'static self, afterwards: &Afterwards) {
         for (file, events) in &afterwards.wakes {
             file.wait.wake(file, *events);
         }
@@ -201,20 +205,26 @@ impl NetStack {
         }
     }
 
-    /// The engine is told what became of frames that were on their way.
+    /// Tells the engine what became of frames that were on their way, and carries what it sends then, until nothing is left
+    /// to be told.
     #[cold]
-    fn carried(&'static self, carried: Carried) {
-        if carried.full {
-            self.driver.want_tx.store(true, Ordering::Relaxed);
-            self.driver.kick();
-        }
-        self.with(|inner| {
+    fn settle(&'static self, mut carried: Carried) {
+        while !carried.quiet() {
+            if carried.full {
+                self.driver.want_tx.store(true, Ordering::Relaxed);
+                self.driver.kick();
+            }
+            let mut inner = self.inner.lock();
             inner.tell_late(carried.late);
             if carried.room {
                 let (engine, mut io) = inner.split();
                 engine.tx_space(&mut io);
             }
-        });
+            let afterwards = self.finish(&mut inner);
+            drop(inner);
+            carried = self.lanes.carry(afterwards.laden);
+            self.tell(&afterwards);
+        }
     }
 
     /// True when a frame waits; false also when somebody else holds the lock, who will see it.

@@ -1,0 +1,127 @@
+/* Threads that send: many at once from small stacks, and two through one socket.
+ *
+ *   senders HOST PORT     the peer program listens there
+ */
+#include "show.h"
+
+#include <limits.h>
+#include <pthread.h>
+
+#define THREADS 4
+#define CHUNK (64 << 10)
+#define CHUNKS 1024
+#define BLOCK (160 << 10)
+#define ROUNDS 50
+
+static const char *host;
+static int port;
+
+static void send_all(int fd, const char *bytes, size_t size)
+{
+	while (size > 0) {
+		ssize_t n = send(fd, bytes, size, MSG_NOSIGNAL);
+		if (n <= 0)
+			err(2, "send gave %zd", n);
+		bytes += n;
+		size -= (size_t)n;
+	}
+}
+
+static void *many_chunks(void *argument)
+{
+	static char chunk[CHUNK];
+	for (int i = 0; i < CHUNKS; i++)
+		send_all(*(int *)argument, chunk, sizeof chunk);
+	return NULL;
+}
+
+/* A long stream needs no more of a thread's stack than a short one. */
+static void from_small_stacks(void)
+{
+	pthread_t threads[THREADS];
+	pthread_attr_t small;
+	int fds[THREADS];
+	char byte;
+	puts("# from small stacks");
+	pthread_attr_init(&small);
+	SHOW(pthread_attr_setstacksize(&small, PTHREAD_STACK_MIN + (48 << 10)));
+	for (int i = 0; i < THREADS; i++) {
+		fds[i] = peer(host, port, "discard");
+		if (pthread_create(&threads[i], &small, many_chunks, &fds[i]))
+			errx(2, "no thread");
+	}
+	for (int i = 0; i < THREADS; i++) {
+		pthread_join(threads[i], NULL);
+		SHOW(shutdown(fds[i], SHUT_WR));
+		/* Its end says that all has come. */
+		SHOW(recv(fds[i], &byte, 1, 0));
+		close(fds[i]);
+	}
+}
+
+struct writer {
+	pthread_barrier_t *round;
+	int fd;
+	char tag;
+};
+
+static void *one_block_a_round(void *argument)
+{
+	struct writer *w = argument;
+	char *block = malloc(BLOCK);
+	if (!block)
+		errx(2, "malloc");
+	memset(block, w->tag, BLOCK);
+	for (int i = 0; i < ROUNDS; i++) {
+		pthread_barrier_wait(w->round);
+		send_all(w->fd, block, BLOCK);
+	}
+	free(block);
+	return NULL;
+}
+
+/* What fits into the send buffer is queued in one piece, whoever else sends (Linux: the socket's lock). */
+static void through_one_socket(void)
+{
+	static char got[2 * BLOCK];
+	pthread_barrier_t round;
+	pthread_t threads[2];
+	struct writer writers[2];
+	int fd = peer(host, port, "echo"), size = 4 * BLOCK, torn = 0, complete = 0;
+	puts("# through one socket");
+	SHOW(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size));
+	pthread_barrier_init(&round, NULL, 3);
+	for (int i = 0; i < 2; i++) {
+		writers[i] = (struct writer){&round, fd, (char)('a' + i)};
+		pthread_create(&threads[i], NULL, one_block_a_round, &writers[i]);
+	}
+	for (int i = 0; i < ROUNDS; i++) {
+		int changes = 0;
+		size_t as = 0;
+		pthread_barrier_wait(&round);
+		if (recv(fd, got, sizeof got, MSG_WAITALL) != sizeof got)
+			err(2, "recv");
+		for (size_t j = 0; j < sizeof got; j++) {
+			as += got[j] == 'a';
+			changes += j > 0 && got[j] != got[j - 1];
+		}
+		complete += as == BLOCK;
+		torn += changes != 1;
+	}
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	printf("rounds: %d complete, %d torn\n", complete, torn);
+	close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 3)
+		errx(2, "usage: senders HOST PORT");
+	host = argv[1];
+	port = atoi(argv[2]);
+	from_small_stacks();
+	through_one_socket();
+	puts("done");
+	return 0;
+}
