@@ -1,7 +1,7 @@
-/* How fast one connection takes sends of one size, made in one way.
+/* How fast connections take sends of one size, made in one way: one connection a thread.
  *
- *   send_rate server PORT                            one connection, to its end
- *   send_rate client HOST PORT WAY SIZE MILLISECONDS
+ *   send_rate server PORT THREADS                            so many connections, to their ends
+ *   send_rate client HOST PORT WAY SIZE MILLISECONDS THREADS
  *
  * WAY: plain      send
  *      zerocopy   send with MSG_ZEROCOPY; completions are read as they come
@@ -16,6 +16,7 @@
 #include <linux/errqueue.h>
 #include <linux/net_tstamp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +33,16 @@
 #endif
 
 /* Sends that may be incomplete at a time: below what the option memory takes. */
-enum { PENDING_MAX = 64 };
+enum { PENDING_MAX = 64, THREADS_MAX = 64, BUFFER = 1 << 18 };
+
+/* What a thread of the client does, and what it has sent. */
+struct job {
+	int fd;
+	const char *way;
+	size_t size;
+	double duration;
+	uint64_t sent;
+};
 
 static struct sockaddr_in address(const char *host, const char *port)
 {
@@ -42,22 +52,38 @@ static struct sockaddr_in address(const char *host, const char *port)
 	return a;
 }
 
-static void serve(const char *port)
+static void *drain(void *peer)
 {
-	static char buffer[1 << 18];
-	struct sockaddr_in a = address("0.0.0.0", port);
-	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
-	    bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 1))
-		err(1, "listen");
-	int peer = accept(fd, NULL, NULL);
-	if (peer < 0)
-		err(1, "accept");
+	char *buffer = malloc(BUFFER);
 	ssize_t n;
-	while ((n = recv(peer, buffer, sizeof buffer, 0)) > 0)
+	if (!buffer)
+		errx(1, "malloc");
+	while ((n = recv(*(int *)peer, buffer, BUFFER, 0)) > 0)
 		;
 	if (n < 0)
 		err(1, "recv");
+	free(buffer);
+	return NULL;
+}
+
+static void serve(const char *port, int count)
+{
+	pthread_t threads[THREADS_MAX];
+	int peers[THREADS_MAX];
+	struct sockaddr_in a = address("0.0.0.0", port);
+	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
+	    bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, count))
+		err(1, "listen");
+	for (int i = 0; i < count; i++) {
+		peers[i] = accept(fd, NULL, NULL);
+		if (peers[i] < 0)
+			err(1, "accept");
+		if (pthread_create(&threads[i], NULL, drain, &peers[i]))
+			errx(1, "no thread");
+	}
+	for (int i = 0; i < count; i++)
+		pthread_join(threads[i], NULL);
 }
 
 /* Reads the completions that are there; how many sends they complete. */
@@ -97,8 +123,12 @@ static double seconds(clockid_t clock)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static void measure(int fd, const char *way, size_t size, double duration)
+static void *send_for_a_while(void *argument)
 {
+	struct job *job = argument;
+	int fd = job->fd;
+	const char *way = job->way;
+	size_t size = job->size;
 	int on = 1, zerocopy = !strcmp(way, "zerocopy"), cmsg = !strcmp(way, "cmsg");
 	if (!zerocopy && !cmsg && strcmp(way, "plain"))
 		errx(2, "%s: no such way", way);
@@ -122,14 +152,13 @@ static void measure(int fd, const char *way, size_t size, double duration)
 		msg.msg_controllen = sizeof control;
 	}
 	int flags = zerocopy ? MSG_ZEROCOPY : 0;
-	uint64_t sent = 0;
 	uint32_t pending = 0;
-	double begin = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID), now;
+	double begin = seconds(CLOCK_MONOTONIC);
 	do {
 		ssize_t n = cmsg ? sendmsg(fd, &msg, flags) : send(fd, bytes, size, flags);
 		if (n < 0)
 			err(1, "send");
-		sent += (uint64_t)n;
+		job->sent += (uint64_t)n;
 		if (zerocopy) {
 			pending += 1;
 			if (pending >= PENDING_MAX)
@@ -137,28 +166,56 @@ static void measure(int fd, const char *way, size_t size, double duration)
 			if (pending >= PENDING_MAX / 2)
 				pending -= completed(fd);
 		}
-		now = seconds(CLOCK_MONOTONIC);
-	} while (now - begin < duration);
-	cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+	} while (seconds(CLOCK_MONOTONIC) - begin < job->duration);
 	while (pending > 0) {
 		wait_for_completions(fd);
 		pending -= completed(fd);
 	}
-	printf("{\"bytes\":%llu,\"seconds\":%f,\"cpu\":%f}\n", (unsigned long long)sent, now - begin, cpu);
+	return NULL;
+}
+
+static void measure(struct job *jobs, int count)
+{
+	pthread_t threads[THREADS_MAX];
+	uint64_t sent = 0;
+	double begin = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+	for (int i = 1; i < count; i++)
+		if (pthread_create(&threads[i], NULL, send_for_a_while, &jobs[i]))
+			errx(1, "no thread");
+	send_for_a_while(&jobs[0]);
+	for (int i = 1; i < count; i++)
+		pthread_join(threads[i], NULL);
+	for (int i = 0; i < count; i++)
+		sent += jobs[i].sent;
+	printf("{\"bytes\":%llu,\"seconds\":%f,\"cpu\":%f}\n", (unsigned long long)sent,
+	       seconds(CLOCK_MONOTONIC) - begin, seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu);
+}
+
+static int thread_count(const char *text)
+{
+	int count = atoi(text);
+	if (count < 1 || count > THREADS_MAX)
+		errx(2, "%s threads", text);
+	return count;
 }
 
 int main(int argc, char **argv)
 {
-	if (argc == 3 && !strcmp(argv[1], "server")) {
-		serve(argv[2]);
+	if (argc == 4 && !strcmp(argv[1], "server")) {
+		serve(argv[2], thread_count(argv[3]));
 		return 0;
 	}
-	if (argc != 7 || strcmp(argv[1], "client"))
-		errx(2, "usage: send_rate server PORT | client HOST PORT WAY SIZE MILLISECONDS");
+	if (argc != 8 || strcmp(argv[1], "client"))
+		errx(2, "usage: send_rate server PORT THREADS | client HOST PORT WAY SIZE MILLISECONDS THREADS");
+	static struct job jobs[THREADS_MAX];
 	struct sockaddr_in a = address(argv[2], argv[3]);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a))
-		err(1, "connect");
-	measure(fd, argv[4], strtoul(argv[5], NULL, 10), atof(argv[6]) / 1e3);
-	return close(fd);
+	int count = thread_count(argv[7]);
+	for (int i = 0; i < count; i++) {
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a))
+			err(1, "connect");
+		jobs[i] = (struct job){fd, argv[4], strtoul(argv[5], NULL, 10), atof(argv[6]) / 1e3, 0};
+	}
+	measure(jobs, count);
+	return 0;
 }

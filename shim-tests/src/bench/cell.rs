@@ -36,6 +36,8 @@ pub enum Load {
         way: Way,
         /// Bytes of a call.
         size: u32,
+        /// Threads that do so, each over a connection of its own.
+        threads: u32,
     },
     /// 64 bytes there and back, the near host as client.
     RoundTrip,
@@ -179,12 +181,21 @@ impl Cell {
     fn without_bulk(placement: Placement) -> Vec<Cell> {
         let mut loads = Vec::new();
         for size in SEND_SIZES {
-            loads.extend([Way::Plain, Way::Zerocopy].map(|way| Load::Send { way, size }));
+            loads.extend([Way::Plain, Way::Zerocopy].map(|way| Load::Send {
+                way,
+                size,
+                threads: 1,
+            }));
         }
-        let size = SEND_SIZES[0];
         loads.push(Load::Send {
             way: Way::Cmsg,
-            size,
+            size: SEND_SIZES[0],
+            threads: 1,
+        });
+        loads.push(Load::Send {
+            way: Way::Plain,
+            size: SEND_SIZES[1],
+            threads: 4,
         });
         loads.push(Load::RoundTrip);
         for role in [Role::Client, Role::Server] {
@@ -213,7 +224,13 @@ impl Cell {
                     self.link.mtu, self.rmem_max
                 )
             }
-            Load::Send { way, size } => format!("send-calls/{}/{size}-bytes", way.name()),
+            Load::Send { way, size, threads } => {
+                let threads = match threads {
+                    1 => String::new(),
+                    n => format!("/{n}-threads"),
+                };
+                format!("send-calls/{}/{size}-bytes{threads}", way.name())
+            }
             Load::RoundTrip => "round-trip".to_owned(),
             Load::Connections { role, threads } => {
                 let role = match role {
@@ -255,8 +272,8 @@ impl Cell {
                     (Metric::CpuPerGigabyte, outcome.near_cpu / gigabytes),
                 ])
             }
-            Load::Send { way, size } => {
-                let one = |way| self.send_calls(&lab, stack, pin, way, size, bulk);
+            Load::Send { way, size, threads } => {
+                let one = |way| self.send_calls(&lab, stack, pin, (way, size, threads), bulk);
                 let sample = one(way)?;
                 if way != Way::Zerocopy || stack.is_sidewire() {
                     return Ok(sample);
@@ -296,19 +313,26 @@ impl Cell {
 }
 
 impl Cell {
-    /// Throughput and CPU time of sends of one size in one way.
+    /// Throughput and CPU time of sends in one way, of one size, by so many threads.
     fn send_calls(
         &self,
         lab: &Lab,
         stack: &Stack,
         pin: (usize, usize),
-        way: Way,
-        size: u32,
+        (way, size, threads): (Way, u32, u32),
         time: Duration,
     ) -> Result<Sample> {
-        let (size, time) = (size.to_string(), time.as_millis().to_string());
-        let args = [way.name(), &size, &time];
-        let report = pair(lab, stack, pin, Role::Client, "send_rate", &[], &args)?;
+        let (size, threads) = (size.to_string(), threads.to_string());
+        let time = time.as_millis().to_string();
+        let report = pair(
+            lab,
+            stack,
+            pin,
+            Role::Client,
+            "send_rate",
+            &[&threads],
+            &[way.name(), &size, &time, &threads],
+        )?;
         let gigabytes = number(&report, "bytes")? / 1e9;
         Ok(vec![
             (
