@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         .shim("run_explains_a_send", &[], run_explains_a_send)
         .shim("run_strict_names_the_capability", &[], run_strict)
         .shim("status_ss_and_top_look_inside", &[], look_inside)
+        .shim("status_tells_pid_namespaces_apart", &[], pid_namespaces)
         .shim("rules_choose_who_carries", &[], rules_choose)
         .shim("plot_draws_a_capture", &[Need::EgressHook], |stack| {
             capture_with_loss(&Lab::new(Link::default())?, stack)?;
@@ -118,6 +119,56 @@ fn look_inside(stack: &Stack) -> TestResult {
         gone.status.code() == Some(1) && gone.stdout.starts_with("No process"),
         "{gone}"
     );
+    Ok(())
+}
+
+/// Two servers, each the first process of a pid namespace: seen from outside under the numbers that they have there,
+/// and from inside one of them as number 1.
+fn pid_namespaces(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let serve = |port: u16| {
+        let server = lab
+            .near
+            .program("nc.openbsd")
+            .args(["-d", "-k", "-l", &port.to_string()])
+            .under(stack)
+            .wrapped(["unshare", "--pid", "--fork", "--kill-child"])
+            .start()?;
+        lab.wait_for_listener(&lab.near, port)?;
+        Ok::<_, anyhow::Error>(server)
+    };
+    let ports = [PORT, PORT + 1];
+    let _servers = [serve(ports[0])?, serve(ports[1])?];
+    let command = sidewire(stack)?;
+    let reports: serde_json::Value =
+        serde_json::from_str(&lab.near.run(&command, ["status", "--json"])?)?;
+    let listens_at = |pid: &str, port: u16| {
+        let table = lab.near.run(&command, ["ss", "-Hl", "--pid", pid])?;
+        let name = format!(":{port} ");
+        Ok::<_, anyhow::Error>(table.lines().count() == 1 && table.contains(&name))
+    };
+    for port in ports {
+        let ours = |report: &&serde_json::Value| {
+            let sockets = report["sockets"].as_array().into_iter().flatten();
+            sockets
+                .filter_map(|s| s["local"].as_str())
+                .any(|local| local.ends_with(&format!(":{port}")))
+        };
+        let report = reports.as_array().and_then(|all| all.iter().find(ours));
+        let pid =
+            report.with_context(|| format!("nobody at {port}: {reports}"))?["pid"].to_string();
+        let name = fs::read_to_string(format!("/proc/{pid}/comm"))?;
+        ensure!(name == "nc.openbsd\n", "process {pid} is {name:?}");
+        ensure!(listens_at(&pid, port)?, "{pid} does not listen at {port}");
+        let inside = [
+            "--target", &pid, "--pid", &command, "ss", "-Hl", "--pid", "1",
+        ];
+        let table = lab.near.run("nsenter", inside)?;
+        ensure!(
+            table.lines().count() == 1 && table.contains(&format!(":{port} ")),
+            "inside: {table}"
+        );
+    }
     Ok(())
 }
 

@@ -10,14 +10,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use sidewire_posix::inspection::directories;
+use sidewire_posix::inspection::{directories, listener_of, parse_socket_name, pid_namespace};
 use sidewire_posix::report::Report;
 
 /// How long a process may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// A process's socket: its number and pid namespace, and the file.
+type Door = (i32, u64, PathBuf);
+
 /// The sockets of the processes that we may ask: those of our user, of every user for root.
-fn doors() -> Vec<(i32, PathBuf)> {
+fn doors() -> Vec<Door> {
     let uid = rustix::process::geteuid();
     let mut places: Vec<PathBuf> = directories(uid.as_raw()).into();
     if uid.is_root() {
@@ -34,9 +37,8 @@ fn doors() -> Vec<(i32, PathBuf)> {
         .flatten()
         .flatten()
         .filter_map(|e| {
-            let name = e.file_name();
-            let pid = name.to_str()?.strip_suffix(".sock")?.parse().ok()?;
-            Some((pid, e.path()))
+            let (pid, namespace) = parse_socket_name(e.file_name().to_str()?)?;
+            Some((pid, namespace, e.path()))
         })
         .collect();
     doors.sort();
@@ -63,8 +65,9 @@ fn tame(value: &mut serde_json::Value) {
     }
 }
 
-/// Asks a process. `None` when it is gone; what it left behind is removed.
-fn ask(door: &Path) -> io::Result<Option<Report>> {
+/// Asks the process behind a door, if it is the `wanted` one by the number that it has in our pid namespace. Where it
+/// has none there, it is shown by its `own` one. `None` when it is another or gone; what is left of it is removed.
+fn ask(door: &Path, own: i32, wanted: Option<i32>) -> io::Result<Option<Report>> {
     let stream = match UnixStream::connect(door) {
         Ok(stream) => stream,
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
@@ -76,6 +79,11 @@ fn ask(door: &Path) -> io::Result<Option<Report>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
+    let seen = listener_of(&stream)?;
+    if wanted.is_some() && seen != wanted {
+        return Ok(None);
+    }
+    let pid = seen.unwrap_or(own);
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -103,16 +111,19 @@ fn ask(door: &Path) -> io::Result<Option<Report>> {
     memory.take(LARGEST).read_to_end(&mut text)?;
     let mut report: serde_json::Value = serde_json::from_slice(&text)?;
     tame(&mut report);
-    Ok(Some(serde_json::from_value(report)?))
+    let report: Report = serde_json::from_value(report)?;
+    Ok(Some(Report { pid, ..report }))
 }
 
 /// What every process tells that we may ask, or the one with this number. One that does not answer is a line on standard
 /// error.
 pub(crate) fn reports(pid: Option<i32>) -> Vec<Report> {
+    let here = pid_namespace();
     let doors = doors().into_iter();
     doors
-        .filter(|(number, _)| pid.is_none_or(|pid| pid == *number))
-        .filter_map(|(number, door)| match ask(&door) {
+        // A name of our own namespace says enough.
+        .filter(|(number, namespace, _)| pid.is_none_or(|pid| pid == *number || *namespace != here))
+        .filter_map(|(number, _, door)| match ask(&door, number, pid) {
             Ok(report) => report,
             Err(e) => {
                 eprintln!("sidewire: process {number} does not answer: {e}");

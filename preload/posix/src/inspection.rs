@@ -1,14 +1,16 @@
 //! A door for whoever looks at this process from outside: a socket in a directory of its user's, at which the pump hands out
 //! a [`Report`] in a memory file. Nothing is counted, kept or paid for while nobody knocks.
 //!
-//! The directory is `/run/user/UID/sidewire`, else `/tmp/sidewire-UID`, for its owner alone; the socket is `PID.sock` in it.
+//! The directory is `/run/user/UID/sidewire`, else `/tmp/sidewire-UID`, for its owner alone; the socket in it is
+//! `PID-NAMESPACE.sock`, by the number of the process in its pid namespace and the inode of that: processes of several
+//! namespaces may share the directory.
 
 use core::ffi::{c_int, c_void};
 use core::mem::zeroed;
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use sidewire_link::fd::{Fd, move_high};
 use syscalls::{Sysno, syscall};
 
 use crate::report::Report;
+use crate::stack::monotonic_ns;
 use crate::{config, syscall};
 
 /// Visitors that wait.
@@ -25,6 +28,9 @@ const BACKLOG: c_int = 8;
 
 /// The process whose door is open; 0 for none.
 static OPEN: AtomicI32 = AtomicI32::new(0);
+
+/// Its pid namespace, as in the name of the door.
+static NAMESPACE: AtomicU64 = AtomicU64::new(0);
 
 /// Where the sockets of a user's processes are, in the order in which they are tried.
 #[must_use]
@@ -35,10 +41,33 @@ pub fn directories(uid: u32) -> [PathBuf; 2] {
     ]
 }
 
-/// The socket of a process in one of [`directories`].
+/// The name of a process's socket in one of [`directories`].
+fn socket_name(pid: i32, namespace: u64) -> String {
+    format!("{pid}-{namespace}.sock")
+}
+
+/// The process that a file in one of [`directories`] is of, if it is a door's: its number, and its pid namespace.
 #[must_use]
-pub fn socket_in(directory: &Path, pid: i32) -> PathBuf {
-    directory.join(format!("{pid}.sock"))
+pub fn parse_socket_name(name: &str) -> Option<(i32, u64)> {
+    let (pid, namespace) = name.strip_suffix(".sock")?.split_once('-')?;
+    Some((pid.parse().ok()?, namespace.parse().ok()?))
+}
+
+/// The inode of this process's pid namespace. Without /proc it is the time instead, which is no namespace's and nobody
+/// else's.
+#[must_use]
+pub fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or_else(|_| monotonic_ns(), |m| m.ino())
+}
+
+/// The number, in our own pid namespace, of the process that listens behind a connected socket; `None` when it has none
+/// there.
+///
+/// # Errors
+/// What getsockopt says.
+pub fn listener_of(visitor: impl AsFd) -> Result<Option<i32>, Errno> {
+    let credentials = syscall::peer_credentials(visitor.as_fd().as_raw_fd())?;
+    Ok((credentials.pid > 0).then_some(credentials.pid))
 }
 
 /// The door.
@@ -67,7 +96,7 @@ fn bind(path: &Path) -> Result<Fd, Errno> {
     for (to, from) in name.sun_path.iter_mut().zip(bytes) {
         *to = *from as libc::c_char;
     }
-    // One of a dead process that had the same number.
+    // One of a dead process that had the same number in the same namespace, or in a dead one.
     let _ = fs::remove_file(path);
     let at = (&raw const name).cast::<c_void>();
     syscall::bind(fd.as_raw_fd(), at, size_of_val(&name) as u32)?;
@@ -84,10 +113,13 @@ impl Inspection {
         }
         // SAFETY: no arguments.
         let uid = unsafe { libc::geteuid() };
+        let namespace = pid_namespace();
+        NAMESPACE.store(namespace, Ordering::Relaxed);
+        let name = socket_name(pid, namespace);
         let places = directories(uid);
         let mut usable = places.iter().filter(|d| usable(d, uid));
         usable
-            .find_map(|d| bind(&socket_in(d, pid)).ok())
+            .find_map(|d| bind(&d.join(&name)).ok())
             .map(Inspection)
     }
 
@@ -148,7 +180,8 @@ pub(crate) fn close() {
     }
     // SAFETY: no arguments.
     let uid = unsafe { libc::geteuid() };
+    let name = socket_name(pid, NAMESPACE.load(Ordering::Relaxed));
     for directory in directories(uid) {
-        let _ = fs::remove_file(socket_in(&directory, pid));
+        let _ = fs::remove_file(directory.join(&name));
     }
 }
