@@ -1,5 +1,5 @@
-//! The program that gives CAP_NET_RAW to ordinary users' programs, where an
-//! administrator has set it up.
+//! The program that gives ordinary users' programs packet sockets, or the
+//! capability for them, where an administrator has set it up.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Access;
 
 const LAUNCHER: &str = "sidewire-launch";
+/// Its option for the capability instead of sockets.
+pub(crate) const AMBIENT: &str = "--ambient";
 
 /// What glibc removes from the environment of a privileged program, besides
 /// LD_*: the launcher is one, and the program is to see it all.

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use clap::{Args, ValueEnum};
 use rustix::thread::{CapabilitySet, capabilities};
-use sidewire_posix::config;
+use sidewire_posix::config::{self, Capability, Config};
 
 use crate::reach::{self, Refusal};
 use crate::{Failure, installation, launcher};
@@ -50,6 +50,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME", value_parser = congestion)]
     congestion: Option<String>,
 
+    /// What a program gets that may open no packet socket: open ones, or CAP_NET_RAW for it and all that it starts
+    #[arg(long, value_name = "WHAT", value_parser = capability)]
+    capability: Option<Capability>,
+
     /// Set one setting; may be given again
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
@@ -65,6 +69,21 @@ pub(crate) struct Options {
     /// The program and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM ARGS")]
     command: Vec<OsString>,
+}
+
+impl Options {
+    /// What the option, `--set`, the environment and the settings say, in this order. What is wrong in the settings is
+    /// told by the library, which reads them again.
+    fn capability(&self) -> Capability {
+        let set = self.settings.iter().rev();
+        let set = set.filter(|(key, _)| key == "capability");
+        self.capability
+            .or_else(|| set.map(|(_, value)| capability(value).ok()).next()?)
+            .unwrap_or_else(|| {
+                let profile = self.profile.clone().or_else(config::profile);
+                Config::load(profile.as_deref(), |_| {}).capability
+            })
+    }
 }
 
 /// Becomes the program. Returns only when that fails.
@@ -111,6 +130,9 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
     let mut command = match launcher {
         Some(launcher) => {
             let mut command = Command::new(launcher);
+            if options.capability() == Capability::Ambient {
+                command.arg(launcher::AMBIENT);
+            }
             command.args(launcher::variables(&preload)).arg("--");
             command.arg(program).arg(name);
             command
@@ -207,6 +229,10 @@ fn setting(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a setting is KEY=VALUE")?;
     config::check(key, value)?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn capability(value: &str) -> Result<Capability, String> {
+    Ok(config::with("capability", value)?.capability)
 }
 
 fn congestion(name: &str) -> Result<String, String> {

@@ -1,4 +1,4 @@
-//! The launcher, in a user namespace in which root is an ordinary user
+//! The launcher, in a user and network namespace in which root is an ordinary user
 //! (SECBIT_NOROOT), so that file capabilities are all that counts.
 
 use std::process::{Command, Output};
@@ -19,7 +19,7 @@ fn outcome(script: &str) -> Output {
         {drop} '{script}'"
     );
     Command::new("unshare")
-        .args(["-Ur", "sh", "-ec", &script])
+        .args(["-Urn", "sh", "-ec", &script])
         .env("DIR", dir.path())
         .env("LAUNCHER", env!("CARGO_BIN_EXE_sidewire-launch"))
         .env("SIDEWIRE", env!("CARGO_BIN_EXE_sidewire"))
@@ -41,12 +41,69 @@ fn set(output: &Output, name: &str) -> u64 {
 const NET_RAW: u64 = 1 << 13;
 
 #[test]
-fn the_program_has_net_raw_and_nothing_else() {
-    let output = outcome("exec \"$SIDEWIRE\" run --strict -- cat /proc/self/status");
+fn the_program_gets_sockets_and_no_capability() {
+    let output = outcome(
+        "\"$SIDEWIRE\" run --strict -- cat /proc/self/status
+        exec \"$SIDEWIRE\" run --strict -- sh -c \
+         \"echo \\$SIDEWIRE_SOCKETS; exec ls -l /proc/self/fd\"",
+    );
     assert!(output.status.success(), "{output:?}");
     for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-        assert_eq!(set(&output, name), NET_RAW, "{name}");
+        assert_eq!(set(&output, name), 0, "{name}");
     }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let place = text
+        .lines()
+        .find(|line| line.matches(':').count() == 2 && !line.contains(' '));
+    let place: Vec<u64> = place
+        .unwrap_or_else(|| panic!("no place in {text}"))
+        .split(':')
+        .map(|number| number.parse().unwrap())
+        .collect();
+    let [first, sets, _] = place[..] else {
+        panic!("{place:?}");
+    };
+    let open = |number: u64, what: &str| {
+        let link = format!(" {number} -> {what}");
+        text.lines().any(|line| line.contains(&link))
+    };
+    assert!(open(first, "/memfd:sidewire-claims"), "{text}");
+    for number in first + 1..=first + 2 * sets {
+        assert!(open(number, "socket:"), "{number} in {text}");
+    }
+    assert!(!open(first + 2 * sets + 1, ""), "{text}");
+}
+
+#[test]
+fn fewer_are_handed_over_where_numbers_are_scarce() {
+    let output =
+        outcome("ulimit -n 64; exec \"$SIDEWIRE\" run -- sh -c \"echo \\$SIDEWIRE_SOCKETS\"");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("48:4:"), "{output:?}");
+}
+
+/// By the option, by --set, by the environment, by the settings.
+#[test]
+fn a_program_that_asks_has_net_raw_and_nothing_else() {
+    for how in [
+        "run --strict --capability ambient --",
+        "run --strict --capability ambient --set capability=sockets --",
+        "run --strict --set capability=ambient --",
+        "run --strict --profile x --",
+    ] {
+        let output = outcome(&format!(
+            "printf \"[profile.x]\\ncapability = \\\"ambient\\\"\\n\" >\"$DIR/settings\"
+            export SIDEWIRE_CONFIG=\"$DIR/settings\" SIDEWIRE_SOCKETS=1:1:1
+            exec \"$SIDEWIRE\" {how} sh -c \
+             \"test -z \\$SIDEWIRE_SOCKETS; exec cat /proc/self/status\""
+        ));
+        assert!(output.status.success(), "{how}: {output:?}");
+        for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(set(&output, name), NET_RAW, "{how}: {name}");
+        }
+    }
+    let output = outcome("exec \"$SIDEWIRE\" run --capability socket -- true");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
 #[test]

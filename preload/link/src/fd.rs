@@ -1,7 +1,9 @@
-//! File descriptors of our own: close-on-exec, at high numbers, closed without libc.
+//! File descriptors of our own: close-on-exec, at high numbers, closed without libc. Those of [`crate::reserve`] alone
+//! stay open across fork and exec.
 
 use crate::Errno;
 use crate::raw;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,13 +18,16 @@ const HIGH_FD_RESERVE: u64 = 4096;
 static INTERNAL: [AtomicU64; HIGH_FD_CEILING as usize / 64] =
     [const { AtomicU64::new(0) }; HIGH_FD_CEILING as usize / 64];
 
+/// The numbers of [`inherited`]: the first in the upper half, how many in the lower.
+static INHERITED: AtomicU64 = AtomicU64::new(0);
+
 fn internal_word(fd: RawFd) -> Option<(&'static AtomicU64, u64)> {
     let fd = usize::try_from(fd).ok()?;
     Some((INTERNAL.get(fd / 64)?, 1 << (fd % 64)))
 }
 
-/// True for a descriptor that [`move_high`] gave out and that is still open: the program's close and dup2 must not
-/// reach it. One load; async-signal-safe.
+/// True for a descriptor that [`move_high`] gave out and that is still open, and for those of [`inherited`]: the
+/// program's close and dup2 must not reach it. One load; async-signal-safe.
 #[inline]
 pub fn is_internal(fd: RawFd) -> bool {
     internal_word(fd).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
@@ -31,13 +36,35 @@ pub fn is_internal(fd: RawFd) -> bool {
 /// Closes every descriptor that [`move_high`] gave out, behind the back of its owner: for a forked child, to which they
 /// are its parent's. Async-signal-safe.
 pub fn close_internal() {
+    let inherited = inherited();
     for (i, word) in INTERNAL.iter().enumerate() {
         let mut bits = word.swap(0, Ordering::Relaxed);
         while bits != 0 {
-            raw::close((i * 64) as RawFd + bits.trailing_zeros() as RawFd);
+            let fd = (i * 64) as RawFd + bits.trailing_zeros() as RawFd;
+            if inherited.contains(&fd) {
+                mark(fd);
+            } else {
+                raw::close(fd);
+            }
             bits &= bits - 1;
         }
     }
+}
+
+/// Descriptors of our own that children and executed programs get as well; none as a rule. One load;
+/// async-signal-safe.
+#[inline]
+pub fn inherited() -> Range<RawFd> {
+    let both = INHERITED.load(Ordering::Relaxed);
+    let first = (both >> 32) as RawFd;
+    first..first + both as u32 as RawFd
+}
+
+/// Takes open descriptors, none of which is close-on-exec, for those of [`inherited`].
+pub(crate) fn inherit(range: Range<RawFd>) {
+    let both = (range.start as u64) << 32 | range.len() as u64;
+    INHERITED.store(both, Ordering::Relaxed);
+    range.for_each(mark);
 }
 
 /// An open file that the program did not open. Dropping it closes it by a raw system call.
@@ -80,6 +107,11 @@ fn high_fd_base(limit: u64) -> RawFd {
     (top - (top / 4).min(HIGH_FD_RESERVE)) as RawFd
 }
 
+/// The number from which descriptors of ours are looked for in this process.
+pub fn high_base() -> RawFd {
+    high_fd_base(raw::nofile_limit())
+}
+
 /// Moves a descriptor to a high number with close-on-exec, so that the program finds its own numbers where the
 /// kernel's rule "lowest free" puts them. With a full upper range lower ranges are tried; when nothing above 2 is
 /// left the descriptor stays where it is, close-on-exec all the same.
@@ -87,25 +119,38 @@ fn high_fd_base(limit: u64) -> RawFd {
 /// # Errors
 /// EBADF for a descriptor that is not open.
 pub fn move_high(fd: Fd) -> Result<Fd, Errno> {
-    let mut base = high_fd_base(raw::nofile_limit());
+    match duplicate_high(fd.as_raw_fd()) {
+        Err(Errno::EMFILE | Errno::EINVAL) => {
+            raw::set_cloexec(fd.as_raw_fd())?;
+            mark(fd.as_raw_fd());
+            Ok(fd)
+        }
+        moved => moved,
+    }
+}
+
+/// A duplicate of a descriptor at a high number, close-on-exec.
+///
+/// # Errors
+/// EBADF; EMFILE or EINVAL when nothing above 2 is left.
+pub(crate) fn duplicate_high(fd: RawFd) -> Result<Fd, Errno> {
+    let mut base = high_base();
     loop {
-        match raw::dup_cloexec(fd.as_raw_fd(), base) {
-            Ok(high) => return Ok(mark(high)),
-            Err(Errno::EMFILE | Errno::EINVAL) if base > 3 => base /= 2,
-            Err(Errno::EMFILE | Errno::EINVAL) => {
-                raw::set_cloexec(fd.as_raw_fd())?;
-                return Ok(mark(fd));
+        match raw::dup_cloexec(fd, base) {
+            Ok(high) => {
+                mark(high.as_raw_fd());
+                return Ok(high);
             }
+            Err(Errno::EMFILE | Errno::EINVAL) if base > 3 => base /= 2,
             Err(e) => return Err(e),
         }
     }
 }
 
-fn mark(fd: Fd) -> Fd {
-    if let Some((word, bit)) = internal_word(fd.as_raw_fd()) {
+fn mark(fd: RawFd) {
+    if let Some((word, bit)) = internal_word(fd) {
         word.fetch_or(bit, Ordering::Relaxed);
     }
-    fd
 }
 
 #[cfg(test)]

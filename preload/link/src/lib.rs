@@ -12,6 +12,7 @@ pub mod packet;
 pub mod pair;
 pub mod pcapng;
 mod raw;
+pub mod reserve;
 mod socket_name;
 
 pub use syscalls::Errno;

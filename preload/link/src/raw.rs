@@ -3,6 +3,7 @@
 
 use crate::Errno;
 use crate::fd::Fd;
+use std::fmt::Write;
 use std::mem::{MaybeUninit, size_of, size_of_val};
 use std::os::fd::RawFd;
 use syscalls::{Sysno, syscall};
@@ -39,6 +40,57 @@ pub(crate) fn dup_cloexec(fd: RawFd, min: RawFd) -> Result<Fd, Errno> {
     // SAFETY: no pointers.
     let fd = unsafe { syscall!(Sysno::fcntl, fd, libc::F_DUPFD_CLOEXEC, min) }?;
     Ok(Fd::from_raw(fd as RawFd))
+}
+
+/// Opens a file anew through /proc: the descriptor has a file description of its own.
+pub(crate) fn reopen(fd: RawFd) -> Result<Fd, Errno> {
+    let mut path = arrayvec::ArrayString::<32>::new();
+    write!(path, "/proc/self/fd/{fd}\0").map_err(|_| Errno::EBADF)?;
+    let flags = libc::O_RDWR | libc::O_CLOEXEC;
+    // SAFETY: a live string that ends with a zero.
+    let fd = unsafe { syscall!(Sysno::openat, libc::AT_FDCWD, path.as_ptr(), flags, 0) }?;
+    Ok(Fd::from_raw(fd as RawFd))
+}
+
+/// The number of a file's inode.
+pub(crate) fn inode(fd: RawFd) -> Result<u64, Errno> {
+    let mut stat = MaybeUninit::<libc::statx>::uninit();
+    // SAFETY: the kernel fills the structure on success, and it is read only then.
+    unsafe {
+        syscall!(
+            Sysno::statx,
+            fd,
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_INO,
+            stat.as_mut_ptr()
+        )?;
+        Ok(stat.assume_init().stx_ino)
+    }
+}
+
+/// Locks one byte of a file for its file description (F_OFD_SETLK), as long as one of its descriptors is open.
+///
+/// # Errors
+/// EAGAIN when it is locked by another.
+pub(crate) fn lock_byte(fd: RawFd, at: i64) -> Result<(), Errno> {
+    set_lock(fd, at, libc::F_WRLCK)
+}
+
+pub(crate) fn unlock_byte(fd: RawFd, at: i64) -> Result<(), Errno> {
+    set_lock(fd, at, libc::F_UNLCK)
+}
+
+fn set_lock(fd: RawFd, at: i64, kind: i32) -> Result<(), Errno> {
+    let lock = libc::flock {
+        l_type: kind as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: at,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: a live structure.
+    unsafe { syscall!(Sysno::fcntl, fd, libc::F_OFD_SETLK, &raw const lock) }.map(drop)
 }
 
 pub(crate) fn set_cloexec(fd: RawFd) -> Result<(), Errno> {

@@ -33,6 +33,16 @@ pub enum Level {
     Info,
 }
 
+/// What `sidewire run` gives a program that may not open packet sockets itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Capability {
+    /// Sockets that are open already.
+    #[default]
+    Sockets,
+    /// CAP_NET_RAW, for it and all that it starts.
+    Ambient,
+}
+
 /// Where explanations go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Explain {
@@ -59,6 +69,8 @@ pub struct Config {
     pub pcap: Option<PathBuf>,
     /// `inspect`: answer `sidewire status`, `ss` and `top` of the same user.
     pub inspect: bool,
+    /// `capability`: what `sidewire run` gives a program without CAP_NET_RAW. The library does not ask.
+    pub capability: Capability,
     /// `congestion`: the congestion control of new sockets, in place of the host's.
     pub congestion: Option<String>,
     /// `[[rule]]`: which connections are carried; those of the user before those of the host.
@@ -77,6 +89,7 @@ impl Default for Config {
             pcap: None,
             explain: None,
             inspect: true,
+            capability: Capability::Sockets,
             congestion: None,
             rules: Vec::new(),
             program: String::new(),
@@ -104,7 +117,10 @@ impl core::fmt::Display for Refused {
     }
 }
 
-const KEYS: &str = "enabled, strict, log, stats, pcap, explain, inspect, congestion";
+/// Where lines about wrong settings go.
+pub type Say = fn(core::fmt::Arguments<'_>);
+
+const KEYS: &str = "enabled, strict, log, stats, pcap, explain, inspect, capability, congestion";
 /// The table of profiles: `[profile.NAME]` holds keys that count when `NAME` is chosen.
 const PROFILE: &str = "profile";
 /// Names that are this much alike are taken for a slip.
@@ -156,6 +172,13 @@ impl Config {
                 self.explain = match value {
                     "stderr" => Some(Explain::Stderr),
                     _ => path().map(Explain::File),
+                }
+            }
+            "capability" => {
+                self.capability = match value {
+                    "sockets" => Capability::Sockets,
+                    "ambient" => Capability::Ambient,
+                    _ => return Err(refuse("sockets, ambient")),
                 }
             }
             "congestion" => {
@@ -230,12 +253,18 @@ impl Config {
     }
 
     /// Reads a file; true when it has the profile.
-    fn read_file(&mut self, file: &Path, profile: Option<&str>, must_exist: bool) -> bool {
-        let refuse = |r: Refused| log::line(format_args!("{}: {r}", file.display()));
+    fn read_file(
+        &mut self,
+        file: &Path,
+        profile: Option<&str>,
+        must_exist: bool,
+        say: Say,
+    ) -> bool {
+        let refuse = |r: Refused| say(format_args!("{}: {r}", file.display()));
         let size = std::fs::metadata(file).map(|m| m.len());
         let text = match size {
             Ok(size) if size > MAX_FILE => {
-                log::line(format_args!(
+                say(format_args!(
                     "{}: {size} bytes: allowed: at most {MAX_FILE}",
                     file.display()
                 ));
@@ -246,9 +275,7 @@ impl Config {
         };
         match text {
             Ok(text) => return self.read_text(&text, profile, refuse),
-            Err(e) if must_exist => {
-                log::line(format_args!("SIDEWIRE_CONFIG={}: {e}", file.display()))
-            }
+            Err(e) if must_exist => say(format_args!("SIDEWIRE_CONFIG={}: {e}", file.display())),
             Err(_) => {}
         }
         false
@@ -274,7 +301,10 @@ impl Config {
         }
     }
 
-    fn load() -> Self {
+    /// Reads the files and the environment; `profile` is the one whose keys count, and `say` gets what is wrong, a line
+    /// each.
+    #[must_use]
+    pub fn load(profile: Option<&str>, say: Say) -> Self {
         let mut config = Self {
             program: std::env::current_exe()
                 .ok()
@@ -282,23 +312,22 @@ impl Config {
                 .unwrap_or_default(),
             ..Self::default()
         };
-        let profile = std::env::var("SIDEWIRE_PROFILE").ok();
-        let profile = profile.as_deref().filter(|name| !name.is_empty());
         let found = match std::env::var_os("SIDEWIRE_CONFIG") {
-            Some(file) => config.read_file(Path::new(&file), profile, true),
+            Some(file) => config.read_file(Path::new(&file), profile, true, say),
             None => {
-                let of_host = config.read_file(Path::new(HOST_FILE), profile, false);
-                user_file().is_some_and(|file| config.read_file(&file, profile, false)) || of_host
+                let of_host = config.read_file(Path::new(HOST_FILE), profile, false, say);
+                user_file().is_some_and(|file| config.read_file(&file, profile, false, say))
+                    || of_host
             }
         };
         if let (Some(name), false) = (profile, found) {
-            log::line(format_args!(
+            say(format_args!(
                 "SIDEWIRE_PROFILE={name:?}: allowed: a table [{PROFILE}.NAME] of the settings"
             ));
         }
         let vars = std::env::vars_os()
             .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        config.read_environment(vars, |r| log::line(format_args!("{r}")));
+        config.read_environment(vars, |r| say(format_args!("{r}")));
         config
     }
 
@@ -323,14 +352,31 @@ fn user_file() -> Option<PathBuf> {
 /// # Errors
 /// One line that names the key, the value and what is allowed.
 pub fn check(key: &str, value: &str) -> Result<(), String> {
-    Config::default().set(key, value).map_err(|r| r.to_string())
+    with(key, value).map(drop)
+}
+
+/// The defaults, with one key set.
+///
+/// # Errors
+/// As [`check`].
+pub fn with(key: &str, value: &str) -> Result<Config, String> {
+    let mut config = Config::default();
+    config.set(key, value).map_err(|r| r.to_string())?;
+    Ok(config)
 }
 
 static CONFIG: OnceCell<Config> = OnceCell::new();
 
+/// The profile that the environment names.
+#[must_use]
+pub fn profile() -> Option<String> {
+    let name = std::env::var("SIDEWIRE_PROFILE").ok();
+    name.filter(|name| !name.is_empty())
+}
+
 /// The settings; read when asked for the first time, which is at the first TCP socket.
 pub fn get() -> &'static Config {
-    CONFIG.get_or_init(Config::load)
+    CONFIG.get_or_init(|| Config::load(profile().as_deref(), log::line))
 }
 
 /// The settings if they have been read: whether this process has used TCP. Reads nothing.

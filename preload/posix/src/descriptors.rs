@@ -3,7 +3,7 @@
 use core::ffi::{c_int, c_uint};
 
 use libc::{iovec, msghdr, off_t, ssize_t};
-use sidewire_link::fd::is_internal;
+use sidewire_link::fd::{inherited, is_internal};
 
 use crate::calls::socket;
 use crate::readiness::epoll;
@@ -26,6 +26,11 @@ pub fn fresh(fd: c_int) -> c_int {
 /// `close`.
 pub fn close(fd: c_int) -> c_int {
     if signals::in_vfork() {
+        // It goes on to the program that the child becomes.
+        if inherited().contains(&fd) {
+            raw::set_errno(libc::EBADF);
+            return -1;
+        }
         return real::close(fd);
     }
     epoll::forget(fd);
@@ -96,10 +101,29 @@ pub(crate) fn around_internal(
     if start <= last { f(start, last) } else { 0 }
 }
 
+/// The kernel's close_range for all but the descriptors that executed programs are to have.
+fn around_inherited(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    let kept = inherited();
+    let (start, end) = (kept.start as c_uint, kept.end as c_uint);
+    if kept.is_empty() || last < start || first >= end {
+        return real::close_range(first, last, flags);
+    }
+    if first < start {
+        let done = real::close_range(first, start - 1, flags);
+        if done != 0 {
+            return done;
+        }
+    }
+    if end <= last {
+        return real::close_range(end, last, flags);
+    }
+    0
+}
+
 /// `close_range`. Our own descriptors are not in any range of the program's.
 pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     if signals::in_vfork() {
-        return real::close_range(first, last, flags);
+        return around_inherited(first, last, flags);
     }
     if first > last {
         raw::set_errno(libc::EINVAL);
@@ -107,8 +131,8 @@ pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     }
     let cloexec = libc::CLOSE_RANGE_CLOEXEC as c_int;
     if flags & cloexec != 0 {
-        // They are close-on-exec already, and stay open.
-        return real::close_range(first, last, flags);
+        // They are close-on-exec already, or never, and stay open.
+        return around_inherited(first, last, flags);
     }
     // Unknown flags fail before anything is closed.
     if flags & !(libc::CLOSE_RANGE_UNSHARE as c_int) != 0 {

@@ -123,8 +123,8 @@ impl LinkNet {
     ///
     /// # Errors
     /// What netlink says.
-    pub fn open(socket: &PacketSocket) -> Result<Self, Errno> {
-        let (routes, neighbours) = (Routes::open()?, Neighbours::open()?);
+    pub fn open(socket: &PacketSocket, neighbours: Neighbours) -> Result<Self, Errno> {
+        let routes = Routes::open()?;
         let events = move_high(Fd::from_raw(syscall::epoll_create()?))?;
         for fd in [routes.fd(), neighbours.fd(), neighbours.arp_fd()] {
             syscall::epoll_add(events.as_raw_fd(), fd)?;

@@ -5,10 +5,11 @@
 //! sockets are closed as the kernel would close them; what is still unacknowledged then is driven on by an *undertaker*, a
 //! process that is forked for this and holds the packet socket and the port holders until the connections are done.
 
-use core::ffi::c_int;
+use core::ffi::{CStr, c_int};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use once_cell::sync::OnceCell;
+use sidewire_link::reserve;
 
 use crate::calls::handover::{self, Refused};
 use crate::calls::socket::Reason;
@@ -36,6 +37,17 @@ pub fn enabled() -> bool {
         }
         enabled
     })
+}
+
+/// Hides the packet sockets that were handed over, before the program closes what it does not know. Allocates nothing,
+/// opens nothing; without the launcher's variable it does nothing.
+pub fn adopt_sockets() {
+    // SAFETY: a live string, and nobody has changed the environment yet.
+    let value = unsafe { libc::getenv(reserve::VARIABLE.as_ptr()) };
+    if !value.is_null() {
+        // SAFETY: a string of the environment.
+        reserve::adopt(unsafe { CStr::from_ptr(value) }.to_bytes());
+    }
 }
 
 unsafe extern "C" {

@@ -9,8 +9,10 @@ use arrayvec::ArrayVec;
 use parking_lot::{Mutex, MutexGuard};
 use sidewire_engine::net::TxVerdict;
 use sidewire_engine::{Instant, Io, Stack};
-use sidewire_link::Errno;
+use sidewire_link::fd::Fd;
+use sidewire_link::netlink::Neighbours;
 use sidewire_link::packet::{PacketSocket, PacketSource};
+use sidewire_link::{Errno, reserve};
 use std::sync::Arc;
 
 use crate::driver::Driver;
@@ -158,6 +160,8 @@ pub struct NetStack {
     pid: i32,
     /// An undertaker has what was left: nothing is received or sent here any more.
     retired: AtomicBool,
+    /// Of a packet socket that was handed over: says that it is ours.
+    _claim: Option<Fd>,
 }
 
 /// Who is to be told once the lock is dropped.
@@ -311,8 +315,10 @@ pub fn any() -> bool {
 /// Why a namespace has no stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {
-    /// Packet sockets are refused: EPERM without CAP_NET_RAW.
+    /// Packet sockets are refused.
     Packet(Errno),
+    /// They are refused without CAP_NET_RAW, and none that was handed over can be had.
+    HandedOver(reserve::Refused),
     /// Routes cannot be read.
     Netlink(Errno),
     /// More namespaces than [`MAX_STACKS`].
@@ -324,7 +330,7 @@ pub enum Unavailable {
 impl core::fmt::Display for Unavailable {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Packet(Errno::EPERM) => f.write_str("no packet socket without CAP_NET_RAW"),
+            Self::HandedOver(refused) => refused.fmt(f),
             Self::Packet(e) => write!(f, "no packet socket: {e}"),
             Self::Netlink(e) => write!(f, "no routes over netlink: {e}"),
             Self::TooMany => write!(f, "more than {MAX_STACKS} network namespaces"),
@@ -387,8 +393,18 @@ pub fn for_each(mut f: impl FnMut(&'static NetStack)) {
 impl NetStack {
     #[cold]
     fn open(cookie: u64, pid: i32) -> Result<&'static Self, Unavailable> {
-        let socket = PacketSocket::open().map_err(Unavailable::Packet)?;
-        let net = LinkNet::open(&socket).map_err(Unavailable::Netlink)?;
+        let (socket, neighbours, claim) = match PacketSocket::open() {
+            Ok(socket) => (socket, Neighbours::open(), None),
+            Err(Errno::EPERM) => {
+                let taken = reserve::take(cookie).map_err(Unavailable::HandedOver)?;
+                let neighbours = Neighbours::with_arp(taken.arp);
+                (taken.frames, neighbours, Some(taken.claim))
+            }
+            Err(e) => return Err(Unavailable::Packet(e)),
+        };
+        let net = neighbours
+            .and_then(|neighbours| LinkNet::open(&socket, neighbours))
+            .map_err(Unavailable::Netlink)?;
         let holders = Holders::new(&socket, net.device_names());
         let source = socket.source().map_err(Unavailable::Packet)?;
         let driver = Driver::new(&source, &net).map_err(Unavailable::Packet)?;
@@ -407,6 +423,7 @@ impl NetStack {
             driver,
             pid,
             retired: AtomicBool::new(false),
+            _claim: claim,
         }));
         crate::pump::start(stack);
         Ok(stack)

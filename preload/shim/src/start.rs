@@ -7,6 +7,7 @@ use sidewire_posix::{process, raw, real, stdio};
 /// Runs before `main`. Allocates nothing, opens nothing, prints nothing: a program without TCP must not notice.
 extern "C" fn start() {
     real::resolve();
+    process::adopt_sockets();
     std::panic::set_hook(Box::new(report_panic));
 }
 

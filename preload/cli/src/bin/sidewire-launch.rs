@@ -1,12 +1,14 @@
-//! Starts a program with CAP_NET_RAW and nothing else, for `sidewire run`.
+//! Starts a program with open packet sockets and without any capability, for
+//! `sidewire run`; or, with --ambient, with CAP_NET_RAW and nothing else.
 //!
-//! Usage: sidewire-launch [NAME=VALUE ...] -- PROGRAM ARG0 [ARGS ...]
+//! Usage: sidewire-launch [--ambient] [NAME=VALUE ...] -- PROGRAM ARG0 [ARGS ...]
 //!
 //! This file carries the capability (`cap_net_raw=p`) where an administrator has
-//! decided so, and raises it to the ambient set: a program that gets it that way
-//! keeps LD_PRELOAD, which file capabilities of its own would disable. Because
-//! they disable it for us, too, the variables that the dynamic linker removes
-//! from a privileged program's environment come as arguments.
+//! decided so. The sockets are described in `sidewire_link::reserve`. With
+//! --ambient the capability is raised to the ambient set: a program that gets it
+//! that way keeps LD_PRELOAD, which file capabilities of its own would disable.
+//! Because they disable it for us, too, the variables that the dynamic linker
+//! removes from a privileged program's environment come as arguments.
 //!
 //! It is short and takes no settings, since it runs with a privilege.
 #![forbid(unsafe_code)]
@@ -15,16 +17,22 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use rustix::fs::{MemfdFlags, fstat, memfd_create};
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::process::{Resource, getrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
     configure_capability_in_ambient_set, set_capabilities,
 };
+use sidewire_link::{fd, reserve};
 
 /// As env(1) and a shell report their own failure, a program that cannot be
 /// executed, and one that is not there.
@@ -43,6 +51,8 @@ fn main() -> ExitCode {
 /// Becomes the program. Returns only when that fails.
 fn launch(mut args: impl Iterator<Item = OsString>) -> (u8, String) {
     let mut variables = Vec::new();
+    let mut args = args.by_ref().peekable();
+    let ambient = args.next_if(|arg| arg == "--ambient").is_some();
     for arg in args.by_ref().take_while(|arg| arg != "--") {
         match split_variable(&arg) {
             Some((name, value)) => variables.push((name.to_owned(), value.to_owned())),
@@ -58,20 +68,31 @@ fn launch(mut args: impl Iterator<Item = OsString>) -> (u8, String) {
     if let Some(reason) = gains_privilege(Path::new(&program)) {
         return (EXIT_CANCELED, format!("{}: {reason}", program.display()));
     }
-    if let Err(error) = keep_net_raw_only() {
-        return (
-            EXIT_CANCELED,
-            format!(
-                "CAP_NET_RAW is not to be had ({error}): has this file the capability \
+    let privileged = if ambient {
+        keep_net_raw_only().map(|()| None)
+    } else {
+        hand_over().map(Some)
+    };
+    let handed = match privileged {
+        Ok(handed) => handed,
+        Err(error) => {
+            return (
+                EXIT_CANCELED,
+                format!(
+                    "CAP_NET_RAW is not to be had ({error}): has this file the capability \
                  (getcap), and is it on a file system without nosuid?"
-            ),
-        );
-    }
-    let error = Command::new(&program)
-        .arg0(arg0)
-        .args(args)
-        .envs(variables)
-        .exec();
+                ),
+            );
+        }
+    };
+    let mut command = Command::new(&program);
+    command.arg0(arg0).args(args).envs(variables);
+    let name = OsStr::from_bytes(reserve::VARIABLE.to_bytes());
+    match &handed {
+        Some(handed) => command.env(name, &handed.place),
+        None => command.env_remove(name),
+    };
+    let error = command.exec();
     let code = if error.kind() == ErrorKind::NotFound {
         EXIT_ENOENT
     } else {
@@ -104,17 +125,81 @@ fn gains_privilege(program: &Path) -> Option<&'static str> {
         .then_some("carries file capabilities; CAP_NET_RAW is not passed on to it")
 }
 
+/// What the program is to find open.
+struct HandedOver {
+    /// They stay open until the program takes our place.
+    _open: Vec<OwnedFd>,
+    /// Where they are, as [`reserve::VARIABLE`] says it.
+    place: String,
+}
+
+/// How many sets fit below the limit of descriptors, with as much room left in
+/// the upper quarter, where the library has its own.
+fn sets() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = usize::try_from(limit / 4).unwrap_or(usize::MAX) / 2;
+    (room / reserve::SOCKETS).clamp(1, reserve::SETS)
+}
+
+/// Opens the sockets with the capability, and drops it.
+fn hand_over() -> rustix::io::Result<HandedOver> {
+    set_only(CapabilitySet::NET_RAW, CapabilitySet::empty())?;
+    let sets = sets();
+    let claims = memfd_create("sidewire-claims", MemfdFlags::CLOEXEC)?;
+    let inode = fstat(&claims)?.st_ino;
+    let mut opened = vec![claims];
+    for _ in 0..sets * reserve::SOCKETS {
+        opened.push(socket_with(
+            AddressFamily::PACKET,
+            SocketType::RAW,
+            SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+            None,
+        )?);
+    }
+    clear_ambient_capability_set()?;
+    set_only(CapabilitySet::empty(), CapabilitySet::empty())?;
+    let open = at_adjacent_numbers(&opened)?;
+    for fd in &open {
+        fcntl_setfd(fd, FdFlags::empty())?;
+    }
+    let place = format!("{}:{sets}:{inode}", open[0].as_raw_fd());
+    Ok(HandedOver { _open: open, place })
+}
+
+/// Duplicates of all of them, close-on-exec, side by side among the high numbers.
+fn at_adjacent_numbers(fds: &[OwnedFd]) -> rustix::io::Result<Vec<OwnedFd>> {
+    let mut first = fd::high_base();
+    'from: loop {
+        let mut duplicates = Vec::with_capacity(fds.len());
+        for (fd, number) in fds.iter().zip(first..) {
+            let duplicate = fcntl_dupfd_cloexec(fd, number)?;
+            let got: RawFd = duplicate.as_raw_fd();
+            if got != number {
+                // Something that we inherited is in the way.
+                first = got;
+                continue 'from;
+            }
+            duplicates.push(duplicate);
+        }
+        return Ok(duplicates);
+    }
+}
+
 fn keep_net_raw_only() -> rustix::io::Result<()> {
     clear_ambient_capability_set()?;
+    set_only(CapabilitySet::NET_RAW, CapabilitySet::NET_RAW)?;
+    configure_capability_in_ambient_set(CapabilitySet::NET_RAW, true)
+}
+
+fn set_only(now: CapabilitySet, inheritable: CapabilitySet) -> rustix::io::Result<()> {
     set_capabilities(
         None,
         CapabilitySets {
-            effective: CapabilitySet::NET_RAW,
-            permitted: CapabilitySet::NET_RAW,
-            inheritable: CapabilitySet::NET_RAW,
+            effective: now,
+            permitted: now,
+            inheritable,
         },
-    )?;
-    configure_capability_in_ambient_set(CapabilitySet::NET_RAW, true)
+    )
 }
 
 #[cfg(test)]

@@ -102,11 +102,18 @@ impl Neighbours {
     /// # Errors
     /// EPERM without CAP_NET_RAW; EMFILE, ENFILE, ENOBUFS; what a dump says.
     pub fn open() -> Result<Neighbours, Errno> {
-        let arp = move_high(raw::socket(
+        Neighbours::with_arp(move_high(raw::socket(
             libc::AF_PACKET,
             libc::SOCK_RAW | libc::SOCK_NONBLOCK,
             0,
-        )?)?;
+        )?)?)
+    }
+
+    /// As [`Neighbours::open`], with an open, non-blocking packet socket for our own ARP.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE, ENOBUFS; what a dump says.
+    pub fn with_arp(arp: Fd) -> Result<Neighbours, Errno> {
         filter::attach(arp.as_raw_fd(), &filter::drop_all())?;
         let mut neighbours = Neighbours {
             monitor: Channel::open(&[libc::RTNLGRP_NEIGH])?,

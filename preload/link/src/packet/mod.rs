@@ -74,11 +74,18 @@ impl PacketSocket {
     /// # Errors
     /// EPERM without CAP_NET_RAW; EAFNOSUPPORT without packet sockets in the kernel; EMFILE, ENFILE, ENOBUFS.
     pub fn open() -> Result<PacketSocket, Errno> {
-        let fd = move_high(raw::socket(
+        PacketSocket::from_fd(move_high(raw::socket(
             libc::AF_PACKET,
             libc::SOCK_RAW | libc::SOCK_NONBLOCK,
             0,
-        )?)?;
+        )?)?)
+    }
+
+    /// Takes an open, non-blocking packet socket that is bound to nothing or lets no frame pass.
+    ///
+    /// # Errors
+    /// What setsockopt says.
+    pub(crate) fn from_fd(fd: Fd) -> Result<PacketSocket, Errno> {
         let raw_fd = fd.as_raw_fd();
         raw::setsockopt(raw_fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1i32)?;
         grow_buffer(raw_fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
@@ -140,6 +147,26 @@ impl PacketSocket {
 fn grow_buffer(fd: RawFd, force: i32, plain: i32) -> Result<(), Errno> {
     raw::setsockopt(fd, libc::SOL_SOCKET, force, &PACKET_BUFFER)
         .or_else(|_| raw::setsockopt(fd, libc::SOL_SOCKET, plain, &PACKET_BUFFER))
+}
+
+/// Makes a packet socket that somebody else has used one that lets no frame pass and keeps none.
+///
+/// # Errors
+/// EBUSY while its ring is mapped by somebody else.
+pub(crate) fn reset(fd: RawFd) -> Result<(), Errno> {
+    filter::attach(fd, &filter::drop_all())?;
+    // Linux packet_set_ring: a ring of nothing frees the one that is there and, with or without one, what waits in the
+    // receive queue.
+    let nothing = libc::tpacket_req {
+        tp_block_size: 0,
+        tp_block_nr: 0,
+        tp_frame_size: 0,
+        tp_frame_nr: 0,
+    };
+    raw::setsockopt(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &nothing)?;
+    // Reading the counter sets it to zero.
+    packet_drops(fd);
+    Ok(())
 }
 
 /// Binds a packet socket to a protocol on every device.
