@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         .shim("run_explains_a_send", &[], run_explains_a_send)
         .shim("run_strict_names_the_capability", &[], run_strict)
         .shim("status_ss_and_top_look_inside", &[], look_inside)
+        .shim("run_chooses_congestion_control", &[], chooses_congestion)
         .shim("status_tells_pid_namespaces_apart", &[], pid_namespaces)
         .shim("rules_choose_who_carries", &[], rules_choose)
         .shim("plot_draws_a_capture", &[Need::EgressHook], |stack| {
@@ -169,6 +170,38 @@ fn pid_namespaces(stack: &Stack) -> TestResult {
             "inside: {table}"
         );
     }
+    Ok(())
+}
+
+/// `--congestion`, seen by the program and from outside.
+fn chooses_congestion(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let _receiver = receiver(&lab, PORT, Path::new("/dev/null"))?;
+    let stats = lab.path("stats");
+    let program = format!(
+        "import socket
+s = socket.create_connection((\"{FAR}\", {PORT}))
+print(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b\"\\0\").decode())
+"
+    );
+    let ran = lab
+        .near
+        .program(sidewire(stack)?)
+        .args([
+            "run",
+            "--strict",
+            "--congestion",
+            "reno",
+            "--",
+            "python3",
+            "-c",
+            &program,
+        ])
+        .stats(&stats)
+        .run()?
+        .success()?;
+    ensure!(ran.stdout == "reno\n", "{ran}");
+    ensure!(Stats::read(&stats)?.connections_engine == 1, "{ran}");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     Suite::new("exports")
         .test("are_the_list_in_the_tree", &[Need::Library], are_the_list)
         .test("are_unversioned", &[Need::Library], are_unversioned)
+        .test("stay_loaded", &[Need::Library], stay_loaded)
         .test("stand_in_for_libc", &[Need::Library], stand_in_for_libc)
         .run()
 }
@@ -51,6 +52,23 @@ fn are_the_list() -> TestResult {
     ensure!(
         missing.is_empty() && unlisted.is_empty(),
         "listed but not exported: {missing:?}; exported but not in preload/shim/exports.txt: {unlisted:?}"
+    );
+    Ok(())
+}
+
+/// `-z nodelete`: a program that unloads what it did not load leaves the hooks where they are.
+fn stay_loaded() -> TestResult {
+    let library = Library::find()?;
+    let output = Command::new("readelf")
+        .arg("-d")
+        .arg(library.path())
+        .output()
+        .context("readelf (Debian: apt-get install binutils)")?;
+    let text = String::from_utf8(output.stdout)?;
+    let flags = text.lines().find(|line| line.contains("(FLAGS_1)"));
+    ensure!(
+        flags.is_some_and(|line| line.contains("NODELETE")),
+        "{flags:?}"
     );
     Ok(())
 }

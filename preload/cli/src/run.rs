@@ -13,7 +13,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use sidewire_posix::config::{self, Capability, Config};
 
 use crate::reach::{self, Refusal};
-use crate::{Failure, installation, launcher};
+use crate::{Failure, doctor, installation, launcher};
 
 /// A program that cannot be executed, and one that is not there, as a shell
 /// reports them.
@@ -123,6 +123,12 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
             "CAP_NET_RAW is missing, which frames are sent and received with; run as root, as a \
              member of the group sidewire (sidewire(7)), inside `unshare -Urn`, or without \
              --strict on the kernel's TCP",
+        ));
+    }
+    if options.strict && doctor::devices::any_usable() == Some(false) {
+        return Err(Failure::canceled(
+            "no network device that is up leads to other hosts (`sidewire doctor`): set one up, \
+             or run without --strict on the kernel's TCP",
         ));
     }
     let preload = preload(&library, env::var_os("LD_PRELOAD")).map_err(Failure::canceled)?;

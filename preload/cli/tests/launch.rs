@@ -6,16 +6,25 @@ use std::process::{Command, Output};
 /// Runs `script` there, with `$LAUNCH` a copy of the launcher that carries the
 /// capability, beside a library that does nothing.
 fn outcome(script: &str) -> Output {
+    outcome_after(":", script)
+}
+
+/// The same after `setup`, which has every capability.
+fn outcome_after(setup: &str, script: &str) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let drop = "exec setpriv --securebits +noroot --inh-caps -all --ambient-caps -all sh -ec";
     let script = format!(
         "PATH=$PATH:/usr/sbin:/sbin
+        ip link add sw0 type veth peer name sw1
+        ip link set sw0 up
+        ip link set sw1 up
         cp \"$LAUNCHER\" \"$DIR/sidewire-launch\"
         printf 'int sidewire_test_library;' | gcc -x c -shared -fPIC -o \"$DIR/lib.so\" -
         setcap cap_net_raw=p \"$DIR/sidewire-launch\"
         export LAUNCH=\"$DIR/sidewire-launch\" SIDEWIRE_LIBRARY=\"$DIR/lib.so\"
         cp \"$(command -v cat)\" \"$DIR/cat\"
         cp \"$DIR/cat\" \"$DIR/capable\"; setcap cap_chown=p \"$DIR/capable\"
+        {setup}
         {drop} '{script}'"
     );
     Command::new("unshare")
@@ -123,6 +132,33 @@ fn name_arguments_and_environment_arrive() {
     );
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(text.trim(), "zero one /t x lib.so", "{output:?}");
+}
+
+#[test]
+fn the_doctor_knows_the_launcher() {
+    let output = outcome("exec \"$SIDEWIRE\" doctor");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        text.contains("the launcher hands over packet sockets"),
+        "{text}"
+    );
+    let output = outcome("rm \"$LAUNCH\"; exec \"$SIDEWIRE\" doctor");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn without_a_device_strict_refuses() {
+    let unplugged = |options: &str| {
+        let run = format!("exec \"$SIDEWIRE\" run {options} -- true");
+        outcome_after("ip link del sw0", &run)
+    };
+    let output = unplugged("--strict");
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("no network device"), "{message}");
+    let output = unplugged("");
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

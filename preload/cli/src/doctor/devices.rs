@@ -22,6 +22,16 @@ pub(super) fn findings() -> Vec<Finding> {
     }
 }
 
+/// Whether any device can carry frames to other hosts; `None` where the devices cannot be listed.
+pub(crate) fn any_usable() -> Option<bool> {
+    let routes = Routes::open().ok()?;
+    Some(routes.devices().any(|device| is_usable(device)))
+}
+
+fn is_usable(device: &DeviceInfo) -> bool {
+    device.up && matches!(device.kind, LinkKind::Ether | LinkKind::None)
+}
+
 fn judge(devices: &[&DeviceInfo]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut usable = 0;
@@ -36,7 +46,7 @@ fn judge(devices: &[&DeviceInfo]) -> Vec<Finding> {
                 ),
                 "nothing needs to be done",
             )),
-            LinkKind::Ether | LinkKind::None if !device.up => findings.push(Finding::new(
+            LinkKind::Ether | LinkKind::None if !is_usable(device) => findings.push(Finding::new(
                 Severity::Note,
                 format!("{name}: down, or without a carrier"),
                 format!("ip link set {name} up, if it is to be used"),

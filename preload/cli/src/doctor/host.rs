@@ -7,7 +7,7 @@ use sidewire_link::Errno;
 use sidewire_link::packet::{PACKET_BUFFER, PacketSocket, RingConfig};
 
 use super::{Finding, Severity};
-use crate::installation;
+use crate::{installation, launcher};
 
 /// Oldest kernel that the engine is made for: major, minor.
 const OLDEST_KERNEL: (u32, u32) = (5, 16);
@@ -21,9 +21,20 @@ pub(super) fn findings() -> Vec<Finding> {
             findings.push(net_admin());
             findings.push(receive_buffer(socket.rcvbuf()));
         }
+        Err(Errno::EPERM) if launcher_is_ours() => {
+            findings.push(Finding::ok(
+                "no CAP_NET_RAW, and none needed: the launcher hands over packet sockets",
+            ));
+            findings.push(net_admin());
+        }
         Err(error) => findings.push(no_packet_socket(error, &UserNamespaces::read())),
     }
     findings
+}
+
+/// Whether `sidewire run` has a launcher to go through.
+fn launcher_is_ours() -> bool {
+    installation::library().is_ok_and(|library| launcher::find(&library).is_some())
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {

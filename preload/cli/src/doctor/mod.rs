@@ -1,7 +1,7 @@
 //! `sidewire doctor`: what on this host stands in the way, what accelerated
 //! traffic would pass by, and what to do about each.
 
-mod devices;
+pub(crate) mod devices;
 mod firewall;
 mod host;
 mod netlink;
