@@ -3,6 +3,8 @@
 CARGO ?= cargo
 FUZZ := preload/fuzz/Cargo.toml
 NEED := packaging/need-packages
+# Other releases on which the packages are built and tested, where a mirror has them.
+SUITES ?= trixie resolute
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: all build demo conformance check check-long bench bench-quick header packages fmt clippy fuzz-build deb deb-test clean help
@@ -18,6 +20,7 @@ help:
 	@echo "make bench-quick a few cells of it"
 	@echo "make header      include/sidewire.h, from preload/shim/src/api.rs"
 	@echo "make deb         Debian packages, to target/debian/"
+	@echo "make deb-test    installs and runs them, here and as built on other releases"
 	@echo "make build       target/release/libsidewire.so and target/release/sidewire"
 
 build:
@@ -70,7 +73,9 @@ deb:
 
 deb-test: deb
 	@$(NEED) deb-test
+	packaging/test-reproducible
 	packaging/test-deb
+	$(foreach suite,$(SUITES),packaging/test-deb $(suite) &&) true
 
 check-long: deb-test
 
