@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::memory::Frag;
+use crate::skb::TxFlags;
 use crate::sock::TcpSock;
+use crate::stack::SocketId;
 
 /// Longest header of a frame that the engine builds: IPv6 (40) or IPv4 (20), TCP with 40 bytes of options (60).
 pub const MAX_HEADER: usize = 100;
@@ -67,6 +69,31 @@ impl Dst {
     pub const RESET: u32 = 0;
 }
 
+/// The transmit timestamps that a frame is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxTstamp {
+    /// Which: all but the acknowledgement's, which is the engine's own.
+    pub flags: TxFlags,
+    /// Sequence number of the stamped byte. It names the stamp, and where a super-frame is cut it says which segment has it
+    /// (Linux `skb_shinfo()->tskey`).
+    pub tskey: u32,
+    /// Whose, for [`crate::Stack::tx_tstamp`].
+    pub sock: SocketId,
+    /// A stamp of the device's does not replace the software's (SOF_TIMESTAMPING_OPT_TX_SWHW).
+    pub swhw: bool,
+}
+
+/// When a frame is to leave: SCM_TXTIME, in the terms of SO_TXTIME.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxTime {
+    /// Nanoseconds of the clock.
+    pub at: u64,
+    /// Which clock.
+    pub clockid: i32,
+    /// `SOF_TXTIME_*`.
+    pub flags: u32,
+}
+
 /// One (super-)frame from the IP header on.
 pub struct Transmit<'a> {
     /// Where to.
@@ -81,10 +108,14 @@ pub struct Transmit<'a> {
     pub frags: &'a [Frag],
     /// Payload bytes of each segment on the wire when there is more than one, else 0.
     pub gso_size: u16,
-    /// The socket's SO_MARK.
+    /// SO_MARK: the socket's, or the message's.
     pub mark: u32,
     /// The socket's SO_PRIORITY.
     pub priority: u32,
+    /// Stamps to be told by [`crate::Stack::tx_tstamp`]; the answer is then [`TxVerdict::Stamping`].
+    pub tstamp: Option<TxTstamp>,
+    /// Not before then.
+    pub txtime: Option<TxTime>,
     /// Whose it is, for remarks; none of a request sock or a TIME_WAIT remnant.
     pub sock: Option<&'a TcpSock>,
 }
@@ -94,6 +125,10 @@ pub struct Transmit<'a> {
 pub enum TxVerdict {
     /// The device has it.
     Sent,
+    /// The device has it, and its stamps will be told.
+    Stamping,
+    /// The device has a copy that was made in user space.
+    Copied,
     /// The packet socket is full: nothing happened; [`crate::Stack::tx_space`] says when to go on.
     NoSpace,
     /// The queueing discipline threw it away: Linux's local congestion (NET_XMIT_DROP).

@@ -476,6 +476,9 @@ fn drive(
         if fds[0].revents & libc::POLLOUT != 0 {
             tx_space(stack);
         }
+        if fds[0].revents & libc::POLLERR != 0 {
+            stack.with(Inner::tell_tstamps);
+        }
         let theirs = &fds[own.len()..];
         if theirs.iter().any(|f| f.revents != 0) {
             for (to, from) in extra.iter_mut().zip(theirs) {
