@@ -53,11 +53,15 @@ pub struct Dst {
     pub gso_max_size: u32,
     /// Device's gso_max_segs.
     pub gso_max_segs: u16,
-    /// Device does scatter-gather (spec/zerocopy.md ZC-41).
+    /// Packets of the route may be scattered. True for every device, since Linux cuts and gathers in software for TCP; not
+    /// behind an IPsec transformation (spec/zerocopy.md ZC-41).
     pub sg: bool,
     /// What the kernel's own TCP would report as ee_code on this device: packets are copied on their way
     /// (veth, tap, loopback; spec/zerocopy.md ZC-39).
     pub zerocopy_copied: bool,
+    /// The device does not gather. The kernel copies a super-frame while it cuts it for such a device, and what is copied
+    /// then does not count as copied (spec/zerocopy.md ZC-42).
+    pub copied_in_cutting: bool,
     /// Changes whenever the route table did; a socket whose number differs looks its route up again. Never [`Dst::RESET`]
     /// as it comes from [`Net::route`].
     pub generation: u32,

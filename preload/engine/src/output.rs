@@ -158,6 +158,7 @@ pub(crate) fn tcp_transmit_skb(
     let sample = tcp_rate_skb_sent(sk, stamp);
     if let Some(skb) = at.get_mut(sk) {
         skb.tx = sample;
+        skb.cut |= tcb.pcount > 1;
     }
     if verdict == TxVerdict::Copied
         && let Some(uarg) = at.get(sk).and_then(|skb| skb.ubuf)

@@ -124,6 +124,8 @@ pub struct Skb {
     pub tskey: u32,
     /// The message's own mark and time. Buffers that differ in them are never merged.
     pub message: MessageOptions,
+    /// It left as a super-frame, with what it held then.
+    pub cut: bool,
     /// MSG_ZEROCOPY object whose bytes this holds.
     pub ubuf: Option<UbufId>,
     /// Every byte is zerocopy: accounting by whole pages (spec/send-path.md F7, F16).

@@ -328,6 +328,7 @@ pub(crate) fn tcp_fragment(
     tail.pure_zerocopy = skb.pure_zerocopy;
     tail.ubuf = skb.ubuf;
     tail.message = skb.message;
+    tail.cut = skb.cut;
     skb.split_frags(len, &mut tail);
     let moved = tail.len.min(skb.truesize.saturating_sub(SKB_TRUESIZE));
     skb.truesize -= moved;

@@ -21,7 +21,7 @@ use crate::stack::{Cx, Io, SocketId, Stack};
 /// Frames of a socket whose stamps are awaited; of more, the oldest get none.
 const AWAITING_MAX: usize = 64;
 /// Bytes of an Ethernet header.
-const ETH_HLEN: usize = 14;
+pub(crate) const ETH_HLEN: usize = 14;
 /// EtherTypes of what the engine sends.
 const ETH_P_IP: [u8; 2] = [0x08, 0x00];
 const ETH_P_IPV6: [u8; 2] = [0x86, 0xdd];

@@ -286,7 +286,9 @@ pub fn skb_acked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb) {
     let Some(uarg) = skb.ubuf else {
         return;
     };
-    let copied = sk.dst.is_some_and(|d| d.zerocopy_copied);
+    let copied = sk
+        .dst
+        .is_some_and(|d| d.zerocopy_copied && !(d.copied_in_cutting && skb.cut));
     let Some(u) = sk.zerocopy.get(uarg) else {
         return;
     };
