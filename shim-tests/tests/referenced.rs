@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::ensure;
 use shim_tests::compare::{PEER_PORT, start_peer};
-use shim_tests::lab::FAR;
+use shim_tests::lab::{DEVICE, FAR};
 use shim_tests::library::{Stack, Stats};
 use shim_tests::payload::{self, MIB};
 use shim_tests::probe::{example, probe};
@@ -26,10 +26,14 @@ fn main() -> ExitCode {
         .run()
 }
 
-/// The third frame to the far host is lost, and the bytes that it carried are overwritten before they are sent again.
+/// The first copy of the bytes is lost, and they are overwritten before they are sent again.
 fn overwritten(stack: &Stack, rtx: &str, arrives: u8) -> TestResult {
     let lab = Lab::new(Link::default())?;
-    lab.lose_one_in_on_the_way_to(&lab.far, 3)?;
+    let rules = format!(
+        "table netdev lab {{ chain in {{ type filter hook ingress device {DEVICE} priority 0; \
+         meta length > 1000 numgen inc mod 1000 0 drop; }}; }}"
+    );
+    lab.far.run("nft", [rules.as_str()])?;
     let (sink, port) = (lab.path("arrived"), PORT.to_string());
     let receiver = lab
         .far

@@ -498,6 +498,15 @@ pub(crate) fn netlink(stack: &'static NetStack) {
     stack.with(network_changed);
 }
 
+/// Reads what netlink has to say by now, for a call that is about to ask for a route: what has been changed before it
+/// counts.
+pub(crate) fn hear_network(inner: &mut Inner) {
+    let mut fds = [want(inner.net.events_fd(), libc::POLLIN)];
+    if syscall::ppoll(&mut fds, 0, None).is_ok_and(|n| n > 0) {
+        network_changed(inner);
+    }
+}
+
 /// [`netlink`], with the lock held.
 pub(crate) fn network_changed(inner: &mut Inner) {
     if inner.net.read_events() {

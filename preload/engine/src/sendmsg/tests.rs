@@ -581,7 +581,7 @@ fn marked(own: bool, marks: [u32; 3]) -> Vec<(u32, Option<u32>)> {
     bed.stack.sh.sysctl.message_options = own;
     for mark in marks {
         let control = cmsg(so::SO_MARK, &mark.to_ne_bytes());
-        let mut iter = Iter::new(&mut bed, vec![(vec![0; 100], true)]);
+        let mut iter = Iter::new(&bed, vec![(vec![0; 100], true)]);
         let mut call = SendCall::new(0, &control, None, ROOT, true);
         let sent = bed.step(&mut call, &mut iter);
         assert_eq!(sent, Step::Ready(Ok(100)));
