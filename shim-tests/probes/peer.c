@@ -7,7 +7,10 @@
  *   discard     reads to the end, then closes
  *   close       closes at once
  *   reset       closes with a RST
- *   hold        reads nothing, until its own connection is reset or killed
+ *   gated       reads nothing until somebody says "open", then to the end
+ *   open        lets the next of these begin, closes at once
+ *   hold [N]    reads nothing, until its own connection is reset or killed; with N
+ *               sends a byte once SO_RCVBUF is that
  *   send N      sends N bytes, closes when the other end has
  *   finish N    sends N bytes, shuts down its side, reads to the end
  *   call PORT   connects to the caller's host at PORT, sends "called", and echoes
@@ -30,6 +33,8 @@
 #include <unistd.h>
 
 static char pattern[1 << 16];
+/* A pipe with a byte for each "open". */
+static int gate[2];
 
 static void echo(int fd)
 {
@@ -129,7 +134,20 @@ static void *serve(void *argument)
 		close(fd);
 	} else if (!strcmp(word, "reset")) {
 		reset(fd);
+	} else if (!strcmp(word, "gated")) {
+		char byte;
+		if (read(gate[0], &byte, 1) == 1)
+			discard(fd);
+		close(fd);
+	} else if (!strcmp(word, "open")) {
+		if (write(gate[1], "", 1) != 1)
+			warn("open");
+		close(fd);
 	} else if (!strcmp(word, "hold")) {
+		int size = number ? atoi(number) : 0;
+		if (size && (setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) ||
+			     send(fd, "", 1, MSG_NOSIGNAL) != 1))
+			warn("hold %d", size);
 		struct pollfd p = {.fd = fd};
 		poll(&p, 1, -1);
 		close(fd);
@@ -166,7 +184,7 @@ int main(int argc, char **argv)
 	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
 	for (size_t i = 0; i < sizeof pattern; i++)
 		pattern[i] = (char)('a' + i % 26);
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
+	if (fd < 0 || pipe(gate) || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
 	    bind(fd, (struct sockaddr *)&a, sizeof a) || listen(fd, 256))
 		err(1, "listen");
 	for (;;) {

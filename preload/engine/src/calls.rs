@@ -3,7 +3,7 @@
 //! The caller makes one per system call and passes the same one again after every [`crate::Step::Wait`].
 
 use alloc::boxed::Box;
-use core::net::SocketAddr;
+use core::net::{Ipv4Addr, SocketAddr};
 
 use arrayvec::ArrayVec;
 use sidewire_uapi::errqueue::SockExtendedErr;
@@ -88,6 +88,19 @@ pub enum RecvCmsg {
         ns: [u64; 3],
         /// The *_NEW layout and type.
         new: bool,
+    },
+    /// What IP_PKTINFO, IP_RECVTTL and IP_RECVTOS tell of a stamped frame: the caller knows which of them are on (TS-50).
+    StampedFrame {
+        /// The device that it left by.
+        oif: u32,
+        /// Source.
+        saddr: Ipv4Addr,
+        /// Destination.
+        daddr: Ipv4Addr,
+        /// Time to live.
+        ttl: u8,
+        /// Type of service.
+        tos: u8,
     },
     /// IP_RECVERR or IPV6_RECVERR: an entry of the error queue.
     RecvErr {

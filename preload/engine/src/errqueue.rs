@@ -3,12 +3,12 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use sidewire_uapi::errqueue::{
-    SCM_TSTAMP_SCHED, SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_TIMESTAMPING,
-    SO_EE_ORIGIN_ZEROCOPY, SockExtendedErr,
+    SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SO_EE_ORIGIN_TIMESTAMPING, SO_EE_ORIGIN_ZEROCOPY,
+    SockExtendedErr,
 };
 use sidewire_uapi::socket::{MSG_ERRQUEUE, MSG_TRUNC};
 use sidewire_uapi::timestamping as sof;
@@ -20,6 +20,7 @@ use crate::memory::{Frag, IovIter};
 use crate::skb::SKB_TRUESIZE;
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Io, SocketId, Stack};
+use crate::tstamp::ETH_HLEN;
 
 /// What an entry costs, and whose account it is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,15 +152,34 @@ pub fn purge(sk: &mut TcpSock) {
 fn offender(sk: &TcpSock, entry: &ErrEntry) -> Option<SocketAddr> {
     match entry.ee.ee_origin {
         SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6 => entry.offender,
-        SO_EE_ORIGIN_TIMESTAMPING
-            if sk.opts.tsflags & sof::SOF_TIMESTAMPING_OPT_CMSG != 0
-                && entry.ee.ee_info == SCM_TSTAMP_SCHED
-                && !entry.payload.frags.is_empty() =>
-        {
+        SO_EE_ORIGIN_TIMESTAMPING if frame_shown(sk, entry) => {
             Some(SocketAddr::new(sk.tuple.local.ip(), 0))
         }
         _ => None,
     }
+}
+
+/// A stamp that carries its frame from the link-layer header on, and OPT_CMSG, which lets the frame's own messages through.
+fn frame_shown(sk: &TcpSock, entry: &ErrEntry) -> bool {
+    sk.opts.tsflags & sof::SOF_TIMESTAMPING_OPT_CMSG != 0
+        && !entry.opt_stats
+        && !entry.payload.head.is_empty()
+}
+
+/// The messages of the frame of a stamp (TS-50; Linux `ip_cmsg_recv`).
+fn stamped_frame(sk: &TcpSock, entry: &ErrEntry) -> Option<RecvCmsg> {
+    let stamp = entry.ee.ee_origin == SO_EE_ORIGIN_TIMESTAMPING && frame_shown(sk, entry);
+    let (IpAddr::V4(saddr), IpAddr::V4(daddr)) = (sk.tuple.local.ip(), sk.tuple.remote.ip()) else {
+        return None;
+    };
+    let ip = entry.payload.head.get(ETH_HLEN..)?;
+    stamp.then_some(RecvCmsg::StampedFrame {
+        oif: sk.dst.map_or(0, |d| d.oif),
+        saddr,
+        daddr,
+        ttl: *ip.get(8)?,
+        tos: *ip.get(1)?,
+    })
 }
 
 /// The control messages of an entry, in Linux's order (TS-44; Linux `__sock_recv_timestamp`).
@@ -190,6 +210,9 @@ fn put_cmsgs(sk: &TcpSock, entry: &ErrEntry, wall_ns: u64, call: &mut RecvCall) 
         if entry.opt_stats && !entry.payload.head.is_empty() {
             put(RecvCmsg::OptStats(entry.payload.head.clone()));
         }
+    }
+    if let Some(frame) = stamped_frame(sk, entry) {
+        put(frame);
     }
     put(RecvCmsg::RecvErr {
         ee: entry.ee,

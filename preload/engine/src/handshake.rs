@@ -196,6 +196,8 @@ pub fn tcp_send_synack(
         gso_size: 0,
         mark: req.mark,
         priority: req.priority,
+        tstamp: None,
+        txtime: None,
         sock: None,
     }))
 }

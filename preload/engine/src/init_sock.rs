@@ -216,6 +216,7 @@ impl TcpSock {
             saw_tstamp: false,
 
             errqueue: ErrQueue::default(),
+            awaiting_tstamps: VecDeque::new(),
             zerocopy: ZerocopyState::default(),
             tskey: 0,
             fastopen_req: None,

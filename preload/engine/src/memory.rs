@@ -1,6 +1,7 @@
 //! How a safe engine refers to other people's bytes.
 
 use alloc::sync::Arc;
+use alloc::vec;
 use core::fmt;
 
 /// Size of one page fragment, in bytes: Linux's `SKB_FRAG_PAGE_ORDER` (32 KiB), spec/send-path.md F8.
@@ -77,6 +78,12 @@ impl Frag {
     #[must_use]
     pub fn ptr(&self) -> *const u8 {
         self.mem.base().wrapping_add(self.off as usize)
+    }
+
+    /// True of the program's own pages.
+    #[must_use]
+    pub fn is_user(&self) -> bool {
+        self.mem.kind() == RegionKind::User
     }
 
     /// Takes the first `n` bytes away and returns them as a fragment of their own.
@@ -163,4 +170,14 @@ pub trait Memory {
     fn read(&mut self, frag: &Frag, dst: &mut [u8]) -> Result<(), Fault>;
     /// Writes bytes into an arena region (thaw, repair, SYN data).
     fn write(&mut self, mem: &MemRef, off: u32, src: &[u8]);
+    /// Copies a fragment's bytes to one of the same length in an arena region.
+    ///
+    /// # Errors
+    /// As [`Memory::read`].
+    fn copy(&mut self, from: &Frag, to: &Frag) -> Result<(), Fault> {
+        let mut bytes = vec![0; from.len as usize];
+        self.read(from, &mut bytes)?;
+        self.write(&to.mem, to.off, &bytes);
+        Ok(())
+    }
 }

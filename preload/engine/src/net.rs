@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::memory::Frag;
+use crate::skb::TxFlags;
 use crate::sock::TcpSock;
+use crate::stack::SocketId;
 
 /// Longest header of a frame that the engine builds: IPv6 (40) or IPv4 (20), TCP with 40 bytes of options (60).
 pub const MAX_HEADER: usize = 100;
@@ -51,11 +53,15 @@ pub struct Dst {
     pub gso_max_size: u32,
     /// Device's gso_max_segs.
     pub gso_max_segs: u16,
-    /// Device does scatter-gather (spec/zerocopy.md ZC-41).
+    /// Packets of the route may be scattered. True for every device, since Linux cuts and gathers in software for TCP; not
+    /// behind an IPsec transformation (spec/zerocopy.md ZC-41).
     pub sg: bool,
     /// What the kernel's own TCP would report as ee_code on this device: packets are copied on their way
     /// (veth, tap, loopback; spec/zerocopy.md ZC-39).
     pub zerocopy_copied: bool,
+    /// The device does not gather. The kernel copies a super-frame while it cuts it for such a device, and what is copied
+    /// then does not count as copied (spec/zerocopy.md ZC-42).
+    pub copied_in_cutting: bool,
     /// Changes whenever the route table did; a socket whose number differs looks its route up again. Never [`Dst::RESET`]
     /// as it comes from [`Net::route`].
     pub generation: u32,
@@ -65,6 +71,31 @@ impl Dst {
     /// The generation of a route that its socket has let go of: it is there for what is being sent, and not told to the
     /// program any more (SO-77).
     pub const RESET: u32 = 0;
+}
+
+/// The transmit timestamps that a frame is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxTstamp {
+    /// Which: all but the acknowledgement's, which is the engine's own.
+    pub flags: TxFlags,
+    /// Sequence number of the stamped byte. It names the stamp, and where a super-frame is cut it says which segment has it
+    /// (Linux `skb_shinfo()->tskey`).
+    pub tskey: u32,
+    /// Whose, for [`crate::Stack::tx_tstamp`].
+    pub sock: SocketId,
+    /// A stamp of the device's does not replace the software's (SOF_TIMESTAMPING_OPT_TX_SWHW).
+    pub swhw: bool,
+}
+
+/// When a frame is to leave: SCM_TXTIME, in the terms of SO_TXTIME.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxTime {
+    /// Nanoseconds of the clock.
+    pub at: u64,
+    /// Which clock.
+    pub clockid: i32,
+    /// `SOF_TXTIME_*`.
+    pub flags: u32,
 }
 
 /// One (super-)frame from the IP header on.
@@ -81,10 +112,14 @@ pub struct Transmit<'a> {
     pub frags: &'a [Frag],
     /// Payload bytes of each segment on the wire when there is more than one, else 0.
     pub gso_size: u16,
-    /// The socket's SO_MARK.
+    /// SO_MARK: the socket's, or the message's.
     pub mark: u32,
     /// The socket's SO_PRIORITY.
     pub priority: u32,
+    /// Stamps to be told by [`crate::Stack::tx_tstamp`]; the answer is then [`TxVerdict::Stamping`].
+    pub tstamp: Option<TxTstamp>,
+    /// Not before then.
+    pub txtime: Option<TxTime>,
     /// Whose it is, for remarks; none of a request sock or a TIME_WAIT remnant.
     pub sock: Option<&'a TcpSock>,
 }
@@ -94,6 +129,10 @@ pub struct Transmit<'a> {
 pub enum TxVerdict {
     /// The device has it.
     Sent,
+    /// The device has it, and its stamps will be told.
+    Stamping,
+    /// The device has a copy that was made in user space.
+    Copied,
     /// The packet socket is full: nothing happened; [`crate::Stack::tx_space`] says when to go on.
     NoSpace,
     /// The queueing discipline threw it away: Linux's local congestion (NET_XMIT_DROP).

@@ -17,14 +17,14 @@ use crate::header::{Headers, ip_fields, tcp_established_options, tcp_syn_options
 use crate::memory::Frag;
 use crate::mib::Counter;
 pub use crate::mss::{tcp_current_mss, tcp_send_mss, tcp_sync_mss};
-use crate::net::{FlowKey, Transmit, TxVerdict};
+use crate::net::{FlowKey, Transmit, TxTime, TxVerdict};
 use crate::pacing::{tcp_pacing_check, tcp_update_skb_after_send};
 pub use crate::rate::tcp_rate_check_app_limited;
 use crate::rate::tcp_rate_skb_sent;
 use crate::recovery::{tcp_enter_cwr, tcp_in_cwnd_reduction};
 use crate::retransmit::tcp_schedule_loss_probe;
 use crate::seq::{after, before};
-use crate::skb::{SKB_TRUESIZE, Skb, tcphdr};
+use crate::skb::{MessageOptions, SKB_TRUESIZE, Skb, tcphdr};
 pub use crate::sndbuf::tcp_check_space;
 use crate::sock::{TcpSock, ecn, icsk_ack, nagle};
 use crate::stack::Cx;
@@ -36,7 +36,7 @@ use crate::tso::{
     tcp_nagle_test, tcp_set_skb_tso_segs, tcp_snd_wnd_test, tcp_tso_segs, tcp_tso_should_defer,
 };
 use crate::window::tcp_select_window;
-use crate::{tstamp, window};
+use crate::{tstamp, window, zerocopy};
 
 /// Why a segment did not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,18 +150,27 @@ pub(crate) fn tcp_transmit_skb(
     if let Some(skb) = at.get_mut(sk) {
         skb.skb_mstamp = stamp;
     }
-    let headers = transmit(sk, cx, &tcb, Some(at))?;
+    if at == At::Head {
+        zerocopy::private_copy(sk, cx);
+    }
+    let (headers, verdict) = transmit(sk, cx, &tcb, Some(at))?;
     tcp_update_skb_after_send(sk, tcb.len, prior_wstamp);
     let sample = tcp_rate_skb_sent(sk, stamp);
     if let Some(skb) = at.get_mut(sk) {
         skb.tx = sample;
+        skb.cut |= tcb.pcount > 1;
     }
-    tx_timestamps(sk, cx, at, headers.bytes());
+    if verdict == TxVerdict::Copied
+        && let Some(uarg) = at.get(sk).and_then(|skb| skb.ubuf)
+    {
+        zerocopy::mark_copied(sk, uarg);
+    }
+    tx_timestamps(sk, cx, at, headers.bytes(), verdict == TxVerdict::Stamping);
     Ok(())
 }
 
-/// SCHED and SND timestamps, for the few buffers that want them.
-fn tx_timestamps(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, at: At, headers: &[u8]) {
+/// SCHED and SND timestamps, for the few buffers that want them: told now, or `later` by the way out.
+fn tx_timestamps(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, at: At, headers: &[u8], later: bool) {
     let place = match at {
         At::Head => sk.write_queue.front_mut(),
         At::Rtx(i) => sk.rtx_queue.get_mut(i),
@@ -170,7 +179,11 @@ fn tx_timestamps(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, at: At, headers: &[u8]) 
         return;
     };
     let mut skb = core::mem::replace(place, cx.sh.pool.alloc());
-    tstamp::tx_sent(sk, cx, &skb, headers);
+    if later {
+        tstamp::tx_await(sk, &skb, headers);
+    } else {
+        tstamp::tx_sent(sk, cx, &skb, headers);
+    }
     let place = match at {
         At::Head => sk.write_queue.front_mut(),
         At::Rtx(i) => sk.rtx_queue.get_mut(i),
@@ -204,7 +217,7 @@ fn transmit(
     cx: &mut Cx<'_, '_>,
     tcb: &Tcb,
     at: Option<At>,
-) -> Result<Headers, XmitError> {
+) -> Result<(Headers, TxVerdict), XmitError> {
     if sk.tx_fault && at.is_some() {
         return Err(XmitError::Fault);
     }
@@ -249,7 +262,9 @@ fn transmit(
     };
 
     let verdict = {
-        let frags: &[Frag] = at.and_then(|a| a.get(sk)).map_or(&[], |s| &s.frags);
+        let skb = at.and_then(|a| a.get(sk));
+        let frags: &[Frag] = skb.map_or(&[], |s| &s.frags);
+        let message = skb.map_or(MessageOptions::default(), |s| s.message);
         let Some(dst) = sk.dst.as_ref() else {
             return Err(XmitError::NoRoute);
         };
@@ -264,8 +279,10 @@ fn transmit(
             } else {
                 0
             },
-            mark: sk.opts.mark,
+            mark: message.mark.unwrap_or(sk.opts.mark),
             priority: sk.opts.priority,
+            tstamp: skb.and_then(|s| tstamp::wanted(sk, s, cx.id)),
+            txtime: tx_time(sk, at, &message),
             sock: Some(sk),
         })
     };
@@ -299,8 +316,18 @@ fn transmit(
             Err(XmitError::Fault)
         }
         // DeviceGone counts as lost on the way: the retransmission timer looks after it.
-        _ => Ok(headers),
+        _ => Ok((headers, verdict)),
     }
+}
+
+/// When a segment is to leave: what is sent again goes at once.
+fn tx_time(sk: &TcpSock, at: Option<At>, message: &MessageOptions) -> Option<TxTime> {
+    let (clockid, flags) = sk.opts.txtime?;
+    (at == Some(At::Head) && message.transmit_time != 0).then_some(TxTime {
+        at: message.transmit_time,
+        clockid,
+        flags,
+    })
 }
 
 fn account_sent(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, tcb: &Tcb) {

@@ -81,6 +81,8 @@ fn send(
         gso_size: 0,
         mark: ack.mark,
         priority: ack.priority,
+        tstamp: None,
+        txtime: None,
         sock: None,
     }))
 }

@@ -173,6 +173,7 @@ fn tcp_retrans_try_collapse(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize,
             && !to.eor
             && to.ubuf == next.ubuf
             && to.pure_zerocopy == next.pure_zerocopy
+            && to.message == next.message
             && next.pcount() == 1
             && !next.sacked.contains(Sacked::SACKED_ACKED)
             && to.len + next.len <= space

@@ -424,6 +424,7 @@ fn merge_sacked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize) -> bool {
         && !prev.eor
         && prev.ubuf == skb.ubuf
         && prev.pure_zerocopy == skb.pure_zerocopy
+        && prev.message == skb.message
         && prev.tx_flags.is_empty()
         && prev.len > 0
         && skb.len > 0

@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::memory::IovIter;
 use crate::push::{sk_stream_write_space, tcp_push};
 use crate::repair::{RepairQueue, tcp_send_rcvq};
-use crate::skb::UbufId;
+use crate::skb::{MessageOptions, UbufId};
 use crate::sock::{TcpSock, shutdown};
 use crate::stack::{Caps, Cx, Io, SocketId, Stack, Step, StepResult, WaitReason};
 use crate::time::Instant;
@@ -72,6 +72,8 @@ pub(crate) struct Progress {
     pub(crate) phase: Phase,
     pub(crate) sockc: SockcmCookie,
     pub(crate) sockc_err: Option<Error>,
+    /// What of the control messages counts for this call's segments.
+    pub(crate) message: MessageOptions,
     /// This call's notification object.
     pub(crate) uarg: Option<UbufId>,
     /// How payload enters buffers.
@@ -297,6 +299,12 @@ fn sockcm_cookie(sk: &TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) {
     let p = &mut call.progress;
     p.sockc = SockcmCookie::seeded(sk.opts.tsflags);
     p.sockc_err = p.sockc.parse(call.control, &sk.opts, call.caps).err();
+    if cx.sh.sysctl.message_options {
+        p.message = MessageOptions {
+            mark: p.sockc.mark,
+            transmit_time: p.sockc.transmit_time,
+        };
+    }
     cx.trace(|| TraceStep::SockcmCookie {
         tsflags: p.sockc.tsflags,
         control: call.control.len(),

@@ -64,6 +64,16 @@ bitflags! {
     }
 }
 
+/// What the control messages of a send ask for its segments. Empty unless the settings let a message have its own
+/// ([`crate::sysctl::Sysctl::message_options`]): Linux's TCP goes by the socket's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageOptions {
+    /// SO_MARK.
+    pub mark: Option<u32>,
+    /// SCM_TXTIME in nanoseconds of SO_TXTIME's clock; 0 for none.
+    pub transmit_time: u64,
+}
+
 /// Names one live MSG_ZEROCOPY notification object (Linux's `struct ubuf_info_msgzc`) of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UbufId(pub u32);
@@ -112,6 +122,10 @@ pub struct Skb {
     pub tx_flags: TxFlags,
     /// `ee_data` of those timestamps: sequence number of the last byte of the call.
     pub tskey: u32,
+    /// The message's own mark and time. Buffers that differ in them are never merged.
+    pub message: MessageOptions,
+    /// It left as a super-frame, with what it held then.
+    pub cut: bool,
     /// MSG_ZEROCOPY object whose bytes this holds.
     pub ubuf: Option<UbufId>,
     /// Every byte is zerocopy: accounting by whole pages (spec/send-path.md F7, F16).

@@ -27,6 +27,7 @@ use crate::seq::{after, before};
 use crate::skb::{RxSkb, Skb};
 use crate::time::Instant;
 use crate::timers::{IcskPending, TimerTable};
+use crate::tstamp::Stamped;
 use crate::zerocopy::ZerocopyState;
 
 /// `ssthresh` before the first loss.
@@ -407,6 +408,9 @@ pub struct TcpSock {
     // The API's own queues
     #[serde(skip)]
     pub errqueue: ErrQueue,
+    /// Frames on their way whose timestamps the way out will tell.
+    #[serde(skip)]
+    pub(crate) awaiting_tstamps: VecDeque<Stamped>,
     #[serde(skip)]
     pub zerocopy: ZerocopyState,
     /// OPT_ID base (spec/timestamping.md TS-30).

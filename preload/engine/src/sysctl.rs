@@ -75,6 +75,10 @@ pub struct Sysctl {
     pub ip_default_ttl: u8,
     pub ip_no_pmtu_disc: u8,
     pub tstamp_allow_data: bool,
+    /// Not Linux's: a message's own SO_MARK and SCM_TXTIME count for its segments.
+    pub message_options: bool,
+    /// Not Linux's: what is sent again of zerocopy data is a copy made when it was first sent.
+    pub zerocopy_rtx_copy: bool,
 }
 
 impl Default for Sysctl {
@@ -148,6 +152,8 @@ impl Default for Sysctl {
             ip_default_ttl: 64,
             ip_no_pmtu_disc: 0,
             tstamp_allow_data: true,
+            message_options: false,
+            zerocopy_rtx_copy: false,
         }
     }
 }

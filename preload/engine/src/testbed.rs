@@ -243,6 +243,7 @@ pub(crate) fn dst() -> Dst {
         gso_max_segs: 65_535,
         sg: true,
         zerocopy_copied: true,
+        copied_in_cutting: false,
         generation: 1,
     }
 }

@@ -134,6 +134,7 @@ impl Bench {
             gso_max_segs: 65_535,
             sg: true,
             zerocopy_copied: false,
+            copied_in_cutting: false,
             generation: 7,
         };
         let mut sk = Box::new(TcpSock::new(false, 0, &stack.sh.sysctl));

@@ -197,7 +197,10 @@ pub(crate) fn tcp_tso_should_defer(
 
 /// May `next` be appended to `to`, as far as the program's wishes go (Linux `tcp_skb_can_collapse`)?
 fn tcp_skb_can_collapse(to: &Skb, next: &Skb) -> bool {
-    !to.eor && to.ubuf == next.ubuf && to.pure_zerocopy == next.pure_zerocopy
+    !to.eor
+        && to.ubuf == next.ubuf
+        && to.pure_zerocopy == next.pure_zerocopy
+        && to.message == next.message
 }
 
 /// Lets the send head grow towards `goal` bytes at the cost of the buffer behind it, so that super-frames are full
@@ -324,6 +327,8 @@ pub(crate) fn tcp_fragment(
     tail.tx = skb.tx;
     tail.pure_zerocopy = skb.pure_zerocopy;
     tail.ubuf = skb.ubuf;
+    tail.message = skb.message;
+    tail.cut = skb.cut;
     skb.split_frags(len, &mut tail);
     let moved = tail.len.min(skb.truesize.saturating_sub(SKB_TRUESIZE));
     skb.truesize -= moved;

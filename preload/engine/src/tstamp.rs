@@ -11,13 +11,17 @@ use sidewire_uapi::timestamping as sof;
 
 use crate::errqueue::{Charge, ErrEntry, ErrPayload, sock_queue_err_skb};
 use crate::info;
+use crate::memory::Frag;
+use crate::net::TxTstamp;
 use crate::seq::before;
 use crate::skb::{Skb, TxFlags};
 use crate::sock::TcpSock;
-use crate::stack::Cx;
+use crate::stack::{Cx, Io, SocketId, Stack};
 
+/// Frames of a socket whose stamps are awaited; of more, the oldest get none.
+const AWAITING_MAX: usize = 64;
 /// Bytes of an Ethernet header.
-const ETH_HLEN: usize = 14;
+pub(crate) const ETH_HLEN: usize = 14;
 /// EtherTypes of what the engine sends.
 const ETH_P_IP: [u8; 2] = [0x08, 0x00];
 const ETH_P_IPV6: [u8; 2] = [0x86, 0xdd];
@@ -56,20 +60,127 @@ pub(crate) fn tcp_tx_timestamp(sk: &mut TcpSock, tsflags: u32) {
     }
 }
 
-/// A frame of this buffer was taken by the device (TS-35, TS-36, TS-40). `headers` are its IP and TCP headers.
+/// What the way out is asked to stamp of a frame of this buffer.
+pub(crate) fn wanted(sk: &TcpSock, skb: &Skb, sock: SocketId) -> Option<TxTstamp> {
+    let flags = skb.tx_flags.difference(TxFlags::ACK_TSTAMP);
+    (!flags.is_empty()).then_some(TxTstamp {
+        flags,
+        tskey: skb.tskey,
+        sock,
+        swhw: sk.opts.tsflags & sof::SOF_TIMESTAMPING_OPT_TX_SWHW != 0,
+    })
+}
+
+/// A frame of this buffer was taken by a device that tells no times: they are the engine's own (TS-35, TS-36, TS-40).
+/// `headers` are its IP and TCP headers.
 pub fn tx_sent(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb, headers: &[u8]) {
+    let frame = Stamped::frame(sk, skb, headers);
+    let when = Stamp::software(cx.wall_ns);
     if skb.tx_flags.contains(TxFlags::SCHED_TSTAMP) {
-        tstamp_tx(sk, cx, skb, SCM_TSTAMP_SCHED, Some(headers), None);
+        tstamp_tx(sk, cx, &frame, SCM_TSTAMP_SCHED, when, None);
     }
     if skb.tx_flags.contains(TxFlags::SW_TSTAMP) {
-        tstamp_tx(sk, cx, skb, SCM_TSTAMP_SND, Some(headers), None);
+        tstamp_tx(sk, cx, &frame, SCM_TSTAMP_SND, when, None);
+    }
+}
+
+/// A frame of this buffer is on its way; its stamps come by [`Stack::tx_tstamp`].
+pub(crate) fn tx_await(sk: &mut TcpSock, skb: &Skb, headers: &[u8]) {
+    if sk.awaiting_tstamps.len() == AWAITING_MAX {
+        sk.awaiting_tstamps.pop_front();
+    }
+    let frame = Stamped::frame(sk, skb, headers);
+    sk.awaiting_tstamps.push_back(frame);
+}
+
+/// Times of one stamp, in nanoseconds of CLOCK_REALTIME and of the device's clock; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// The kernel's.
+    pub software: u64,
+    /// The device's.
+    pub hardware: u64,
+}
+
+impl Stamp {
+    fn software(ns: u64) -> Self {
+        Self {
+            software: ns,
+            hardware: 0,
+        }
+    }
+}
+
+/// What a stamp tells of its frame.
+#[derive(Clone, Debug)]
+pub(crate) struct Stamped {
+    tskey: u32,
+    /// When the frame was to leave (attribute 25 of the statistics).
+    edt: u64,
+    head: Box<[u8]>,
+    frags: Vec<Frag>,
+}
+
+impl Stamped {
+    fn frame(sk: &TcpSock, skb: &Skb, headers: &[u8]) -> Self {
+        let head = if sk.opts.tsflags & sof::SOF_TIMESTAMPING_OPT_TSONLY != 0 {
+            Box::default()
+        } else {
+            frame_head(sk.v6, headers)
+        };
+        Self {
+            head,
+            ..Self::payload(sk, skb)
+        }
+    }
+
+    fn payload(sk: &TcpSock, skb: &Skb) -> Self {
+        let tsonly = sk.opts.tsflags & sof::SOF_TIMESTAMPING_OPT_TSONLY != 0;
+        Self {
+            tskey: skb.tskey,
+            edt: skb.skb_mstamp.0,
+            head: Box::default(),
+            frags: if tsonly {
+                Vec::new()
+            } else {
+                skb.frags.to_vec()
+            },
+        }
+    }
+}
+
+impl Stack {
+    /// A stamp that [`crate::net::Transmit::tstamp`] asked for: `tstype` is `SCM_TSTAMP_*`, `last` that the frame gets no
+    /// more of them. Nothing happens when nobody waits for it.
+    pub fn tx_tstamp(
+        &mut self,
+        io: &mut Io<'_>,
+        id: SocketId,
+        tskey: u32,
+        tstype: u32,
+        when: Stamp,
+        last: bool,
+    ) {
+        let Some((sk, mut cx)) = self.borrow(io, id) else {
+            return;
+        };
+        if let Some(at) = sk.awaiting_tstamps.iter().position(|s| s.tskey == tskey) {
+            let frame = sk.awaiting_tstamps[at].clone();
+            if last {
+                sk.awaiting_tstamps.remove(at);
+            }
+            tstamp_tx(sk, &mut cx, &frame, tstype, when, None);
+        }
+        self.settle(id);
     }
 }
 
 /// `snd_una` has passed the buffer's last stamped byte (TS-37; Linux `tcp_ack_tstamp`). `ttl` is the ack's.
 pub fn tx_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb, ttl: u8) {
     if skb.tx_flags.contains(TxFlags::ACK_TSTAMP) && before(skb.tskey, skb.end_seq) {
-        tstamp_tx(sk, cx, skb, SCM_TSTAMP_ACK, None, Some(ttl));
+        let frame = Stamped::payload(sk, skb);
+        let when = Stamp::software(cx.wall_ns);
+        tstamp_tx(sk, cx, &frame, SCM_TSTAMP_ACK, when, Some(ttl));
     }
 }
 
@@ -77,9 +188,9 @@ pub fn tx_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb, ttl: u8) {
 fn tstamp_tx(
     sk: &mut TcpSock,
     cx: &mut Cx<'_, '_>,
-    skb: &Skb,
+    frame: &Stamped,
     tstype: u32,
-    headers: Option<&[u8]>,
+    when: Stamp,
     ttl: Option<u8>,
 ) {
     let tsflags = sk.opts.tsflags;
@@ -90,19 +201,19 @@ fn tstamp_tx(
     let opt_stats = tsonly && tsflags & sof::SOF_TIMESTAMPING_OPT_STATS != 0;
     let payload = if opt_stats {
         ErrPayload {
-            head: opt_stats_attributes(sk, cx, skb, ttl),
+            head: opt_stats_attributes(sk, cx, frame.edt, ttl),
             frags: Vec::new(),
         }
     } else if tsonly {
         ErrPayload::default()
     } else {
         ErrPayload {
-            head: headers.map_or_else(Box::default, |h| frame_head(sk.v6, h)),
-            frags: skb.frags.to_vec(),
+            head: frame.head.clone(),
+            frags: frame.frags.clone(),
         }
     };
     let key = if tsflags & sof::SOF_TIMESTAMPING_OPT_ID != 0 {
-        skb.tskey.wrapping_sub(sk.tskey)
+        frame.tskey.wrapping_sub(sk.tskey)
     } else {
         0 // TS-32
     };
@@ -115,8 +226,8 @@ fn tstamp_tx(
             ..SockExtendedErr::default()
         },
         offender: None,
-        tstamp_ns: cx.wall_ns,
-        hw_ns: 0,
+        tstamp_ns: when.software,
+        hw_ns: when.hardware,
         payload,
         opt_stats,
         charge: Charge::Rmem(0),
@@ -156,7 +267,7 @@ impl Attributes {
 }
 
 /// SCM_TIMESTAMPING_OPT_STATS, in Linux's order (TS-54..TS-69; Linux `tcp_get_timestamping_opt_stats`).
-fn opt_stats_attributes(sk: &TcpSock, cx: &Cx<'_, '_>, skb: &Skb, ttl: Option<u8>) -> Box<[u8]> {
+fn opt_stats_attributes(sk: &TcpSock, cx: &Cx<'_, '_>, edt: u64, ttl: Option<u8>) -> Box<[u8]> {
     let i = &sk.info;
     let chrono = info::chrono_stats(sk, cx.now);
     let mut a = Attributes(Vec::with_capacity(256));
@@ -184,11 +295,12 @@ fn opt_stats_attributes(sk: &TcpSock, cx: &Cx<'_, '_>, skb: &Skb, ttl: Option<u8
     a.u32(22, sk.srtt_us >> 3);
     a.put(23, &i.timeout_rehash.to_ne_bytes());
     a.u32(24, sk.notsent_bytes());
-    a.u64(25, skb.skb_mstamp.0);
+    a.u64(25, edt);
     if let Some(ttl) = ttl {
         a.u8(26, ttl);
     }
-    a.u32(27, u32::from(sk.info.timeout_rehash));
+    // Linux adds `plb_rehash`, which counts only with `tcp_plb_enabled`; load balancing by PLB is not built.
+    a.u32(27, u32::from(i.timeout_rehash));
     a.0.into_boxed_slice()
 }
 

@@ -11,6 +11,7 @@ use crate::seq::after;
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Ehash, Io, Stack};
 use crate::timers::Timer;
+use crate::zerocopy::mark_copied;
 
 /// What a frame held, as its TCP header said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +35,10 @@ impl Stack {
             match verdict {
                 TxVerdict::Dropped => dropped(sk, &mut cx, frame),
                 TxVerdict::Fault => fault(sk, &cx, frame),
+                TxVerdict::Copied => copied(sk, frame),
                 TxVerdict::Unreachable => sk.sk_err_soft = Some(Error::HostUnreach),
                 TxVerdict::Sent
+                | TxVerdict::Stamping
                 | TxVerdict::NoSpace
                 | TxVerdict::Resolving
                 | TxVerdict::DeviceGone => {}
@@ -58,6 +61,20 @@ fn dropped(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, frame: &TxLate) {
             tcp_mark_skb_lost(sk, cx, index);
         }
         index += 1;
+    }
+}
+
+/// Its bytes were copied in user space: their notifications say so (spec/zerocopy.md ZC-37).
+fn copied(sk: &mut TcpSock, frame: &TxLate) {
+    let end = frame.seq.wrapping_add(frame.len);
+    for index in 0..sk.rtx_queue.len() {
+        let skb = &sk.rtx_queue[index];
+        if !after(end, skb.seq) {
+            break;
+        }
+        if let Some(uarg) = skb.ubuf.filter(|_| after(skb.end_seq, frame.seq)) {
+            mark_copied(sk, uarg);
+        }
     }
 }
 

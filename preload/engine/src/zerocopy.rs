@@ -7,14 +7,17 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 
+use arrayvec::ArrayVec;
 use sidewire_uapi::errqueue::{SO_EE_CODE_ZEROCOPY_COPIED, SO_EE_ORIGIN_ZEROCOPY, SockExtendedErr};
 
 use crate::error::Error;
 use crate::errqueue::{Charge, ErrEntry, ErrPayload, ErrQueue, is_zerocopy, sk_error_report};
-use crate::memory::MemRef;
+use crate::memory::{Frag, MemRef};
+use crate::mib::Counter;
 use crate::output::rebuild_header;
+use crate::page_frag;
 use crate::seq::after;
-use crate::skb::{SKB_TRUESIZE, Skb, UbufId};
+use crate::skb::{MAX_SKB_FRAGS, SKB_TRUESIZE, Skb, UbufId};
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Stack};
 
@@ -204,6 +207,48 @@ pub(crate) fn mark_copied(sk: &mut TcpSock, uarg: UbufId) {
     }
 }
 
+/// The first unsent buffer is about to leave: with `zerocopy_rtx = "copy"` what it references of the program's pages
+/// becomes bytes of our own, so that a retransmission is what was sent first. Pages that cannot be read are left to the
+/// way out, which finds the same.
+pub(crate) fn private_copy(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    if !cx.sh.sysctl.zerocopy_rtx_copy {
+        return;
+    }
+    let Some(skb) = sk.write_queue.front_mut() else {
+        return;
+    };
+    let Some(uarg) = skb.ubuf.filter(|_| skb.frags.iter().any(Frag::is_user)) else {
+        return;
+    };
+    if let Some(frags) = copied_frags(&skb.frags, cx) {
+        cx.sh.mib.add(Counter::BytesCopiedOut, u64::from(skb.len));
+        skb.frags = frags;
+        mark_copied(sk, uarg);
+    }
+}
+
+/// The same bytes in page fragments; `None` when the arena has no room, when they do not fit into one buffer, or on a
+/// fault.
+fn copied_frags(frags: &[Frag], cx: &mut Cx<'_, '_>) -> Option<ArrayVec<Frag, MAX_SKB_FRAGS>> {
+    let mut out = ArrayVec::<Frag, MAX_SKB_FRAGS>::new();
+    for frag in frags {
+        let mut rest = frag.clone();
+        while rest.len > 0 {
+            let pfrag = page_frag::refill(&mut cx.sh.page_frag, cx.mem)?;
+            let piece = rest.split_to(rest.len.min(pfrag.left()));
+            let merge = out.last().is_some_and(|last| pfrag.continues(last));
+            let copy = pfrag.frag(piece.len);
+            cx.mem.copy(&piece, &copy).ok()?;
+            pfrag.off += piece.len;
+            match out.last_mut() {
+                Some(last) if merge => last.len += piece.len,
+                _ => out.try_push(copy).ok()?,
+            }
+        }
+    }
+    Some(out)
+}
+
 /// Bytes of the object stand in a buffer, up to `end_seq`.
 pub(crate) fn attach(z: &mut ZerocopyState, uarg: UbufId, end_seq: u32) {
     if let Some(u) = z.get(uarg) {
@@ -241,7 +286,9 @@ pub fn skb_acked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb) {
     let Some(uarg) = skb.ubuf else {
         return;
     };
-    let copied = sk.dst.is_some_and(|d| d.zerocopy_copied);
+    let copied = sk
+        .dst
+        .is_some_and(|d| d.zerocopy_copied && !(d.copied_in_cutting && skb.cut));
     let Some(u) = sk.zerocopy.get(uarg) else {
         return;
     };

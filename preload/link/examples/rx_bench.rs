@@ -79,6 +79,8 @@ fn blast(p: &Progress, payload: usize, gso: u16) {
         gso_size: gso,
         mark: 0,
         priority: 0,
+        tstamp: None,
+        txtime: None,
     };
     let batch = [frame; 8];
     let mut verdicts = [TxVerdict::NoSpace; 8];

@@ -128,6 +128,8 @@ fn main() {
                 gso_size: if len > 1460 { 1460 } else { 0 },
                 mark: 0,
                 priority: 0,
+                tstamp: None,
+                txtime: None,
             };
             let (frames, mut verdicts) = ([frame; 8], [TxVerdict::NoSpace; 8]);
             let (began, mut bytes) = (Instant::now(), 0usize);

@@ -38,6 +38,33 @@ pub struct TxFrame<'a> {
     pub mark: u32,
     /// SO_PRIORITY of the frame; 0 for none.
     pub priority: u32,
+    /// Transmit timestamps, where the way out can give them.
+    pub tstamp: Option<TxTstamp>,
+    /// When it is to leave, where the way out can tell the queueing discipline.
+    pub txtime: Option<TxTime>,
+}
+
+/// The transmit timestamps of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxTstamp {
+    /// `SOF_TIMESTAMPING_TX_*`.
+    pub flags: u32,
+    /// What the stamps are known by; of a super-frame that is cut, the segment with this TCP sequence number has them.
+    pub key: u32,
+    /// A stamp of the device's does not replace the software's (SOF_TIMESTAMPING_OPT_TX_SWHW). Once asked for, it holds for
+    /// every frame of the socket.
+    pub swhw: bool,
+}
+
+/// SCM_TXTIME, in the terms of SO_TXTIME.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxTime {
+    /// Nanoseconds of the clock.
+    pub at: u64,
+    /// Which clock.
+    pub clockid: i32,
+    /// `SOF_TXTIME_*`.
+    pub flags: u32,
 }
 
 impl TxFrame<'_> {

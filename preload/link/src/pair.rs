@@ -251,6 +251,8 @@ mod tests {
             gso_size,
             mark: 0,
             priority: 0,
+            tstamp: None,
+            txtime: None,
         }
     }
 

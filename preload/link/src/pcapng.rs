@@ -225,6 +225,8 @@ mod tests {
             gso_size: 500,
             mark: 0,
             priority: 0,
+            tstamp: None,
+            txtime: None,
         };
         let meta = RxMeta {
             ifindex: 4,

@@ -99,6 +99,8 @@ impl Peer {
             gso_size: 0,
             mark: 0,
             priority: 0,
+            tstamp: None,
+            txtime: None,
         };
         assert_eq!(self.sink.send(&frame), TxVerdict::Sent);
     }

@@ -68,6 +68,8 @@ fn frame<'a>(headers: &'a [u8], frags: &'a [libc::iovec], gso_size: u16) -> TxFr
         gso_size,
         mark: 0,
         priority: 0,
+        tstamp: None,
+        txtime: None,
     }
 }
 
@@ -598,6 +600,8 @@ fn frame_for_tun(headers: &[u8]) -> TxFrame<'_> {
         gso_size: 0,
         mark: 0,
         priority: 0,
+        tstamp: None,
+        txtime: None,
     }
 }
 

@@ -73,6 +73,11 @@ pub struct Config {
     pub capability: Capability,
     /// `congestion`: the congestion control of new sockets, in place of the host's.
     pub congestion: Option<String>,
+    /// `message_options`: a message's own SO_MARK and SCM_TXTIME count for its segments.
+    pub message_options: bool,
+    /// `zerocopy_rtx`: retransmissions of zerocopy data come from a copy (`copy`), or from the program's pages as Linux's
+    /// do (`pages`).
+    pub zerocopy_rtx_copy: bool,
     /// `[[rule]]`: which connections are carried; those of the user before those of the host.
     pub rules: Vec<Rule>,
     /// The program's name, which rules ask for: that of its file.
@@ -91,6 +96,8 @@ impl Default for Config {
             inspect: true,
             capability: Capability::Sockets,
             congestion: None,
+            message_options: false,
+            zerocopy_rtx_copy: false,
             rules: Vec::new(),
             program: String::new(),
         }
@@ -120,7 +127,8 @@ impl core::fmt::Display for Refused {
 /// Where lines about wrong settings go.
 pub type Say = fn(core::fmt::Arguments<'_>);
 
-const KEYS: &str = "enabled, strict, log, stats, pcap, explain, inspect, capability, congestion";
+const KEYS: &str = "enabled, strict, log, stats, pcap, explain, inspect, capability, congestion, \
+                    message_options, zerocopy_rtx";
 /// The table of profiles: `[profile.NAME]` holds keys that count when `NAME` is chosen.
 const PROFILE: &str = "profile";
 /// Names that are this much alike are taken for a slip.
@@ -186,6 +194,14 @@ impl Config {
                     "" => None,
                     "cubic" | "reno" => Some(value.to_owned()),
                     _ => return Err(refuse("cubic, reno")),
+                }
+            }
+            "message_options" => self.message_options = switch()?,
+            "zerocopy_rtx" => {
+                self.zerocopy_rtx_copy = match value {
+                    "pages" => false,
+                    "copy" => true,
+                    _ => return Err(refuse("pages, copy")),
                 }
             }
             _ => {

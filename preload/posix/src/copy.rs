@@ -3,7 +3,8 @@
 //! The copy routine is a few instructions of assembly between two labels. When the handler of SIGSEGV and SIGBUS finds the
 //! faulting instruction there ([`fixup`]), it continues at the label behind them and the routine returns how many bytes were
 //! not copied. A good pointer costs nothing extra. While no such handler is in place ([`set_handler_in_place`]),
-//! `process_vm_readv`/`writev` copy and check: right, but slower.
+//! `process_vm_readv`/`writev` copy and check: right, but slower. The routine that reads a byte of each page
+//! ([`touch_pages`]) lies between the same labels.
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,8 @@ use sidewire_engine::memory::Fault;
 
 use crate::syscall;
 
-// rdi = destination, rsi = source, rdx = bytes; returns the bytes left in rax.
+// sidewire_copy_bytes: rdi = destination, rsi = source, rdx = bytes; returns the bytes left in rax.
+// sidewire_touch_pages: rdi = address, rsi = pages, not 0; returns the pages left in rax.
 #[cfg(target_arch = "x86_64")]
 global_asm!(
     ".pushsection .text.sidewire_copy,\"ax\",@progbits",
@@ -50,15 +52,29 @@ global_asm!(
     "3:",
     "rep movsb",
     "4:",
+    "mov rax, rcx",
+    "ret",
+    ".size sidewire_copy_bytes, . - sidewire_copy_bytes",
+    ".hidden sidewire_touch_pages",
+    ".globl sidewire_touch_pages",
+    ".type sidewire_touch_pages,@function",
+    "sidewire_touch_pages:",
+    "mov rcx, rsi",
+    "2:",
+    "mov al, byte ptr [rdi]",
+    "add rdi, 4096",
+    "dec rcx",
+    "jnz 2b",
     "sidewire_copy_end:",
     "sidewire_copy_fixup:",
     "mov rax, rcx",
     "ret",
-    ".size sidewire_copy_bytes, . - sidewire_copy_bytes",
+    ".size sidewire_touch_pages, . - sidewire_touch_pages",
     ".popsection",
 );
 
-// x0 = destination, x1 = source, x2 = bytes; returns the bytes left in x0.
+// sidewire_copy_bytes: x0 = destination, x1 = source, x2 = bytes; returns the bytes left in x0.
+// sidewire_touch_pages: x0 = address, x1 = pages, not 0; returns the pages left in x0.
 #[cfg(target_arch = "aarch64")]
 global_asm!(
     ".pushsection .text.sidewire_copy,\"ax\",@progbits",
@@ -89,19 +105,36 @@ global_asm!(
     "sub x2, x2, #1",
     "b 2b",
     "3:",
+    "mov x0, x2",
+    "ret",
+    ".size sidewire_copy_bytes, . - sidewire_copy_bytes",
+    ".hidden sidewire_touch_pages",
+    ".globl sidewire_touch_pages",
+    ".type sidewire_touch_pages,@function",
+    "sidewire_touch_pages:",
+    "mov x2, x1",
+    "4:",
+    "ldrb w3, [x0]",
+    "add x0, x0, #4096",
+    "subs x2, x2, #1",
+    "b.ne 4b",
     "sidewire_copy_end:",
     "sidewire_copy_fixup:",
     "mov x0, x2",
     "ret",
-    ".size sidewire_copy_bytes, . - sidewire_copy_bytes",
+    ".size sidewire_touch_pages, . - sidewire_touch_pages",
     ".popsection",
 );
 
 unsafe extern "C" {
     fn sidewire_copy_bytes(dst: *mut u8, src: *const u8, len: usize) -> usize;
+    fn sidewire_touch_pages(at: *const u8, pages: usize) -> usize;
     static sidewire_copy_end: u8;
     static sidewire_copy_fixup: u8;
 }
+
+/// Smallest page of the architectures, in bytes: where pages are larger, some are touched more than once.
+const PAGE_SIZE: usize = 4096;
 
 static HANDLER: AtomicBool = AtomicBool::new(false);
 
@@ -154,6 +187,29 @@ pub unsafe fn to_program(dst: *mut u8, src: *const u8, len: usize) -> Result<(),
         checked(dst, src, len, true)
     };
     if left == 0 { Ok(()) } else { Err(Fault) }
+}
+
+/// Reads a byte of each page of `len` bytes at `at`, as far as they can be read: what `get_user_pages` finds out.
+///
+/// # Errors
+/// `Fault` when a page cannot be read.
+#[inline]
+pub fn touch_pages(at: *const u8, len: usize) -> Result<(), Fault> {
+    if len == 0 {
+        return Ok(());
+    }
+    let first = at as usize & !(PAGE_SIZE - 1);
+    let end = (at as usize).checked_add(len).ok_or(Fault)?;
+    let pages = (end - first).div_ceil(PAGE_SIZE);
+    let first = at.wrapping_sub(at as usize - first);
+    let readable = if HANDLER.load(Ordering::Acquire) {
+        // SAFETY: reads only; a fault is fixed up.
+        unsafe { sidewire_touch_pages(first, pages) == 0 }
+    } else {
+        let populate = libc::MADV_POPULATE_READ;
+        syscall::madvise(first.cast_mut(), pages * PAGE_SIZE, populate).is_ok()
+    };
+    readable.then_some(()).ok_or(Fault)
 }
 
 #[cold]
@@ -242,7 +298,14 @@ mod tests {
                 assert_eq!(to_program(at, text.as_ptr(), 16), Err(Fault));
                 assert_eq!(from_program(back.as_mut_ptr(), at, 16), Err(Fault));
             }
+            assert_eq!(touch_pages(end.sub(4096), 4096), Ok(()));
+            assert_eq!(touch_pages(end.sub(1), 1), Ok(()));
+            assert_eq!(touch_pages(end.sub(1), 2), Err(Fault));
+            assert_eq!(touch_pages(end.sub(4096), 4097), Err(Fault));
+            assert_eq!(touch_pages(end, 1), Err(Fault));
             for nowhere in [core::ptr::null_mut(), 8 as *mut u8, usize::MAX as *mut u8] {
+                assert_eq!(touch_pages(nowhere, 4), Err(Fault));
+                assert_eq!(touch_pages(nowhere, 0), Ok(()));
                 assert_eq!(to_program(nowhere, text.as_ptr(), 4), Err(Fault));
                 assert_eq!(from_program(back.as_mut_ptr(), nowhere, 4), Err(Fault));
                 assert_eq!(from_program(back.as_mut_ptr(), nowhere, 0), Ok(()));

@@ -7,74 +7,26 @@ use core::ffi::c_int;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use sidewire_engine::memory::{Region, RegionKind};
+use sidewire_engine::memory::RegionKind;
 use sidewire_link::fd::Fd;
 use syscalls::{Sysno, syscall};
 
+use crate::mapping::Mapping;
 use crate::stack::{self, NetStack};
 use crate::{process, signals, syscall};
 
 /// Largest buffer, in bytes: offsets have 32 bits.
 pub const DMABUF_MAX: u64 = u32::MAX as u64 & !4095;
 
-/// A mapping, until the last fragment of it has gone.
-struct Mapping {
-    base: *mut u8,
-    len: usize,
-}
-
-// SAFETY: an address that only the kernel follows, or who checks (`copy::from_program`).
-unsafe impl Send for Mapping {}
-// SAFETY: as above; nothing is written through it.
-unsafe impl Sync for Mapping {}
-
-impl Region for Mapping {
-    fn base(&self) -> *const u8 {
-        self.base
+/// Maps all of what `fd` refers to.
+fn map(fd: c_int) -> Result<Mapping, c_int> {
+    // SAFETY: no pointers. A dma-buf has its size here and nowhere else.
+    let len = unsafe { syscall!(Sysno::lseek, fd, 0, libc::SEEK_END) };
+    let len = len.map_err(|e| e.into_raw())?;
+    if len == 0 || len as u64 > DMABUF_MAX {
+        return Err(libc::EINVAL);
     }
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn kind(&self) -> RegionKind {
-        RegionKind::DmaBuf
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: our own mapping, and nobody refers to it any more.
-        let _ = unsafe { syscall!(Sysno::munmap, self.base, self.len) };
-    }
-}
-
-impl Mapping {
-    fn of(fd: c_int) -> Result<Self, c_int> {
-        // SAFETY: no pointers. A dma-buf has its size here and nowhere else.
-        let len = unsafe { syscall!(Sysno::lseek, fd, 0, libc::SEEK_END) };
-        let len = len.map_err(|e| e.into_raw())?;
-        if len == 0 || len as u64 > DMABUF_MAX {
-            return Err(libc::EINVAL);
-        }
-        // SAFETY: a new mapping, at an address that the kernel chooses.
-        let base = unsafe {
-            syscall!(
-                Sysno::mmap,
-                0,
-                len,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                fd,
-                0
-            )
-        }
-        .map_err(|e| e.into_raw())?;
-        Ok(Self {
-            base: base as *mut u8,
-            len,
-        })
-    }
+    Mapping::new(fd, 0, len, RegionKind::DmaBuf).map_err(|e| e.into_raw())
 }
 
 /// The stack of the calling thread's network namespace.
@@ -96,7 +48,7 @@ fn here() -> Result<&'static NetStack, c_int> {
 pub fn bind(fd: c_int, ifindex: u32) -> Result<u32, c_int> {
     let _inside = signals::enter();
     let stack = here()?;
-    let mapping = Mapping::of(fd)?;
+    let mapping = map(fd)?;
     stack.with(|inner| {
         if ifindex != 0 && !inner.net.has_device(ifindex) {
             return Err(libc::ENODEV);

@@ -476,6 +476,9 @@ fn drive(
         if fds[0].revents & libc::POLLOUT != 0 {
             tx_space(stack);
         }
+        if fds[0].revents & libc::POLLERR != 0 {
+            stack.with(Inner::tell_tstamps);
+        }
         let theirs = &fds[own.len()..];
         if theirs.iter().any(|f| f.revents != 0) {
             for (to, from) in extra.iter_mut().zip(theirs) {
@@ -493,6 +496,15 @@ fn drive(
 /// Reads what netlink has to say; tells the engine when routes changed.
 pub(crate) fn netlink(stack: &'static NetStack) {
     stack.with(network_changed);
+}
+
+/// Reads what netlink has to say by now, for a call that is about to ask for a route: what has been changed before it
+/// counts.
+pub(crate) fn hear_network(inner: &mut Inner) {
+    let mut fds = [want(inner.net.events_fd(), libc::POLLIN)];
+    if syscall::ppoll(&mut fds, 0, None).is_ok_and(|n| n > 0) {
+        network_changed(inner);
+    }
 }
 
 /// [`netlink`], with the lock held.

@@ -231,9 +231,8 @@ impl IovIter for ProgramIov<'_> {
         };
         let base = e.iov_base.cast::<u8>().wrapping_add(self.off);
         let len = (e.iov_len - self.off).min(max as usize);
-        let mut probe = 0u8;
-        // SAFETY: the destination is a live local.
-        unsafe { copy::from_program(&raw mut probe, base, 1) }?;
+        // Linux pins every page of the chunk or none of it.
+        copy::touch_pages(base, len)?;
         self.off += len;
         self.remaining -= len;
         Ok(Frag {
@@ -343,6 +342,25 @@ mod tests {
         assert_eq!(it.copy_in(&mem, 0, 4), Ok(()));
         assert_eq!(it.pin(4).err(), Some(Fault));
         assert_eq!(it.remaining(), 4);
+    }
+
+    #[test]
+    fn every_page_is_looked_at_before_it_is_pinned() {
+        let at = crate::syscall::map_anonymous(3 * 4096).unwrap();
+        let hole = at.wrapping_add(4096);
+        // SAFETY: our own fresh mapping.
+        unsafe {
+            syscalls::syscall!(syscalls::Sysno::mprotect, hole, 4096, libc::PROT_NONE).unwrap();
+        }
+        let v = [iovec {
+            iov_base: at.cast(),
+            iov_len: 3 * 4096,
+        }];
+        let mut it = ProgramIov::new(&v);
+        assert_eq!(it.pin(3 * 4096).err(), Some(Fault));
+        assert_eq!(it.remaining(), 3 * 4096);
+        assert_eq!(it.pin(4096).unwrap().len, 4096);
+        assert_eq!(it.pin(1).err(), Some(Fault));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use sidewire_engine::memory::Frag;
 use sidewire_engine::net::{MAX_HEADER, Tuple, TxVerdict};
 use sidewire_engine::skb::MAX_SKB_FRAGS;
 use sidewire_engine::tx_late::TxLate;
-use sidewire_link::frame::{FrameSink, TxFrame, TxVerdict as Verdict};
+use sidewire_link::frame::{FrameSink, TxFrame, TxTime, TxVerdict as Verdict};
 use sidewire_link::packet::{PacketSink, PacketSocket};
 use sidewire_wire::ethernet::MacAddr;
 use sidewire_wire::ipv4::Ipv4View;
@@ -46,6 +46,7 @@ pub(crate) struct Parcel {
     pub(crate) gso_size: u16,
     pub(crate) mark: u32,
     pub(crate) priority: u32,
+    pub(crate) txtime: Option<TxTime>,
 }
 
 impl Parcel {
@@ -59,6 +60,8 @@ impl Parcel {
             gso_size: self.gso_size,
             mark: self.mark,
             priority: self.priority,
+            tstamp: None,
+            txtime: self.txtime,
         }
     }
 }
@@ -86,7 +89,7 @@ pub(crate) fn verdict(v: Verdict) -> TxVerdict {
     }
 }
 
-/// A frame that did not leave, by its headers, and why.
+/// A frame that did not leave, or that was copied on the way, by its headers.
 pub(crate) struct Late {
     pub(crate) headers: ArrayVec<u8, MAX_HEADER>,
     pub(crate) len: u32,
@@ -221,11 +224,20 @@ impl Carrier {
             let tried = self.sink.send_batch(&frames, &mut verdicts);
             let mut done = 0;
             let mut full = false;
-            for (frame, v) in frames.iter().zip(&verdicts[..tried]) {
+            let parcels = first.iter().chain(second);
+            for ((frame, v), parcel) in frames.iter().zip(&verdicts[..tried]).zip(parcels) {
+                let copied = self.sink.cuts(frame.ifindex);
                 match verdict(*v) {
                     TxVerdict::NoSpace => {
                         full = true;
                         break;
+                    }
+                    TxVerdict::Sent if copied && parcel.frags.iter().any(Frag::is_user) => {
+                        carried.late.push(Late {
+                            headers: parcel.headers.clone(),
+                            len: frame.payload_len() as u32,
+                            verdict: TxVerdict::Copied,
+                        });
                     }
                     TxVerdict::Sent => {}
                     verdict => carried.late.push(Late {

@@ -244,6 +244,14 @@ impl Memory for Arenas {
         unsafe { copy::from_program(dst.as_mut_ptr(), frag.ptr(), dst.len()) }
     }
 
+    fn copy(&mut self, from: &Frag, to: &Frag) -> Result<(), Fault> {
+        assert_eq!(to.mem.kind(), RegionKind::Arena);
+        assert!(from.len == to.len && to.off as usize + to.len as usize <= to.mem.len());
+        // SAFETY: inside an arena slab, whose bytes the engine has just been given to fill; a source that the program took
+        // away is a fault.
+        unsafe { copy::from_program(to.ptr().cast_mut(), from.ptr(), from.len as usize) }
+    }
+
     fn write(&mut self, mem: &MemRef, off: u32, src: &[u8]) {
         assert_eq!(mem.kind(), RegionKind::Arena);
         assert!(off as usize + src.len() <= mem.len());

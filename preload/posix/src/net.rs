@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use arrayvec::ArrayVec;
 use sidewire_engine::Error;
 use sidewire_engine::memory::Frag;
-use sidewire_engine::net::{Dst, FlowKey, MAX_HEADER, Net, Transmit, TxVerdict};
+use sidewire_engine::net::{Dst, FlowKey, MAX_HEADER, Net, Transmit, TxTime, TxTstamp, TxVerdict};
 use sidewire_engine::skb::MAX_SKB_FRAGS;
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
@@ -20,6 +20,7 @@ use crate::capture::Capture;
 use crate::lanes::{self, Entrances, Lanes, Late, Parcel, Which, iovecs};
 use crate::stack::monotonic_ns;
 use crate::syscall;
+use crate::tstamps::{self, Awaited, Told};
 
 /// Frames kept for next hops that are being resolved (Linux keeps about 100 small ones a neighbour, `unres_qlen_bytes`).
 const UNRESOLVED_MAX: usize = 64;
@@ -51,6 +52,8 @@ struct Held {
     gso_size: u16,
     mark: u32,
     priority: u32,
+    tstamp: Option<TxTstamp>,
+    txtime: Option<TxTime>,
 }
 
 /// The link-layer half of a destination.
@@ -99,6 +102,7 @@ pub struct LinkNet {
     crowd: usize,
     /// Frames go to the packet socket at once: when each is captured, and where one thread is left.
     direct: bool,
+    late: Vec<Late>,
     routes: Routes,
     neighbours: Neighbours,
     /// An epoll descriptor over what netlink and ARP have to say.
@@ -111,6 +115,8 @@ pub struct LinkNet {
     deadline: u64,
     /// The packet socket was full since this was last looked at.
     full: bool,
+    /// Frames whose timestamps have not all come.
+    pub(crate) tstamps: Awaited,
     /// Counters.
     pub stats: LinkStats,
     pub(crate) capture: Capture,
@@ -138,6 +144,7 @@ impl LinkNet {
             laden: 0,
             crowd: 0,
             direct: capture.wanted(),
+            late: Vec::new(),
             routes,
             neighbours,
             events,
@@ -146,6 +153,7 @@ impl LinkNet {
             unreachable: Vec::new(),
             deadline: u64::MAX,
             full: false,
+            tstamps: Awaited::default(),
             stats: LinkStats::default(),
             capture,
             now: 0,
@@ -200,6 +208,16 @@ impl LinkNet {
         core::mem::take(&mut self.unreachable)
     }
 
+    /// The next timestamp that has come, of a frame that somebody waits for.
+    pub(crate) fn next_tstamp(&mut self) -> Option<Told> {
+        loop {
+            let stamp = self.sink.read_tstamp()?;
+            if let Some(told) = self.tstamps.told(&stamp) {
+                return Some(told);
+            }
+        }
+    }
+
     /// True once after the packet socket was full.
     pub fn take_full(&mut self) -> bool {
         core::mem::take(&mut self.full)
@@ -226,7 +244,13 @@ impl LinkNet {
     pub(crate) fn drain(&mut self) -> Vec<Late> {
         let carried = self.lanes.drain();
         self.full |= carried.full;
-        carried.late
+        self.late.extend(carried.late);
+        self.take_late()
+    }
+
+    /// Frames that did not leave, and of which the engine was not told yet.
+    pub(crate) fn take_late(&mut self) -> Vec<Late> {
+        core::mem::take(&mut self.late)
     }
 
     /// From now on frames go to the packet socket at once: there is no other thread for which to drop the lock. Drain first.
@@ -274,7 +298,7 @@ impl LinkNet {
         let src_mac = dev.mac;
         let iov = iovecs(&h.frags);
         // Whatever becomes of it: it counted as sent, and a loss is repaired by retransmission.
-        let _ = self.sink.send(&TxFrame {
+        let sent = self.sink.send(&TxFrame {
             ifindex: h.ifindex,
             dst_mac: Some(dst_mac),
             src_mac,
@@ -283,7 +307,12 @@ impl LinkNet {
             gso_size: h.gso_size,
             mark: h.mark,
             priority: h.priority,
+            tstamp: h.tstamp.as_ref().map(tstamps::asked),
+            txtime: h.txtime.map(tx_time),
         });
+        if let (TxVerdict::Sent, Some(t)) = (lanes::verdict(sent), &h.tstamp) {
+            self.tstamps.sent(t);
+        }
     }
 
     /// The link-layer half of a frame's way.
@@ -348,6 +377,8 @@ impl LinkNet {
             gso_size: f.gso_size,
             mark: f.mark,
             priority: f.priority,
+            tstamp: f.tstamp,
+            txtime: f.txtime,
         });
         TxVerdict::Resolving
     }
@@ -364,6 +395,14 @@ fn unreachable(h: &Held) -> Option<Unreachable> {
         ports: (half(0), half(2)),
         seq: u32::from(half(4)) << 16 | u32::from(half(6)),
     })
+}
+
+fn tx_time(t: TxTime) -> sidewire_link::frame::TxTime {
+    sidewire_link::frame::TxTime {
+        at: t.at,
+        clockid: t.clockid,
+        flags: t.flags,
+    }
 }
 
 fn route_error(e: Errno) -> Error {
@@ -389,8 +428,9 @@ fn dst(route: &Route, key: &FlowKey, generation: u32) -> Result<Dst, Error> {
         advmss: route.advmss.unwrap_or(0),
         gso_max_size: dev.gso_max_size,
         gso_max_segs: u16::try_from(dev.gso_max_segs).unwrap_or(u16::MAX),
-        sg: dev.features.sg,
+        sg: true,
         zerocopy_copied: dev.copies,
+        copied_in_cutting: !dev.features.sg,
         generation,
     })
 }
@@ -417,6 +457,9 @@ impl Net for LinkNet {
         if self.direct {
             return self.send_now(f, &hop);
         }
+        if f.tstamp.is_some() {
+            return self.send_stamped(f, &hop);
+        }
         let port =
             |i| u16::from_be_bytes([f.headers[f.l4_offset + i], f.headers[f.l4_offset + i + 1]]);
         let lane = lanes::of_ports(port(0), port(2));
@@ -429,6 +472,7 @@ impl Net for LinkNet {
             gso_size: f.gso_size,
             mark: f.mark,
             priority: f.priority,
+            txtime: f.txtime.map(tx_time),
         });
         self.laden |= 1 << lane;
         if !put {
@@ -447,6 +491,19 @@ impl Net for LinkNet {
 }
 
 impl LinkNet {
+    /// Hands a frame that is to be stamped to the packet socket at once, behind those that are on their way: the engine is to
+    /// know whether stamps will come before it asks for the next.
+    #[cold]
+    fn send_stamped(&mut self, f: &Transmit<'_>, hop: &Hop) -> TxVerdict {
+        let carried = self.lanes.drain();
+        self.late.extend(carried.late);
+        if carried.full {
+            self.full = true;
+            return TxVerdict::NoSpace;
+        }
+        self.send_now(f, hop)
+    }
+
     /// Hands a frame to the packet socket while the stack is locked.
     fn send_now(&mut self, f: &Transmit<'_>, hop: &Hop) -> TxVerdict {
         let iov = iovecs(f.frags);
@@ -459,6 +516,8 @@ impl LinkNet {
             gso_size: f.gso_size,
             mark: f.mark,
             priority: f.priority,
+            tstamp: f.tstamp.as_ref().map(tstamps::asked),
+            txtime: f.txtime.map(tx_time),
         };
         let verdict = lanes::verdict(self.sink.send(&frame));
         match verdict {
@@ -466,6 +525,13 @@ impl LinkNet {
                 self.stats.tx_frames += 1;
                 self.stats.tx_bytes += (frame.headers.len() + frame.payload_len()) as u64;
                 self.capture.sent(&frame, f);
+                if self.sink.cuts(hop.ifindex) {
+                    return TxVerdict::Copied;
+                }
+                if let Some(t) = f.tstamp.as_ref().filter(|_| self.sink.stamps()) {
+                    self.tstamps.sent(t);
+                    return TxVerdict::Stamping;
+                }
             }
             TxVerdict::NoSpace => self.full = true,
             TxVerdict::DeviceGone => self.forget_hops(),

@@ -14,7 +14,7 @@ use libc::pollfd;
 use crate::company::Company;
 use crate::driver::{self, round};
 use crate::inspection::Inspection;
-use crate::stack::{NetStack, monotonic_ns};
+use crate::stack::{Inner, NetStack, monotonic_ns};
 use crate::{syscall, thread};
 
 /// Shortest tick, in nanoseconds.
@@ -165,6 +165,9 @@ fn sleep(stack: &'static NetStack, outside: &mut Outside, at: u64, armed: bool) 
     }
     if fds[1].revents & libc::POLLOUT != 0 {
         driver::tx_space(stack);
+    }
+    if fds[1].revents & libc::POLLERR != 0 {
+        stack.with(Inner::tell_tstamps);
     }
 }
 

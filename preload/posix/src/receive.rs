@@ -102,6 +102,7 @@ impl Inner {
     /// A batch does not end with a hole that it has opened itself while what fills it is at hand: the kernel as a sender
     /// uses several CPUs, each with a backlog, and takes the report of such a hole for a loss.
     pub(crate) fn take_batch(&mut self) -> Received {
+        self.tell_awaited_tstamps();
         let mut got = Received::default();
         let mut bytes = 0;
         let mut yielded = false;

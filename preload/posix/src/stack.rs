@@ -238,6 +238,11 @@ impl NetStack {
 
     /// Takes events, and what else is to be done without the lock.
     fn finish(&'static self, inner: &mut Inner) -> Afterwards {
+        inner.tell_fresh_tstamps();
+        let late = inner.net.take_late();
+        if !late.is_empty() {
+            inner.tell_late(late);
+        }
         let mut wakes = Wakes::new();
         inner.engine.take_events(|cookie, id, events| {
             let Some(file) = File::from_cookie(cookie) else {

@@ -511,7 +511,7 @@ pub fn map_anonymous(len: usize) -> Result<*mut u8, Errno> {
 
 /// Gives advice on mapped memory; a refusal changes nothing.
 pub fn madvise(at: *mut u8, len: usize, advice: c_int) -> Result<(), Errno> {
-    // SAFETY: used with advice that keeps the contents, on memory of our own.
+    // SAFETY: used with advice that keeps the contents.
     unsafe { syscall!(Sysno::madvise, at, len, advice) }.map(drop)
 }
 

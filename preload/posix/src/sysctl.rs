@@ -147,7 +147,10 @@ pub(crate) fn read() -> Sysctl {
     if let Some(t) = text("ipv4/tcp_congestion_control", &mut [0; MAX_TEXT]) {
         s.tcp_congestion_control = t.to_owned();
     }
-    if let Some(name) = &crate::config::get().congestion {
+    let config = crate::config::get();
+    s.message_options = config.message_options;
+    s.zerocopy_rtx_copy = config.zerocopy_rtx_copy;
+    if let Some(name) = &config.congestion {
         s.tcp_congestion_control.clone_from(name);
     }
     if let Some(t) = text("ipv4/tcp_allowed_congestion_control", &mut [0; MAX_TEXT]) {

@@ -197,6 +197,7 @@ impl Net for TestNet {
             gso_max_segs: self.gso_max_segs,
             sg: true,
             zerocopy_copied: true,
+            copied_in_cutting: false,
             generation: self.generation,
         })
     }

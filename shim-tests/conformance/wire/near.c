@@ -11,6 +11,10 @@
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <time.h>
+
+#include <linux/errqueue.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
@@ -76,6 +80,20 @@ static long send_file(int fd, long size)
 	return value;
 }
 
+/* The kind of the next transmit timestamp. */
+static long stamp(int fd)
+{
+	struct sock_extended_err e = {.ee_info = 99};
+	char control[256];
+	struct msghdr m = {.msg_control = control, .msg_controllen = sizeof control};
+	if (recvmsg(fd, &m, MSG_ERRQUEUE) < 0)
+		return -1;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+		if (c->cmsg_level == SOL_IP && c->cmsg_type == IP_RECVERR)
+			memcpy(&e, CMSG_DATA(c), sizeof e);
+	return e.ee_info;
+}
+
 static long do_call(const char *call, int *fd, const char *host, const long *a)
 {
 	if (!strcmp(call, "socket"))
@@ -116,6 +134,8 @@ static long do_call(const char *call, int *fd, const char *host, const long *a)
 		socklen_t size = sizeof value;
 		return getsockopt(*fd, SOL_SOCKET, SO_ERROR, &value, &size) ? -1 : value;
 	}
+	if (!strcmp(call, "stamp"))
+		return stamp(*fd);
 	if (!strcmp(call, "mss"))
 		return tcp_info_mss(*fd);
 	if (!strcmp(call, "shutdown"))

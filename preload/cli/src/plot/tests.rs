@@ -78,6 +78,8 @@ fn capture(name: &str) -> Capture {
             gso_size: 0,
             mark: 0,
             priority: 0,
+            tstamp: None,
+            txtime: None,
         };
         tee.sent(ms * 1_000_000, &frame, comment).unwrap();
     };

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use sidewire_uapi::socket::{MSG_EOR, MSG_MORE, MSG_OOB};
 
-use super::{Exit, Phase, SendCall, Zc, wait};
+use super::{Exit, Phase, Progress, SendCall, Zc, wait};
 use crate::chrono::{ChronoKind, tcp_chrono_start, tcp_chrono_stop};
 use crate::error::Error;
 use crate::memory::{Fault, Frag, IovIter};
@@ -14,7 +14,7 @@ use crate::page_frag;
 use crate::push::{
     forced_push, sk_stream_memory_free, tcp_mark_push, tcp_push, tcp_skb_can_collapse_to,
 };
-use crate::skb::{MAX_SKB_FRAGS, SKB_TRUESIZE, Sacked, Skb, tcphdr};
+use crate::skb::{MAX_SKB_FRAGS, MessageOptions, SKB_TRUESIZE, Sacked, Skb, tcphdr};
 use crate::sock::{TcpSock, nagle};
 use crate::stack::{Cx, WaitReason};
 use crate::trace::TraceStep;
@@ -38,7 +38,7 @@ pub(super) fn queue_data(
     iter: &mut dyn IovIter,
 ) -> Result<(), Exit> {
     while iter.remaining() > 0 {
-        let Some(room) = tail_room(sk, call.progress.size_goal) else {
+        let Some(room) = tail_room(sk, &call.progress) else {
             new_segment(sk, cx, call)?;
             continue;
         };
@@ -74,10 +74,10 @@ pub(super) fn queue_data(
 }
 
 /// F1, F2: bytes that the unsent tail still takes; `None` when a new buffer is needed.
-fn tail_room(sk: &TcpSock, size_goal: u32) -> Option<u32> {
+fn tail_room(sk: &TcpSock, p: &Progress) -> Option<u32> {
     let skb = sk.write_queue.back()?;
-    let room = size_goal.checked_sub(skb.len).filter(|room| *room > 0)?;
-    tcp_skb_can_collapse_to(skb).then_some(room)
+    let room = p.size_goal.checked_sub(skb.len).filter(|room| *room > 0)?;
+    (tcp_skb_can_collapse_to(skb) && skb.message == p.message).then_some(room)
 }
 
 /// F3, F4: memory is tested here and only here; then the buffer is made. Where it had to wait but need not sleep, no buffer
@@ -96,7 +96,7 @@ fn new_segment(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -
             call.progress.phase = Phase::Backlog;
             return Err(Exit::WaitUntil(WaitReason::Backlog, cx.now));
         }
-        tcp_skb_entail(sk, cx);
+        tcp_skb_entail(sk, cx, call.progress.message);
         Ok(())
     } else {
         wait_for_space(sk, cx, call)
@@ -104,8 +104,9 @@ fn new_segment(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -
 }
 
 /// F6, F7: a buffer without data at the end of the write queue.
-fn tcp_skb_entail(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+fn tcp_skb_entail(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, message: MessageOptions) {
     let mut skb = cx.sh.pool.alloc();
+    skb.message = message;
     skb.seq = sk.write_seq;
     skb.end_seq = sk.write_seq;
     skb.tcp_flags = tcphdr::ACK;

@@ -575,6 +575,42 @@ fn payload_arrives_in_order() {
     assert_eq!(queued, bytes);
 }
 
+/// Three calls of 100 bytes with these marks: the unsent buffers' lengths and marks.
+fn marked(own: bool, marks: [u32; 3]) -> Vec<(u32, Option<u32>)> {
+    let mut bed = Bed::established();
+    bed.stack.sh.sysctl.message_options = own;
+    for mark in marks {
+        let control = cmsg(so::SO_MARK, &mark.to_ne_bytes());
+        let mut iter = Iter::new(&bed, vec![(vec![0; 100], true)]);
+        let mut call = SendCall::new(0, &control, None, ROOT, true);
+        let sent = bed.step(&mut call, &mut iter);
+        assert_eq!(sent, Step::Ready(Ok(100)));
+    }
+    let queue = bed.sk().write_queue.iter();
+    queue.map(|skb| (skb.len, skb.message.mark)).collect()
+}
+
+#[test]
+fn a_messages_own_mark_parts_buffers_where_the_settings_let_it() {
+    assert_eq!(marked(false, [7, 7, 9]), [(300, None)]);
+    assert_eq!(marked(true, [7, 7, 9]), [(200, Some(7)), (100, Some(9))]);
+    assert_eq!(marked(true, [0, 7, 0]).len(), 3);
+}
+
+#[test]
+fn a_transmit_time_parts_buffers_too() {
+    let mut bed = Bed::established();
+    bed.stack.sh.sysctl.message_options = true;
+    bed.sk().opts.txtime = Some((1, 0));
+    for at in [5u64, 5, 6] {
+        let control = cmsg(so::SCM_TXTIME, &at.to_ne_bytes());
+        assert_eq!(bed.call(0, &control, 100).0, Ok(100));
+    }
+    assert_eq!(bed.unsent(), [200, 100]);
+    assert_eq!(bed.send(0, 10), Ok(10));
+    assert_eq!(bed.unsent(), [200, 100, 10]);
+}
+
 #[test]
 fn sp_27_splice_references_pages_and_is_accounted_by_bytes() {
     let mut bed = Bed::established();

@@ -159,10 +159,10 @@ fn ts_44_to_ts_49_an_entry_as_it_is_read() {
 }
 
 #[test]
-fn ts_48_the_offender_of_a_sched_stamp() {
+fn ts_48_the_offender_of_a_stamp_with_its_frame() {
     let cmsg = sof::SOF_TIMESTAMPING_OPT_CMSG;
     let offender = |flags: u32| {
-        let mut bed = super::tests::bed(SCHED | ACK | flags);
+        let mut bed = super::tests::bed(SCHED | SND | ACK | flags);
         bed.send(0, 10).unwrap();
         sent(&mut bed);
         bed.ack_all();
@@ -175,9 +175,81 @@ fn ts_48_the_offender_of_a_sched_stamp() {
         }
         seen
     };
-    assert_eq!(offender(cmsg), [Some(0), None]);
-    assert_eq!(offender(cmsg | TSONLY), [None, None]);
-    assert_eq!(offender(0), [None, None]);
+    assert_eq!(offender(cmsg), [Some(0), Some(0), None]);
+    assert_eq!(offender(cmsg | TSONLY), [None; 3]);
+    assert_eq!(offender(0), [None; 3]);
+}
+
+#[test]
+fn ts_50_a_stamp_with_its_frame_tells_where_that_went() {
+    let mut bed = bed(SND | REPORT | sof::SOF_TIMESTAMPING_OPT_CMSG);
+    bed.send(0, 10).unwrap();
+    sent(&mut bed);
+    let (_, call) = read(&mut bed, 64);
+    let frame = RecvCmsg::StampedFrame {
+        oif: bed.sk().dst.unwrap().oif,
+        saddr: [10, 0, 0, 1].into(),
+        daddr: [10, 0, 0, 2].into(),
+        ttl: 0x45,
+        tos: 0x45,
+    };
+    assert_eq!(call.cmsgs[1], frame);
+    assert!(matches!(call.cmsgs[2], RecvCmsg::RecvErr { .. }));
+}
+
+/// The unsent buffers leave by a way that will tell when.
+fn handed_over(bed: &mut Bed) {
+    bed.with(|stack, io, id| {
+        let (sk, _) = stack.borrow(io, id).unwrap();
+        let queue = core::mem::take(&mut sk.write_queue);
+        for skb in &queue {
+            tx_await(sk, skb, &[0x45; 40]);
+        }
+        sk.write_queue = queue;
+    });
+}
+
+fn told(bed: &mut Bed, tskey: u32, tstype: u32, when: Stamp, last: bool) {
+    bed.with(|stack, io, id| stack.tx_tstamp(io, id, tskey, tstype, when, last));
+}
+
+#[test]
+fn stamps_of_the_way_out_have_its_times_and_the_frames_keys() {
+    let mut bed = bed(SCHED | SND | REPORT | ID | sof::SOF_TIMESTAMPING_RAW_HARDWARE);
+    bed.send(so::MSG_EOR, 5).unwrap();
+    bed.send(0, 10).unwrap();
+    handed_over(&mut bed);
+    assert!(entries(&mut bed).is_empty());
+    let keys: Vec<u32> = bed.sk().write_queue.iter().map(|s| s.tskey).collect();
+    let at = Stamp::software;
+    told(&mut bed, keys[0], SCM_TSTAMP_SCHED, at(70), false);
+    told(&mut bed, keys[0], SCM_TSTAMP_SND, at(71), true);
+    let hardware = Stamp {
+        software: 0,
+        hardware: 9,
+    };
+    told(&mut bed, keys[1], SCM_TSTAMP_SND, hardware, true);
+    // Twice, and of nobody.
+    told(&mut bed, keys[1], SCM_TSTAMP_SND, at(99), true);
+    told(&mut bed, 12345, SCM_TSTAMP_SND, at(99), true);
+    assert_eq!(entries(&mut bed), [(1, 4), (0, 4), (0, 14)]);
+    let times: Vec<[u64; 3]> = (0..3)
+        .map(|_| match &read(&mut bed, 64).1.cmsgs[0] {
+            RecvCmsg::Timestamping { ns, .. } => *ns,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(times, [[70, 0, 0], [71, 0, 0], [0, 0, 9]]);
+}
+
+#[test]
+fn frames_whose_stamps_never_come_are_bounded() {
+    let mut bed = bed(SND | REPORT);
+    for _ in 0..=AWAITING_MAX {
+        bed.send(so::MSG_EOR, 1).unwrap();
+    }
+    handed_over(&mut bed);
+    assert_eq!(bed.sk().awaiting_tstamps.len(), AWAITING_MAX);
 }
 
 #[test]

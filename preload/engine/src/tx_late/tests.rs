@@ -1,5 +1,8 @@
+use sidewire_uapi::socket::MSG_ZEROCOPY;
+
 use super::*;
 use crate::sock::CaState;
+use crate::testbed::Bed;
 use crate::testbench::{Bench, MSS};
 
 fn frame(b: &Bench, from: u32, len: u32) -> TxLate {
@@ -56,4 +59,25 @@ fn an_ack_that_was_dropped_loses_no_data() {
     let late = frame(&b, MSS, 0);
     b.with(|sk, cx| dropped(sk, cx, &late));
     assert_eq!((b.sk.ca_state, b.sk.lost_out), (CaState::Cwr, 0));
+}
+
+#[test]
+fn a_copy_on_the_way_is_told_by_the_notification() {
+    let code = |from: u32| {
+        let mut bed = Bed::established();
+        bed.sk().opts.zerocopy = true;
+        bed.sk().dst.as_mut().unwrap().zerocopy_copied = false;
+        bed.send(MSG_ZEROCOPY, 100).unwrap();
+        let skb = bed.sk().write_queue.pop_front().unwrap();
+        let late = TxLate {
+            tuple: bed.sk().tuple,
+            seq: skb.seq.wrapping_add(from),
+            len: 100,
+        };
+        bed.sk().rtx_queue.push_back(skb);
+        copied(bed.sk(), &late);
+        bed.ack_all();
+        bed.sk().errqueue.q[0].ee.ee_code
+    };
+    assert_eq!((code(0), code(100)), (1, 0));
 }

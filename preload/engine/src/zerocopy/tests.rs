@@ -180,6 +180,43 @@ fn zc_22_zc_23_abort_completes_and_orphans_are_silent() {
 }
 
 #[test]
+fn a_private_copy_is_made_before_the_first_transmission() {
+    let copy = |on: bool, readable: bool| {
+        let mut bed = bed();
+        bed.stack.sh.sysctl.zerocopy_rtx_copy = on;
+        bed.mem.user_readable = readable;
+        bed.send(ZC, 5000).unwrap();
+        bed.with(|stack, io, id| {
+            let (sk, mut cx) = stack.borrow(io, id).unwrap();
+            private_copy(sk, &mut cx);
+        });
+        let copied = bed.stack.mib().get(Counter::BytesCopiedOut);
+        let skb = &bed.sk().write_queue[0];
+        let user = skb.frags.iter().any(Frag::is_user);
+        let bytes: u32 = skb.frags.iter().map(|f| f.len).sum();
+        assert_eq!(bytes, 5000);
+        (user, copied)
+    };
+    assert_eq!(copy(false, true), (true, 0));
+    assert_eq!(copy(true, true), (false, 5000));
+    // What cannot be read is left to the way out.
+    assert_eq!(copy(true, false), (true, 0));
+}
+
+#[test]
+fn zc_42_what_is_copied_in_cutting_does_not_count() {
+    let mut bed = bed();
+    bed.sk().dst.as_mut().unwrap().copied_in_cutting = true;
+    for (bytes, cut, id, code) in [(10, false, 0, 1), (5000, true, 1, 0)] {
+        bed.send(ZC, bytes).unwrap();
+        bed.sk().write_queue[0].cut = cut;
+        bed.ack_all();
+        assert_eq!(ranges(&mut bed), [(id, id, code)]);
+        bed.sk().errqueue.q.clear();
+    }
+}
+
+#[test]
 fn zc_26_zc_27_merging_ignores_copied_and_stops_at_a_stamp() {
     let mut bed = bed();
     bed.sk().dst.as_mut().unwrap().zerocopy_copied = false;

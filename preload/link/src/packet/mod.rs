@@ -41,6 +41,7 @@ pub mod filter;
 mod receive;
 mod ring;
 mod send;
+pub mod tstamp;
 pub mod vnet;
 
 pub use receive::BatchSource;

@@ -4,6 +4,7 @@
 //! could from here (see the table in [`crate::packet`]). Only where it answers EINVAL to a vnet header do we cut and
 //! checksum in user space, remembered per device.
 
+use super::tstamp::{self, Timing};
 use super::vnet::{self, VNET_HDR_LEN};
 use crate::Errno;
 use crate::cut::Cutter;
@@ -11,6 +12,7 @@ use crate::fd::Fd;
 use crate::frame::{FrameSink, MAX_FRAGS, MAX_FRAME, MAX_HEADERS, MAX_L2, TxFrame, TxVerdict};
 use crate::raw;
 use arrayvec::ArrayVec;
+use sidewire_uapi::socket::{SCM_TS_OPT_ID, SCM_TXTIME};
 use sidewire_wire::ethernet::EthernetHeader;
 use sidewire_wire::vnet::VnetHeader;
 use std::mem::zeroed;
@@ -26,8 +28,8 @@ const MAX_REFUSING: usize = 16;
 /// Link-layer and other headers of one frame, vnet header included.
 const HEAD: usize = VNET_HDR_LEN + MAX_L2 + MAX_HEADERS;
 
-/// Room for the control messages SO_MARK and SO_PRIORITY.
-const CONTROL: usize = 48;
+/// Room for the control messages: SO_MARK, SO_PRIORITY, SO_TIMESTAMPING, SCM_TS_OPT_ID, SCM_TXTIME.
+const CONTROL: usize = 5 * 24;
 
 /// How a device takes our frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,13 @@ impl Message {
         if frame.priority != 0 && with_priority {
             self.push_control(libc::SO_PRIORITY, frame.priority);
         }
+        if let Some(t) = frame.tstamp {
+            self.push_control(libc::SO_TIMESTAMPING, t.flags);
+            self.push_control(SCM_TS_OPT_ID, t.key);
+        }
+        if let Some(t) = frame.txtime {
+            self.push_control64(SCM_TXTIME, t.at);
+        }
         self.parts = frame.frags.len();
         self.iov[1..=self.parts].copy_from_slice(frame.frags);
     }
@@ -93,6 +102,15 @@ impl Message {
         self.control[at] = 20;
         self.control[at + 1] = u64::from_ne_bytes(pair(libc::SOL_SOCKET as u32, kind as u32));
         self.control[at + 2] = u64::from_ne_bytes(pair(value, 0));
+        self.control_len += 24;
+    }
+
+    /// The same with a 64-bit value.
+    fn push_control64(&mut self, kind: i32, value: u64) {
+        let at = self.control_len / 8;
+        self.control[at] = 24;
+        self.control[at + 1] = u64::from_ne_bytes(pair(libc::SOL_SOCKET as u32, kind as u32));
+        self.control[at + 2] = value;
         self.control_len += 24;
     }
 
@@ -132,6 +150,8 @@ pub struct PacketSink {
     refusing: ArrayVec<u32, MAX_REFUSING>,
     /// Whether the kernel takes SO_PRIORITY as a control message (Linux 6.14).
     priority_cmsg: bool,
+    /// What of timestamps and transmit times the socket is set up for.
+    timing: Timing,
     cutter: Option<Box<Cutter>>,
 }
 
@@ -155,6 +175,7 @@ impl PacketSink {
             messages,
             refusing: ArrayVec::new(),
             priority_cmsg: true,
+            timing: Timing::default(),
             cutter: None,
         }
     }
@@ -170,6 +191,22 @@ impl PacketSink {
     /// Forgets what a device refused, when it is gone or its features have changed.
     pub fn forget_device(&mut self, ifindex: u32) {
         self.refusing.retain(|&mut i| i != ifindex);
+    }
+
+    /// True when frames for this device are copied and cut in user space.
+    pub fn cuts(&self, ifindex: u32) -> bool {
+        self.refusing.contains(&ifindex)
+    }
+
+    /// Reads the next stamp that a frame of this socket got; `None` when there is none yet. A stamp is told to whoever
+    /// asks first.
+    pub fn read_tstamp(&mut self) -> Option<tstamp::TxStamp> {
+        tstamp::read(self.fd.as_raw_fd())
+    }
+
+    /// True when the frame that was sent last has its stamps told by [`PacketSink::read_tstamp`].
+    pub fn stamps(&self) -> bool {
+        self.timing.stamps()
     }
 
     fn offload(&self, ifindex: u32) -> Offload {
@@ -194,7 +231,13 @@ impl PacketSink {
 
     /// Sends by the device's offloads; learns from EINVAL.
     fn send_offloaded(&mut self, frame: &TxFrame<'_>, vnet: VnetHeader) -> TxVerdict {
+        let timed = frame.tstamp.is_some() || frame.txtime.is_some();
         loop {
+            let frame = &if timed {
+                self.timing.prepare(self.fd.as_raw_fd(), frame)
+            } else {
+                *frame
+            };
             let message = &mut self.messages[0];
             message.set(frame, vnet, self.priority_cmsg);
             let hdr = message.hdr();
@@ -203,6 +246,7 @@ impl PacketSink {
             match unsafe { raw::sendmsg(self.fd.as_raw_fd(), &hdr, libc::MSG_DONTWAIT) } {
                 Ok(_) => return TxVerdict::Sent,
                 Err(Errno::EINTR) => {}
+                Err(Errno::EINVAL) if self.timing.refused(frame) => {}
                 Err(Errno::EINVAL) if frame.priority != 0 && self.priority_cmsg => {
                     self.priority_cmsg = false
                 }
@@ -246,7 +290,10 @@ impl FrameSink for PacketSink {
                 let Ok(vnet) = PacketSink::vnet(frame) else {
                     break;
                 };
-                if self.refusing.contains(&frame.ifindex) {
+                if self.refusing.contains(&frame.ifindex)
+                    || frame.tstamp.is_some()
+                    || frame.txtime.is_some()
+                {
                     break;
                 }
                 message.set(frame, vnet, self.priority_cmsg);

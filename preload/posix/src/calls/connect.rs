@@ -18,7 +18,7 @@ use super::{answer_int, run};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::stack::Inner;
-use crate::{config, fdtable, raw, real, signals, syscall};
+use crate::{config, driver, fdtable, raw, real, signals, syscall};
 
 /// `connect`.
 ///
@@ -118,6 +118,7 @@ fn way_to(file: &FileRef, fd: c_int, remote: SocketAddr) -> Result<Way, c_int> {
     if daddr.is_unspecified() || daddr.is_loopback() {
         return Ok(Way::Kernel(Reason::Local));
     }
+    stack.with(driver::hear_network);
     if !config::get().accelerates(Direction::Out, remote) {
         return Ok(Way::Kernel(Reason::Rule));
     }

@@ -10,7 +10,7 @@
 use core::ffi::c_int;
 use core::net::SocketAddr;
 
-use sidewire_engine::memory::Frag;
+use sidewire_engine::memory::{Fault, Frag};
 use sidewire_engine::sock::{TcpSock, nagle, shutdown};
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
@@ -24,7 +24,7 @@ use super::address::{bind_shadow, encode, is_v6, shadow_name};
 use super::socket::{Reason, to_kernel};
 use crate::file::FileRef;
 use crate::stack::Inner;
-use crate::{fdtable, signals, syscall};
+use crate::{copy, fdtable, signals, syscall};
 
 /// Why a connection stays the engine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,15 +59,21 @@ struct Image {
     finished: bool,
 }
 
-/// Appends the payload of `frags` behind `skip` bytes.
-fn append<'a>(out: &mut Vec<u8>, frags: impl Iterator<Item = &'a Frag>, mut skip: usize) {
+/// Appends the payload of `frags` behind `skip` bytes. Pages of the program's and of files may have gone.
+fn append<'a>(
+    out: &mut Vec<u8>,
+    frags: impl Iterator<Item = &'a Frag>,
+    mut skip: usize,
+) -> Result<(), Fault> {
     for f in frags {
-        // SAFETY: the stack is locked, the fragment referenced.
-        let bytes = unsafe { core::slice::from_raw_parts(f.ptr(), f.len as usize) };
-        let from = skip.min(bytes.len());
-        out.extend_from_slice(&bytes[from..]);
+        let from = skip.min(f.len as usize);
+        let (at, len) = (out.len(), f.len as usize - from);
+        out.resize(at + len, 0);
+        // SAFETY: the vector has room for them; a source that is not there is a fault.
+        unsafe { copy::from_program(out[at..].as_mut_ptr(), f.ptr().wrapping_add(from), len) }?;
         skip -= from;
     }
+    Ok(())
 }
 
 impl Image {
@@ -77,21 +83,19 @@ impl Image {
             TcpState::FinWait1 | TcpState::FinWait2 => true,
             other => return Err(Refused::State(other)),
         };
+        // What is not there any more ends the connection when it is sent: until then it stays where it is.
+        let gone = |Fault| Refused::State(sk.state);
         let (mut sent, mut unsent, mut received) = (Vec::new(), Vec::new(), Vec::new());
         for skb in &sk.rtx_queue {
-            let skip = sk.snd_una.wrapping_sub(skb.seq) as i32;
-            append(&mut sent, skb.frags.iter(), skip.max(0) as usize);
+            let skip = (sk.snd_una.wrapping_sub(skb.seq) as i32).max(0) as usize;
+            append(&mut sent, skb.frags.iter(), skip).map_err(gone)?;
         }
         for skb in &sk.write_queue {
-            append(&mut unsent, skb.frags.iter(), 0);
+            append(&mut unsent, skb.frags.iter(), 0).map_err(gone)?;
         }
         for skb in &sk.receive_queue {
-            let skip = sk.copied_seq.wrapping_sub(skb.seq) as i32;
-            append(
-                &mut received,
-                core::iter::once(&skb.frag),
-                skip.max(0) as usize,
-            );
+            let skip = (sk.copied_seq.wrapping_sub(skb.seq) as i32).max(0) as usize;
+            append(&mut received, core::iter::once(&skb.frag), skip).map_err(gone)?;
         }
         // A FIN of ours that is acknowledged counts in snd_una; the kernel sends its own at the same place.
         let fin_acked = sk.state == TcpState::FinWait2;

@@ -8,6 +8,7 @@ pub(crate) mod close;
 mod connect;
 mod control;
 mod dup;
+mod file_pages;
 pub(crate) mod handover;
 mod recv;
 mod scm;

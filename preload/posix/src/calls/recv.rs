@@ -134,11 +134,16 @@ pub unsafe fn recvmsg(fd: c_int, msg: *mut msghdr, flags: c_int) -> ssize_t {
         return answer(Err(e));
     }
     // SAFETY: the program's pointer.
-    answer(unsafe { one_message(&file, msg, flags) })
+    answer(unsafe { one_message(&file, fd, msg, flags) })
 }
 
 /// Linux's `___sys_recvmsg`.
-unsafe fn one_message(file: &FileRef, msg: *mut msghdr, flags: c_int) -> Result<usize, c_int> {
+unsafe fn one_message(
+    file: &FileRef,
+    fd: c_int,
+    msg: *mut msghdr,
+    flags: c_int,
+) -> Result<usize, c_int> {
     // SAFETY: any bytes make a msghdr; its pointers are the program's.
     unsafe {
         let hdr = copy::read_value(msg).map_err(|_| libc::EFAULT)?;
@@ -147,7 +152,7 @@ unsafe fn one_message(file: &FileRef, msg: *mut msghdr, flags: c_int) -> Result<
         }
         let iov = Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
         let (n, call) = recv_iter(file, flags, || iov.iter())?;
-        let mut out = scm::Writer::new(hdr.msg_control.cast(), hdr.msg_controllen);
+        let mut out = scm::Writer::new(hdr.msg_control.cast(), hdr.msg_controllen, fd);
         for cmsg in &call.cmsgs {
             out.put(cmsg, super::address::is_v6(file))?;
         }
@@ -182,11 +187,21 @@ pub unsafe fn recvmmsg(
         return answer_int(Err(e));
     }
     // SAFETY: the program's pointers.
-    answer_int(unsafe { messages(&file, msgs, (n as usize).min(UIO_MAXIOV), flags, timeout) })
+    answer_int(unsafe {
+        messages(
+            &file,
+            fd,
+            msgs,
+            (n as usize).min(UIO_MAXIOV),
+            flags,
+            timeout,
+        )
+    })
 }
 
 unsafe fn messages(
     file: &FileRef,
+    fd: c_int,
     msgs: *mut mmsghdr,
     n: usize,
     mut flags: c_int,
@@ -211,10 +226,12 @@ unsafe fn messages(
         let entry = msgs.wrapping_add(done);
         // SAFETY: the program's array; the fields' addresses are only computed.
         let r = unsafe {
-            one_message(file, &raw mut (*entry).msg_hdr, flags & !MSG_WAITFORONE).and_then(|got| {
-                copy::write_value(&raw mut (*entry).msg_len, &(got as c_uint))
-                    .map_err(|_| libc::EFAULT)
-            })
+            one_message(file, fd, &raw mut (*entry).msg_hdr, flags & !MSG_WAITFORONE).and_then(
+                |got| {
+                    copy::write_value(&raw mut (*entry).msg_len, &(got as c_uint))
+                        .map_err(|_| libc::EFAULT)
+                },
+            )
         };
         if let Err(e) = r {
             error = e;

@@ -7,7 +7,7 @@ use sidewire_engine::calls::RecvCmsg;
 use sidewire_uapi::socket::{MSG_CTRUNC, SCM_TIMESTAMPING_OPT_STATS};
 
 use super::address::encode;
-use crate::copy;
+use crate::{copy, syscall};
 
 /// Bytes of a control message's header, and the alignment of messages.
 const HEADER: usize = size_of::<libc::cmsghdr>();
@@ -19,11 +19,14 @@ pub(super) struct Writer {
     room: usize,
     used: usize,
     truncated: bool,
+    /// The socket, which has the options that the engine does not know.
+    fd: c_int,
 }
 
 impl Writer {
-    pub(super) fn new(at: *mut u8, room: usize) -> Self {
+    pub(super) fn new(at: *mut u8, room: usize, fd: c_int) -> Self {
         Self {
+            fd,
             at,
             room: if at.is_null() { 0 } else { room },
             used: 0,
@@ -39,6 +42,11 @@ impl Writer {
     /// `msg_flags` on account of the room.
     pub(super) fn flags(&self) -> c_int {
         if self.truncated { MSG_CTRUNC } else { 0 }
+    }
+
+    /// Whether an option of SOL_IP is on at the kernel's socket.
+    fn ip_option(&self, name: c_int) -> bool {
+        syscall::getsockopt_int(self.fd, libc::IPPROTO_IP, name).is_ok_and(|on| on != 0)
     }
 
     fn raw(&mut self, level: c_int, kind: c_int, data: &[u8]) -> Result<(), c_int> {
@@ -106,6 +114,29 @@ impl Writer {
                     so::SO_TIMESTAMPING
                 };
                 self.raw(libc::SOL_SOCKET, kind, &b)
+            }
+            RecvCmsg::StampedFrame {
+                oif,
+                saddr,
+                daddr,
+                ttl,
+                tos,
+            } => {
+                let mut info = [0u8; 12];
+                info[..4].copy_from_slice(&oif.to_ne_bytes());
+                info[4..8].copy_from_slice(&saddr.octets());
+                info[8..].copy_from_slice(&daddr.octets());
+                if self.ip_option(libc::IP_PKTINFO) {
+                    self.raw(libc::IPPROTO_IP, libc::IP_PKTINFO, &info)?;
+                }
+                if self.ip_option(libc::IP_RECVTTL) {
+                    let ttl = i32::from(*ttl).to_ne_bytes();
+                    self.raw(libc::IPPROTO_IP, libc::IP_TTL, &ttl)?;
+                }
+                if self.ip_option(libc::IP_RECVTOS) {
+                    self.raw(libc::IPPROTO_IP, libc::IP_TOS, &[*tos])?;
+                }
+                Ok(())
             }
             RecvCmsg::RecvErr { ee, offender } => {
                 let mut b = [0u8; 16 + size_of::<libc::sockaddr_in6>()];

@@ -8,7 +8,7 @@ use sidewire_engine::Error;
 use sidewire_engine::memory::IovIter;
 use sidewire_engine::sendmsg::{NameArg, SendCall};
 use sidewire_engine::stack::Caps;
-use sidewire_uapi::socket::{MSG_FASTOPEN, MSG_ZEROCOPY};
+use sidewire_uapi::socket::{MSG_FASTOPEN, MSG_MORE, MSG_ZEROCOPY};
 
 use super::address::GivenAddr;
 use super::{answer, answer_int, caps, connect, errno_of, run_in_turn};
@@ -29,6 +29,8 @@ pub(super) struct SendArgs<'a> {
     pub(super) name: Option<&'a [u8]>,
     /// The caller's own completion (Linux `msg_ubuf`).
     pub(super) ubuf: Option<u64>,
+    /// The iterator's pages are referenced (sendfile). Of the flags, MSG_MORE counts.
+    pub(super) splice: bool,
 }
 
 /// One engine send to its end, from whatever holds the bytes. SIGPIPE is raised here.
@@ -46,7 +48,11 @@ pub(super) fn send_iter<I: IovIter>(
             caps()
         };
         let name = args.name.map(NameArg);
-        let mut call = SendCall::new(args.flags, args.control, name, caps, nonblock);
+        let mut call = if args.splice {
+            SendCall::splice(args.flags & MSG_MORE != 0, caps, nonblock)
+        } else {
+            SendCall::new(args.flags, args.control, name, caps, nonblock)
+        };
         if zerocopy && !caps.ipc_lock {
             call.memlock_limit = syscall::memlock_limit();
         }
@@ -302,6 +308,7 @@ unsafe fn one_message(
             control: &control,
             name,
             ubuf,
+            splice: false,
         };
         send_iov(file, &iov, args)
     }

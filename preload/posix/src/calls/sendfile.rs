@@ -1,5 +1,6 @@
-//! `sendfile` to a socket of ours: what the page cache holds goes straight into the send arena; what it does not, through a
-//! buffer, so that nobody waits for a disk with the stack locked.
+//! `sendfile` to a socket of ours: pages of files are referenced ([`super::file_pages`]). Of what cannot be mapped, or is not
+//! worth it, what the page cache holds goes straight into the send arena, and the rest through a buffer, so that nobody waits
+//! for a disk with the stack locked.
 
 use core::cell::Cell;
 use core::ffi::c_int;
@@ -9,6 +10,7 @@ use sidewire_engine::memory::{Fault, Frag, IovIter, MemRef, RegionKind};
 use syscalls::{Errno, Sysno, syscall};
 
 use super::answer;
+use super::file_pages::{WORTH_MAPPING, send_pages};
 use super::recv::recv_iter;
 use super::send::{SendArgs, send_iter};
 use crate::file::FileRef;
@@ -75,7 +77,7 @@ unsafe fn from_file(
     let mut result = Ok(());
     while done < count {
         if let Some(size) = regular {
-            match cached(to, input, pos, size, count - done) {
+            match from_page_cache(to, input, pos, size, count - done) {
                 Ok((sent, cold)) => {
                     done += sent;
                     match &mut pos {
@@ -168,8 +170,8 @@ fn regular_size(fd: c_int) -> Option<i64> {
     }
 }
 
-/// Sends what the page cache holds: how much, and whether it ended at a page that is not there.
-fn cached(
+/// Sends from a file: how much, and whether the next bytes have to be read into a buffer.
+fn from_page_cache(
     to: &FileRef,
     input: c_int,
     pos: Option<i64>,
@@ -186,10 +188,21 @@ fn cached(
     if left == 0 {
         return Ok((0, false));
     }
+    if left >= WORTH_MAPPING {
+        let (sent, rest) = send_pages(to, input, from, left)?;
+        if sent > 0 {
+            return Ok((sent, rest));
+        }
+    }
+    cached(to, input, from, left)
+}
+
+/// Copies what the page cache holds: how much, and whether it ended at a page that is not there.
+fn cached(to: &FileRef, input: c_int, pos: i64, left: usize) -> Result<(usize, bool), c_int> {
     let cold = Cell::new(false);
     let sent = send_iter(to, SendArgs::default(), || CachedFile {
         fd: input,
-        pos: from,
+        pos,
         remaining: left,
         cold: &cold,
     });

@@ -3,6 +3,7 @@
 use core::ffi::{c_int, c_uint};
 
 use libc::{size_t, ssize_t};
+use sidewire_engine::memory::{Fault, Frag, IovIter, MemRef, RegionKind};
 use sidewire_link::fd::Fd;
 use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_MORE, MSG_PEEK, MSG_TRUNC};
 use std::os::fd::AsRawFd;
@@ -12,7 +13,7 @@ use super::answer;
 use super::send::{SendArgs, send_iter};
 use super::sendfile::{CHUNK, read_at, recv_into};
 use crate::file::FileRef;
-use crate::iov::{Iovecs, MAX_RW_COUNT};
+use crate::iov::MAX_RW_COUNT;
 use crate::{fdtable, real};
 
 /// `splice`.
@@ -113,8 +114,9 @@ fn write_pipe(fd: c_int, bytes: &[u8], dont_wait: bool) -> Result<usize, c_int> 
     .map_err(Errno::into_raw)
 }
 
-/// What the pipe holds, a chunk of it: looked at by way of a pipe of ours, sent, then taken. What the socket has no room for
-/// stays where it is.
+/// What the pipe holds, a chunk of it: duplicated to a pipe of ours, read from there into the send arena, then taken. What the
+/// socket has no room for stays where it is. One copy; the pages themselves cannot be had, since a pipe's can be moved, but
+/// not mapped.
 fn from_pipe(
     to: &FileRef,
     input: c_int,
@@ -122,30 +124,28 @@ fn from_pipe(
     dont_wait: c_int,
     more: c_int,
 ) -> Result<usize, c_int> {
-    let mut buf = vec![0u8; CHUNK.min(len)];
-    let got = peek_pipe(input, &mut buf, dont_wait != 0)?;
+    let (held, got) = tee_pipe(input, CHUNK.min(len), dont_wait != 0)?;
     if got == 0 {
         return Ok(0);
     }
-    let iov = Iovecs::single(buf.as_ptr(), got);
     let args = SendArgs {
         flags: more,
         ..SendArgs::default()
     };
-    let sent = send_iter(to, args, || iov.iter())?;
-    let mut taken = 0;
-    while taken < sent {
-        // It is there: nobody else reads a pipe that two would have to share.
-        match read_at(input, None, &mut buf[taken..sent]) {
-            Ok(n) if n > 0 => taken += n,
-            _ => break,
-        }
-    }
+    let mut held = Some(held);
+    let sent = send_iter(to, args, || HeldInPipe {
+        input,
+        held: held.take(),
+        total: got,
+        remaining: got,
+    })?;
+    // It is there: nobody else reads a pipe that two would have to share.
+    take(input, sent);
     Ok(sent)
 }
 
-/// Copies what a pipe holds without taking it; 0 at its end.
-fn peek_pipe(input: c_int, buf: &mut [u8], dont_wait: bool) -> Result<usize, c_int> {
+/// A pipe of ours with what `input` holds, at most `len` bytes, and how much that is; 0 at its end.
+fn tee_pipe(input: c_int, len: usize, dont_wait: bool) -> Result<(Fd, usize), c_int> {
     let mut ends = [0 as c_int; 2];
     // SAFETY: the kernel writes two descriptors to a live local.
     unsafe { syscall!(Sysno::pipe2, ends.as_mut_ptr(), libc::O_CLOEXEC) }
@@ -157,14 +157,104 @@ fn peek_pipe(input: c_int, buf: &mut [u8], dont_wait: bool) -> Result<usize, c_i
         0
     };
     // SAFETY: numbers.
-    let n = unsafe { syscall!(Sysno::tee, input, writer.as_raw_fd(), buf.len(), flags) }
+    let n = unsafe { syscall!(Sysno::tee, input, writer.as_raw_fd(), len, flags) }
         .map_err(Errno::into_raw)?;
-    let mut got = 0;
-    while got < n {
-        match read_at(reader.as_raw_fd(), None, &mut buf[got..n])? {
-            0 => break,
-            more => got += more,
+    Ok((reader, n))
+}
+
+/// Throws the next `len` bytes of a pipe away, without a copy where there is /dev/null.
+fn take(input: c_int, len: usize) {
+    let mut left = len;
+    if let Ok(null) = open_null() {
+        while left > 0 {
+            // SAFETY: numbers.
+            match unsafe { syscall!(Sysno::splice, input, 0, null.as_raw_fd(), 0, left, 0) } {
+                Ok(n @ 1..) => left -= n.min(left),
+                _ => break,
+            }
         }
     }
-    Ok(got)
+    let mut buf = vec![0; left];
+    while left > 0
+        && let Ok(n @ 1..) = read_at(input, None, &mut buf[..left])
+    {
+        left -= n;
+    }
+}
+
+fn open_null() -> Result<Fd, Errno> {
+    let (path, flags) = (c"/dev/null", libc::O_WRONLY | libc::O_CLOEXEC);
+    // SAFETY: a live string.
+    unsafe { syscall!(Sysno::openat, libc::AT_FDCWD, path.as_ptr(), flags, 0) }
+        .map(|fd| Fd::from_raw(fd as c_int))
+}
+
+/// A cursor over the first `total` bytes of the pipe `input`, by way of a pipe of ours with the same bytes.
+struct HeldInPipe {
+    input: c_int,
+    /// What of it has not been read; `None` when it could not be had.
+    held: Option<Fd>,
+    total: usize,
+    remaining: usize,
+}
+
+impl HeldInPipe {
+    /// Our pipe anew, from the cursor on.
+    fn rewind(&self) -> Option<Fd> {
+        let (held, got) = tee_pipe(self.input, self.total, true).ok()?;
+        let mut passed = vec![0; self.total - self.remaining];
+        let mut done = 0;
+        while done < passed.len() {
+            match read_at(held.as_raw_fd(), None, &mut passed[done..]) {
+                Ok(n @ 1..) => done += n,
+                _ => return None,
+            }
+        }
+        (got == self.total).then_some(held)
+    }
+}
+
+impl IovIter for HeldInPipe {
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+
+    fn copy_in(&mut self, mem: &MemRef, off: u32, len: u32) -> Result<(), Fault> {
+        assert_eq!(mem.kind(), RegionKind::Arena);
+        assert!(off as usize + len as usize <= mem.len());
+        let to = mem.base().cast_mut().wrapping_add(off as usize);
+        let fd = self.held.as_ref().ok_or(Fault)?.as_raw_fd();
+        let mut done = 0;
+        while done < len as usize {
+            let at = to.wrapping_add(done);
+            // SAFETY: the target is inside an arena slab, in the part that the engine is filling.
+            match unsafe { syscall!(Sysno::read, fd, at, len as usize - done) } {
+                Ok(n @ 1..) => done += n,
+                _ => return Err(Fault),
+            }
+        }
+        self.advance(done);
+        Ok(())
+    }
+
+    fn copy_out(&mut self, _: &Frag) -> Result<(), Fault> {
+        Err(Fault)
+    }
+
+    fn copy_out_bytes(&mut self, _: &[u8]) -> Result<(), Fault> {
+        Err(Fault)
+    }
+
+    fn pin(&mut self, _: u32) -> Result<Frag, Fault> {
+        Err(Fault)
+    }
+
+    fn advance(&mut self, n: usize) {
+        self.remaining -= n;
+    }
+
+    fn revert(&mut self, n: usize) {
+        self.remaining += n;
+        self.held = self.rewind();
+    }
 }

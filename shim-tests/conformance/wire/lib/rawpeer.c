@@ -481,6 +481,7 @@ static int arguments_of(const char *name)
 		{"set", 3}, {"send", 2}, {"recv", 2}, {"fastopen", 2}, {"bind", 1}, {"listen", 0},
 		{"accept", 1}, {"connect", 1}, {"sendfile", 1}, {"poll", 1}, {"linger", 1},
 		{"shutdown", 1}, {"socket", 0}, {"close", 0}, {"mss", 0}, {"error", 0},
+		{"stamp", 0},
 	};
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
 		if (!strcmp(calls[i].name, name))
