@@ -4,8 +4,9 @@
  *
  *   near CONTROL
  *
- * CONTROL is the path of the far side's SOCK_SEQPACKET socket. Sockets are named
- * by their place in the table below.
+ * CONTROL is the path of the far side's SOCK_SEQPACKET socket, or the number of a
+ * descriptor that is connected to it. Sockets are named by their place in the table
+ * below.
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -17,16 +18,20 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum { SOCKETS = 16, DATA = 1 << 20 };
 
+static int control;
 static int sockets[SOCKETS];
 static char data[DATA];
 
@@ -66,6 +71,55 @@ static long tcp_info_mss(int fd)
 	struct tcp_info info;
 	socklen_t size = sizeof info;
 	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) ? -1 : (long)info.tcpi_snd_mss;
+}
+
+/* `size` bytes at `offset` of tcp_info. */
+static long tcp_info_field(int fd, long offset, long size)
+{
+	uint8_t info[512] = {0};
+	uint64_t value = 0;
+	socklen_t length = sizeof info;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &length))
+		return -1;
+	memcpy(&value, info + offset, (size_t)size);
+	return (long)value;
+}
+
+static long queued(int fd, unsigned long request)
+{
+	int n = -1;
+	return ioctl(fd, request, &n) ? -1 : n;
+}
+
+static long set_blocking(int fd, long on)
+{
+	int flags = fcntl(fd, F_GETFL);
+	return fcntl(fd, F_SETFL, on ? flags & ~O_NONBLOCK : flags | O_NONBLOCK);
+}
+
+/* A setting of the network namespace, before a process has sockets. */
+static long set_sysctl(const char *name, long value)
+{
+	char path[128];
+	snprintf(path, sizeof path, "/proc/sys/net/%s", name);
+	FILE *file = fopen(path, "w");
+	if (!file)
+		return -1;
+	int bad = fprintf(file, "%ld\n", value) < 0;
+	return fclose(file) || bad ? -1 : 0;
+}
+
+/* The same program in a new process image, without any socket. */
+static long start_anew(void)
+{
+	char number[16];
+	for (int i = 0; i < SOCKETS; i++)
+		if (sockets[i] > 0)
+			close(sockets[i]);
+	fcntl(control, F_SETFD, 0);
+	snprintf(number, sizeof number, "%d", control);
+	execl("/proc/self/exe", "near", number, NULL);
+	return -1;
 }
 
 static long send_file(int fd, long size)
@@ -110,7 +164,7 @@ static long do_call(const char *call, int *fd, const char *host, const long *a)
 	}
 	if (!strcmp(call, "fastopen")) {
 		struct sockaddr_in to = address(host, a[0]);
-		return sendto(*fd, data, (size_t)a[1], MSG_FASTOPEN | MSG_NOSIGNAL,
+		return sendto(*fd, data, (size_t)a[1], MSG_FASTOPEN | MSG_NOSIGNAL | (int)a[2],
 			      (struct sockaddr *)&to, sizeof to);
 	}
 	if (!strcmp(call, "send"))
@@ -136,6 +190,20 @@ static long do_call(const char *call, int *fd, const char *host, const long *a)
 	}
 	if (!strcmp(call, "stamp"))
 		return stamp(*fd);
+	if (!strcmp(call, "info"))
+		return tcp_info_field(*fd, a[0], a[1]);
+	if (!strcmp(call, "ioctl"))
+		return queued(*fd, (unsigned long)a[0]);
+	if (!strcmp(call, "blocking"))
+		return set_blocking(*fd, a[0]);
+	if (!strcmp(call, "disconnect")) {
+		struct sockaddr none = {.sa_family = AF_UNSPEC};
+		return connect(*fd, &none, sizeof none);
+	}
+	if (!strcmp(call, "sysctl"))
+		return set_sysctl(host, a[0]);
+	if (!strcmp(call, "anew"))
+		return start_anew();
 	if (!strcmp(call, "mss"))
 		return tcp_info_mss(*fd);
 	if (!strcmp(call, "shutdown"))
@@ -145,33 +213,45 @@ static long do_call(const char *call, int *fd, const char *host, const long *a)
 	errx(2, "unknown call %s", call);
 }
 
+static void connect_control(const char *path)
+{
+	struct sockaddr_un where = {.sun_family = AF_UNIX};
+	if (strlen(path) >= sizeof where.sun_path)
+		errx(2, "%s: too long", path);
+	strcpy(where.sun_path, path);
+	control = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (control < 0 || connect(control, (struct sockaddr *)&where, sizeof where))
+		err(2, "%s", path);
+}
+
+static void answer(long value)
+{
+	char line[64];
+	int n = snprintf(line, sizeof line, "%ld %d", value, value < 0 ? errno : 0);
+	if (send(control, line, (size_t)n, MSG_NOSIGNAL) != n)
+		err(2, "control");
+}
+
 int main(int argc, char **argv)
 {
-	struct sockaddr_un_path {
-		sa_family_t family;
-		char path[108];
-	} where = {.family = AF_UNIX};
-	if (argc != 2 || strlen(argv[1]) >= sizeof where.path)
+	if (argc != 2)
 		errx(2, "usage: near CONTROL");
-	strcpy(where.path, argv[1]);
-	int control = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (control < 0 || connect(control, (struct sockaddr *)&where, sizeof where))
-		err(2, "%s", argv[1]);
+	if ((control = atoi(argv[1])) > 0)
+		answer(0);
+	else
+		connect_control(argv[1]);
 	for (;;) {
-		char line[256], call[32], host[32];
+		char line[256], call[32], host[64];
 		long a[3] = {0};
 		int which = 0;
 		ssize_t n = recv(control, line, sizeof line - 1, 0);
 		if (n <= 0)
 			return n < 0;
 		line[n] = 0;
-		if (sscanf(line, "%31s %d %31s %ld %ld %ld", call, &which, host, &a[0], &a[1],
+		if (sscanf(line, "%31s %d %63s %ld %ld %ld", call, &which, host, &a[0], &a[1],
 			   &a[2]) < 3 || which < 0 || which >= SOCKETS)
 			errx(2, "not a call: %s", line);
 		errno = 0;
-		long value = do_call(call, &sockets[which], host, a);
-		n = snprintf(line, sizeof line, "%ld %d", value, value < 0 ? errno : 0);
-		if (send(control, line, (size_t)n, MSG_NOSIGNAL) != n)
-			err(2, "control");
+		answer(do_call(call, &sockets[which], host, a));
 	}
 }

@@ -9,6 +9,8 @@
 #include <linux/sockios.h>
 #include <linux/virtio_net.h>
 #include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -231,7 +233,7 @@ static struct segment *parse(const uint8_t *ip, ssize_t size, struct peer *p)
 	return &s;
 }
 
-static const uint8_t *option(const struct segment *s, int kind)
+const uint8_t *option(const struct segment *s, int kind)
 {
 	for (int i = 0; i < s->options_length && s->options[i] != EOL;) {
 		if (s->options[i] == kind)
@@ -478,15 +480,29 @@ void near_begin(struct peer *p, const char *name, long a, long b, long c)
 static int arguments_of(const char *name)
 {
 	static const struct { const char *name; int count; } calls[] = {
-		{"set", 3}, {"send", 2}, {"recv", 2}, {"fastopen", 2}, {"bind", 1}, {"listen", 0},
+		{"set", 3}, {"send", 2}, {"recv", 2}, {"fastopen", 3}, {"bind", 1}, {"listen", 0},
 		{"accept", 1}, {"connect", 1}, {"sendfile", 1}, {"poll", 1}, {"linger", 1},
 		{"shutdown", 1}, {"socket", 0}, {"close", 0}, {"mss", 0}, {"error", 0},
 		{"stamp", 0},
+		{"info", 2}, {"ioctl", 1}, {"blocking", 1}, {"disconnect", 0},
 	};
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
 		if (!strcmp(calls[i].name, name))
 			return calls[i].count;
 	errx(2, "unknown call %s", name);
+}
+
+/* The answer to a call, with an eye on the wire. */
+static long near_answer(struct peer *p)
+{
+	/* Near's kernel may ask who has our address before it can answer. */
+	struct pollfd either[2] = {{.fd = control, .events = POLLIN}};
+	while (poll(either, 1, 2) == 0) {
+		struct pollfd readable = {.fd = wire, .events = POLLIN};
+		if (waiting_first == waiting_count && poll(&readable, 1, 0) > 0)
+			frame_received(p);
+	}
+	return near_end();
 }
 
 long near(struct peer *p, const char *name, ...)
@@ -498,14 +514,18 @@ long near(struct peer *p, const char *name, ...)
 		a[i] = va_arg(arguments, int);
 	va_end(arguments);
 	near_begin(p, name, a[0], a[1], a[2]);
-	/* Near's kernel may ask who has our address before it can answer. */
-	struct pollfd either[2] = {{.fd = control, .events = POLLIN}};
-	while (poll(either, 1, 2) == 0) {
-		struct pollfd readable = {.fd = wire, .events = POLLIN};
-		if (waiting_first == waiting_count && poll(&readable, 1, 0) > 0)
-			frame_received(p);
-	}
-	return near_end();
+	return near_answer(p);
+}
+
+void near_anew(const char *setting, int value)
+{
+	struct peer none = {0};
+	call(&none, "sysctl", setting, value, 0, 0);
+	if (near_answer(NULL))
+		errx(2, "%s", setting);
+	call(&none, "anew", "-", 0, 0, 0);
+	if (near_answer(NULL))
+		errx(2, "near does not start anew");
 }
 
 
@@ -566,25 +586,45 @@ struct peer peer_connected(struct shape how)
 	return p;
 }
 
+struct peer peer_listener(int fastopen)
+{
+	struct peer p = peer_new();
+	p.fd = LISTENER;
+	p.near_port = (uint16_t)(9000 + peers);
+	near(&p, "socket");
+	near(&p, "bind", p.near_port);
+	if (fastopen)
+		near(&p, "set", IPPROTO_TCP, TCP_FASTOPEN, fastopen);
+	near(&p, "listen");
+	return p;
+}
+
+struct peer peer_of_listener(const struct peer *listener)
+{
+	struct peer p = peer_new();
+	near(&p, "close");
+	p.near_port = listener->near_port;
+	return p;
+}
+
+void syn_send(struct peer *p, struct shape how, uint32_t length)
+{
+	uint8_t o[80];
+	p->window = (uint32_t)how.window;
+	p->timestamps = how.timestamps;
+	tcp_send(p, SYN, 0, 0, o, syn_options(o, p, how), length);
+	p->seq = 1 + length;
+}
+
 struct peer peer_accepted(struct shape how)
 {
-	struct peer p = peer_new(), listener = p;
+	struct peer listener = peer_listener(0), p = peer_of_listener(&listener);
 	struct segment s;
-	uint8_t o[80];
-	p.near_port = listener.near_port = (uint16_t)(9000 + peers);
-	listener.fd = 15;
-	near(&listener, "socket");
-	near(&listener, "bind", p.near_port);
-	near(&listener, "listen");
-	near(&p, "close");
-	p.window = (uint32_t)how.window;
-	tcp_send(&p, SYN, 0, 0, o, syn_options(o, &p, how), 0);
+	syn_send(&p, how, 0);
 	if (!next(&p, &s, 5000) || s.flags != (SYN | ACK))
 		errx(2, "no SYN-ACK came");
-	p.seq = 1;
-	p.timestamps = how.timestamps;
 	ack_all(&p);
-	if (near(&p, "accept", 15))
+	if (near(&p, "accept", LISTENER))
 		errx(2, "accept");
 	near(&listener, "close");
 	return p;

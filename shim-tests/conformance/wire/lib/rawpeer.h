@@ -19,6 +19,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* A place in the table of near's sockets that no peer takes. */
+enum { LISTENER = 15 };
+
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16, URG = 32 };
 
 /* A connection as the peer sees it. */
@@ -79,6 +82,10 @@ long near(struct peer *p, const char *call, ...);
 void near_begin(struct peer *p, const char *call, long a, long b, long c);
 long near_end(void);
 
+/* A setting of near's host (ipv4/NAME), and a new process that reads it; near's sockets
+ * are gone. */
+void near_anew(const char *setting, int value);
+
 /* A peer at an address of its own, with near's socket. */
 struct peer peer_new(void);
 /* Near's connect(), and the SYN that it caused. */
@@ -87,6 +94,12 @@ struct segment peer_syn(struct peer *p);
 void peer_syn_ack(struct peer *p, struct shape how);
 /* Socket, SYN, SYN-ACK, ACK: established. */
 struct peer peer_connected(struct shape how);
+/* Near listens, in the place LISTENER of its table, for fast opens where they are
+ * allowed; and a peer that will connect there. */
+struct peer peer_listener(int fastopen);
+struct peer peer_of_listener(const struct peer *listener);
+/* The peer's SYN; `options` as for peer_syn_ack. */
+void syn_send(struct peer *p, struct shape how, uint32_t length);
 /* Near listens and we connect; near's end is accepted. */
 struct peer peer_accepted(struct shape how);
 
@@ -115,6 +128,8 @@ void swallow(struct peer *p, int ms);
 /* Resets the connection and closes near's socket. */
 void peer_drop(struct peer *p);
 int64_t since_stimulus(const struct segment *s);
+/* The option of that kind: its kind, length and data. */
+const uint8_t *option(const struct segment *s, int kind);
 void put_options(char *to, size_t size, const struct segment *s);
 void put_segment(char *to, size_t size, const struct segment *s);
 
