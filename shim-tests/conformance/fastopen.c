@@ -4,7 +4,9 @@
 #include "rows.h"
 
 #include <fcntl.h>
+#include <linux/errqueue.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 
 /* What the peer is told, and is sent: a command line, and bytes that it drops. */
 #define COMMAND "discard\n"
@@ -101,7 +103,7 @@ static void cookie(void)
 	close(fd);
 
 	fd = tcp_socket();
-	ROW("FO-15", "a cookie, more than a segment", fast_open(fd, host, port, sizeof data, 0));
+	ROW("FO-15 B15", "a cookie, more than a segment", fast_open(fd, host, port, sizeof data, 0));
 	close(fd);
 
 	fd = tcp_socket();
@@ -109,7 +111,7 @@ static void cookie(void)
 	close(fd);
 
 	fd = tcp_socket();
-	ROW("FO-15 FO-21", "a cookie, more than a segment, non-blocking",
+	ROW("FO-15 FO-21 B5", "a cookie, more than a segment, non-blocking",
 	    fast_open(fd, host, port, sizeof data, MSG_DONTWAIT));
 	close(fd);
 }
@@ -195,6 +197,69 @@ static void deferred_end(void)
 	close(fd);
 }
 
+static void *fast_opens(void *fd)
+{
+	ROW("FO-4", "a fast open that another thread ends", fast_open(*(int *)fd, "192.0.2.78", port, 10, 0));
+	return NULL;
+}
+
+/* While another is under way. */
+static void pending(void)
+{
+	pthread_t other;
+	int fd = tcp_socket();
+	ROW("FO-11", "to a host that is not there, non-blocking",
+	    fast_open(fd, "192.0.2.77", port, 10, MSG_DONTWAIT));
+	ROW("FO-11", "again while connecting", fast_open(fd, "192.0.2.77", port, 10, MSG_DONTWAIT));
+	ROW("FO-11", "again while connecting, without a name", send(fd, data, 10, MSG_FASTOPEN | MSG_DONTWAIT));
+	ROW("FO-11", "a plain connect then", (fcntl(fd, F_SETFL, O_NONBLOCK), connect_to_peer(fd)));
+	ROW("FO-11", "a plain send then", send(fd, data, 10, MSG_DONTWAIT | MSG_NOSIGNAL));
+	close(fd);
+
+	fd = tcp_socket();
+	pthread_create(&other, NULL, fast_opens, &fd);
+	for (unsigned char state = 0; state != TCP_SYN_SENT; poll(NULL, 0, 1))
+		if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &(socklen_t){1}))
+			err(2, "TCP_INFO");
+	ROW("FO-4", "a fast open while another thread's waits", fast_open(fd, host, port, 10, 0));
+	ROW("FO-4", "the same, non-blocking", fast_open(fd, host, port, 10, MSG_DONTWAIT));
+	shutdown(fd, SHUT_RDWR);
+	pthread_join(other, NULL);
+	close(fd);
+}
+
+/* The id and the code of the one notification. */
+static void notification(const char *ids, const char *text, int fd)
+{
+	char control[128];
+	struct msghdr m = {.msg_control = control, .msg_controllen = sizeof control};
+	struct sock_extended_err e = {0};
+	struct pollfd p = {.fd = fd};
+	if (poll(&p, 1, 20000) != 1 || recvmsg(fd, &m, MSG_ERRQUEUE) < 0 || !CMSG_FIRSTHDR(&m))
+		errx(2, "no notification");
+	memcpy(&e, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof e);
+	row(ids, "%s: origin %u code %u from %u to %u", text, e.ee_origin, e.ee_code, e.ee_info, e.ee_data);
+}
+
+/* MSG_ZEROCOPY beside it: what goes with the SYN is copied, and told. */
+static void zerocopy(void)
+{
+	int on = 1, fd = tcp_socket();
+	setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof on);
+	ROW("FO-20", "a cookie, zerocopy", fast_open(fd, host, port, 100, MSG_ZEROCOPY));
+	notification("FO-20", "its notification", fd);
+	ROW("FO-20", "another zerocopy send", send(fd, data, 100, MSG_ZEROCOPY));
+	notification("FO-20", "the next notification", fd);
+	close(fd);
+	fd = tcp_socket();
+	setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof on);
+	ROW("FO-20", "zerocopy to a host that is not there",
+	    fast_open(fd, "192.0.2.77", port, 100, MSG_ZEROCOPY | MSG_DONTWAIT));
+	struct msghdr m = {0};
+	ROW("FO-20", "its notification, where nothing was sent", recvmsg(fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT));
+	close(fd);
+}
+
 /* What happens beside the data: control messages, a second connect, repair. */
 static void beside(void)
 {
@@ -222,7 +287,7 @@ static void beside(void)
 	tell_info("FO-19", "after a bad control message", fd);
 	close(fd);
 	fd = tcp_socket();
-	ROW("FO-19", "a bad control message, non-blocking",
+	ROW("FO-19 B5", "a bad control message, non-blocking",
 	    sendmsg(fd, &m, MSG_FASTOPEN | MSG_NOSIGNAL | MSG_DONTWAIT));
 	close(fd);
 
@@ -316,6 +381,8 @@ int main(int argc, char **argv)
 	deferred();
 	deferred_end();
 	beside();
+	pending();
+	zerocopy();
 	deferred_reset();
 	listening();
 	puts("done");

@@ -134,6 +134,12 @@ static void open_and_closing(void)
 	ROW("RV-12", "peek", recv(fd, buffer, 3, MSG_PEEK));
 	ROW("RV-13", "discard two", recv(fd, NULL, 2, MSG_TRUNC));
 	ROW("RV-16", "a bad buffer", recv(fd, (void *)16, 2, 0));
+	ROW("RV-20", "device memory is none", recv(fd, buffer, 1, MSG_PEEK | 0x2000000));
+	struct iovec one = {buffer, 1};
+	_Alignas(8) char control[64];
+	struct msghdr m = {.msg_iov = &one, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	ROW("RV-20", "nor by recvmsg", recvmsg(fd, &m, MSG_PEEK | 0x2000000));
+	row("RV-20", "its flags %#x, control %zu, byte %c", m.msg_flags, m.msg_controllen, buffer[0]);
 	ROW("RV-14", "what there is", recv(fd, buffer, sizeof buffer, MSG_WAITALL | MSG_DONTWAIT));
 	row("RV-13 RV-16", "the bytes: %.3s", buffer);
 	ROW("R6 ER-6", "the end", recv(fd, buffer, 1, 0));
@@ -256,6 +262,30 @@ static void urgent_data(void)
 	close(fd);
 }
 
+/* A pipe gets what stands before the mark; at the mark it gets none. */
+static void urgent_splice(void)
+{
+	char byte;
+	int ends[2], fd = peer(host, port, "steps await urgent=abX await say=tail await");
+	if (pipe(ends))
+		err(2, "pipe");
+	send_text(fd, "x");
+	mask_with(fd, POLLPRI | POLLIN);
+	ROW("SP-33", "splice before the mark", splice(fd, NULL, ends[1], NULL, 100, 0));
+	send_text(fd, "x");
+	mask_with(fd, POLLIN);
+	ROW("SP-33", "splice at the mark", splice(fd, NULL, ends[1], NULL, 100, SPLICE_F_NONBLOCK));
+	ROW("SP-33", "the urgent byte", recv(fd, &byte, 1, MSG_OOB));
+	ROW("SP-33", "splice at the mark again", splice(fd, NULL, ends[1], NULL, 100, SPLICE_F_NONBLOCK));
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	ROW("SP-33", "splice at the mark, the socket non-blocking", splice(fd, NULL, ends[1], NULL, 100, 0));
+	ROW("SP-33", "recv behind it", recv(fd, &byte, 1, MSG_DONTWAIT));
+	row("SP-33", "that is: %c", byte);
+	close(ends[0]);
+	close(ends[1]);
+	close(fd);
+}
+
 static void inq(void)
 {
 	char buffer[8];
@@ -344,6 +374,7 @@ int main(int argc, char **argv)
 	resets();
 	low_water();
 	urgent_data();
+	urgent_splice();
 	inq();
 	edges();
 	error_queue();

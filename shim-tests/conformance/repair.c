@@ -51,7 +51,7 @@ static void switching(void)
 	int bound, l = listener(1, &bound), fd = tcp_socket();
 	ROW("RP-1", "TCP_REPAIR on a listener", set(l, TCP_REPAIR, 1));
 	close(l);
-	ROW("RP-2", "TCP_REPAIR 2", set(fd, TCP_REPAIR, 2));
+	ROW("RP-2 SO-58", "TCP_REPAIR 2", set(fd, TCP_REPAIR, 2));
 	ROW("RP-2", "TCP_REPAIR -2", set(fd, TCP_REPAIR, -2));
 	ROW("RP-5", "TCP_REPAIR before", int_option(fd, IPPROTO_TCP, TCP_REPAIR));
 	ROW("RP-6", "TCP_REPAIR_QUEUE out of repair", set(fd, TCP_REPAIR_QUEUE, SEND_QUEUE));
@@ -177,12 +177,12 @@ static void queues(void)
 	static char pattern[1500];
 	int fd = connected("echo");
 	set(fd, TCP_REPAIR, 1);
-	ROW("RP-24", "send without a queue", send(fd, "x", 1, 0));
-	ROW("RP-28", "recv", recv(fd, buffer, 10, MSG_DONTWAIT));
+	ROW("RP-24 B9", "send without a queue", send(fd, "x", 1, 0));
+	ROW("RP-28 R4", "recv", recv(fd, buffer, 10, MSG_DONTWAIT));
 	ROW("RP-29", "peek without a queue", recv(fd, buffer, 10, MSG_PEEK | MSG_DONTWAIT));
 	ROW("RP-8", "TCP_QUEUE_SEQ on a connection", (set(fd, TCP_REPAIR_QUEUE, 1), set(fd, TCP_QUEUE_SEQ, 1)));
 	unsigned before = queue_seq(fd, RECV_QUEUE);
-	ROW("RP-25", "send to the receive queue", send(fd, "hello", 5, 0));
+	ROW("RP-25 B9", "send to the receive queue", send(fd, "hello", 5, 0));
 	row("RP-25 RP-11", "rcv_nxt moved by: %u", queue_seq(fd, RECV_QUEUE) - before);
 	ROW("RP-25", "no bytes to the receive queue", send(fd, "", 0, 0));
 	memset(buffer, 0, sizeof buffer);
@@ -205,9 +205,83 @@ static void queues(void)
 		.msg_iov = &part, .msg_iovlen = 1, .msg_control = &bad, .msg_controllen = sizeof bad};
 	ROW("RP-26", "a bad control message, send queue", sendmsg(fd, &message, 0));
 	set(fd, TCP_REPAIR_QUEUE, RECV_QUEUE);
-	ROW("RP-25", "a bad control message, receive queue", sendmsg(fd, &message, 0));
+	ROW("RP-25 B9", "a bad control message, receive queue", sendmsg(fd, &message, 0));
 	ROW("RP-37", "shutdown in repair", shutdown(fd, SHUT_RD));
 	ROW("RP-35", "close in repair", close(fd));
+}
+
+/* Sequence numbers move only while nothing is queued. */
+static void sequence_numbers(void)
+{
+	char bytes[4] = "abcd";
+	struct sockaddr_in a = address(host, 9);
+	int fd = tcp_socket();
+	if (set(fd, TCP_REPAIR, 1) || connect(fd, (struct sockaddr *)&a, sizeof a))
+		err(2, "connect in repair");
+	set(fd, TCP_REPAIR_QUEUE, SEND_QUEUE);
+	ROW("RP-8 RP-10", "TCP_QUEUE_SEQ of an empty send queue, connected", set(fd, TCP_QUEUE_SEQ, 7000));
+	ROW("RP-10", "bytes into the send queue", send(fd, bytes, 4, 0));
+	ROW("RP-10", "TCP_QUEUE_SEQ of a send queue", set(fd, TCP_QUEUE_SEQ, 7000));
+	ROW("RP-10", "bytes into the receive queue", (set(fd, TCP_REPAIR_QUEUE, RECV_QUEUE), send(fd, bytes, 4, 0)));
+	ROW("RP-10", "TCP_QUEUE_SEQ of a receive queue", set(fd, TCP_QUEUE_SEQ, 7000));
+	connect(fd, &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof a);
+	ROW("RP-10 SO-58", "disconnected, TCP_QUEUE_SEQ of the receive queue", set(fd, TCP_QUEUE_SEQ, 7000));
+	ROW("RP-10 SO-58", "it reads", int_option(fd, IPPROTO_TCP, TCP_QUEUE_SEQ));
+	set(fd, TCP_REPAIR_QUEUE, SEND_QUEUE);
+	ROW("RP-10 SO-58", "disconnected, TCP_QUEUE_SEQ of the send queue", set(fd, TCP_QUEUE_SEQ, 8000));
+	ROW("RP-10 SO-58", "it reads", int_option(fd, IPPROTO_TCP, TCP_QUEUE_SEQ));
+	close(fd);
+
+	fd = connected("steps say=data await reset");
+	send_text(fd, "x");
+	wait_for(fd, POLLHUP);
+	set(fd, TCP_REPAIR, 1);
+	set(fd, TCP_REPAIR_QUEUE, RECV_QUEUE);
+	ROW("RP-10", "reset with data unread, TCP_QUEUE_SEQ", set(fd, TCP_QUEUE_SEQ, 7000));
+	close(fd);
+}
+
+/* What is put into the receive queue comes behind what the peer sent. */
+static void data_before(void)
+{
+	char buffer[32] = {0};
+	int fd = connected("steps await say=0123456789 await");
+	send_text(fd, "x");
+	wait_until_acked(fd);
+	wait_for(fd, POLLIN);
+	set(fd, TCP_REPAIR, 1);
+	set(fd, TCP_REPAIR_QUEUE, RECV_QUEUE);
+	ROW("RP-32 B9 R4", "peek at what had come", recv(fd, buffer, sizeof buffer, MSG_PEEK));
+	ROW("RP-32 B9", "bytes behind it", send(fd, "abc", 3, 0));
+	memset(buffer, 0, sizeof buffer);
+	ROW("RP-32 R4", "peek at all", recv(fd, buffer, sizeof buffer, MSG_PEEK));
+	row("RP-32 R4", "that is: %s", buffer);
+	set(fd, TCP_REPAIR, -1);
+	close(fd);
+}
+
+/* A listener is not repaired; what it accepts is. */
+static void child(void)
+{
+	int bound, l = listener(1, &bound);
+	char command[32];
+	snprintf(command, sizeof command, "call %d", bound);
+	int caller = peer(host, port, command), fd = accept(l, NULL, NULL);
+	ROW("RP-38 RP-1", "TCP_REPAIR on the listener", set(l, TCP_REPAIR, 1));
+	ROW("RP-38", "TCP_REPAIR on its child", set(fd, TCP_REPAIR, 1));
+	row("RP-38", "it reads: %d", int_option(fd, IPPROTO_TCP, TCP_REPAIR));
+	set(fd, TCP_REPAIR, -1);
+	close(fd);
+	close(l);
+	close(caller);
+	fd = tcp_socket();
+	set(fd, TCP_REPAIR, 1);
+	struct sockaddr_in any = address("0.0.0.0", 0);
+	ROW("RP-38", "bind in repair", bind(fd, (struct sockaddr *)&any, sizeof any));
+	ROW("RP-38", "listen in repair", listen(fd, 1));
+	ROW("RP-38 RP-1", "TCP_REPAIR on a listener in repair", set(fd, TCP_REPAIR, -1));
+	row("RP-38", "the listener reads: %d", int_option(fd, IPPROTO_TCP, TCP_REPAIR));
+	close(fd);
 }
 
 /* Takes a connection out of one socket and puts it into another. */
@@ -278,6 +352,9 @@ int main(int argc, char **argv)
 	options();
 	window();
 	queues();
+	sequence_numbers();
+	data_before();
+	child();
 	restored();
 	puts("done");
 	return 0;

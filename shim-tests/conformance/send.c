@@ -238,8 +238,15 @@ static void whole(void)
 {
 	static char data[3000000];
 	int fd = peer(host, port, "discard");
-	ROW("SP-20", "3 MB, blocking", send(fd, data, sizeof data, 0));
+	ROW("SP-20 B13", "3 MB, blocking", send(fd, data, sizeof data, 0));
 	wait_until_acked(fd);
+	/* More than one call takes, of pages that were never written. */
+	size_t many = (size_t)INT32_MAX + 4096;
+	void *zeros = mmap(NULL, many, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (zeros == MAP_FAILED)
+		err(2, "mmap");
+	ROW("A5", "more than 2 GiB", send(fd, zeros, many, 0));
+	munmap(zeros, many);
 	ROW("F12", "a record of 10", send(fd, data, 10, MSG_EOR));
 	wait_until_acked(fd);
 	close(fd);

@@ -125,6 +125,15 @@ static void no_bytes(void)
 	    SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_ACK | SOF_TIMESTAMPING_SOFTWARE);
 	ROW("TS-53", "a send of nothing", send(fd, data, 0, 0));
 	ROW("TS-53", "its time stamp", recvmsg(fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT));
+	int stamps = 0;
+	put(fd, 100, MSG_MORE);
+	row("B14", "100 bytes with MSG_MORE, not sent: %d", unsent(fd));
+	ROW("B14", "their time stamp", recvmsg(fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT));
+	put(fd, 100, 0);
+	wait_until_acked(fd);
+	while (recvmsg(fd, &m, MSG_ERRQUEUE | MSG_DONTWAIT) >= 0)
+		stamps++;
+	row("B14", "stamps of the buffer, pushed by 100 without: %d", stamps);
 	close(fd);
 }
 

@@ -1,6 +1,7 @@
 //! `connect` and its undoing (spec/errors.md ER-20 to ER-43).
 
 use core::net::{IpAddr, SocketAddr};
+use core::ops::RangeInclusive;
 
 use sidewire_uapi::tcp::TcpState;
 
@@ -20,6 +21,8 @@ use crate::sndbuf::tcp_write_queue_purge;
 use crate::sock::TcpSock;
 use crate::stack::{Ehash, Io, SocketId, Stack, Step, StepResult, TimewaitId, WaitReason};
 use crate::state::{tcp_clear_xmit_timers, tcp_need_reset, tcp_set_state};
+use crate::time::Instant;
+use crate::timewait::TimewaitSock;
 use crate::window::TCP_MIN_MSS;
 
 impl Stack {
@@ -215,20 +218,49 @@ impl Stack {
         Ok(())
     }
 
-    /// May a connect take a TIME_WAIT remnant's place (spec/errors.md ER-43; Linux `tcp_twsk_unique`)? The remnant is
-    /// then gone, and what the new connection continues is returned.
-    fn timewait_unique(&mut self, tw: TimewaitId, id: SocketId, io: &Io<'_>) -> Option<Inherited> {
+    /// The local name, on one of `ports`, of a TIME_WAIT remnant towards `remote` whose place `connect` would give to this
+    /// socket (ER-43; Linux `__inet_hash_connect` finds them as it looks for a port, even ports first). The caller's holder
+    /// is the socket's from then on: the remnant no longer releases it.
+    pub fn claim_timewait(
+        &mut self,
+        id: SocketId,
+        saddr: IpAddr,
+        ports: &RangeInclusive<u16>,
+        remote: SocketAddr,
+        now: Instant,
+    ) -> Option<SocketAddr> {
         let explicit = self.socks.get(id)?.bound_port;
-        let remnant = self.tws.get(tw)?;
-        let loopback = remnant.tuple.local.ip().is_loopback();
+        let chosen = self.tws.iter().filter(|(_, tw)| {
+            let (from, to) = (tw.tuple.local, tw.tuple.remote);
+            let fits = from.ip() == saddr && ports.contains(&from.port());
+            fits && to == remote && tw.held && self.timewait_is_reusable(tw, explicit, now)
+        });
+        let order = |port: u16| (port % 2, port);
+        let chosen = chosen.min_by_key(|(_, tw)| order(tw.tuple.local.port()));
+        let chosen = chosen.map(|(tw, _)| tw)?;
+        let remnant = self.tws.get_mut(chosen)?;
+        remnant.held = false;
+        Some(remnant.tuple.local)
+    }
+
+    /// Linux `tcp_twsk_unique`.
+    fn timewait_is_reusable(&self, remnant: &TimewaitSock, explicit: bool, now: Instant) -> bool {
         let reuse = match self.sh.sysctl.tcp_tw_reuse {
             0 => false,
-            2 => loopback,
+            2 => remnant.tuple.local.ip().is_loopback(),
             _ => true,
         };
         // A second later every timestamp is newer than any that is still on its way.
-        let aged = now_s(io.now) > remnant.ts_recent_stamp;
-        if remnant.ts_recent_stamp == 0 || !(explicit || reuse && aged) {
+        let aged = now_s(now) > remnant.ts_recent_stamp;
+        remnant.ts_recent_stamp != 0 && (explicit || reuse && aged)
+    }
+
+    /// May a connect take a TIME_WAIT remnant's place (spec/errors.md ER-43)? The remnant is then gone, and what the new
+    /// connection continues is returned.
+    fn timewait_unique(&mut self, tw: TimewaitId, id: SocketId, io: &Io<'_>) -> Option<Inherited> {
+        let explicit = self.socks.get(id)?.bound_port;
+        let remnant = self.tws.get(tw)?;
+        if !self.timewait_is_reusable(remnant, explicit, io.now) {
             return None;
         }
         let inherited = Inherited {

@@ -6,7 +6,7 @@ use crate::memory::{Frag, IovIter};
 use crate::segment::Segment;
 use crate::seq::{after, before};
 use crate::sock::{TcpSock, shutdown};
-use crate::stack::Cx;
+use crate::stack::{Cx, SocketId, Stack};
 use sidewire_uapi::socket::{MSG_OOB, MSG_PEEK, MSG_TRUNC};
 use sidewire_uapi::tcp::TcpState;
 
@@ -78,6 +78,17 @@ fn tcp_check_urg(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
     sk.urg_seq = ptr;
     if !sk.orphan {
         cx.wake(sk, Events::PRI | Events::URG);
+    }
+}
+
+impl Stack {
+    /// Does the socket's next byte stand at the urgent mark, so that splice(2) takes nothing (SP-33; Linux
+    /// `__tcp_read_sock`)?
+    #[must_use]
+    pub fn at_urgent_byte(&self, id: SocketId) -> bool {
+        self.socks.get(id).is_some_and(|sk| {
+            sk.urg_data != 0 && sk.urg_seq == sk.copied_seq && !sk.receive_queue.is_empty()
+        })
     }
 }
 

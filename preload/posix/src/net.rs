@@ -428,6 +428,7 @@ fn dst(route: &Route, key: &FlowKey, generation: u32) -> Result<Dst, Error> {
         advmss: route.advmss.unwrap_or(0),
         gso_max_size: dev.gso_max_size,
         gso_max_segs: u16::try_from(dev.gso_max_segs).unwrap_or(u16::MAX),
+        // Linux sk_setup_caps: whatever the device does, a route to it gathers, and validate_xmit_skb joins the pieces.
         sg: true,
         zerocopy_copied: dev.copies,
         copied_in_cutting: !dev.features.sg,

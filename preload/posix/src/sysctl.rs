@@ -53,6 +53,18 @@ fn triple(name: &str, into: &mut [u32; 3]) {
     }
 }
 
+/// `net.ipv4.ip_local_port_range` as it is now: where the ports of connect(2) come from (ER-42).
+#[must_use]
+pub(crate) fn local_port_range() -> core::ops::RangeInclusive<u16> {
+    let mut buf = [0; MAX_TEXT];
+    let text = text("ipv4/ip_local_port_range", &mut buf).unwrap_or_default();
+    let mut ports = text.split_ascii_whitespace().map(str::parse);
+    match (ports.next(), ports.next()) {
+        (Some(Ok(low)), Some(Ok(high))) => low..=high,
+        _ => 32_768..=60_999,
+    }
+}
+
 /// The settings of the calling thread's network namespace; stock values where one cannot be read.
 #[must_use]
 pub(crate) fn read() -> Sysctl {

@@ -42,6 +42,7 @@ scripts! {
     fin_retransmission
     fin_wait2_timeout
     fin_with_data_pending
+    give_up
     half_close
     half_open
     handshake_active

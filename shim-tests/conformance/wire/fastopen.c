@@ -197,6 +197,40 @@ static void deferred(void)
 	peer_drop(&p);
 }
 
+/* After what hints at a middlebox that swallows it, fast open is off for a while. */
+static void blackhole(void)
+{
+	enum { HOUR = 3600 };
+	struct segment s;
+	near_anew("ipv4/tcp_fastopen_blackhole_timeout_sec", HOUR);
+	struct peer host = host_with_cookie(FASTOPEN, 8), p = same_host(&host);
+	fast_open(&p, 100);
+	for (int syns = 0; syns < 4; syns += !!(s.flags & SYN))
+		if (!next(&p, &s, 5000))
+			errx(2, "no further SYN");
+	peer_drop(&p);
+	p = same_host(&host);
+	row("FO-22", "a fast open after three timeouts of another: %ld", fast_open(&p, 100));
+	show(&p, QUIET, "FO-22", "its SYN");
+	peer_drop(&p);
+
+	/* An end that comes out of order, and nothing else. */
+	near_anew("ipv4/tcp_fastopen_blackhole_timeout_sec", HOUR);
+	host = host_with_cookie(FASTOPEN, 8);
+	p = same_host(&host);
+	fast_open(&p, 100);
+	swallow(&p, QUIET);
+	answer_syn(&p, FASTOPEN, -1, 0);
+	segment_at(&p, ACK | FIN, p.seq + 100, p.ack, 0);
+	swallow(&p, QUIET);
+	peer_drop(&p);
+	p = same_host(&host);
+	fast_open(&p, 100);
+	show(&p, QUIET, "FO-14", "a fast open after one that saw only an end out of order");
+	peer_drop(&p);
+	near_anew("ipv4/tcp_fastopen_blackhole_timeout_sec", 0);
+}
+
 /* Another process of the host. */
 static void another_process(void)
 {
@@ -216,6 +250,7 @@ int main(int argc, char **argv)
 	cookies();
 	deferred();
 	lost();
+	blackhole();
 	another_process();
 	puts("done");
 	return 0;

@@ -16,6 +16,7 @@
 
 #include <linux/errqueue.h>
 #include <netinet/in.h>
+#include <linux/sock_diag.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdint.h>
@@ -91,6 +92,57 @@ static long queued(int fd, unsigned long request)
 	return ioctl(fd, request, &n) ? -1 : n;
 }
 
+/* Bytes that the send queue is charged. */
+static long charged(int fd)
+{
+	uint32_t words[SK_MEMINFO_VARS] = {0};
+	socklen_t length = sizeof words;
+	return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &length) ? -1 : words[SK_MEMINFO_WMEM_QUEUED];
+}
+
+/* Bytes that the last buffer of the queue takes, one at a time, before another is made:
+ * it has been charged for more than the byte then. */
+static long room_of_buffer(int fd, int flags)
+{
+	long before = charged(fd), after;
+	for (long n = 0;; n++, before = after) {
+		if (send(fd, data, 1, flags | MSG_MORE | MSG_NOSIGNAL) != 1)
+			return -1;
+		if ((after = charged(fd)) > before + 1 && n)
+			return n + 1;
+	}
+}
+
+/* One call with `count` bytes, each from a page of its own. */
+static long send_pages(int fd, long count, int flags)
+{
+	static _Alignas(4096) char pages[2 * 64][4096];
+	static struct iovec parts[64];
+	for (long i = 0; i < count; i++)
+		parts[i] = (struct iovec){pages[2 * i], 1};
+	struct msghdr m = {.msg_iov = parts, .msg_iovlen = (size_t)count};
+	return sendmsg(fd, &m, flags | MSG_NOSIGNAL);
+}
+
+/* One call with two pieces of that size. */
+static long send_pieces(int fd, long size, int flags)
+{
+	struct iovec parts[2] = {{data, (size_t)size}, {data, (size_t)size}};
+	struct msghdr m = {.msg_iov = parts, .msg_iovlen = 2};
+	return sendmsg(fd, &m, flags | MSG_NOSIGNAL);
+}
+
+/* One call with `size` bytes and 100 that cannot be read. */
+static long send_faulty(int fd, long size)
+{
+	static char *bad;
+	if (!bad)
+		bad = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct iovec parts[2] = {{data, (size_t)size}, {bad, 100}};
+	struct msghdr m = {.msg_iov = parts, .msg_iovlen = 2};
+	return sendmsg(fd, &m, MSG_NOSIGNAL);
+}
+
 static long set_blocking(int fd, long on)
 {
 	int flags = fcntl(fd, F_GETFL);
@@ -107,6 +159,15 @@ static long set_sysctl(const char *name, long value)
 		return -1;
 	int bad = fprintf(file, "%ld\n", value) < 0;
 	return fclose(file) || bad ? -1 : 0;
+}
+
+/* Frames wait in the device's queue, where they come faster than that many kbit/s. */
+static long slow_down(const char *device, long rate)
+{
+	char command[256];
+	snprintf(command, sizeof command, "tc qdisc replace dev %s root tbf rate %ldkbit burst 1600 latency 1s",
+		 device, rate);
+	return system(command) ? -1 : 0;
 }
 
 /* The same program in a new process image, without any socket. */
@@ -194,6 +255,16 @@ static long do_call(const char *call, int *fd, const char *host, const long *a)
 		return tcp_info_field(*fd, a[0], a[1]);
 	if (!strcmp(call, "ioctl"))
 		return queued(*fd, (unsigned long)a[0]);
+	if (!strcmp(call, "charged"))
+		return charged(*fd);
+	if (!strcmp(call, "goal"))
+		return room_of_buffer(*fd, (int)a[0]);
+	if (!strcmp(call, "pages"))
+		return send_pages(*fd, a[0], (int)a[1]);
+	if (!strcmp(call, "pieces"))
+		return send_pieces(*fd, a[0], (int)a[1]);
+	if (!strcmp(call, "faulty"))
+		return send_faulty(*fd, a[0]);
 	if (!strcmp(call, "blocking"))
 		return set_blocking(*fd, a[0]);
 	if (!strcmp(call, "disconnect")) {
@@ -202,6 +273,8 @@ static long do_call(const char *call, int *fd, const char *host, const long *a)
 	}
 	if (!strcmp(call, "sysctl"))
 		return set_sysctl(host, a[0]);
+	if (!strcmp(call, "slow"))
+		return slow_down(host, a[0]);
 	if (!strcmp(call, "anew"))
 		return start_anew();
 	if (!strcmp(call, "mss"))

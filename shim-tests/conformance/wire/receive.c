@@ -3,6 +3,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
@@ -65,6 +66,38 @@ static void acks(void)
 	peer_drop(&p);
 }
 
+/* A listener's end, with nobody in its queues. */
+static void listener(void)
+{
+	struct peer l = peer_listener(0), p = peer_of_listener(&l);
+	near(&l, "close");
+	show(&p, QUIET, "ER-82", "a listener closed");
+	syn_send(&p, PLAIN, 0);
+	show(&p, QUIET, "ER-82 ER-79", "a SYN then");
+}
+
+/* A RST for what has been reset. */
+static void resets(void)
+{
+	struct peer p = peer_connected(PLAIN);
+	segment_at(&p, RST | ACK, p.seq, p.ack, 0);
+	row("ER-15", "reset: %#lx", near(&p, "poll", POLLIN | POLLOUT));
+	row("ER-15", "its error: %ld", near(&p, "error"));
+	segment_at(&p, RST | ACK, p.seq, p.ack, 0);
+	show(&p, QUIET, "ER-15", "reset again");
+	row("ER-15", "its error then: %ld", near(&p, "error"));
+	row("ER-15", "its mask then: %#lx", near(&p, "poll", POLLIN | POLLOUT));
+	near(&p, "close");
+	p = peer_connected(PLAIN);
+	near(&p, "disconnect");
+	near(&p, "error");
+	swallow(&p, QUIET);
+	segment_at(&p, RST | ACK, p.seq, p.ack, 0);
+	show(&p, QUIET, "ER-15", "disconnected and reset");
+	row("ER-15", "disconnected, its error: %ld", near(&p, "error"));
+	near(&p, "close");
+}
+
 int main(int argc, char **argv)
 {
 	rawpeer_start(argc, argv);
@@ -72,6 +105,8 @@ int main(int argc, char **argv)
 	order();
 	challenges();
 	acks();
+	listener();
+	resets();
 	puts("done");
 	return 0;
 }

@@ -110,45 +110,50 @@ fn the_table_has_a_bound() {
     assert_eq!(peer.bed.stack.mib().get(Counter::TCPTimeWaitOverflow), 1);
 }
 
+/// A client's connection that ended here first two seconds ago, and a fresh socket.
+fn with_a_remnant(sysctl: Sysctl, timestamps: bool) -> Peer {
+    let mut peer = Peer::with_sysctl(sysctl);
+    assert!(matches!(
+        peer.connect(),
+        Step::Ready(Err(Error::InProgress))
+    ));
+    let syn = peer.only();
+    peer.isn = syn.seq;
+    let tsval = syn.opts.timestamps.expect("we offer them").0;
+    let opts = |val| {
+        timestamps.then(|| TcpOptions {
+            timestamps: Some((val, tsval)),
+            ..TcpOptions::default()
+        })
+    };
+    peer.send(Seg {
+        flags: tcphdr::SYN | tcphdr::ACK,
+        seq: PEER_ISN,
+        opts: opts(100),
+        ..SEND
+    });
+    peer.shutdown(1).expect("shutdown");
+    peer.send(Seg {
+        flags: tcphdr::FIN | tcphdr::ACK,
+        opts: opts(200),
+        ..peer.ack_of(2)
+    });
+    assert_eq!(remnants(&peer), 1);
+    peer.close();
+    peer.sent();
+    peer.bed.id = peer.bed.stack.socket(false, 8);
+    peer.pass_ms(2_000);
+    peer.released();
+    peer
+}
+
 /// spec/errors.md ER-40, ER-43: a connect over a remnant needs timestamps.
 #[test]
 fn connect_over_a_remnant() {
     let connect_again = |timestamps: bool| {
-        let mut peer = Peer::with_sysctl(Sysctl::default());
-        assert!(matches!(
-            peer.connect(),
-            Step::Ready(Err(Error::InProgress))
-        ));
-        let syn = peer.only();
-        peer.isn = syn.seq;
-        let tsval = syn.opts.timestamps.expect("we offer them").0;
-        let opts = |val| {
-            timestamps.then(|| TcpOptions {
-                timestamps: Some((val, tsval)),
-                ..TcpOptions::default()
-            })
-        };
-        peer.send(Seg {
-            flags: tcphdr::SYN | tcphdr::ACK,
-            seq: PEER_ISN,
-            opts: opts(100),
-            ..SEND
-        });
-        peer.shutdown(1).expect("shutdown");
-        peer.send(Seg {
-            flags: tcphdr::FIN | tcphdr::ACK,
-            opts: opts(200),
-            ..peer.ack_of(2)
-        });
-        assert_eq!(remnants(&peer), 1);
-        peer.close();
-        peer.sent();
-        let local = peer.tuple.local;
-        peer.bed.id = peer.bed.stack.socket(false, 8);
-        let id = peer.bed.id;
+        let mut peer = with_a_remnant(Sysctl::default(), timestamps);
+        let (id, local) = (peer.bed.id, peer.tuple.local);
         peer.bed.stack.bound(id, local);
-        peer.pass_ms(2_000);
-        peer.released();
         let step = peer.connect();
         (peer, step)
     };
@@ -162,6 +167,46 @@ fn connect_over_a_remnant() {
     assert_eq!(peer.released(), 0, "the holder goes over");
     assert_eq!(peer.state(), TcpState::SynSent);
     assert_eq!(peer.only().seq, peer.isn.wrapping_add(2 + 65_535 + 2));
+}
+
+/// ER-43: a connect that finds no free port looks for a remnant's.
+#[test]
+fn claiming_a_remnant() {
+    let claim = |tcp_tw_reuse: u8, timestamps: bool, ports: core::ops::RangeInclusive<u16>| {
+        let sysctl = Sysctl {
+            tcp_tw_reuse,
+            ..Sysctl::default()
+        };
+        let mut peer = with_a_remnant(sysctl, timestamps);
+        let (id, now, tuple) = (peer.bed.id, peer.bed.now, peer.tuple);
+        let stack = &mut peer.bed.stack;
+        let claimed = stack.claim_timewait(id, tuple.local.ip(), &ports, tuple.remote, now);
+        (peer, claimed)
+    };
+    let port = claim(1, true, 0..=u16::MAX).0.tuple.local.port();
+    assert!(port > 0);
+    assert_eq!(
+        claim(1, true, port + 1..=u16::MAX).1,
+        None,
+        "not of this range"
+    );
+    assert_eq!(claim(1, false, 0..=u16::MAX).1, None, "no timestamps");
+    assert_eq!(claim(2, true, 0..=u16::MAX).1, None, "not on loopback");
+
+    let (mut peer, claimed) = claim(1, true, port..=port);
+    let (id, local) = (peer.bed.id, peer.tuple.local);
+    assert_eq!(claimed, Some(local));
+    peer.bed.stack.autobound(id, local);
+    assert!(matches!(
+        peer.connect(),
+        Step::Ready(Err(Error::InProgress))
+    ));
+    assert_eq!((remnants(&peer), peer.released()), (0, 0));
+
+    // A remnant that ends first leaves the holder to the socket as well.
+    let (mut peer, _) = claim(1, true, port..=port);
+    peer.pass_ms(61_000);
+    assert_eq!((remnants(&peer), peer.released()), (0, 0));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::{answer_int, run};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::stack::Inner;
-use crate::{config, driver, fdtable, raw, real, signals, syscall};
+use crate::{config, driver, fdtable, raw, real, signals, syscall, sysctl};
 
 /// `connect`.
 ///
@@ -204,9 +204,20 @@ fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Resu
             reuse: opts.reuseaddr != 0,
             shadow: bound.then_some(fd),
         };
-        let local = i
-            .holders
-            .connect(SocketAddr::new(saddr, port), remote, &options)?;
+        let wanted = SocketAddr::new(saddr, port);
+        let local = match i.holders.connect(wanted, remote, &options) {
+            Ok(local) => local,
+            // ER-43: what is left of an earlier connection may hold it.
+            Err(e) => {
+                let (engine, io) = i.split();
+                let ports = match port {
+                    0 => sysctl::local_port_range(),
+                    port => port..=port,
+                };
+                let claimed = engine.claim_timewait(id, saddr, &ports, remote, io.now);
+                claimed.ok_or(e)?
+            }
+        };
         i.engine.autobound(id, local);
         Ok(())
     });

@@ -1,6 +1,7 @@
 //! `splice` with a socket of ours at one end and a pipe at the other: by way of a buffer.
 
 use core::ffi::{c_int, c_uint};
+use core::sync::atomic::Ordering;
 
 use libc::{size_t, ssize_t};
 use sidewire_engine::memory::{Fault, Frag, IovIter, MemRef, RegionKind};
@@ -78,6 +79,12 @@ fn is_pipe(fd: c_int) -> bool {
 
 /// One chunk out of the socket: looked at, written to the pipe, then taken.
 fn to_pipe(from: &FileRef, out: c_int, len: usize, dont_wait: c_int) -> Result<usize, c_int> {
+    if from.stack().with(|i| i.engine.at_urgent_byte(from.id())) {
+        return match from.nonblock.load(Ordering::Relaxed) {
+            true => Err(libc::EAGAIN),
+            false => Ok(0),
+        };
+    }
     let mut buf = vec![0u8; CHUNK.min(len)];
     let got = recv_into(from, &mut buf, MSG_PEEK | dont_wait)?;
     if got == 0 {

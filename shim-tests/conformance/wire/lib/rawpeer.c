@@ -27,12 +27,14 @@ enum { EOL = 0, NOP = 1, MSS = 2, SCALE = 3, SACK_OK = 4, SACK = 5, STAMP = 8, C
 
 bool super;
 bool no_push;
+uint16_t urgent_pointer;
 uint8_t extra_options[40];
 int extra_length;
 
 static int control, wire;
 static uint8_t our_mac[6], near_mac[6];
 static uint32_t near_address;
+static const char *near_device;
 static int64_t stimulus;
 static int peers;
 
@@ -149,7 +151,7 @@ static void tcp_send(struct peer *p, int flags, uint32_t seq, uint32_t ack, cons
 	tcp[13] = (uint8_t)flags;
 	put16(tcp + 14, p->window);
 	if (flags & URG)
-		put16(tcp + 18, length);
+		put16(tcp + 18, urgent_pointer ? urgent_pointer : length);
 	memcpy(tcp + 20, options, (size_t)options_length);
 	memset(tcp + 20 + options_length, NOP, (size_t)(head - 20 - options_length));
 	memset(tcp + head, 'd', length);
@@ -485,6 +487,7 @@ static int arguments_of(const char *name)
 		{"shutdown", 1}, {"socket", 0}, {"close", 0}, {"mss", 0}, {"error", 0},
 		{"stamp", 0},
 		{"info", 2}, {"ioctl", 1}, {"blocking", 1}, {"disconnect", 0},
+		{"charged", 0}, {"goal", 1}, {"pages", 2}, {"pieces", 2}, {"faulty", 1}, {"info", 2}, {"ioctl", 1}, {"blocking", 1}, {"disconnect", 0},
 	};
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
 		if (!strcmp(calls[i].name, name))
@@ -548,6 +551,14 @@ struct segment peer_syn(struct peer *p)
 	if (!next(p, &s, 5000) || !(s.flags & SYN))
 		errx(2, "no SYN came");
 	return s;
+}
+
+void near_slow(int rate)
+{
+	struct peer none = {0};
+	call(&none, "slow", near_device, rate, 0, 0);
+	if (near_answer(NULL))
+		errx(2, "near's device is not slowed down");
 }
 
 static int syn_options(uint8_t *o, struct peer *p, struct shape how)
@@ -691,6 +702,7 @@ void rawpeer_start(int argc, char **argv)
 	if ((control = accept(listener, NULL, NULL)) < 0)
 		err(2, "accept");
 	close(listener);
+	near_device = argv[2];
 	open_wire(argv[2]);
 	find_near();
 }

@@ -70,6 +70,8 @@ struct segment {
 extern bool super;
 /* Leaves PSH out: where a burst ends depends on the round-trip time. */
 extern bool no_push;
+/* The pointer of segments with URG; 0: their length. */
+extern uint16_t urgent_pointer;
 /* What send() of a probe adds to each segment: SACK blocks and the like. */
 extern uint8_t extra_options[40];
 extern int extra_length;
@@ -85,6 +87,10 @@ long near_end(void);
 /* A setting of near's host (ipv4/NAME), and a new process that reads it; near's sockets
  * are gone. */
 void near_anew(const char *setting, int value);
+
+/* Lets near's device, which is called as ours, send `rate` kbit/s: while near has no
+ * sockets. */
+void near_slow(int rate);
 
 /* A peer at an address of its own, with near's socket. */
 struct peer peer_new(void);
