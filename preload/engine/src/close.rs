@@ -5,6 +5,7 @@ use sidewire_uapi::tcp::TcpState;
 
 use crate::calls::CloseCall;
 use crate::error::Error;
+use crate::fastopen::client::tcp_fastopen_active_disable_ofo_check;
 use crate::mib::Counter;
 use crate::output::{tcp_send_active_reset, tcp_send_fin};
 use crate::sndbuf::tcp_write_queue_purge;
@@ -167,6 +168,9 @@ impl Stack {
         let Some((sk, mut cx)) = self.borrow(io, id) else {
             return;
         };
+        if sk.state == TcpState::Close {
+            tcp_fastopen_active_disable_ofo_check(sk, &mut cx);
+        }
         sk.orphan = true;
         sk.events = crate::event::Events::empty();
         cx.sh.orphans += 1;

@@ -5,6 +5,9 @@ pub(crate) mod client;
 pub mod metrics;
 pub(crate) mod server;
 
+#[cfg(test)]
+mod tests;
+
 use core::net::SocketAddr;
 
 use sidewire_wire::tcp_options::FastOpen;

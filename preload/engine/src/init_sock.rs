@@ -222,6 +222,7 @@ impl TcpSock {
             fastopen_req: None,
             syn_fastopen: false,
             syn_fastopen_exp: false,
+            syn_fastopen_ch: false,
             syn_data: false,
             syn_data_acked: false,
             syn_fastopen_child: false,

@@ -420,6 +420,8 @@ pub struct TcpSock {
     pub syn_fastopen: bool,
     /// The SYN's option had the experimental kind.
     pub syn_fastopen_exp: bool,
+    /// The attempt was made after a blackhole's time was over: if it goes well, that is forgotten.
+    pub syn_fastopen_ch: bool,
     pub syn_data: bool,
     pub syn_data_acked: bool,
     /// Born by passive fast open (`TCPI_OPT_TFO_CHILD`).

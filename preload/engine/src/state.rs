@@ -4,6 +4,7 @@ use sidewire_uapi::tcp::TcpState;
 
 use crate::error::Error;
 use crate::event::Events;
+use crate::fastopen::client::tcp_fastopen_active_disable_ofo_check;
 use crate::mib::Counter;
 use crate::sndbuf::tcp_write_queue_purge;
 use crate::sock::{TcpSock, shutdown};
@@ -42,7 +43,9 @@ pub fn tcp_done(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     tcp_clear_xmit_timers(sk);
     sk.fastopen_rsk = false;
     sk.shutdown = shutdown::MASK;
-    if !sk.orphan {
+    if sk.orphan {
+        tcp_fastopen_active_disable_ofo_check(sk, cx);
+    } else {
         cx.wake(sk, STATE_CHANGE);
     }
 }

@@ -34,6 +34,7 @@ int main(int argc, char **argv)
 	icmp_send(&told, UNREACHABLE, HOST, s.seq, 0);
 	near(&silent, "send", 10, 0);
 	row("TM-8", "copies of a segment, tcp_retries2 2: %d", copies(&silent, 2500));
+	near(&silent, "poll", POLLHUP);
 	row("ER-16 RD-28", "its mask: %#lx", near(&silent, "poll", POLLIN | POLLOUT | POLLRDHUP | POLLRDNORM | POLLWRNORM));
 	row("ER-16", "its error: %ld", near(&silent, "error"));
 	row("ER-16", "recv then: %ld", near(&silent, "recv", 10, 0));

@@ -81,6 +81,7 @@ static void resets(void)
 {
 	struct peer p = peer_connected(PLAIN);
 	segment_at(&p, RST | ACK, p.seq, p.ack, 0);
+	near(&p, "poll", POLLHUP);
 	row("ER-15", "reset: %#lx", near(&p, "poll", POLLIN | POLLOUT));
 	row("ER-15", "its error: %ld", near(&p, "error"));
 	segment_at(&p, RST | ACK, p.seq, p.ack, 0);

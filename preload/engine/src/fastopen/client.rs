@@ -289,6 +289,7 @@ pub(crate) fn tcp_send_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result
     if check.mss != 0 {
         sk.mss_clamp = check.mss;
     }
+    sk.syn_fastopen_ch |= cx.sh.metrics.was_disabled() && check.option.is_some();
     if !check.data && check.option.is_some() {
         sk.fastopen_client_fail = client_fail::COOKIE_UNAVAILABLE;
     }
@@ -419,7 +420,6 @@ pub(crate) fn tcp_rcv_fastopen_synack(
     sk.syn_data_acked = sk.syn_data;
     if sk.syn_data_acked {
         cx.sh.mib.inc(Counter::TCPFastOpenActive);
-        cx.sh.metrics.worked();
         // The SYN and its data count as one.
         sk.delivered = sk.delivered.saturating_sub(u32::from(sk.delivered > 1));
     }
@@ -431,6 +431,22 @@ pub(crate) fn tcp_rcv_fastopen_synack(
 pub(crate) fn detect_blackhole(sk: &TcpSock, cx: &mut Cx<'_, '_>, expired: bool) {
     let fastopen = sk.syn_fastopen || sk.syn_data || sk.syn_data_acked;
     if fastopen && (sk.retransmits == 2 || (sk.retransmits < 2 && expired)) {
+        let sysctl = &cx.sh.sysctl;
+        cx.sh.metrics.disable(sysctl, cx.now);
+    }
+}
+
+/// The end of a socket that began with a fast open: nothing but a FIN that is out of order hints at a middlebox, too; data
+/// says that there is none (Linux `tcp_fastopen_active_disable_ofo_check`).
+pub(crate) fn tcp_fastopen_active_disable_ofo_check(sk: &TcpSock, cx: &mut Cx<'_, '_>) {
+    if !sk.syn_fastopen {
+        return;
+    }
+    if sk.info.data_segs_in > 0 {
+        if sk.syn_fastopen_ch {
+            cx.sh.metrics.worked();
+        }
+    } else if sk.ofo_queue.len() == 1 && sk.ofo_queue[0].fin {
         let sysctl = &cx.sh.sysctl;
         cx.sh.metrics.disable(sysctl, cx.now);
     }

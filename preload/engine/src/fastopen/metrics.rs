@@ -91,6 +91,12 @@ impl MetricsCache {
         self.disabled_times = 0;
     }
 
+    /// Was there a blackhole of which it is not known yet that it is gone?
+    #[must_use]
+    pub fn was_disabled(&self) -> bool {
+        self.disabled_times > 0
+    }
+
     /// Is fast open off (Linux `tcp_fastopen_active_should_disable`)?
     #[must_use]
     pub fn disabled(&self, sysctl: &Sysctl, now: Instant) -> bool {
