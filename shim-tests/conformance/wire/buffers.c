@@ -46,7 +46,7 @@ static void shut_window(struct peer *p)
 static void goals(void)
 {
 	static const struct { int mss, window, scale; } peers[] = {
-		{1460, 20000, -1}, {536, 65535, -1}, {1460, 65535, -1}, {1460, 60000, 7}, {1000, 3000, -1},
+		{1460, 20000, -1}, {536, 65535, -1}, {1460, 65535, -1}, {1460, 60000, 7},
 	};
 	for (size_t i = 0; i < sizeof peers / sizeof *peers; i++) {
 		struct shape how = PLAIN;
