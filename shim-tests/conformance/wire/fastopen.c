@@ -72,27 +72,27 @@ static void request(void)
 {
 	struct peer p = peer_new();
 	row("FO-13", "no cookie: %ld", fast_open(&p, 100));
-	show(&p, QUIET, "FO-23 FO-25 FO-13", "its SYN");
+	show_answer(&p, "FO-23 FO-25 FO-13", "its SYN");
 	answer_syn(&p, FASTOPEN, 8, 0);
-	show(&p, QUIET, "FO-13", "the SYN-ACK with a cookie");
+	show_answer(&p, "FO-13", "the SYN-ACK with a cookie");
 	tell_info(&p, "FO-31", "no cookie");
 	near(&p, "send", 100, 0);
-	show(&p, QUIET, "FO-13", "the data, sent again");
+	show_answer(&p, "FO-13", "the data, sent again");
 	peer_drop(&p);
 
 	p = same_host(&p);
 	row("FO-14", "a cookie, another port: %ld", fast_open(&p, 100));
-	show(&p, QUIET, "FO-24 FO-25", "its SYN, to another port");
+	show_answer(&p, "FO-24 FO-25", "its SYN, to another port");
 	answer_syn(&p, FASTOPEN, -1, 0);
-	show(&p, QUIET, "FO-27", "a SYN-ACK of all");
+	show_answer(&p, "FO-27", "a SYN-ACK of all");
 	tell_info(&p, "FO-30 FO-31 FO-27", "all acknowledged");
 	near(&p, "send", 50, 0);
-	show(&p, QUIET, "FO-27", "more data");
+	show_answer(&p, "FO-27", "more data");
 	peer_drop(&p);
 
 	p = same_host(&p);
 	row("FO-15 FO-21", "5000 bytes: %ld", fast_open(&p, 5000));
-	show(&p, QUIET, "FO-15 FO-21", "the SYN of 5000 bytes");
+	show_answer(&p, "FO-15 FO-21", "the SYN of 5000 bytes");
 	peer_syn_ack(&p, PLAIN);
 	near(&p, "poll", POLLOUT);
 	peer_drop(&p);
@@ -111,12 +111,12 @@ static void not_taken(void)
 		row("FO-17", "100 bytes, of which the peer takes %s: %ld", answers[i].what, fast_open(&p, 100));
 		swallow(&p, QUIET);
 		answer_syn(&p, FASTOPEN, -1, answers[i].ack);
-		show(&p, QUIET, "FO-17", "a SYN-ACK of %s", answers[i].what);
+		show_answer(&p, "FO-17", "a SYN-ACK of %s", answers[i].what);
 		snprintf(text, sizeof text, "after a SYN-ACK of %s", answers[i].what);
 		tell_info(&p, "FO-17 FO-30 FO-31", text);
 		ack_all(&p);
 		near(&p, "send", 10, 0);
-		show(&p, QUIET, "FO-17", "more data, after a SYN-ACK of %s", answers[i].what);
+		show_answer(&p, "FO-17", "more data, after a SYN-ACK of %s", answers[i].what);
 		peer_drop(&p);
 	}
 }
@@ -134,14 +134,14 @@ static void lost(void)
 	put_segment(text, sizeof text, &s);
 	row("FO-22", "the second SYN: %s", text);
 	answer_syn(&p, FASTOPEN, -1, 1);
-	show(&p, QUIET, "FO-22", "its SYN-ACK");
+	show_answer(&p, "FO-22", "its SYN-ACK");
 	tell_info(&p, "FO-22 FO-31", "after the second SYN");
 	ack_all(&p);
 	row("FO-22", "unacknowledged then: %ld", near(&p, "ioctl", 0x5411));
 	peer_drop(&p);
 	p = same_host(&host);
 	fast_open(&p, 100);
-	show(&p, QUIET, "FO-22", "the next fast open to that host");
+	show_answer(&p, "FO-22", "the next fast open to that host");
 	peer_drop(&p);
 }
 
@@ -152,14 +152,14 @@ static void cookies(void)
 	for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
 		struct peer host = host_with_cookie(FASTOPEN, lengths[i]), p = same_host(&host);
 		fast_open(&p, 100);
-		show(&p, QUIET, "FO-24", "after a cookie of %d bytes", lengths[i]);
+		show_answer(&p, "FO-24", "after a cookie of %d bytes", lengths[i]);
 		peer_drop(&p);
 	}
 	struct peer host = host_with_cookie(FASTOPEN, -1);
 	for (int i = 0; i < 3; i++) {
 		struct peer p = same_host(&host);
 		fast_open(&p, 100);
-		show(&p, QUIET, "FO-29", "request %d of a host that gives no cookie", i + 2);
+		show_answer(&p, "FO-29", "request %d of a host that gives no cookie", i + 2);
 		answer_syn(&p, FASTOPEN, -1, 0);
 		near(&p, "poll", POLLOUT);
 		peer_drop(&p);
@@ -168,7 +168,7 @@ static void cookies(void)
 	for (int i = 0; i < 2; i++) {
 		struct peer p = same_host(&host);
 		fast_open(&p, 100);
-		show(&p, QUIET, "FO-29", "after an experimental cookie, SYN %d", i + 1);
+		show_answer(&p, "FO-29", "after an experimental cookie, SYN %d", i + 1);
 		answer_syn(&p, EXPERIMENTAL, 8, 0);
 		near(&p, "poll", POLLOUT);
 		peer_drop(&p);
@@ -180,9 +180,9 @@ static void deferred(void)
 	struct peer p = peer_new();
 	near(&p, "set", IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1);
 	row("FO-36", "TCP_FASTOPEN_CONNECT without a cookie: %ld", near(&p, "connect", p.port));
-	show(&p, QUIET, "FO-36", "its SYN");
+	show_answer(&p, "FO-36", "its SYN");
 	answer_syn(&p, FASTOPEN, 8, 0);
-	show(&p, QUIET, "FO-36", "its SYN-ACK with a cookie");
+	show_answer(&p, "FO-36", "its SYN-ACK with a cookie");
 	row("FO-36", "a send then: %ld", near(&p, "send", 10, 0));
 	row("FO-4", "a send with MSG_FASTOPEN then: %ld", fast_open(&p, 10));
 	peer_drop(&p);
@@ -192,7 +192,7 @@ static void deferred(void)
 	row("FO-35", "TCP_FASTOPEN_CONNECT with a cookie: %ld", near(&p, "connect", p.port));
 	show(&p, QUIET, "FO-35", "its packets");
 	near(&p, "send", 10, 0);
-	show(&p, QUIET, "FO-39", "the first send");
+	show_answer(&p, "FO-39", "the first send");
 	answer_syn(&p, FASTOPEN, -1, 0);
 	peer_drop(&p);
 }
@@ -211,7 +211,7 @@ static void blackhole(void)
 	peer_drop(&p);
 	p = same_host(&host);
 	row("FO-22", "a fast open after three timeouts of another: %ld", fast_open(&p, 100));
-	show(&p, QUIET, "FO-22", "its SYN");
+	show_answer(&p, "FO-22", "its SYN");
 	peer_drop(&p);
 
 	/* An end that comes out of order, and nothing else. */
@@ -226,7 +226,7 @@ static void blackhole(void)
 	peer_drop(&p);
 	p = same_host(&host);
 	fast_open(&p, 100);
-	show(&p, QUIET, "FO-14", "a fast open after one that saw only an end out of order");
+	show_answer(&p, "FO-14", "a fast open after one that saw only an end out of order");
 	peer_drop(&p);
 	near_anew("ipv4/tcp_fastopen_blackhole_timeout_sec", 0);
 }
@@ -238,7 +238,7 @@ static void another_process(void)
 	near_anew("ipv4/tcp_fastopen", 1);
 	p = same_host(&host);
 	fast_open(&p, 100);
-	show(&p, QUIET, "FO-28", "another process");
+	show_answer(&p, "FO-28", "another process");
 	peer_drop(&p);
 }
 

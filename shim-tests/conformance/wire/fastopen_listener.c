@@ -47,12 +47,21 @@ static void reset(struct peer *p)
 	swallow(p, 1);
 }
 
+/* The SYN-ACK has come. */
+static void answered(struct peer *p)
+{
+	struct segment s;
+	if (!next(p, &s, ANSWER))
+		errx(2, "no SYN-ACK");
+	swallow(p, 1);
+}
+
 /* The listener is not allowed to, or was not told to. */
 static void off(void)
 {
 	struct peer listener = peer_listener(5);
 	struct peer p = syn(&listener, 0, 0, 100);
-	show(&p, QUIET, "FO-46", "a cookie request and data, listeners not allowed");
+	show_answer(&p, "FO-46", "a cookie request and data, listeners not allowed");
 	reset(&p);
 	near(&listener, "close");
 }
@@ -62,7 +71,7 @@ static void cookies(void)
 	struct segment s;
 	struct peer listener = peer_listener(0);
 	struct peer p = syn(&listener, 0, 0, 100);
-	show(&p, QUIET, "FO-44", "a cookie request, without TCP_FASTOPEN");
+	show_answer(&p, "FO-44", "a cookie request, without TCP_FASTOPEN");
 	reset(&p);
 	near(&listener, "close");
 
@@ -81,25 +90,25 @@ static void cookies(void)
 	reset(&p);
 
 	p = syn(&listener, host, 8, 100);
-	show(&p, QUIET, "FO-27 FO-47", "the cookie and data");
+	show_answer(&p, "FO-27 FO-47", "the cookie and data");
 	reset(&p);
 	p = syn(&listener, host, 8, 0);
-	show(&p, QUIET, "FO-47", "the cookie and no data");
+	show_answer(&p, "FO-47", "the cookie and no data");
 	reset(&p);
 	p = syn(&listener, host, -1, 100);
-	show(&p, QUIET, "FO-47", "data without a cookie");
+	show_answer(&p, "FO-47", "data without a cookie");
 	reset(&p);
 	p = syn(&listener, 0, 8, 100);
-	show(&p, QUIET, "FO-47", "the cookie of another host");
+	show_answer(&p, "FO-47", "the cookie of another host");
 	reset(&p);
 	p = syn(&listener, host, 4, 100);
-	show(&p, QUIET, "FO-47 FO-24", "half of the cookie");
+	show_answer(&p, "FO-47 FO-24", "half of the cookie");
 	reset(&p);
 	p = syn(&listener, host, 6, 100);
-	show(&p, QUIET, "FO-47 FO-24", "three quarters of the cookie");
+	show_answer(&p, "FO-47 FO-24", "three quarters of the cookie");
 	reset(&p);
 	p = syn(&listener, host, 16, 100);
-	show(&p, QUIET, "FO-47 FO-24", "a cookie that is too long");
+	show_answer(&p, "FO-47 FO-24", "a cookie that is too long");
 	reset(&p);
 	near(&listener, "close");
 }
@@ -109,29 +118,29 @@ static void early(void)
 {
 	struct peer listener = peer_listener(5);
 	struct peer p = syn(&listener, 0, -1, 100);
-	show(&p, QUIET, "FO-47 FO-27", "data, cookies not required");
+	show_answer(&p, "FO-47 FO-27", "data, cookies not required");
 	row("FO-47", "accept: %ld", near(&p, "accept", LISTENER));
 	row("FO-47", "its state %ld, options %#lx", near(&p, "info", STATE, 1), near(&p, "info", OPTIONS, 1));
 	row("FO-47", "readable: %#lx", near(&p, "poll", POLLIN | POLLOUT | POLLRDHUP));
 	row("FO-47", "recv: %ld", near(&p, "recv", 200, 0));
 	row("FO-47", "then: %#lx", near(&p, "poll", POLLIN | POLLOUT | POLLRDHUP));
 	row("FO-47 B8", "send: %ld", near(&p, "send", 300, 0));
-	show(&p, QUIET, "FO-47 B8", "before the ACK");
+	show_answer(&p, "FO-47 B8", "before the ACK");
 	segment_send(&p, ACK | PSH, 50);
-	show(&p, QUIET, "FO-47", "after the ACK with data");
+	show_answer(&p, "FO-47", "after the ACK with data");
 	row("FO-47", "its state then: %ld, options %#lx", near(&p, "info", STATE, 1), near(&p, "info", OPTIONS, 1));
 	row("FO-30 FO-47", "recv then: %ld", near(&p, "recv", 200, 0));
 	peer_drop(&p);
 
 	p = syn(&listener, 0, -1, 100);
-	swallow(&p, QUIET);
+	answered(&p);
 	near(&p, "accept", LISTENER);
 	row("FO-47", "shutdown before the ACK: %ld", near(&p, "shutdown", SHUT_WR));
 	show(&p, QUIET, "FO-47", "the end before the ACK");
 	peer_drop(&p);
 
 	p = syn(&listener, 0, -1, 100);
-	swallow(&p, QUIET);
+	answered(&p);
 	near(&p, "accept", LISTENER);
 	reset(&p);
 	near(&p, "poll", POLLHUP);
@@ -146,15 +155,15 @@ static void too_many(void)
 	struct peer listener = peer_listener(2), p[3];
 	for (int i = 0; i < 3; i++) {
 		p[i] = syn(&listener, 0, -1, 100);
-		show(&p[i], QUIET, "FO-48", "pending fast open %d of 2", i + 1);
+		show_answer(&p[i], "FO-48", "pending fast open %d of 2", i + 1);
 	}
 	ack_all(&p[0]);
 	swallow(&p[0], QUIET);
 	struct peer more = syn(&listener, 0, -1, 100);
-	show(&more, QUIET, "FO-48", "after one of them is over");
+	show_answer(&more, "FO-48", "after one of them is over");
 	reset(&p[1]);
 	struct peer after = syn(&listener, 0, -1, 100);
-	show(&after, QUIET, "FO-48", "after another was reset");
+	show_answer(&after, "FO-48", "after another was reset");
 	near(&listener, "close");
 }
 

@@ -73,7 +73,7 @@ static void listener(void)
 	near(&l, "close");
 	show(&p, QUIET, "ER-82", "a listener closed");
 	syn_send(&p, PLAIN, 0);
-	show(&p, QUIET, "ER-82 ER-79", "a SYN then");
+	show_answer(&p, "ER-82 ER-79", "a SYN then");
 }
 
 /* A RST for what has been reset. */

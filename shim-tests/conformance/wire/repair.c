@@ -46,7 +46,7 @@ static void sending(void)
 	row("RP-26", "MSG_FASTOPEN in repair: %ld", near(&p, "fastopen", p.port, 100, 0));
 	show(&p, QUIET, "RP-26", "its packets");
 	repair(&p, 0);
-	show(&p, QUIET, "RP-33", "TCP_REPAIR 0");
+	show_answer(&p, "RP-33", "TCP_REPAIR 0");
 	segment_at(&p, ACK, 1, 501, 0);
 	show(&p, QUIET, "RP-26", "half of them acknowledged");
 	peer_drop(&p);
@@ -59,7 +59,7 @@ static void ending(void)
 	near(&p, "close");
 	show(&p, QUIET, "RP-35", "close in repair");
 	segment_send(&p, ACK | PSH, 10);
-	show(&p, QUIET, "RP-35", "data then");
+	show_answer(&p, "RP-35", "data then");
 	p = peer_connected(PLAIN);
 	repair(&p, 1);
 	row("RP-36", "disconnect in repair: %ld", near(&p, "disconnect"));

@@ -406,19 +406,35 @@ void put_segment(char *to, size_t size, const struct segment *s)
 		put_options(to, size, s);
 }
 
-void show(struct peer *p, int ms, const char *rows, const char *format, ...)
+static void show_within(struct peer *p, int first, int ms, const char *rows, const char *what)
 {
-	char text[TEXT] = "", what[256];
+	char text[TEXT] = "";
 	struct segment s;
-	va_list arguments;
-	va_start(arguments, format);
-	vsnprintf(what, sizeof what, format, arguments);
-	va_end(arguments);
-	while (next(p, &s, ms)) {
+	for (; next(p, &s, first); first = ms) {
 		add(text, sizeof text, *text ? ", " : "");
 		put_segment(text, sizeof text, &s);
 	}
 	row(rows, "%s: %s", what, *text ? text : "nothing");
+}
+
+void show(struct peer *p, int ms, const char *rows, const char *format, ...)
+{
+	char what[256];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(what, sizeof what, format, arguments);
+	va_end(arguments);
+	show_within(p, ms, ms, rows, what);
+}
+
+void show_answer(struct peer *p, const char *rows, const char *format, ...)
+{
+	char what[256];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(what, sizeof what, format, arguments);
+	va_end(arguments);
+	show_within(p, ANSWER, QUIET, rows, what);
 }
 
 /* Bounds far from what Linux does (at once; 40 ms; 200 ms and more): a host that is

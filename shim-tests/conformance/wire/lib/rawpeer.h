@@ -124,6 +124,9 @@ bool next(struct peer *p, struct segment *s, int ms);
 /* Prints what comes until it is quiet for `ms`: `[rows] text: segments`. */
 void show(struct peer *p, int ms, const char *rows, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+/* The same where something will come. */
+void show_answer(struct peer *p, const char *rows, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 /* The same for one segment alone, which may come late, with the class of the time
  * since the last thing that we or near did. */
 void show_when(struct peer *p, int ms, const char *rows, const char *text);
@@ -141,5 +144,7 @@ void put_segment(char *to, size_t size, const struct segment *s);
 
 /* Quiet for as long as this means that nothing comes at once. */
 enum { QUIET = 25, DELACK = 120, TIMEOUT = 450 };
+/* How long something is waited for that will come. */
+enum { ANSWER = 3000 };
 
 #endif
