@@ -97,7 +97,7 @@ static long charged(int fd)
 {
 	uint32_t words[SK_MEMINFO_VARS] = {0};
 	socklen_t length = sizeof words;
-	return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &length) ? -1 : words[SK_MEMINFO_WMEM_QUEUED];
+	return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &length) ? -1 : (long)words[SK_MEMINFO_WMEM_QUEUED];
 }
 
 /* Bytes that the last buffer of the queue takes, one at a time, before another is made:
