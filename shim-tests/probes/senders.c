@@ -1,4 +1,4 @@
-/* Threads that send: many at once from small stacks, and two through one socket.
+/* Threads that send: many at once from small stacks, two through one socket, and one whose socket another shuts.
  *
  *   senders HOST PORT     the peer program listens there
  */
@@ -6,12 +6,15 @@
 
 #include <limits.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
 
 #define THREADS 4
 #define CHUNK (64 << 10)
 #define CHUNKS 1024
 #define BLOCK (160 << 10)
 #define ROUNDS 50
+#define ENDINGS 150
 
 static const char *host;
 static int port;
@@ -114,6 +117,56 @@ static void through_one_socket(void)
 	close(fd);
 }
 
+static long nanoseconds(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+struct ender {
+	atomic_int begun;
+	int fd;
+	long after;
+	int disconnects;
+};
+
+static void *end_it(void *argument)
+{
+	struct ender *e = argument;
+	struct sockaddr nothing = {.sa_family = AF_UNSPEC};
+	while (!e->begun)
+		;
+	for (long until = nanoseconds() + e->after; nanoseconds() < until;)
+		;
+	if (e->disconnects)
+		connect(e->fd, &nothing, sizeof nothing);
+	else
+		shutdown(e->fd, SHUT_WR);
+	return NULL;
+}
+
+/* A send that has begun queues all that fits, whatever another thread does to the socket meanwhile. */
+static void ended_by_another(int disconnects)
+{
+	static char block[2 * BLOCK];
+	int cut = 0, size = 4 * BLOCK;
+	printf("# %s by another thread\n", disconnects ? "disconnected" : "shut");
+	for (int i = 0; i < ENDINGS; i++) {
+		struct ender e = {.fd = peer(host, port, "discard"), .after = i * 2000L, .disconnects = disconnects};
+		pthread_t thread;
+		setsockopt(e.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+		pthread_create(&thread, NULL, end_it, &e);
+		e.begun = 1;
+		ssize_t n = send(e.fd, block, sizeof block, MSG_NOSIGNAL);
+		/* It may have come too late altogether. */
+		cut += n != sizeof block && n != -1;
+		pthread_join(thread, NULL);
+		close(e.fd);
+	}
+	printf("cut short: %d\n", cut);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -122,6 +175,8 @@ int main(int argc, char **argv)
 	port = atoi(argv[2]);
 	from_small_stacks();
 	through_one_socket();
+	ended_by_another(0);
+	ended_by_another(1);
 	puts("done");
 	return 0;
 }

@@ -112,6 +112,8 @@ pub struct Shared {
     pub locked_pages: u64,
     /// Registered dma-bufs.
     pub dmabufs: Dmabufs,
+    /// A completion was given since [`Stack::take_zerocopy_done`].
+    pub zerocopy_done: bool,
     /// Callers' completions that were not handed out yet: the cookie, and whether no byte was copied.
     pub ubufs_done: Vec<(u64, bool)>,
     /// TIME_WAIT remnants.
@@ -265,6 +267,7 @@ impl Stack {
                 page_frag: None,
                 locked_pages: 0,
                 dmabufs: Dmabufs::default(),
+                zerocopy_done: false,
                 ubufs_done: Vec::new(),
                 timewaits: 0,
                 challenge: (0, u64::MAX),

@@ -337,6 +337,7 @@ fn complete(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, uarg: UbufId) {
     let Some(u) = z.live.remove(at) else {
         return;
     };
+    cx.sh.zerocopy_done = true;
     if let Some(cookie) = u.caller {
         cx.sh.ubufs_done.push((cookie, u.zerocopy));
         return;
@@ -451,6 +452,12 @@ impl Stack {
         for (cookie, zerocopy) in self.sh.ubufs_done.drain(..) {
             f(cookie, zerocopy);
         }
+    }
+
+    /// True once after a completion: the program may have its pages back, and frames that still refer to them must not
+    /// leave any more when it hears of it.
+    pub fn take_zerocopy_done(&mut self) -> bool {
+        core::mem::take(&mut self.sh.zerocopy_done)
     }
 
     /// Registers a dma-buf for sending through device `oif` (0: any); the id is SCM_DEVMEM_DMABUF's.

@@ -90,6 +90,8 @@ pub struct Driver {
     pub(crate) want_tx: AtomicBool,
     /// Something waits for more of a run of sends.
     pub(crate) autocorked: AtomicBool,
+    /// The pump is to carry the lanes.
+    pub(crate) left_to_pump: AtomicBool,
 }
 
 // SAFETY: the followers' pointers are used under their lock only, and a waiter leaves the list before it goes.
@@ -126,6 +128,7 @@ impl Driver {
             spin_since: AtomicU64::new(0),
             want_tx: AtomicBool::new(false),
             autocorked: AtomicBool::new(false),
+            left_to_pump: AtomicBool::new(false),
         })
     }
 
@@ -156,6 +159,14 @@ impl Driver {
     /// Something was opened or closed: a parked pump looks again.
     pub(crate) fn wake_pump(&self) {
         if self.pump_parked.load(Ordering::SeqCst) {
+            self.kick_pump();
+        }
+    }
+
+    /// Frames are left in a lane: the pump carries them, if nobody does before.
+    #[cold]
+    pub(crate) fn leave_to_pump(&self) {
+        if !self.left_to_pump.swap(true, Ordering::SeqCst) {
             self.kick_pump();
         }
     }

@@ -5,7 +5,11 @@
 //! lock then *carries* the lane: it hands its frames over, several in a call, while other threads use the engine. A lane has
 //! one carrier at a time, which keeps the frames of a connection in order; what others add meanwhile, it takes along.
 //!
-//! Locks: a carrier's lock is a leaf. Whoever has it never takes the stack's; so it may be waited for under that one.
+//! Nobody carries for others for ever: after [`QUOTA`] frames of a lane the rest is left to whoever adds to it next, or to
+//! the pump.
+//!
+//! Locks: whoever has a carrier's lock takes those of the arenas at most, never the stack's; so it may be waited for under
+//! that one.
 
 use core::net::SocketAddr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -30,6 +34,8 @@ pub(crate) const LANES: usize = 16;
 const DEPTH: usize = 16;
 /// Frames that are handed over in one call.
 const BATCH: usize = 8;
+/// Frames of a lane that one call carries.
+const QUOTA: usize = 4 * BATCH;
 
 /// Some of the lanes, a bit for each.
 pub(crate) type Which = u16;
@@ -96,6 +102,12 @@ pub(crate) struct Late {
     pub(crate) verdict: TxVerdict,
 }
 
+impl Lane {
+    fn waits(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+}
+
 impl Late {
     /// Whose frame it was, and what it held.
     pub(crate) fn of(&self) -> Option<TxLate> {
@@ -137,12 +149,14 @@ pub(crate) struct Carried {
     pub(crate) room: bool,
     /// The packet socket is full.
     pub(crate) full: bool,
+    /// A quota is used up: somebody else is to carry on.
+    pub(crate) left: bool,
 }
 
 impl Carried {
     /// Nothing is left to be done.
     pub(crate) fn quiet(&self) -> bool {
-        self.late.is_empty() && !self.room && !self.full
+        self.late.is_empty() && !self.room && !self.full && !self.left
     }
 }
 
@@ -190,23 +204,25 @@ impl Entrances {
                 return false;
             }
         }
-        // There is room, and nobody else puts anything in.
+        // Counted first: a carrier takes nothing off that was not added. There is room, and nobody else puts anything in.
+        lane.waiting.fetch_add(1, Ordering::SeqCst);
         let taken = entrance.push(parcel()).is_ok();
-        lane.waiting.fetch_add(usize::from(taken), Ordering::SeqCst);
+        debug_assert!(taken);
         taken
     }
 }
 
 impl Carrier {
-    /// Hands over what the lane holds. Stops where the packet socket is full.
-    fn carry(&mut self, lane: &Lane, carried: &mut Carried) {
+    /// Hands over what the lane holds, at most so many frames; how many. Stops where the packet socket is full.
+    fn carry(&mut self, lane: &Lane, most: usize, carried: &mut Carried) -> usize {
+        let mut all = 0;
         loop {
-            let n = self.parcels.slots().min(BATCH);
+            let n = self.parcels.slots().min(BATCH).min(most - all);
             let Ok(chunk) = self.parcels.read_chunk(n) else {
-                return;
+                return all;
             };
             if n == 0 {
-                return;
+                return all;
             }
             let (first, second) = chunk.as_slices();
             let iov: ArrayVec<_, BATCH> = first
@@ -251,11 +267,24 @@ impl Carrier {
             drop(frames);
             chunk.commit(done);
             lane.waiting.fetch_sub(done, Ordering::SeqCst);
+            all += done;
             if full {
                 lane.full.store(true, Ordering::SeqCst);
                 carried.full = true;
-                return;
+                return all;
             }
+        }
+    }
+
+    /// Throws away what the lane holds.
+    fn discard(&mut self, lane: &Lane, carried: &mut Carried) {
+        while let Ok(parcel) = self.parcels.pop() {
+            lane.waiting.fetch_sub(1, Ordering::SeqCst);
+            carried.late.push(Late {
+                len: parcel.frags.iter().map(|f| f.len).sum(),
+                headers: parcel.headers,
+                verdict: TxVerdict::Dropped,
+            });
         }
     }
 }
@@ -265,17 +294,29 @@ impl Lanes {
     pub(crate) fn carry(&self, which: Which) -> Carried {
         let mut carried = Carried::default();
         for lane in self.some(which) {
+            let mut quota = QUOTA;
             // Once more after letting go: who came in between found the carrier's lock taken and left.
-            while lane.waiting.load(Ordering::SeqCst) > 0 && !lane.full.load(Ordering::SeqCst) {
+            while lane.waits() && !lane.full.load(Ordering::SeqCst) {
+                fence(Ordering::SeqCst);
                 let Some(mut carrier) = lane.carrier.try_lock() else {
                     break;
                 };
-                carrier.carry(lane, &mut carried);
+                let done = carrier.carry(lane, quota, &mut carried);
                 drop(carrier);
                 fence(Ordering::SeqCst);
+                quota -= done;
+                if done == 0 {
+                    // What is counted is being put in, and carried after that.
+                    break;
+                }
+                if quota == 0 {
+                    carried.left |= lane.waits();
+                    break;
+                }
             }
-            carried.room |=
-                !lane.full.load(Ordering::SeqCst) && lane.starved.swap(false, Ordering::SeqCst);
+            // Where there is none, whoever carries looks again when it has made some.
+            let room = lane.waiting.load(Ordering::SeqCst) < DEPTH;
+            carried.room |= room && lane.starved.swap(false, Ordering::SeqCst);
         }
         carried
     }
@@ -285,9 +326,25 @@ impl Lanes {
     pub(crate) fn drain(&self) -> Carried {
         let mut carried = Carried::default();
         for lane in &self.0 {
-            lane.carrier.lock().carry(lane, &mut carried);
+            lane.carrier.lock().carry(lane, usize::MAX, &mut carried);
         }
         carried
+    }
+
+    /// [`Lanes::drain`], after which nothing is left: what the packet socket has no room for is thrown away.
+    pub(crate) fn empty(&self) -> Carried {
+        let mut carried = self.drain();
+        if carried.full {
+            for lane in &self.0 {
+                lane.carrier.lock().discard(lane, &mut carried);
+            }
+        }
+        carried
+    }
+
+    /// True while a frame is on its way.
+    pub(crate) fn wait(&self) -> bool {
+        self.0.iter().any(Lane::waits)
     }
 
     /// The packet socket takes frames again.

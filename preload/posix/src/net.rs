@@ -29,6 +29,8 @@ const HOP_AGE: u64 = 1_000_000_000;
 
 /// Frames of one stretch under the stack's lock from which a long send pauses, so that they leave before they are cold.
 const CROWD: usize = 2;
+/// How long the packet socket is left alone that was full, while nobody sleeps until it is not, in nanoseconds.
+const RETRY: u64 = 100_000;
 
 /// Next hops that are kept at hand.
 const HOPS: usize = 16;
@@ -102,7 +104,10 @@ pub struct LinkNet {
     crowd: usize,
     /// Frames go to the packet socket at once: when each is captured, and where one thread is left.
     direct: bool,
+    /// Frames that did not leave, and of which the engine was not told yet.
     late: Vec<Late>,
+    /// When a full packet socket is tried again.
+    retry_at: u64,
     routes: Routes,
     neighbours: Neighbours,
     /// An epoll descriptor over what netlink and ARP have to say.
@@ -145,6 +150,7 @@ impl LinkNet {
             crowd: 0,
             direct: capture.wanted(),
             late: Vec::new(),
+            retry_at: 0,
             routes,
             neighbours,
             events,
@@ -234,10 +240,38 @@ impl LinkNet {
         core::mem::take(&mut self.laden)
     }
 
-    /// Every lane is to be carried: the packet socket takes frames again.
+    /// Every lane is to be carried.
+    pub(crate) fn lade_all(&mut self) {
+        self.laden = lanes::ALL;
+    }
+
+    /// The packet socket takes frames again.
     pub(crate) fn space(&mut self) {
         self.lanes.space();
-        self.laden = lanes::ALL;
+        self.lade_all();
+    }
+
+    /// True when a packet socket that was full may be tried again, though nobody has heard that it is not.
+    pub(crate) fn retries(&mut self) -> bool {
+        let due = self.now >= self.retry_at;
+        if due {
+            self.retry_at = self.now + RETRY;
+        }
+        due
+    }
+
+    /// A call that sends begins: it pauses for its own frames, not for those before it.
+    pub(crate) fn begin_call(&mut self) {
+        self.crowd = 0;
+    }
+
+    /// The program may have its pages back: no frame that refers to them is on its way after this.
+    pub(crate) fn release_pages(&mut self) {
+        if self.lanes.wait() {
+            let carried = self.lanes.empty();
+            self.full |= carried.full;
+            self.late.extend(carried.late);
+        }
     }
 
     /// Waits until no frame is on its way from here.
@@ -455,11 +489,9 @@ impl Net for LinkNet {
             Ok(hop) => hop,
             Err(verdict) => return verdict,
         };
-        if self.direct {
-            return self.send_now(f, &hop);
-        }
-        if f.tstamp.is_some() {
-            return self.send_stamped(f, &hop);
+        // The engine is to know whether stamps will come before it asks for the next.
+        if self.direct || f.tstamp.is_some() {
+            return self.send_behind(f, &hop);
         }
         let port =
             |i| u16::from_be_bytes([f.headers[f.l4_offset + i], f.headers[f.l4_offset + i + 1]]);
@@ -492,15 +524,16 @@ impl Net for LinkNet {
 }
 
 impl LinkNet {
-    /// Hands a frame that is to be stamped to the packet socket at once, behind those that are on their way: the engine is to
-    /// know whether stamps will come before it asks for the next.
+    /// Hands a frame to the packet socket at once, behind those that are on their way.
     #[cold]
-    fn send_stamped(&mut self, f: &Transmit<'_>, hop: &Hop) -> TxVerdict {
-        let carried = self.lanes.drain();
-        self.late.extend(carried.late);
-        if carried.full {
-            self.full = true;
-            return TxVerdict::NoSpace;
+    fn send_behind(&mut self, f: &Transmit<'_>, hop: &Hop) -> TxVerdict {
+        if self.lanes.wait() {
+            let carried = self.lanes.drain();
+            self.late.extend(carried.late);
+            if carried.full {
+                self.full = true;
+                return TxVerdict::NoSpace;
+            }
         }
         self.send_now(f, hop)
     }

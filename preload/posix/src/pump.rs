@@ -54,6 +54,9 @@ fn run(stack: &'static NetStack) {
     let mut seen = (u64::MAX, u64::MAX);
     let mut tick = TICK_MIN;
     loop {
+        if d.left_to_pump.swap(false, Ordering::SeqCst) {
+            stack.with(|inner| inner.net.lade_all());
+        }
         let now = monotonic_ns();
         let activity = (
             d.rounds.load(Ordering::Relaxed),

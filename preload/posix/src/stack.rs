@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::driver::Driver;
 use crate::file::File;
 use crate::holders::Holders;
-use crate::lanes::{Carried, Lanes, Late, Which};
+use crate::lanes::{self, Carried, Lanes, Late, Which};
 use crate::memory::Arenas;
 use crate::net::LinkNet;
 use crate::{syscall, ubuf};
@@ -113,6 +113,10 @@ impl Inner {
                 self.net.forget_hops();
             }
             let verdict = frame.verdict;
+            if verdict != TxVerdict::Copied {
+                self.net.stats.tx_frames -= 1;
+                self.net.stats.tx_bytes -= (frame.headers.len() + frame.len as usize) as u64;
+            }
             if let Some(frame) = frame.of() {
                 let (engine, mut io) = self.split();
                 engine.tx_late(&mut io, &frame, verdict);
@@ -172,6 +176,8 @@ struct Afterwards {
     wakes: Wakes,
     /// Whoever sleeps until a deadline has to wake earlier.
     kick: bool,
+    /// The packet socket was full when a frame was sent under the lock.
+    full: bool,
     /// Lanes that have got frames.
     laden: Which,
 }
@@ -192,12 +198,20 @@ impl NetStack {
     #[inline]
     fn unlocked(&'static self, afterwards: &Afterwards) {
         if afterwards.laden != 0 {
-            let carried = self.lanes.carry(afterwards.laden);
+            let carried = self.carry(afterwards);
             if !carried.quiet() {
                 self.settle(carried);
             }
         }
         self.tell(afterwards);
+    }
+
+    fn carry(&'static self, afterwards: &Afterwards) -> Carried {
+        let carried = self.lanes.carry(afterwards.laden);
+        if afterwards.laden == lanes::ALL && !afterwards.full && !carried.full {
+            self.driver.want_tx.store(false, Ordering::Relaxed);
+        }
+        carried
     }
 
     fn tell(&'static self, afterwards: &Afterwards) {
@@ -214,9 +228,11 @@ impl NetStack {
     #[cold]
     fn settle(&'static self, mut carried: Carried) {
         while !carried.quiet() {
-            if carried.full {
-                self.driver.want_tx.store(true, Ordering::Relaxed);
+            if carried.full && !self.driver.want_tx.swap(true, Ordering::Relaxed) {
                 self.driver.kick();
+            }
+            if carried.left {
+                self.driver.leave_to_pump();
             }
             let mut inner = self.inner.lock();
             inner.tell_late(carried.late);
@@ -226,7 +242,7 @@ impl NetStack {
             }
             let afterwards = self.finish(&mut inner);
             drop(inner);
-            carried = self.lanes.carry(afterwards.laden);
+            carried = self.carry(&afterwards);
             self.tell(&afterwards);
         }
     }
@@ -238,6 +254,14 @@ impl NetStack {
 
     /// Takes events, and what else is to be done without the lock.
     fn finish(&'static self, inner: &mut Inner) -> Afterwards {
+        if self.driver.want_tx.load(Ordering::Relaxed) && inner.net.retries() {
+            inner.net.space();
+            let (engine, mut io) = inner.split();
+            engine.tx_space(&mut io);
+        }
+        if inner.engine.take_zerocopy_done() {
+            inner.net.release_pages();
+        }
         inner.tell_fresh_tstamps();
         let late = inner.net.take_late();
         if !late.is_empty() {
@@ -271,6 +295,7 @@ impl NetStack {
         }
         Afterwards {
             wakes,
+            full,
             kick: full || self.driver.too_late(inner.next_deadline()),
             laden: inner.net.take_laden(),
         }

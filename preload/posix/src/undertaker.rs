@@ -47,6 +47,8 @@ pub fn close_all(mut each: impl FnMut(c_int)) {
         };
         each(fd);
         let (stack, id) = (file.stack(), file.id());
+        // What another thread is sending counts as sent first.
+        let _turn = file.sending.lock();
         stack.with(|inner| {
             let (engine, mut io) = inner.split();
             if engine.exists(id) {
@@ -204,6 +206,7 @@ fn drive(stacks: &mut [Locked], longest: u64, left: impl Fn(&Inner) -> bool) {
         for ((stack, inner), fds) in stacks.iter_mut().zip(fds.chunks(2)) {
             if fds[0].revents & libc::POLLOUT != 0 {
                 stack.driver.want_tx.store(false, Ordering::Relaxed);
+                inner.drain();
                 let (engine, mut io) = inner.split();
                 engine.tx_space(&mut io);
             }

@@ -14,7 +14,7 @@ use sidewire_link::netlink::LinkKind;
 
 use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
 use super::socket::{Reason, count_engine, to_kernel};
-use super::{answer_int, run};
+use super::{answer_int, run_in_turn};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::stack::Inner;
@@ -46,6 +46,8 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
             }
             Some(Way::Engine(remote)) => handshake(&file, remote),
             Some(Way::Disconnect) | None => {
+                // Behind what another thread is sending.
+                let _turn = file.sending.lock();
                 file.stack().with(|i| {
                     let (engine, mut io) = i.split();
                     engine.disconnect(&mut io, file.id());
@@ -67,7 +69,7 @@ enum Way {
 fn handshake(file: &FileRef, remote: SocketAddr) -> Result<c_int, c_int> {
     let nonblock = file.nonblock.load(Ordering::Relaxed);
     let mut call = ConnectCall::default();
-    run(file, |i, id, signal| {
+    run_in_turn(file, Some(&file.sending), |i, id, signal| {
         call.signal = signal;
         let (engine, mut io) = i.split();
         engine.connect(&mut io, id, remote, nonblock, &mut call)

@@ -116,8 +116,8 @@ fn run<T>(
     run_in_turn(file, None, step)
 }
 
-/// [`run`] for a call that pauses ([`WaitReason::Backlog`]): whoever has `turn` keeps others of its kind out until it ends or
-/// sleeps, as Linux's socket lock does.
+/// [`run`] for a call that pauses ([`WaitReason::Backlog`]), and those that must not come in between: whoever has `turn` keeps
+/// the others out until it ends or sleeps, as Linux's socket lock does.
 fn run_in_turn<T>(
     file: &FileRef,
     turn: Option<&Mutex<()>>,

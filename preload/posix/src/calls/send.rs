@@ -64,6 +64,7 @@ pub(super) fn send_iter<I: IovIter>(
         let r = run_in_turn(file, Some(&file.sending), |i, id, signal| {
             call.signal = signal;
             driver::within_round(stack, i, |i| {
+                i.net.begin_call();
                 let (engine, mut io) = i.split();
                 engine.sendmsg(&mut io, id, &mut call, &mut iter)
             })

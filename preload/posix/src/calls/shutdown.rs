@@ -14,6 +14,8 @@ pub fn shutdown(fd: c_int, how: c_int) -> c_int {
     };
     let _inside = signals::enter();
     let (stack, id) = (file.stack(), file.id());
+    // Behind what another thread is sending.
+    let _turn = file.sending.lock();
     let r = stack.with(|i| {
         let listened = i.engine.state(id) == TcpState::Listen;
         let (engine, mut io) = i.split();
