@@ -131,18 +131,27 @@ pub trait IovIter {
     /// Copies a fragment to the program and advances.
     ///
     /// # Errors
-    /// `Fault` when any byte of the range cannot be written.
-    fn copy_out(&mut self, frag: &Frag) -> Result<(), Fault>;
+    /// `Fault` when any byte of the range cannot be written; always, for iterators that are only sent from.
+    fn copy_out(&mut self, frag: &Frag) -> Result<(), Fault> {
+        let _ = frag;
+        Err(Fault)
+    }
     /// Copies plain bytes to the program (error-queue payloads) and advances.
     ///
     /// # Errors
-    /// `Fault` when any byte of the range cannot be written.
-    fn copy_out_bytes(&mut self, bytes: &[u8]) -> Result<(), Fault>;
+    /// As [`IovIter::copy_out`].
+    fn copy_out_bytes(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        let _ = bytes;
+        Err(Fault)
+    }
     /// References (MSG_ZEROCOPY, splice) up to `max` bytes of the current segment without copying, and advances.
     ///
     /// # Errors
-    /// `Fault` when the page is not mapped at all.
-    fn pin(&mut self, max: u32) -> Result<Frag, Fault>;
+    /// `Fault` when a page is not mapped; always, for iterators that have no pages.
+    fn pin(&mut self, max: u32) -> Result<Frag, Fault> {
+        let _ = max;
+        Err(Fault)
+    }
     /// References up to `max` bytes of `mem` (a dma-buf) at the offset that the program gave in place of an address, and
     /// advances (spec/zerocopy.md ZC-59).
     ///

@@ -109,14 +109,6 @@ impl IovIter for FilePages {
         Ok(())
     }
 
-    fn copy_out(&mut self, _: &Frag) -> Result<(), Fault> {
-        Err(Fault)
-    }
-
-    fn copy_out_bytes(&mut self, _: &[u8]) -> Result<(), Fault> {
-        Err(Fault)
-    }
-
     fn pin(&mut self, max: u32) -> Result<Frag, Fault> {
         let len = self.remaining.min(max as usize);
         let frag = Frag {

@@ -6,7 +6,7 @@ use core::cell::Cell;
 use core::ffi::c_int;
 
 use libc::{off_t, size_t, ssize_t};
-use sidewire_engine::memory::{Fault, Frag, IovIter, MemRef, RegionKind};
+use sidewire_engine::memory::{Fault, IovIter, MemRef, RegionKind};
 use syscalls::{Errno, Sysno, syscall};
 
 use super::answer;
@@ -264,18 +264,6 @@ impl IovIter for CachedFile<'_> {
         }
         self.advance(len);
         Ok(())
-    }
-
-    fn copy_out(&mut self, _: &Frag) -> Result<(), Fault> {
-        Err(Fault)
-    }
-
-    fn copy_out_bytes(&mut self, _: &[u8]) -> Result<(), Fault> {
-        Err(Fault)
-    }
-
-    fn pin(&mut self, _: u32) -> Result<Frag, Fault> {
-        Err(Fault)
     }
 
     fn advance(&mut self, n: usize) {

@@ -4,7 +4,7 @@ use core::ffi::{c_int, c_uint};
 use core::sync::atomic::Ordering;
 
 use libc::{size_t, ssize_t};
-use sidewire_engine::memory::{Fault, Frag, IovIter, MemRef, RegionKind};
+use sidewire_engine::memory::{Fault, IovIter, MemRef, RegionKind};
 use sidewire_link::fd::Fd;
 use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_MORE, MSG_PEEK, MSG_TRUNC};
 use std::os::fd::AsRawFd;
@@ -242,18 +242,6 @@ impl IovIter for HeldInPipe {
         }
         self.advance(done);
         Ok(())
-    }
-
-    fn copy_out(&mut self, _: &Frag) -> Result<(), Fault> {
-        Err(Fault)
-    }
-
-    fn copy_out_bytes(&mut self, _: &[u8]) -> Result<(), Fault> {
-        Err(Fault)
-    }
-
-    fn pin(&mut self, _: u32) -> Result<Frag, Fault> {
-        Err(Fault)
     }
 
     fn advance(&mut self, n: usize) {
