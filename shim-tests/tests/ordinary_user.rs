@@ -10,6 +10,7 @@ use shim_tests::lab::FAR;
 use shim_tests::library::{Stack, Stats};
 use shim_tests::netcat::receiver;
 use shim_tests::payload::{self, MIB};
+use shim_tests::probe::probe;
 use shim_tests::program::Program;
 use shim_tests::{Lab, Link, Suite, TestResult};
 
@@ -20,6 +21,8 @@ fn main() -> ExitCode {
         .shim("sockets_do_without_the_capability", &[], without_capability)
         .shim("sockets_are_shared_out", &[], shared_out)
         .shim("sockets_are_of_one_namespace", &[], one_namespace)
+        .shim("ended_processes_leave_no_socket_at_work", &[], ended)
+        .shim("a_vfork_child_leaves_the_sockets_alone", &[], vfork_dup)
         .run()
 }
 
@@ -171,6 +174,114 @@ fn shared_out(stack: &Stack) -> TestResult {
         carried.1 += stats.connections_kernel;
     }
     ensure!(carried == (5, 1), "(engine, kernel): {carried:?}");
+    Ok(())
+}
+
+/// Processes that end in several ways, while the program that they come of goes on. Each time nothing may be left at
+/// work: `ss` knows the protocols and the rings of packet sockets.
+const ENDS: &str = r#"
+import os, signal, socket, subprocess, sys, time
+
+address = (sys.argv[1], int(sys.argv[2]))
+
+def at_work():
+    shown = subprocess.run(["ss", "-0aeO"], capture_output=True, text=True, check=True).stdout
+    return [line for line in shown.splitlines() if "ring_rx" in line or " ip:" in line or " arp:" in line]
+
+def nothing_left(after):
+    end = time.monotonic() + 10
+    while at_work():
+        assert time.monotonic() < end, f"{after}: {at_work()}"
+        time.sleep(0.01)
+
+def client():
+    return subprocess.Popen(["nc.openbsd", "-N", *sys.argv[1:]], stdin=subprocess.DEVNULL)
+
+def connecting(then):
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        held = socket.create_connection(address)
+        held.send(b"x")
+        then(tell)
+    os.waitpid(pid, 0)
+    return told
+
+# At work while it lives, so that what is looked for can be seen.
+def look(_):
+    assert len([line for line in at_work() if "ring_rx" in line]) == 1, at_work()
+    os._exit(0)
+
+told = connecting(look)
+nothing_left("_exit")
+
+for _ in range(3):
+    clients = [client() for _ in range(4)]
+    assert [client.wait() for client in clients] == [0] * 4
+nothing_left("clients")
+
+# Another program takes its place.
+connecting(lambda _: os.execvp("true", ["true"]))
+nothing_left("exec")
+
+# A child of its own stays.
+def leave_a_child(tell):
+    wait, go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(go)
+        os.write(tell, b"%d\n" % os.getpid())
+        signal.pause()
+    os.close(wait)
+    os._exit(0)
+
+told = connecting(leave_a_child)
+child = int(os.read(told, 20))
+nothing_left("a child that stays")
+os.kill(child, signal.SIGKILL)
+
+# It is killed: the next one sees to it.
+connecting(lambda _: os.kill(os.getpid(), signal.SIGKILL))
+assert at_work(), "SIGKILL leaves the sockets as they are"
+assert client().wait() == 0
+nothing_left("SIGKILL")
+"#;
+
+fn ended(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let user = Installed::new(&lab, stack)?;
+    let program = lab.path("ends.py");
+    fs::write(&program, ENDS)?;
+    let _sink = lab
+        .far
+        .program("ncat")
+        .args(["-k", "-l", "--recv-only", &PORT.to_string()])
+        .stdout("/dev/null")
+        .start()?;
+    lab.wait_for_listener(&lab.far, PORT)?;
+    let ran = user
+        .command(&lab)
+        .args(["run", "--strict", "--", "python3"])
+        .args([
+            program.display().to_string(),
+            FAR.to_owned(),
+            PORT.to_string(),
+        ])
+        .run()?
+        .success()?;
+    ensure!(ran.stderr.is_empty(), "it said {:?}", ran.stderr);
+    Ok(())
+}
+
+fn vfork_dup(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let user = Installed::new(&lab, stack)?;
+    let ran = user
+        .command(&lab)
+        .args(["run", "--strict", "--", &probe("vfork_dup")])
+        .run()?
+        .success()?;
+    ensure!(ran.stdout == "dup2 1 dup3 1 own 20\n", "{ran}");
     Ok(())
 }
 

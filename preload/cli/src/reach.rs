@@ -59,6 +59,14 @@ pub(crate) fn find(name: &OsStr) -> Result<PathBuf, Refusal> {
     }
     let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
     std::env::split_paths(&path)
+        // An empty entry is the working directory; a name without a slash would be looked for again.
+        .map(|dir| {
+            if dir.as_os_str().is_empty() {
+                PathBuf::from(".")
+            } else {
+                dir
+            }
+        })
         .map(|dir| dir.join(name))
         .find(|file| {
             fs::metadata(file).is_ok_and(|m| m.is_file())

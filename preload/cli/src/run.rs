@@ -139,6 +139,9 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
             if options.capability() == Capability::Ambient {
                 command.arg(launcher::AMBIENT);
             }
+            if options.strict {
+                command.arg(launcher::STRICT);
+            }
             command.args(launcher::variables(&preload)).arg("--");
             command.arg(program).arg(name);
             command

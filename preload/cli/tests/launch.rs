@@ -177,6 +177,92 @@ fn programs_that_gain_privileges_are_refused() {
     }
 }
 
+/// What is looked at is what is executed.
+#[test]
+fn the_launcher_takes_paths_only() {
+    let output = outcome(
+        r#"chmod u+s "$DIR/cat"; cd /; PATH=$DIR; export PATH
+        exec "$LAUNCH" -- cat cat /proc/self/status"#,
+    );
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("not a path"), "{message}");
+    // An empty entry of PATH is the working directory, and the name found there a path.
+    let output = outcome(
+        r#"cp "$DIR/cat" "$DIR/kitten"; cd "$DIR"; PATH=:$PATH; export PATH
+        exec "$SIDEWIRE" run -- kitten /proc/self/comm"#,
+    );
+    assert_eq!(output.stdout, b"kitten\n", "{output:?}");
+}
+
+/// A launcher below a launcher opens nothing.
+#[test]
+fn what_was_handed_over_is_used_again() {
+    let run = r#""$SIDEWIRE" run --strict --"#;
+    let show = r#"sh -c "echo \$SIDEWIRE_SOCKETS; ls /proc/self/fd | wc -l""#;
+    // First number and sets, and how many descriptors there are.
+    let shown = |levels: usize| -> (String, String) {
+        let output = outcome(&format!(
+            "ulimit -n 256; exec {} {show}",
+            vec![run; levels].join(" ")
+        ));
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (place, open) = text.trim().split_once('\n').unwrap();
+        let (numbers, _) = place.rsplit_once(':').unwrap();
+        (numbers.to_owned(), open.to_owned())
+    };
+    let once = shown(1);
+    assert_eq!(once, shown(3));
+    // Nothing but the sockets goes on.
+    let output = outcome(&format!("exec {run} {run} cat /proc/self/status"));
+    for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(set(&output, name), 0, "{name}");
+    }
+    // Those of another network namespace are replaced.
+    let output = outcome(&format!(
+        r#"ulimit -n 256
+        exec {run} sh -c "echo \$SIDEWIRE_SOCKETS
+          exec unshare -Un $LAUNCH -- /bin/sh sh -c \
+            \"echo \\\$SIDEWIRE_SOCKETS; exec ls -l /proc/self/fd\"""#
+    ));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let places: Vec<&str> = text.lines().take(2).collect();
+    assert!(
+        places.iter().all(|place| place.starts_with(&once.0)),
+        "{output:?}"
+    );
+    assert_ne!(places[0], places[1]);
+    assert_eq!(text.matches("sidewire-claims").count(), 1, "{text}");
+    assert_eq!(text.matches("socket:").count(), 32, "{text}");
+}
+
+/// `sidewire run` with these options, while the numbers of `taken` are in use below a limit of 64.
+fn with_numbers_taken(taken: &str, options: &str) -> Output {
+    let shell = r#"exec \"$SIDEWIRE\" run "#;
+    outcome(&format!(
+        r#"ulimit -n 64
+        exec python3 -c "import os, sys
+[os.dup2(0, number) for number in range({taken})]
+os.execvp(sys.argv[1], sys.argv[1:])" \
+          sh -c "{shell}{options} -- sh -c \"echo \\\$SIDEWIRE_SOCKETS\"""#
+    ))
+}
+
+#[test]
+fn where_no_number_is_free_the_program_starts_without() {
+    let output = with_numbers_taken("48, 60", "--strict");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("60:1:"), "{output:?}");
+    let output = with_numbers_taken("48, 64", "");
+    assert_eq!(output.stdout, b"no-room\n", "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let output = with_numbers_taken("48, 64", "--strict");
+    assert_eq!(output.status.code(), Some(125), "{output:?}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("ulimit -n"), "{message}");
+}
+
 #[test]
 fn what_cannot_be_started_is_said() {
     let output = outcome("exec \"$LAUNCH\" -- /no/such/program x");

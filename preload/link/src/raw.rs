@@ -74,14 +74,22 @@ pub(crate) fn inode(fd: RawFd) -> Result<u64, Errno> {
 /// # Errors
 /// EAGAIN when it is locked by another.
 pub(crate) fn lock_byte(fd: RawFd, at: i64) -> Result<(), Errno> {
-    set_lock(fd, at, libc::F_WRLCK)
+    set_lock(fd, at, libc::F_WRLCK, libc::F_OFD_SETLK)
+}
+
+/// The same, and waits for another to unlock it.
+///
+/// # Errors
+/// EINTR.
+pub(crate) fn wait_for_byte(fd: RawFd, at: i64) -> Result<(), Errno> {
+    set_lock(fd, at, libc::F_WRLCK, libc::F_OFD_SETLKW)
 }
 
 pub(crate) fn unlock_byte(fd: RawFd, at: i64) -> Result<(), Errno> {
-    set_lock(fd, at, libc::F_UNLCK)
+    set_lock(fd, at, libc::F_UNLCK, libc::F_OFD_SETLK)
 }
 
-fn set_lock(fd: RawFd, at: i64, kind: i32) -> Result<(), Errno> {
+fn set_lock(fd: RawFd, at: i64, kind: i32, cmd: i32) -> Result<(), Errno> {
     let lock = libc::flock {
         l_type: kind as i16,
         l_whence: libc::SEEK_SET as i16,
@@ -90,7 +98,7 @@ fn set_lock(fd: RawFd, at: i64, kind: i32) -> Result<(), Errno> {
         l_pid: 0,
     };
     // SAFETY: a live structure.
-    unsafe { syscall!(Sysno::fcntl, fd, libc::F_OFD_SETLK, &raw const lock) }.map(drop)
+    unsafe { syscall!(Sysno::fcntl, fd, cmd, &raw const lock) }.map(drop)
 }
 
 pub(crate) fn set_cloexec(fd: RawFd) -> Result<(), Errno> {
@@ -321,6 +329,12 @@ pub(crate) fn mmap_shared(fd: RawFd, len: usize) -> Result<*mut u8, Errno> {
 pub(crate) unsafe fn munmap(at: *mut u8, len: usize) {
     // SAFETY: by the caller. munmap of a range that was mapped as one cannot fail.
     let _ = unsafe { syscall!(Sysno::munmap, at, len) };
+}
+
+/// Keeps a mapping from the children of this process.
+pub(crate) fn dont_fork(at: *mut u8, len: usize) -> Result<(), Errno> {
+    // SAFETY: contents and addresses in this process stay as they are.
+    unsafe { syscall!(Sysno::madvise, at, len, libc::MADV_DONTFORK) }.map(drop)
 }
 
 /// Copies from this process's memory, at addresses that need not be valid.

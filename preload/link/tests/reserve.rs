@@ -2,6 +2,7 @@
 
 mod netns;
 
+use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
@@ -9,10 +10,15 @@ use netns::{Netns, enter, veth};
 use sidewire_link::fd::{close_internal, inherited, is_internal};
 use sidewire_link::frame::FrameSource;
 use sidewire_link::netlink::Neighbours;
+use sidewire_link::packet::PacketSource;
 use sidewire_link::packet::filter::PortFilter;
 use sidewire_link::reserve::{Refused, SOCKETS, adopt, take};
 
 const SETS: i32 = 2;
+
+const IPV4: u16 = libc::ETH_P_IP as u16;
+/// Frames of this type there are none.
+const UNUSED: u16 = 0xffff;
 
 /// A SYN that is refused.
 const KNOCK: &str = "! nc.openbsd -w 1 10.9.0.1 7400 </dev/null";
@@ -53,6 +59,17 @@ fn cookie() -> u64 {
     };
     assert_eq!(got, 0);
     cookie
+}
+
+/// What a packet socket is bound to.
+fn protocol(fd: i32) -> u16 {
+    // SAFETY: made of integers; all zero is valid.
+    let mut name: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&name) as u32;
+    // SAFETY: live locals.
+    let got = unsafe { libc::getsockname(fd, (&raw mut name).cast(), &raw mut length) };
+    assert_eq!(got, 0);
+    u16::from_be(name.sll_protocol)
 }
 
 fn is_open(fd: i32) -> bool {
@@ -123,8 +140,49 @@ fn each_process_takes_a_pair_of_its_own() {
     }
     let again = take(here).unwrap();
 
+    // A forked child does not keep the ring.
+    let mut source = again.frames.source().unwrap();
+    assert!(matches!(source, PacketSource::Ring(_)));
+    let (mut ready, tell) = std::io::pipe().unwrap();
+    // SAFETY: the child makes system calls only.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        close_internal();
+        // SAFETY: writes a byte of a literal, and waits for a signal.
+        unsafe {
+            libc::write(tell.as_raw_fd(), c"x".as_ptr().cast(), 1);
+            libc::pause();
+            libc::_exit(0)
+        };
+    }
+    ready.read_exact(&mut [0]).unwrap();
+    source.close();
+    assert_eq!(protocol(301), IPV4);
+    again.claim.give_back();
+    assert_eq!(protocol(301), UNUSED, "its ring could not be taken away");
+    assert!(
+        matches!(take(here), Err(Refused::InUse)),
+        "not ours any more"
+    );
+    drop((source, again));
+    let again = take(here).unwrap();
+    let source = again.frames.source().unwrap();
+    assert!(matches!(source, PacketSource::Ring(_)));
+    // SAFETY: our own child, which is waited for.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+
+    // What a process leaves that is killed is cleaned by the next that takes a pair.
+    second.frames.start().unwrap();
+    drop((source, again, second.frames, second.claim));
+    assert_eq!((protocol(301), protocol(303)), (IPV4, IPV4));
+    let again = take(here).unwrap();
+    assert_eq!(protocol(303), UNUSED);
+
     // What a forked child keeps.
-    std::mem::forget((again, second.frames, second.claim));
+    std::mem::forget(again);
     close_internal();
     assert!(inherited().all(|fd| is_open(fd) && is_internal(fd)));
     assert!(take(here).is_ok());

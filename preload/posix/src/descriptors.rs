@@ -23,15 +23,19 @@ pub fn fresh(fd: c_int) -> c_int {
     fd
 }
 
+/// In a vfork child: refuses what would take a descriptor away that the program is to have which the child becomes.
+fn refuses(fd: c_int) -> bool {
+    let refused = inherited().contains(&fd);
+    if refused {
+        raw::set_errno(libc::EBADF);
+    }
+    refused
+}
+
 /// `close`.
 pub fn close(fd: c_int) -> c_int {
     if signals::in_vfork() {
-        // It goes on to the program that the child becomes.
-        if inherited().contains(&fd) {
-            raw::set_errno(libc::EBADF);
-            return -1;
-        }
-        return real::close(fd);
+        return if refuses(fd) { -1 } else { real::close(fd) };
     }
     epoll::forget(fd);
     calls::close(fd)
@@ -50,7 +54,11 @@ pub fn dup(fd: c_int) -> c_int {
 /// `dup2`.
 pub fn dup2(fd: c_int, new: c_int) -> c_int {
     if signals::in_vfork() {
-        return real::dup2(fd, new);
+        return if refuses(new) {
+            -1
+        } else {
+            real::dup2(fd, new)
+        };
     }
     let got = calls::dup2(fd, new);
     epoll::duplicated(fd, got);
@@ -60,7 +68,11 @@ pub fn dup2(fd: c_int, new: c_int) -> c_int {
 /// `dup3`.
 pub fn dup3(fd: c_int, new: c_int, flags: c_int) -> c_int {
     if signals::in_vfork() {
-        return real::dup3(fd, new, flags);
+        return if refuses(new) {
+            -1
+        } else {
+            real::dup3(fd, new, flags)
+        };
     }
     let got = calls::dup3(fd, new, flags);
     epoll::duplicated(fd, got);

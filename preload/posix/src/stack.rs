@@ -9,10 +9,10 @@ use arrayvec::ArrayVec;
 use parking_lot::{Mutex, MutexGuard};
 use sidewire_engine::net::TxVerdict;
 use sidewire_engine::{Instant, Io, Stack};
-use sidewire_link::fd::Fd;
+use sidewire_link::Errno;
 use sidewire_link::netlink::Neighbours;
 use sidewire_link::packet::{PacketSocket, PacketSource};
-use sidewire_link::{Errno, reserve};
+use sidewire_link::reserve::{self, Claim};
 use std::sync::Arc;
 
 use crate::driver::Driver;
@@ -165,7 +165,7 @@ pub struct NetStack {
     /// An undertaker has what was left: nothing is received or sent here any more.
     retired: AtomicBool,
     /// Of a packet socket that was handed over: says that it is ours.
-    _claim: Option<Fd>,
+    claim: Option<Claim>,
 }
 
 /// Who is to be told once the lock is dropped.
@@ -317,6 +317,15 @@ impl NetStack {
         self.retired.store(true, Ordering::Relaxed);
     }
 
+    /// Receives no more, in a process that ends or leaves the rest to an undertaker. `last`: nobody goes on with the
+    /// packet sockets, and those that were handed over are to be as they came.
+    pub(crate) fn let_go(&self, inner: &mut Inner, last: bool) {
+        inner.source.close();
+        if let Some(claim) = self.claim.as_ref().filter(|_| last) {
+            claim.give_back();
+        }
+    }
+
     /// True after [`NetStack::retire`].
     pub(crate) fn retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
@@ -453,7 +462,7 @@ impl NetStack {
             driver,
             pid,
             retired: AtomicBool::new(false),
-            _claim: claim,
+            claim,
         }));
         crate::pump::start(stack);
         Ok(stack)

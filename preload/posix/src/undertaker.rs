@@ -87,12 +87,17 @@ pub fn take_over() {
     if !any_of(&stacks, unsent) {
         drive(&mut stacks, FIN_SOON, awaits_fin);
     }
+    let mut last = true;
     if any_of(&stacks, |inner| unsent(inner) || awaits_fin(inner)) {
         // The child of the child: nobody's child to wait for.
         WORKING.store(true, Ordering::Relaxed);
         let before = signals::mask(libc::SIG_SETMASK, Some(!0));
         // What is not acknowledged yet has to be there when it is sent again.
         memory::inherit_on_fork();
+        // The rings are not inherited: only the undertaker is to have them mapped when it ends.
+        for (_, inner) in &mut stacks {
+            inner.source.suspend();
+        }
         // SAFETY: libc's fork leaves the allocator whole in the child.
         match unsafe { real::fork() } {
             0 => {
@@ -102,14 +107,18 @@ pub fn take_over() {
                 }
                 exit()
             }
-            child if child > 0 => reap(child),
+            child if child > 0 => {
+                last = false;
+                reap(child);
+            }
             _ => crate::warning!("no process for what is left to send: connections end here"),
         }
         signals::mask(libc::SIG_SETMASK, Some(before));
         WORKING.store(false, Ordering::Relaxed);
     }
-    for (stack, _) in &stacks {
+    for (stack, inner) in &mut stacks {
         stack.retire();
+        stack.let_go(inner, last);
     }
 }
 
@@ -165,8 +174,16 @@ fn work(stacks: &mut ArrayVec<Locked, MAX_STACKS>) {
         real::close_range(a, b, 0);
         0
     });
-    drive(stacks, LONGEST, |inner| !inner.engine.quiescent());
-    drive(stacks, FIN_LATE, awaits_fin);
+    let resumed = stacks
+        .iter_mut()
+        .all(|(_, inner)| inner.source.resume().is_ok());
+    if resumed {
+        drive(stacks, LONGEST, |inner| !inner.engine.quiescent());
+        drive(stacks, FIN_LATE, awaits_fin);
+    }
+    for (stack, inner) in stacks.iter_mut() {
+        stack.let_go(inner, true);
+    }
 }
 
 /// Drives the stacks as long as one of them has something `left`, at most so many nanoseconds.

@@ -1,10 +1,13 @@
 //! Starts a program with open packet sockets and without any capability, for
 //! `sidewire run`; or, with --ambient, with CAP_NET_RAW and nothing else.
 //!
-//! Usage: sidewire-launch [--ambient] [NAME=VALUE ...] -- PROGRAM ARG0 [ARGS ...]
+//! Usage: sidewire-launch [--ambient] [--strict] [NAME=VALUE ...] -- PATH ARG0 [ARGS ...]
+//!
+//! PATH has a slash: what is looked at is what is executed.
 //!
 //! This file carries the capability (`cap_net_raw=p`) where an administrator has
-//! decided so. The sockets are described in `sidewire_link::reserve`. With
+//! decided so. The sockets are described in `sidewire_link::reserve`; where
+//! a launcher before this one has left them open they are used as they are. With
 //! --ambient the capability is raised to the ambient set: a program that gets it
 //! that way keeps LD_PRELOAD, which file capabilities of its own would disable.
 //! Because they disable it for us, too, the variables that the dynamic linker
@@ -25,14 +28,15 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use rustix::fs::{MemfdFlags, fstat, memfd_create};
-use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
     configure_capability_in_ambient_set, set_capabilities,
 };
-use sidewire_link::{fd, reserve};
+use sidewire_link::fd;
+use sidewire_link::reserve::{self, LeftOpen};
 
 /// As env(1) and a shell report their own failure, a program that cannot be
 /// executed, and one that is not there.
@@ -53,6 +57,7 @@ fn launch(mut args: impl Iterator<Item = OsString>) -> (u8, String) {
     let mut variables = Vec::new();
     let mut args = args.by_ref().peekable();
     let ambient = args.next_if(|arg| arg == "--ambient").is_some();
+    let strict = args.next_if(|arg| arg == "--strict").is_some();
     for arg in args.by_ref().take_while(|arg| arg != "--") {
         match split_variable(&arg) {
             Some((name, value)) => variables.push((name.to_owned(), value.to_owned())),
@@ -65,40 +70,53 @@ fn launch(mut args: impl Iterator<Item = OsString>) -> (u8, String) {
             "see sidewire(1): this is started by `sidewire run`".to_owned(),
         );
     };
-    if let Some(reason) = gains_privilege(Path::new(&program)) {
-        return (EXIT_CANCELED, format!("{}: {reason}", program.display()));
+    let path = Path::new(&program);
+    if let Err((code, reason)) = gains_nothing(path) {
+        return (code, format!("{}: {reason}", program.display()));
     }
+    let name = OsStr::from_bytes(reserve::VARIABLE.to_bytes());
+    let left = env::var_os(name).and_then(|value| LeftOpen::find(value.as_bytes()));
     let privileged = if ambient {
-        keep_net_raw_only().map(|()| None)
+        left.into_iter().for_each(LeftOpen::close);
+        keep_net_raw_only().map(|()| Handed::Capability)
+    } else if left.as_ref().is_some_and(LeftOpen::usable) {
+        drop_all().map(|()| Handed::Already)
     } else {
-        hand_over().map(Some)
+        left.into_iter().for_each(LeftOpen::close);
+        hand_over()
     };
     let handed = match privileged {
+        Ok(Handed::NoRoom) if strict => {
+            return (
+                EXIT_CANCELED,
+                "no room for packet sockets among the descriptors: raise the limit (ulimit -n), \
+                 close some, or run without --strict on the kernel's TCP"
+                    .to_owned(),
+            );
+        }
         Ok(handed) => handed,
-        Err(error) => {
+        Err(Errno::PERM) => {
             return (
                 EXIT_CANCELED,
                 format!(
-                    "CAP_NET_RAW is not to be had ({error}): has this file the capability \
-                 (getcap), and is it on a file system without nosuid?"
+                    "CAP_NET_RAW is not to be had ({}): has this file the capability \
+                     (getcap), and is it on a file system without nosuid?",
+                    Errno::PERM
                 ),
             );
         }
+        Err(error) => return (EXIT_CANCELED, format!("no packet sockets: {error}")),
     };
     let mut command = Command::new(&program);
     command.arg0(arg0).args(args).envs(variables);
-    let name = OsStr::from_bytes(reserve::VARIABLE.to_bytes());
     match &handed {
-        Some(handed) => command.env(name, &handed.place),
-        None => command.env_remove(name),
+        Handed::Sockets { place, .. } => command.env(name, place),
+        Handed::Already => &mut command,
+        Handed::NoRoom => command.env(name, reserve::NO_ROOM),
+        Handed::Capability => command.env_remove(name),
     };
     let error = command.exec();
-    let code = if error.kind() == ErrorKind::NotFound {
-        EXIT_ENOENT
-    } else {
-        EXIT_CANNOT_INVOKE
-    };
-    (code, format!("{}: {error}", program.display()))
+    (exit_code(&error), format!("{}: {error}", program.display()))
 }
 
 fn split_variable(arg: &OsStr) -> Option<(&OsStr, &OsStr)> {
@@ -112,25 +130,54 @@ fn split_variable(arg: &OsStr) -> Option<(&OsStr, &OsStr)> {
     })
 }
 
-/// Why the capability is not passed on to `program`. The kernel empties the
-/// ambient set for such programs in any case; this says so.
-fn gains_privilege(program: &Path) -> Option<&'static str> {
-    let mode = fs::metadata(program).map_or(0, |m| m.mode());
+/// Refuses a program that gains privileges, or of which that cannot be told: it
+/// gets neither sockets nor the capability from us.
+fn gains_nothing(program: &Path) -> Result<(), (u8, String)> {
+    if !program.as_os_str().as_bytes().contains(&b'/') {
+        let reason = "not a path; names are looked up by `sidewire run`";
+        return Err((EXIT_CANCELED, reason.to_owned()));
+    }
+    let mode = fs::metadata(program)
+        .map_err(|error| (exit_code(&error), error.to_string()))?
+        .mode();
     if mode & (S_ISUID | S_ISGID) != 0 {
-        return Some("is set-user-ID or set-group-ID; CAP_NET_RAW is not passed on to it");
+        let reason = "is set-user-ID or set-group-ID; CAP_NET_RAW is not passed on to it";
+        return Err((EXIT_CANCELED, reason.to_owned()));
     }
     let mut value = [0u8; 64];
-    rustix::fs::getxattr(program, "security.capability", &mut value)
-        .is_ok_and(|length| length > 0)
-        .then_some("carries file capabilities; CAP_NET_RAW is not passed on to it")
+    match rustix::fs::getxattr(program, "security.capability", &mut value) {
+        Ok(0) | Err(Errno::NODATA | Errno::NOTSUP) => Ok(()),
+        Ok(_) | Err(Errno::RANGE) => {
+            let reason = "carries file capabilities; CAP_NET_RAW is not passed on to it";
+            Err((EXIT_CANCELED, reason.to_owned()))
+        }
+        Err(error) => Err((EXIT_CANCELED, error.to_string())),
+    }
 }
 
-/// What the program is to find open.
-struct HandedOver {
-    /// They stay open until the program takes our place.
-    _open: Vec<OwnedFd>,
-    /// Where they are, as [`reserve::VARIABLE`] says it.
-    place: String,
+fn exit_code(error: &std::io::Error) -> u8 {
+    if error.kind() == ErrorKind::NotFound {
+        EXIT_ENOENT
+    } else {
+        EXIT_CANNOT_INVOKE
+    }
+}
+
+/// What the program gets.
+enum Handed {
+    /// The capability.
+    Capability,
+    /// The sockets of a launcher before this one.
+    Already,
+    /// New sockets.
+    Sockets {
+        /// They stay open until the program takes our place.
+        _open: Vec<OwnedFd>,
+        /// Where they are, as [`reserve::VARIABLE`] says it.
+        place: String,
+    },
+    /// Nothing: not even one set finds room below the limit of descriptors.
+    NoRoom,
 }
 
 /// How many sets fit below the limit of descriptors, with as much room left in
@@ -141,10 +188,29 @@ fn sets() -> usize {
     (room / reserve::SOCKETS).clamp(1, reserve::SETS)
 }
 
-/// Opens the sockets with the capability, and drops it.
-fn hand_over() -> rustix::io::Result<HandedOver> {
+/// Opens the sockets with the capability, and drops it. Where numbers are taken
+/// there are fewer.
+fn hand_over() -> rustix::io::Result<Handed> {
     set_only(CapabilitySet::NET_RAW, CapabilitySet::empty())?;
-    let sets = sets();
+    let mut sets = sets();
+    let handed = loop {
+        match open(sets) {
+            // EINVAL is fcntl's for a number beyond the limit.
+            Err(Errno::MFILE | Errno::INVAL) if sets > 1 => sets /= 2,
+            Err(Errno::MFILE | Errno::INVAL) => break Ok(Handed::NoRoom),
+            handed => break handed,
+        }
+    };
+    drop_all()?;
+    handed
+}
+
+fn drop_all() -> rustix::io::Result<()> {
+    clear_ambient_capability_set()?;
+    set_only(CapabilitySet::empty(), CapabilitySet::empty())
+}
+
+fn open(sets: usize) -> rustix::io::Result<Handed> {
     let claims = memfd_create("sidewire-claims", MemfdFlags::CLOEXEC)?;
     let inode = fstat(&claims)?.st_ino;
     let mut opened = vec![claims];
@@ -156,14 +222,12 @@ fn hand_over() -> rustix::io::Result<HandedOver> {
             None,
         )?);
     }
-    clear_ambient_capability_set()?;
-    set_only(CapabilitySet::empty(), CapabilitySet::empty())?;
     let open = at_adjacent_numbers(&opened)?;
     for fd in &open {
         fcntl_setfd(fd, FdFlags::empty())?;
     }
     let place = format!("{}:{sets}:{inode}", open[0].as_raw_fd());
-    Ok(HandedOver { _open: open, place })
+    Ok(Handed::Sockets { _open: open, place })
 }
 
 /// Duplicates of all of them, close-on-exec, side by side among the high numbers.

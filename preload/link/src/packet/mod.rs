@@ -150,10 +150,23 @@ fn grow_buffer(fd: RawFd, force: i32, plain: i32) -> Result<(), Errno> {
         .or_else(|_| raw::setsockopt(fd, libc::SOL_SOCKET, plain, &PACKET_BUFFER))
 }
 
-/// Makes a packet socket that somebody else has used one that lets no frame pass and keeps none.
+/// An EtherType that no frame has (reserved: RFC 1701). A packet socket cannot be unbound: protocol 0 leaves it with
+/// the one it has (Linux packet_do_bind).
+const UNUSED_PROTOCOL: u16 = 0xffff;
+
+/// True from [`bind_protocol`] to [`reset`]: the kernel shows frames to the socket, whatever its filter says, and it
+/// may have a ring.
+pub(crate) fn in_use(fd: RawFd) -> bool {
+    // SAFETY: sockaddr_ll is made of integers; all zero is valid.
+    let name: libc::sockaddr_ll = unsafe { zeroed() };
+    raw::getsockname(fd, name)
+        .is_ok_and(|name| ![0, UNUSED_PROTOCOL].contains(&u16::from_be(name.sll_protocol)))
+}
+
+/// Makes a packet socket that somebody else has used one that gets no frame, keeps none and has no ring.
 ///
 /// # Errors
-/// EBUSY while its ring is mapped by somebody else.
+/// EBUSY while its ring is mapped by somebody else; it stays [`in_use`] then.
 pub(crate) fn reset(fd: RawFd) -> Result<(), Errno> {
     filter::attach(fd, &filter::drop_all())?;
     // Linux packet_set_ring: a ring of nothing frees the one that is there and, with or without one, what waits in the
@@ -167,6 +180,9 @@ pub(crate) fn reset(fd: RawFd) -> Result<(), Errno> {
     raw::setsockopt(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &nothing)?;
     // Reading the counter sets it to zero.
     packet_drops(fd);
+    if in_use(fd) {
+        bind_protocol(fd, UNUSED_PROTOCOL)?;
+    }
     Ok(())
 }
 
@@ -186,6 +202,39 @@ pub enum PacketSource {
     Ring(RingSource),
     /// Plain recvmmsg.
     Batch(Box<BatchSource>),
+    /// Nothing comes in any more.
+    Closed(Arc<Fd>),
+}
+
+impl PacketSource {
+    /// Gives the ring's memory back to the kernel, as far as this process has it. The socket stays as it is.
+    pub fn close(&mut self) {
+        let fd = match self {
+            PacketSource::Ring(r) => r.fd(),
+            PacketSource::Batch(b) => b.fd(),
+            PacketSource::Closed(_) => return,
+        };
+        *self = PacketSource::Closed(fd.clone());
+    }
+
+    /// Sees no frame until [`PacketSource::resume`], here or in a forked child, and has no memory of the ring meanwhile:
+    /// the process that ends last must be the only one that has, to take the ring from the socket.
+    pub fn suspend(&mut self) {
+        if let PacketSource::Ring(r) = self {
+            r.unmap();
+        }
+    }
+
+    /// Goes on where [`PacketSource::suspend`] was called. Nothing is lost, as far as the ring had room.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn resume(&mut self) -> Result<(), Errno> {
+        match self {
+            PacketSource::Ring(r) => r.map(),
+            PacketSource::Batch(_) | PacketSource::Closed(_) => Ok(()),
+        }
+    }
 }
 
 impl FrameSource for PacketSource {
@@ -193,6 +242,7 @@ impl FrameSource for PacketSource {
         match self {
             PacketSource::Ring(r) => r.peek(),
             PacketSource::Batch(b) => b.peek(),
+            PacketSource::Closed(_) => Ok(None),
         }
     }
 
@@ -202,6 +252,7 @@ impl FrameSource for PacketSource {
             PacketSource::Ring(r) => unsafe { r.take(skip, into) },
             // SAFETY: by the caller.
             PacketSource::Batch(b) => unsafe { b.take(skip, into) },
+            PacketSource::Closed(_) => Ok(0),
         }
     }
 
@@ -209,6 +260,7 @@ impl FrameSource for PacketSource {
         match self {
             PacketSource::Ring(r) => r.release(),
             PacketSource::Batch(b) => b.release(),
+            PacketSource::Closed(_) => {}
         }
     }
 
@@ -216,6 +268,7 @@ impl FrameSource for PacketSource {
         match self {
             PacketSource::Ring(r) => r.take_drops(),
             PacketSource::Batch(b) => b.take_drops(),
+            PacketSource::Closed(_) => 0,
         }
     }
 
@@ -223,6 +276,7 @@ impl FrameSource for PacketSource {
         match self {
             PacketSource::Ring(r) => r.readable_fd(),
             PacketSource::Batch(b) => b.readable_fd(),
+            PacketSource::Closed(fd) => fd.as_raw_fd(),
         }
     }
 }

@@ -158,6 +158,13 @@ unsafe fn arrival(hdr: &libc::msghdr) -> Option<u64> {
     None
 }
 
+impl BatchSource {
+    /// The socket.
+    pub(crate) fn fd(&self) -> &Arc<Fd> {
+        &self.fd
+    }
+}
+
 impl FrameSource for BatchSource {
     fn peek(&mut self) -> Result<Option<RxFrame<'_>>, Errno> {
         if self.next == self.filled {

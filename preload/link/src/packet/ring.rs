@@ -70,7 +70,7 @@ struct Peeked {
     meta: RxMeta,
 }
 
-/// The ring, mapped.
+/// The ring, mapped; or unmapped, with a `base` of null.
 #[derive(Debug)]
 pub struct RingSource {
     fd: Arc<Fd>,
@@ -104,16 +104,42 @@ impl RingSource {
         };
         raw::setsockopt(raw_fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &req)?;
         let map_len = config.block_size as usize * config.blocks as usize;
-        let base = raw::mmap_shared(raw_fd, map_len)?;
-        Ok(RingSource {
+        let mut ring = RingSource {
             fd,
-            base,
+            base: std::ptr::null_mut(),
             map_len,
             config,
             slots,
             head: 0,
             peeked: None,
-        })
+        };
+        ring.map()?;
+        Ok(ring)
+    }
+
+    /// Maps the ring, which goes on where it was.
+    pub(crate) fn map(&mut self) -> Result<(), Errno> {
+        self.unmap();
+        self.base = raw::mmap_shared(self.fd.as_raw_fd(), self.map_len)?;
+        // A child that had it mapped, too, would keep the socket from losing its ring when we end.
+        let _ = raw::dont_fork(self.base, self.map_len);
+        Ok(())
+    }
+
+    /// Unmaps the ring: no frame is seen until it is mapped again, here or in a child.
+    pub(crate) fn unmap(&mut self) {
+        // Its slot is still the head.
+        self.peeked = None;
+        if !self.base.is_null() {
+            // SAFETY: slices of the mapping borrow self, so none is left; peek alone leads to the slots, and looks.
+            unsafe { raw::munmap(self.base, self.map_len) };
+            self.base = std::ptr::null_mut();
+        }
+    }
+
+    /// The socket.
+    pub(crate) fn fd(&self) -> &Arc<Fd> {
+        &self.fd
     }
 
     /// Address of the head slot. Slots do not cross blocks.
@@ -244,6 +270,7 @@ impl FrameSource for RingSource {
     fn peek(&mut self) -> Result<Option<RxFrame<'_>>, Errno> {
         let p = match self.peeked {
             Some(p) => p,
+            None if self.base.is_null() => return Ok(None),
             None => {
                 let status = self.status().load(Ordering::Acquire);
                 if status & libc::TP_STATUS_USER == 0 {
@@ -299,8 +326,8 @@ impl FrameSource for RingSource {
 
 impl Drop for RingSource {
     fn drop(&mut self) {
-        // SAFETY: slices of the mapping borrow self, so none is left. The kernel frees the ring with the socket.
-        unsafe { raw::munmap(self.base, self.map_len) };
+        // The kernel frees the ring with the socket.
+        self.unmap();
     }
 }
 
