@@ -61,6 +61,16 @@ fn cookie() -> u64 {
     cookie
 }
 
+/// In a child; a test that fails does not leave it behind.
+fn wait_to_be_killed() -> ! {
+    // SAFETY: numbers.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::pause();
+        libc::_exit(0)
+    }
+}
+
 /// What a packet socket is bound to.
 fn protocol(fd: i32) -> u16 {
     // SAFETY: made of integers; all zero is valid.
@@ -125,11 +135,7 @@ fn each_process_takes_a_pair_of_its_own() {
     // SAFETY: the child makes system calls only.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        // SAFETY: waits for a signal.
-        unsafe {
-            libc::pause();
-            libc::_exit(0)
-        };
+        wait_to_be_killed();
     }
     drop((source, again));
     assert!(matches!(take(here), Err(Refused::InUse)));
@@ -148,12 +154,9 @@ fn each_process_takes_a_pair_of_its_own() {
     let child = unsafe { libc::fork() };
     if child == 0 {
         close_internal();
-        // SAFETY: writes a byte of a literal, and waits for a signal.
-        unsafe {
-            libc::write(tell.as_raw_fd(), c"x".as_ptr().cast(), 1);
-            libc::pause();
-            libc::_exit(0)
-        };
+        // SAFETY: writes a byte of a literal.
+        unsafe { libc::write(tell.as_raw_fd(), c"x".as_ptr().cast(), 1) };
+        wait_to_be_killed();
     }
     ready.read_exact(&mut [0]).unwrap();
     source.close();
