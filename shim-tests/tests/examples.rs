@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use shim_tests::counters::Before;
 use shim_tests::lab::{DEVICE, FAR, NEAR};
 use shim_tests::library::{Stack, Stats};
+use shim_tests::netcat::receiver;
 use shim_tests::payload::{self, MIB};
 use shim_tests::probe::example;
 use shim_tests::{Lab, Link, Need, Suite, TestResult};
@@ -114,13 +115,7 @@ fn sends_file(stack: &Stack) -> Result<()> {
     payload::write(&source, 2 * MIB + 1)?;
     let port = PORT.to_string();
     let before = Before::of(&lab)?;
-    let receiver = lab
-        .far
-        .program("nc.openbsd")
-        .args(["-d", "-l", &port])
-        .stdout(&sink)
-        .start()?;
-    lab.wait_for_listener(&lab.far, PORT)?;
+    let receiver = receiver(&lab, PORT, &sink)?;
     lab.near
         .program(example("send_file"))
         .args([FAR, &port, &source.to_string_lossy()])
@@ -340,13 +335,7 @@ fn sends_memory(
     let sent = payload::write(&source, 2 * MIB + 1)?;
     let port = PORT.to_string();
     let before = Before::of(&lab)?;
-    let receiver = lab
-        .far
-        .program("nc.openbsd")
-        .args(["-d", "-l", &port])
-        .stdout(&sink)
-        .start()?;
-    lab.wait_for_listener(&lab.far, PORT)?;
+    let receiver = receiver(&lab, PORT, &sink)?;
     let said = lab
         .near
         .program(example(program))

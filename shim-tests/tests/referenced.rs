@@ -7,6 +7,7 @@ use anyhow::ensure;
 use shim_tests::compare::{PEER_PORT, start_peer};
 use shim_tests::lab::{DEVICE, FAR};
 use shim_tests::library::{Stack, Stats};
+use shim_tests::netcat::receiver;
 use shim_tests::payload::{self, MIB};
 use shim_tests::probe::{example, probe};
 use shim_tests::{Lab, Link, Suite, TestResult};
@@ -35,13 +36,7 @@ fn overwritten(stack: &Stack, rtx: &str, arrives: u8) -> TestResult {
     );
     lab.far.run("nft", [rules.as_str()])?;
     let (sink, port) = (lab.path("arrived"), PORT.to_string());
-    let receiver = lab
-        .far
-        .program("nc.openbsd")
-        .args(["-d", "-l", &port])
-        .stdout(&sink)
-        .start()?;
-    lab.wait_for_listener(&lab.far, PORT)?;
+    let receiver = receiver(&lab, PORT, &sink)?;
     lab.near
         .program(probe("overwritten"))
         .args([FAR, &port])
@@ -64,13 +59,7 @@ fn sends_file(stack: &Stack) -> TestResult {
     let size = 5 * MIB + 12_345;
     payload::write(&source, size)?;
     let port = PORT.to_string();
-    let receiver = lab
-        .far
-        .program("nc.openbsd")
-        .args(["-d", "-l", &port])
-        .stdout(&sink)
-        .start()?;
-    lab.wait_for_listener(&lab.far, PORT)?;
+    let receiver = receiver(&lab, PORT, &sink)?;
     lab.near
         .program(example("send_file"))
         .args([FAR, &port, &source.to_string_lossy()])
