@@ -49,11 +49,42 @@ global_asm!(
     "inc rdi",
     "dec rcx",
     "jmp 2b",
+    // Where both sides lie alike within a cache line it is the fastest there is; else it takes a quarter longer, and sixteen
+    // times as long where the destination is 1 to 15 bytes further into its page than the source (measured, AMD's Zen 4).
     "3:",
+    "mov eax, edi",
+    "xor eax, esi",
+    "test al, 63",
+    "jnz 5f",
     "rep movsb",
     "4:",
     "mov rax, rcx",
     "ret",
+    // To a multiple of 16 by one unaligned store, then on in aligned ones.
+    "5:",
+    "movups xmm0, [rsi]",
+    "movups [rdi], xmm0",
+    "mov eax, edi",
+    "neg eax",
+    "and eax, 15",
+    "add rsi, rax",
+    "add rdi, rax",
+    "sub rcx, rax",
+    "6:",
+    "movups xmm0, [rsi]",
+    "movups xmm1, [rsi + 16]",
+    "movups xmm2, [rsi + 32]",
+    "movups xmm3, [rsi + 48]",
+    "movaps [rdi], xmm0",
+    "movaps [rdi + 16], xmm1",
+    "movaps [rdi + 32], xmm2",
+    "movaps [rdi + 48], xmm3",
+    "add rsi, 64",
+    "add rdi, 64",
+    "sub rcx, 64",
+    "cmp rcx, 64",
+    "jae 6b",
+    "jmp 1b",
     ".size sidewire_copy_bytes, . - sidewire_copy_bytes",
     ".hidden sidewire_touch_pages",
     ".globl sidewire_touch_pages",
@@ -309,6 +340,46 @@ mod tests {
                 assert_eq!(to_program(nowhere, text.as_ptr(), 4), Err(Fault));
                 assert_eq!(from_program(back.as_mut_ptr(), nowhere, 4), Err(Fault));
                 assert_eq!(from_program(back.as_mut_ptr(), nowhere, 0), Ok(()));
+            }
+        }
+    }
+
+    /// Every way through the routine: lengths around its limits, and sides that lie alike and that do not.
+    #[test]
+    fn copies_are_whole_at_every_alignment() {
+        assert!(signals::catch_faults(fixup));
+        set_handler_in_place(true);
+        let source: Vec<u8> = (0..1000_u32).map(|i| (i * 7 % 251) as u8).collect();
+        for len in [0, 1, 7, 8, 127, 128, 129, 143, 144, 191, 192, 200, 255, 777] {
+            for (from, to) in (0..66).flat_map(|from| [0, 1, 15, 16, 64].map(|to| (from, to))) {
+                let mut copy = vec![0xff; 900];
+                let (src, dst) = (source[from..].as_ptr(), copy[to..].as_mut_ptr());
+                // SAFETY: both sides hold `len` bytes from there on.
+                assert_eq!(unsafe { from_program(dst, src, len) }, Ok(()));
+                assert_eq!(copy[to..to + len], source[from..from + len]);
+                assert!(
+                    copy[..to]
+                        .iter()
+                        .chain(&copy[to + len..])
+                        .all(|b| *b == 0xff)
+                );
+            }
+        }
+    }
+
+    /// The blocks of long copies end at a page that is not there.
+    #[test]
+    fn long_copies_over_the_edge_are_faults() {
+        assert!(signals::catch_faults(fixup));
+        set_handler_in_place(true);
+        let end = edge();
+        let mut own = [0u8; 1024];
+        for (over, shift) in (1..140).flat_map(|over| [0, 3].map(|shift| (over, shift))) {
+            // SAFETY: `own` holds 900 bytes from `shift` on; the other side is the edge page.
+            unsafe {
+                let at = end.sub(900 - over);
+                assert_eq!(to_program(at, own[shift..].as_ptr(), 900), Err(Fault));
+                assert_eq!(from_program(own[shift..].as_mut_ptr(), at, 900), Err(Fault));
             }
         }
     }

@@ -226,7 +226,10 @@ impl PacketSink {
             return Err(TxVerdict::TooBig);
         }
         let l2 = if frame.dst_mac.is_some() { MAX_L2 } else { 0 };
-        vnet::for_tcp(frame.headers, l2, frame.gso_size).ok_or(TxVerdict::Refused(Errno::EINVAL))
+        let mut vnet = vnet::for_tcp(frame.headers, l2, frame.gso_size)
+            .ok_or(TxVerdict::Refused(Errno::EINVAL))?;
+        vnet.hdr_len += vnet::aligned(frame.frags);
+        Ok(vnet)
     }
 
     /// Sends by the device's offloads; learns from EINVAL.

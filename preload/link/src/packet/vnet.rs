@@ -62,9 +62,61 @@ pub fn for_tcp(headers: &[u8], l2: usize, gso_size: u16) -> Option<VnetHeader> {
     })
 }
 
+/// Payload bytes from which on [`aligned`] counts: two such frames are too long for a receiver to merge (GRO), and a
+/// frame with payload beside its headers would merge the slower way.
+const ALIGNED_MIN: usize = 32 * 1024;
+/// Copies whose two sides lie alike within so many bytes are the fastest.
+const CACHE_LINE: usize = 64;
+
+/// How many bytes of payload are to stand beside the headers: `hdr_len` says how long the contiguous part of the kernel's
+/// frame is, and what comes after that is copied to the beginning of pages of its own. With these many the longest part
+/// of the payload lies there as it lies here, within a cache line. Where it does not, the copy takes a fifth longer, and
+/// more than twice as long where it comes to lie up to 15 bytes further into its page (measured, `rep movsb` of AMD's Zen 4).
+pub fn aligned(payload: &[libc::iovec]) -> u16 {
+    let mut len = 0;
+    let mut longest = (0, 0, 0);
+    for part in payload {
+        if part.iov_len > longest.0 {
+            longest = (part.iov_len, len, part.iov_base.addr());
+        }
+        len += part.iov_len;
+    }
+    if len < ALIGNED_MIN {
+        return 0;
+    }
+    let (_, offset, address) = longest;
+    (offset.wrapping_sub(address) % CACHE_LINE) as u16
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn part(address: usize, iov_len: usize) -> libc::iovec {
+        libc::iovec {
+            iov_base: core::ptr::without_provenance_mut(address),
+            iov_len,
+        }
+    }
+
+    #[test]
+    fn the_longest_part_lies_in_the_frame_as_in_memory() {
+        assert_eq!(aligned(&[part(4096, 65160)]), 0);
+        assert_eq!(aligned(&[part(4096 + 8, 65160)]), 56);
+        // 100 bytes come first, of which 36 stand beside the headers.
+        assert_eq!(aligned(&[part(7, 100), part(8192, 65000)]), 36);
+        // Both sides lie alike, whichever the address.
+        for address in 4096..4200 {
+            let beside = usize::from(aligned(&[part(3, 77), part(address, 40000)]));
+            assert_eq!((77 - beside as isize).rem_euclid(64) as usize, address % 64);
+        }
+    }
+
+    #[test]
+    fn short_frames_are_left_alone() {
+        assert_eq!(aligned(&[part(4096 + 8, ALIGNED_MIN - 1)]), 0);
+        assert_eq!(aligned(&[]), 0);
+    }
 
     fn headers() -> [u8; 40] {
         let mut h = [0u8; 40];
