@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     Suite::new("command")
         .shim("run_moves_a_file", &[], run_moves_a_file)
         .shim("run_explains_a_send", &[], run_explains_a_send)
-        .shim("run_strict_names_the_capability", &[], run_strict)
+        .shim("run_asks_for_the_capability", &[], run_without_capability)
         .shim("status_ss_and_top_look_inside", &[], look_inside)
         .shim("run_chooses_congestion_control", &[], chooses_congestion)
         .shim("status_tells_pid_namespaces_apart", &[], pid_namespaces)
@@ -396,26 +396,36 @@ fn without_number(text: &str, name: &str) -> String {
     }
 }
 
-fn run_strict(stack: &Stack) -> TestResult {
+/// Without CAP_NET_RAW nothing starts, and with `--fallback` the kernel carries after one line.
+fn run_without_capability(stack: &Stack) -> TestResult {
     let lab = Lab::new(Link::default())?;
-    let _peer = start_peer(&lab)?;
-    let refused = lab
-        .near
-        .program(sidewire(stack)?)
-        .args([
-            "run",
-            "--strict",
-            "nc.openbsd",
-            "-N",
-            FAR,
-            &PEER_PORT.to_string(),
-        ])
-        .wrapped(["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"])
-        .run()?;
+    let (_peer, port) = (start_peer(&lab)?, PEER_PORT.to_string());
+    let run = |options: &[&str]| {
+        lab.near
+            .program(sidewire(stack)?)
+            .args([&["run"], options, &["--", "nc.openbsd", "-N", FAR, &port]].concat())
+            .wrapped(["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"])
+            .run()
+    };
+    let before = Before::of(&lab)?;
+    for options in [&[][..], &["--strict"]] {
+        let refused = run(options)?;
+        let said = ["CAP_NET_RAW", "--fallback"].map(|word| refused.stderr.contains(word));
+        ensure!(
+            refused.status.code() == Some(125) && said == [true; 2],
+            "{refused}"
+        );
+    }
+    let carried = before.until_now(&lab, None)?;
+    ensure!(carried.near.out_segs == 0, "{carried:?}");
+    let started = run(&["--fallback"])?.success()?;
     ensure!(
-        refused.status.code() == Some(125) && refused.stderr.contains("CAP_NET_RAW"),
-        "{refused}"
+        started.stderr
+            == "sidewire: no packet socket without CAP_NET_RAW; TCP stays with the kernel\n",
+        "{started}"
     );
+    let carried = before.until_now(&lab, None)?;
+    ensure!(carried.near.out_segs > 0, "{carried:?}");
     Ok(())
 }
 
