@@ -11,8 +11,10 @@ use shim_tests::counters::Before;
 use shim_tests::lab::{FAR, NEAR};
 use shim_tests::library::{Library, Stack, Stats};
 use shim_tests::netcat::receiver;
+use shim_tests::netns::{Privilege, privilege};
 use shim_tests::patience::until;
 use shim_tests::payload::{self, MIB};
+use shim_tests::process::Running;
 use shim_tests::program::Program;
 use shim_tests::{Lab, Link, Need, Suite, TestResult};
 
@@ -26,6 +28,13 @@ fn main() -> ExitCode {
         .shim("status_ss_and_top_look_inside", &[], look_inside)
         .shim("run_chooses_congestion_control", &[], chooses_congestion)
         .shim("status_tells_pid_namespaces_apart", &[], pid_namespaces)
+        .shim("status_waits_for_nobody_who_is_stopped", &[], stopped)
+        .shim(
+            "status_sees_through_mount_namespaces",
+            &[],
+            mount_namespaces,
+        )
+        .shim("status_sees_into_user_namespaces", &[], user_namespaces)
         .shim("rules_choose_who_carries", &[], rules_choose)
         .shim("plot_draws_a_capture", &[Need::EgressHook], |stack| {
             capture_with_loss(&Lab::new(Link::default())?, stack)?;
@@ -169,6 +178,168 @@ fn pid_namespaces(stack: &Stack) -> TestResult {
             table.lines().count() == 1 && table.contains(&format!(":{port} ")),
             "inside: {table}"
         );
+    }
+    Ok(())
+}
+
+/// A netcat that listens at `port`, below `wrapper`.
+fn listener(lab: &Lab, stack: &Stack, port: u16, wrapper: &[&str]) -> Result<Running> {
+    let server = lab
+        .near
+        .program("nc.openbsd")
+        .args(["-d", "-k", "-l", &port.to_string()])
+        .under(stack)
+        .wrapped(wrapper.iter().copied())
+        .start()?;
+    Ok(server)
+}
+
+/// Fills the queue of visitors at the socket of a process that is stopped, and holds it full until its input ends.
+const FILL: &str = r#"
+import glob, os, socket, sys
+
+name = f"{sys.argv[1]}-{os.stat('/proc/self/ns/pid').st_ino}.sock"
+door, = glob.glob(f"/run/user/*/sidewire/{name}") + glob.glob(f"/tmp/sidewire-*/{name}")
+held = []
+try:
+    while True:
+        visitor = socket.socket(socket.AF_UNIX)
+        visitor.setblocking(False)
+        visitor.connect(door)
+        held.append(visitor)
+except BlockingIOError:
+    print(f"full of {len(held)}", flush=True)
+os.read(0, 1)
+"#;
+
+/// A process that is stopped, its queue of visitors full, keeps nobody waiting, and another one is shown all the same.
+fn stopped(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let command = sidewire(stack)?;
+    let ports = [PORT, PORT + 1];
+    let [still, going] = ports.map(|port| listener(&lab, stack, port, &[]));
+    let (still, going) = (still?, going?);
+    for port in ports {
+        lab.wait_for_listener(&lab.near, port)?;
+    }
+    let pid = still.id().to_string();
+    still.signal(libc::SIGSTOP)?;
+    until("the process to stop", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        Ok(status.contains("State:\tT").then_some(()))
+    })?;
+    let said = format!("sidewire: process {pid} (nc.openbsd) does not answer: it is stopped\n");
+    // Visitors that it still lets into the queue, then a full queue.
+    let mut filler = None;
+    for full in [false, true] {
+        if full {
+            let input = lab.path("nothing");
+            lab.near
+                .run("mkfifo", [input.to_str().context("a path in UTF-8")?])?;
+            let filling = lab
+                .near
+                .program("sh")
+                .args(["-c", "exec python3 -c \"$0\" \"$1\" <>\"$2\"", FILL, &pid])
+                .args([input.display().to_string()])
+                .start()?;
+            filling.wait_for_output("full of")?;
+            filler = Some(filling);
+        }
+        let asked = lab
+            .near
+            .program(&command)
+            .args(["status"])
+            .run()?
+            .success()?;
+        let other = format!("nc.openbsd ({}): 1 socket on the engine", going.id());
+        ensure!(
+            asked.stderr.contains(&said) && asked.stdout.contains(&other),
+            "full: {full}: {asked}"
+        );
+        let asked = lab.near.program(&command).args(["status", &pid]).run()?;
+        ensure!(
+            asked.status.code() == Some(1) && asked.stderr == said && asked.stdout.is_empty(),
+            "full: {full}: {asked}"
+        );
+    }
+    drop(filler);
+    still.signal(libc::SIGCONT)?;
+    until("an answer", || {
+        let asked = lab.near.program(&command).args(["status", &pid]).run()?;
+        Ok(asked.status.success().then_some(()))
+    })
+}
+
+/// A server with a /tmp and a /run of its own is seen from outside, and not twice.
+fn mount_namespaces(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let command = sidewire(stack)?;
+    let script = "mount -t tmpfs none /run && mount -t tmpfs none /tmp && exec \"$@\"";
+    let hidden = ["unshare", "--mount", "sh", "-c", script, "sh"];
+    // The same directories, in another mount namespace.
+    let shared = ["unshare", "--mount"];
+    let ports = [PORT, PORT + 1];
+    let servers = [
+        listener(&lab, stack, ports[0], &hidden)?,
+        listener(&lab, stack, ports[1], &shared)?,
+    ];
+    for (server, port) in servers.iter().zip(ports) {
+        lab.wait_for_listener(&lab.near, port)?;
+        let pid = server.id().to_string();
+        let table = lab.near.run(&command, ["ss", "-Hl", "--pid", &pid])?;
+        ensure!(
+            table.lines().count() == 1 && table.contains(&format!(":{port} ")),
+            "{port}: {table}"
+        );
+    }
+    Ok(())
+}
+
+/// A server in a user namespace, where its user is root: seen from there by that root, and from outside by its user and
+/// by root.
+fn user_namespaces(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let command = sidewire(stack)?;
+    // As root we can be an ordinary user first.
+    let user: &[&str] = match privilege() {
+        Privilege::Root => &[
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ],
+        _ => &[],
+    };
+    let wrapper = [user, &["unshare", "-Urn"]].concat();
+    let server = listener(&lab, stack, PORT, &wrapper)?;
+    let pid = server.id().to_string();
+    let listens = |table: &str| table.lines().count() == 1 && table.contains(&format!(":{PORT} "));
+    let ask = |wrapper: &[&str]| {
+        let ask = lab
+            .near
+            .program(&command)
+            .args(["ss", "-Hl", "--pid", &pid]);
+        Ok::<_, anyhow::Error>(
+            ask.wrapped(wrapper.iter().copied())
+                .run()?
+                .success()?
+                .stdout,
+        )
+    };
+    until("the socket, seen by root outside", || {
+        let table = ask(&[])?;
+        Ok(listens(&table).then_some(()))
+    })?;
+    let inside = [
+        "nsenter",
+        "--target",
+        &pid,
+        "--user",
+        "--preserve-credentials",
+    ];
+    for wrapper in [user, &[user, &inside[..]].concat()] {
+        let table = ask(wrapper)?;
+        ensure!(listens(&table), "{wrapper:?}: {table:?}");
     }
     Ok(())
 }
