@@ -35,6 +35,7 @@ fn main() -> ExitCode {
             mount_namespaces,
         )
         .shim("status_sees_into_user_namespaces", &[], user_namespaces)
+        .shim("log_tells_who_carries", &[], log_tells)
         .shim("rules_choose_who_carries", &[], rules_choose)
         .shim("plot_draws_a_capture", &[Need::EgressHook], |stack| {
             capture_with_loss(&Lab::new(Link::default())?, stack)?;
@@ -373,6 +374,57 @@ print(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b\"\\0\
         .success()?;
     ensure!(ran.stdout == "reno\n", "{ran}");
     ensure!(Stats::read(&stats)?.connections_engine == 1, "{ran}");
+    Ok(())
+}
+
+/// `--log info`: a connection of the engine's in each direction, and one of the kernel's.
+fn log_tells(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let port = PORT.to_string();
+    let run = |options: &[&str], netcat: &[&str]| {
+        let words = [
+            &["run", "--log", "info"],
+            options,
+            &["--", "nc.openbsd"],
+            netcat,
+        ]
+        .concat();
+        Ok::<_, anyhow::Error>(lab.near.program(sidewire(stack)?).args(words))
+    };
+    let out = ["-N", FAR, &port];
+    for (options, line) in [
+        (
+            &[][..],
+            format!("connection to {FAR}:{port}: carried by the engine"),
+        ),
+        (
+            &["--profile", "kernel"],
+            "descriptor 3: carried by the kernel: a rule of the settings".to_owned(),
+        ),
+    ] {
+        let settings = lab.path("settings");
+        fs::write(&settings, RULES)?;
+        let receiver = receiver(&lab, PORT, Path::new("/dev/null"))?;
+        let sent = run(options, &out)?
+            .env("SIDEWIRE_CONFIG", &settings)
+            .run()?
+            .success()?;
+        receiver.wait()?.success()?;
+        ensure!(sent.stderr == format!("sidewire: {line}\n"), "{sent}");
+    }
+    let server = run(&[], &["-d", "-l", &port])?.start()?;
+    lab.wait_for_listener(&lab.near, PORT)?;
+    lab.far
+        .program("nc.openbsd")
+        .args(["-N", NEAR, &port])
+        .run()?
+        .success()?;
+    let served = server.wait()?.success()?;
+    let line = format!("sidewire: connection from {FAR}:");
+    ensure!(
+        served.stderr.starts_with(&line) && served.stderr.ends_with(": carried by the engine\n"),
+        "{served}"
+    );
     Ok(())
 }
 
