@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,8 +11,10 @@ use shim_tests::counters::Before;
 use shim_tests::lab::{FAR, NEAR};
 use shim_tests::library::{Library, Stack, Stats};
 use shim_tests::netcat::receiver;
+use shim_tests::netns::{Privilege, privilege};
 use shim_tests::patience::until;
 use shim_tests::payload::{self, MIB};
+use shim_tests::process::Running;
 use shim_tests::program::Program;
 use shim_tests::{Lab, Link, Need, Suite, TestResult};
 
@@ -22,10 +24,18 @@ fn main() -> ExitCode {
     Suite::new("command")
         .shim("run_moves_a_file", &[], run_moves_a_file)
         .shim("run_explains_a_send", &[], run_explains_a_send)
-        .shim("run_strict_names_the_capability", &[], run_strict)
+        .shim("run_asks_for_the_capability", &[], run_without_capability)
         .shim("status_ss_and_top_look_inside", &[], look_inside)
         .shim("run_chooses_congestion_control", &[], chooses_congestion)
         .shim("status_tells_pid_namespaces_apart", &[], pid_namespaces)
+        .shim("status_waits_for_nobody_who_is_stopped", &[], stopped)
+        .shim(
+            "status_sees_through_mount_namespaces",
+            &[],
+            mount_namespaces,
+        )
+        .shim("status_sees_into_user_namespaces", &[], user_namespaces)
+        .shim("log_tells_who_carries", &[], log_tells)
         .shim("rules_choose_who_carries", &[], rules_choose)
         .shim("plot_draws_a_capture", &[Need::EgressHook], |stack| {
             capture_with_loss(&Lab::new(Link::default())?, stack)?;
@@ -173,6 +183,165 @@ fn pid_namespaces(stack: &Stack) -> TestResult {
     Ok(())
 }
 
+/// A netcat that listens at `port`, below `wrapper`.
+fn listener(lab: &Lab, stack: &Stack, port: u16, wrapper: &[&str]) -> Result<Running> {
+    let server = lab
+        .near
+        .program("nc.openbsd")
+        .args(["-d", "-k", "-l", &port.to_string()])
+        .under(stack)
+        .wrapped(wrapper.iter().copied())
+        .start()?;
+    Ok(server)
+}
+
+/// Fills the queue of visitors at the socket of a process that is stopped, and holds it full until its input ends.
+const FILL: &str = r#"
+import glob, os, socket, sys
+
+name = f"{sys.argv[1]}-{os.stat('/proc/self/ns/pid').st_ino}.sock"
+door, = glob.glob(f"/run/user/*/sidewire/{name}") + glob.glob(f"/tmp/sidewire-*/{name}")
+held = []
+try:
+    while True:
+        visitor = socket.socket(socket.AF_UNIX)
+        visitor.setblocking(False)
+        visitor.connect(door)
+        held.append(visitor)
+except BlockingIOError:
+    print(f"full of {len(held)}", flush=True)
+os.read(0, 1)
+"#;
+
+/// A process that is stopped, its queue of visitors full, keeps nobody waiting, and another one is shown all the same.
+fn stopped(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let command = sidewire(stack)?;
+    let ports = [PORT, PORT + 1];
+    let [still, going] = ports.map(|port| listener(&lab, stack, port, &[]));
+    let (still, going) = (still?, going?);
+    for port in ports {
+        lab.wait_for_listener(&lab.near, port)?;
+    }
+    let pid = still.id().to_string();
+    still.signal(libc::SIGSTOP)?;
+    until("the process to stop", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        Ok(status.contains("State:\tT").then_some(()))
+    })?;
+    let said = format!("sidewire: process {pid} (nc.openbsd) does not answer: it is stopped\n");
+    // Visitors that it still lets into the queue, then a full queue.
+    let mut filler = None;
+    for full in [false, true] {
+        if full {
+            let input = lab.path("nothing");
+            lab.near
+                .run("mkfifo", [input.to_str().context("a path in UTF-8")?])?;
+            let filling = lab
+                .near
+                .program("sh")
+                .args(["-c", "exec python3 -c \"$0\" \"$1\" <>\"$2\"", FILL, &pid])
+                .args([input.display().to_string()])
+                .start()?;
+            filling.wait_for_output("full of")?;
+            filler = Some(filling);
+        }
+        let asked = lab
+            .near
+            .program(&command)
+            .args(["status"])
+            .run()?
+            .success()?;
+        let other = format!("nc.openbsd ({}): 1 socket on the engine", going.id());
+        ensure!(
+            asked.stderr.contains(&said) && asked.stdout.contains(&other),
+            "full: {full}: {asked}"
+        );
+        let asked = lab.near.program(&command).args(["status", &pid]).run()?;
+        ensure!(
+            asked.status.code() == Some(1) && asked.stderr == said && asked.stdout.is_empty(),
+            "full: {full}: {asked}"
+        );
+    }
+    drop(filler);
+    still.signal(libc::SIGCONT)?;
+    until("an answer", || {
+        let asked = lab.near.program(&command).args(["status", &pid]).run()?;
+        Ok(asked.status.success().then_some(()))
+    })
+}
+
+/// A server with a /tmp and a /run of its own is seen from outside, and not twice.
+fn mount_namespaces(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let command = sidewire(stack)?;
+    let script = "mount -t tmpfs none /run && mount -t tmpfs none /tmp && exec \"$@\"";
+    let hidden = ["unshare", "--mount", "sh", "-c", script, "sh"];
+    // The same directories, in another mount namespace.
+    let shared = ["unshare", "--mount"];
+    let ports = [PORT, PORT + 1];
+    let servers = [
+        listener(&lab, stack, ports[0], &hidden)?,
+        listener(&lab, stack, ports[1], &shared)?,
+    ];
+    for (server, port) in servers.iter().zip(ports) {
+        lab.wait_for_listener(&lab.near, port)?;
+        let pid = server.id().to_string();
+        let table = lab.near.run(&command, ["ss", "-Hl", "--pid", &pid])?;
+        ensure!(
+            table.lines().count() == 1 && table.contains(&format!(":{port} ")),
+            "{port}: {table}"
+        );
+    }
+    Ok(())
+}
+
+/// A server in a user namespace, where its user is root: seen from there by that root, and from outside by its user and
+/// by root.
+fn user_namespaces(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let command = sidewire(stack)?;
+    // As root we can be an ordinary user first; an ordinary user's lab is in a user namespace already.
+    let user: &[&str] = match privilege() {
+        Privilege::Root => &[
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ],
+        _ => &[],
+    };
+    let wrapper = match privilege() {
+        Privilege::Root => [user, &["unshare", "-Urn"]].concat(),
+        _ => Vec::new(),
+    };
+    let server = listener(&lab, stack, PORT, &wrapper)?;
+    let pid = server.id().to_string();
+    let listens = |table: &str| table.lines().count() == 1 && table.contains(&format!(":{PORT} "));
+    let ask = |wrapper: &[&str]| {
+        let words = [wrapper, &[&command, "ss", "-Hl", "--pid", &pid]].concat();
+        let asked = Command::new(words[0]).args(&words[1..]).output()?;
+        ensure!(asked.status.success(), "{asked:?}");
+        Ok(String::from_utf8(asked.stdout)?)
+    };
+    until("the socket, seen from outside", || {
+        let table = ask(&[])?;
+        Ok(listens(&table).then_some(()))
+    })?;
+    let inside = [
+        "nsenter",
+        "--target",
+        &pid,
+        "--user",
+        "--preserve-credentials",
+    ];
+    for wrapper in [user, &[user, &inside[..]].concat()] {
+        let table = ask(wrapper)?;
+        ensure!(listens(&table), "{wrapper:?}: {table:?}");
+    }
+    Ok(())
+}
+
 /// `--congestion`, seen by the program and from outside.
 fn chooses_congestion(stack: &Stack) -> TestResult {
     let lab = Lab::new(Link::default())?;
@@ -202,6 +371,57 @@ print(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b\"\\0\
         .success()?;
     ensure!(ran.stdout == "reno\n", "{ran}");
     ensure!(Stats::read(&stats)?.connections_engine == 1, "{ran}");
+    Ok(())
+}
+
+/// `--log info`: a connection of the engine's in each direction, and one of the kernel's.
+fn log_tells(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let port = PORT.to_string();
+    let run = |options: &[&str], netcat: &[&str]| {
+        let words = [
+            &["run", "--log", "info"],
+            options,
+            &["--", "nc.openbsd"],
+            netcat,
+        ]
+        .concat();
+        Ok::<_, anyhow::Error>(lab.near.program(sidewire(stack)?).args(words))
+    };
+    let out = ["-N", FAR, &port];
+    for (options, line) in [
+        (
+            &[][..],
+            format!("connection to {FAR}:{port}: carried by the engine"),
+        ),
+        (
+            &["--profile", "kernel"],
+            "descriptor 3: carried by the kernel: a rule of the settings".to_owned(),
+        ),
+    ] {
+        let settings = lab.path("settings");
+        fs::write(&settings, RULES)?;
+        let receiver = receiver(&lab, PORT, Path::new("/dev/null"))?;
+        let sent = run(options, &out)?
+            .env("SIDEWIRE_CONFIG", &settings)
+            .run()?
+            .success()?;
+        receiver.wait()?.success()?;
+        ensure!(sent.stderr == format!("sidewire: {line}\n"), "{sent}");
+    }
+    let server = run(&[], &["-d", "-l", &port])?.start()?;
+    lab.wait_for_listener(&lab.near, PORT)?;
+    lab.far
+        .program("nc.openbsd")
+        .args(["-N", NEAR, &port])
+        .run()?
+        .success()?;
+    let served = server.wait()?.success()?;
+    let line = format!("sidewire: connection from {FAR}:");
+    ensure!(
+        served.stderr.starts_with(&line) && served.stderr.ends_with(": carried by the engine\n"),
+        "{served}"
+    );
     Ok(())
 }
 
@@ -396,26 +616,36 @@ fn without_number(text: &str, name: &str) -> String {
     }
 }
 
-fn run_strict(stack: &Stack) -> TestResult {
+/// Without CAP_NET_RAW nothing starts, and with `--fallback` the kernel carries after one line.
+fn run_without_capability(stack: &Stack) -> TestResult {
     let lab = Lab::new(Link::default())?;
-    let _peer = start_peer(&lab)?;
-    let refused = lab
-        .near
-        .program(sidewire(stack)?)
-        .args([
-            "run",
-            "--strict",
-            "nc.openbsd",
-            "-N",
-            FAR,
-            &PEER_PORT.to_string(),
-        ])
-        .wrapped(["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"])
-        .run()?;
+    let (_peer, port) = (start_peer(&lab)?, PEER_PORT.to_string());
+    let run = |options: &[&str]| {
+        lab.near
+            .program(sidewire(stack)?)
+            .args([&["run"], options, &["--", "nc.openbsd", "-N", FAR, &port]].concat())
+            .wrapped(["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"])
+            .run()
+    };
+    let before = Before::of(&lab)?;
+    for options in [&[][..], &["--strict"]] {
+        let refused = run(options)?;
+        let said = ["CAP_NET_RAW", "--fallback"].map(|word| refused.stderr.contains(word));
+        ensure!(
+            refused.status.code() == Some(125) && said == [true; 2],
+            "{refused}"
+        );
+    }
+    let carried = before.until_now(&lab, None)?;
+    ensure!(carried.near.out_segs == 0, "{carried:?}");
+    let started = run(&["--fallback"])?.success()?;
     ensure!(
-        refused.status.code() == Some(125) && refused.stderr.contains("CAP_NET_RAW"),
-        "{refused}"
+        started.stderr
+            == "sidewire: no packet socket without CAP_NET_RAW; TCP stays with the kernel\n",
+        "{started}"
     );
+    let carried = before.until_now(&lab, None)?;
+    ensure!(carried.near.out_segs > 0, "{carried:?}");
     Ok(())
 }
 

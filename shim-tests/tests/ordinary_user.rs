@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         .shim("sockets_do_without_the_capability", &[], without_capability)
         .shim("sockets_are_shared_out", &[], shared_out)
         .shim("sockets_are_of_one_namespace", &[], one_namespace)
+        .shim("without_a_free_descriptor", &[], no_free_descriptor)
         .shim("ended_processes_leave_no_socket_at_work", &[], ended)
         .shim("a_vfork_child_leaves_the_sockets_alone", &[], vfork_dup)
         .run()
@@ -174,6 +175,46 @@ fn shared_out(stack: &Stack) -> TestResult {
         carried.1 += stats.connections_kernel;
     }
     ensure!(carried == (5, 1), "(engine, kernel): {carried:?}");
+    Ok(())
+}
+
+/// Where the limit leaves no number for a packet socket the launcher refuses, and with `--fallback` the kernel carries.
+fn no_free_descriptor(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let user = Installed::new(&lab, stack)?;
+    let sink = lab.path("arrived");
+    let run = |options: &[&str]| {
+        let netcat = ["--", "nc.openbsd", "-N", FAR, &PORT.to_string()].map(str::to_owned);
+        let take = "import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+[os.dup2(0, number) for number in range(48, 64)]
+os.execv(sys.argv[1], sys.argv[1:])";
+        user.command(&lab)
+            .args(["run"])
+            .args(options.iter().copied())
+            .args(netcat)
+            .wrapped(["python3", "-c", take, "/usr/bin/env"])
+            .stdin("/etc/hostname")
+            .run()
+    };
+    let refused = run(&[])?;
+    ensure!(
+        refused.status.code() == Some(125)
+            && refused.stderr
+                == "sidewire-launch: no room for packet sockets among the descriptors; raise the limit (ulimit -n), \
+                    close some, or use --fallback, to start it on the kernel's TCP\n",
+        "{refused}"
+    );
+    let receiver = receiver(&lab, PORT, &sink)?;
+    let started = run(&["--fallback"])?.success()?;
+    receiver.wait()?.success()?;
+    ensure!(
+        started.stderr
+            == "sidewire: no packet socket was handed over, for want of free descriptors below the limit (ulimit -n); \
+                TCP stays with the kernel\n",
+        "{started}"
+    );
+    ensure!(fs::read(&sink)? == fs::read("/etc/hostname")?);
     Ok(())
 }
 

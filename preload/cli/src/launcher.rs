@@ -11,8 +11,8 @@ use rustix::fs::Access;
 const LAUNCHER: &str = "sidewire-launch";
 /// Its option for the capability instead of sockets.
 pub(crate) const AMBIENT: &str = "--ambient";
-/// Its option to stop where not even one pair of sockets finds room.
-pub(crate) const STRICT: &str = "--strict";
+/// Its option to start the program without sockets where none can be opened.
+pub(crate) const FALLBACK: &str = "--fallback";
 
 /// What glibc removes from the environment of a privileged program, besides
 /// LD_*: the launcher is one, and the program is to see it all.

@@ -3,57 +3,30 @@
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut, Read, Seek};
 use std::mem::MaybeUninit;
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use sidewire_posix::inspection::{directories, listener_of, parse_socket_name, pid_namespace};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, recvmsg, socket_with,
+};
+use sidewire_posix::inspection::{listener_of, pid_namespace};
 use sidewire_posix::report::Report;
+
+use crate::doors::{Door, doors};
 
 /// How long a process may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A process's socket: its number and pid namespace, and the file.
-type Door = (i32, u64, PathBuf);
-
-/// The sockets of the processes that we may ask: those of our user, of every user for root.
-fn doors() -> Vec<Door> {
-    let uid = rustix::process::geteuid();
-    let mut places: Vec<PathBuf> = directories(uid.as_raw()).into();
-    if uid.is_root() {
-        let inside = |dir: &str| fs::read_dir(dir).into_iter().flatten().flatten();
-        places.extend(inside("/run/user").map(|user| user.path().join("sidewire")));
-        let ours = |name: &str| name.starts_with("sidewire-");
-        let of_users = inside("/tmp").filter(|e| e.file_name().to_str().is_some_and(ours));
-        places.extend(of_users.map(|e| e.path()));
-        places.sort();
-        places.dedup();
-    }
-    let files = places.iter().filter_map(|dir| fs::read_dir(dir).ok());
-    let mut doors: Vec<_> = files
-        .flatten()
-        .flatten()
-        .filter_map(|e| {
-            let (pid, namespace) = parse_socket_name(e.file_name().to_str()?)?;
-            Some((pid, namespace, e.path()))
-        })
-        .collect();
-    doors.sort();
-    doors
-}
+/// Processes that are asked at the same time.
+const AT_ONCE: usize = 64;
 
 /// Largest report that is read, in bytes.
 const LARGEST: u64 = 64 << 20;
-
-/// Whether a file in our own user's directory may be removed; another's is not ours to tidy.
-fn ours(door: &Path) -> bool {
-    let uid = rustix::process::geteuid().as_raw();
-    let directory = door.parent().and_then(|d| fs::symlink_metadata(d).ok());
-    directory.is_some_and(|d| d.is_dir() && d.uid() == uid)
-}
 
 /// Control characters out of what another user's process says, before they reach a terminal.
 fn tame(value: &mut serde_json::Value) {
@@ -65,31 +38,95 @@ fn tame(value: &mut serde_json::Value) {
     }
 }
 
+/// What came of asking.
+enum Answer {
+    Report(Box<Report>),
+    /// It is another than the one that is wanted, or gone.
+    Nobody,
+    /// It is there and says nothing: a line about it.
+    Silent(String),
+}
+
+/// What all of them said.
+pub(crate) struct Answers {
+    /// What those tell that answer.
+    pub(crate) reports: Vec<Report>,
+    /// How many do not answer.
+    pub(crate) silent: usize,
+}
+
+/// A connection to the socket; waits for a place in its queue, which is full when the process does not take visitors in.
+fn knock(door: &Door) -> rustix::io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    connect(&socket, &SocketAddrUnix::new(&door.path)?)?;
+    Ok(socket)
+}
+
 /// Asks the process behind a door, if it is the `wanted` one by the number that it has in our pid namespace. Where it
-/// has none there, it is shown by its `own` one. `None` when it is another or gone; what is left of it is removed.
-fn ask(door: &Path, own: i32, wanted: Option<i32>) -> io::Result<Option<Report>> {
-    let stream = match UnixStream::connect(door) {
+/// has none there, it is shown by its own one. What is left of one that is gone is removed.
+fn ask(door: &Door, wanted: Option<i32>) -> Answer {
+    let until = Instant::now() + PATIENCE;
+    let in_vain = |pid: Option<i32>, error: io::Error| Answer::Silent(silence(door, pid, &error));
+    let stream = match knock(door) {
         Ok(stream) => stream,
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-            if ours(door) {
-                let _ = fs::remove_file(door);
+        Err(Errno::CONNREFUSED) => {
+            if door.ours {
+                let _ = fs::remove_file(&door.path);
             }
-            return Ok(None);
+            return Answer::Nobody;
         }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e),
+        Err(Errno::NOENT) => return Answer::Nobody,
+        Err(e) => return in_vain(None, e.into()),
     };
-    let seen = listener_of(&stream)?;
-    if wanted.is_some() && seen != wanted {
-        return Ok(None);
+    let pid = match listener_of(&stream) {
+        Ok(pid) if wanted.is_some() && pid != wanted => return Answer::Nobody,
+        Ok(pid) => pid,
+        Err(e) => return in_vain(None, e.into()),
+    };
+    match receive(&stream, until) {
+        Ok(Some(report)) => Answer::Report(Box::new(Report {
+            pid: pid.unwrap_or(door.number),
+            ..report
+        })),
+        Ok(None) => Answer::Nobody,
+        Err(e) => in_vain(pid, e),
     }
-    let pid = seen.unwrap_or(own);
-    stream.set_read_timeout(Some(PATIENCE))?;
+}
+
+/// What is said of a process that does not answer.
+fn silence(door: &Door, pid: Option<i32>, error: &io::Error) -> String {
+    let here = (door.namespace == pid_namespace()).then_some(door.number);
+    let Some(pid) = pid.or(here) else {
+        let number = door.number;
+        return format!("process {number} of another pid namespace does not answer: {error}");
+    };
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let name = name.trim_end().replace(char::is_control, "?");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|l| l.strip_prefix("State:\t"));
+    let why = match state.and_then(|state| state.chars().next()) {
+        Some('T' | 't') => "it is stopped".to_owned(),
+        _ if error.kind() == io::ErrorKind::WouldBlock => {
+            format!("nothing within {} s", PATIENCE.as_secs())
+        }
+        _ => error.to_string(),
+    };
+    format!("process {pid} ({name}) does not answer: {why}")
+}
+
+/// The report that the process hands out; `None` when it shows us out.
+fn receive(stream: &OwnedFd, until: Instant) -> io::Result<Option<Report>> {
+    // Zero would be for ever.
+    let left = until.saturating_duration_since(Instant::now());
+    let left = left.max(Duration::from_millis(1));
+    set_socket_timeout(stream, Timeout::Recv, Some(left))?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
     recvmsg(
-        &stream,
+        stream,
         &mut [IoSliceMut::new(&mut byte)],
         &mut control,
         RecvFlags::CMSG_CLOEXEC,
@@ -111,26 +148,40 @@ fn ask(door: &Path, own: i32, wanted: Option<i32>) -> io::Result<Option<Report>>
     memory.take(LARGEST).read_to_end(&mut text)?;
     let mut report: serde_json::Value = serde_json::from_slice(&text)?;
     tame(&mut report);
-    let report: Report = serde_json::from_value(report)?;
-    Ok(Some(Report { pid, ..report }))
+    Ok(Some(serde_json::from_value(report)?))
 }
 
 /// What every process tells that we may ask, or the one with this number. One that does not answer is a line on standard
-/// error.
-pub(crate) fn reports(pid: Option<i32>) -> Vec<Report> {
+/// error, and keeps nobody waiting for longer than [`PATIENCE`].
+pub(crate) fn ask_all(pid: Option<i32>) -> Answers {
     let here = pid_namespace();
-    let doors = doors().into_iter();
-    doors
-        // A name of our own namespace says enough.
-        .filter(|(number, namespace, _)| pid.is_none_or(|pid| pid == *number || *namespace != here))
-        .filter_map(|(number, _, door)| match ask(&door, number, pid) {
-            Ok(report) => report,
-            Err(e) => {
-                eprintln!("sidewire: process {number} does not answer: {e}");
-                None
+    let mut doors = doors();
+    // A name of our own namespace says enough.
+    doors.retain(|door| pid.is_none_or(|pid| pid == door.number || door.namespace != here));
+    let mut answers = Answers {
+        reports: Vec::new(),
+        silent: 0,
+    };
+    for some in doors.chunks(AT_ONCE) {
+        let said: Vec<Answer> = thread::scope(|scope| {
+            let asked: Vec<_> = some
+                .iter()
+                .map(|door| scope.spawn(move || ask(door, pid)))
+                .collect();
+            asked.into_iter().filter_map(|t| t.join().ok()).collect()
+        });
+        for answer in said {
+            match answer {
+                Answer::Report(report) => answers.reports.push(*report),
+                Answer::Nobody => {}
+                Answer::Silent(line) => {
+                    eprintln!("sidewire: {line}");
+                    answers.silent += 1;
+                }
             }
-        })
-        .collect()
+        }
+    }
+    answers
 }
 
 /// Prints what is known, for programs.

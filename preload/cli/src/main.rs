@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod doctor;
+mod doors;
 mod installation;
 mod launcher;
 mod live;

@@ -8,8 +8,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap::{Args, ValueEnum};
-use rustix::thread::{CapabilitySet, capabilities};
+use clap::{Args, ValueEnum, ValueHint};
+use sidewire_link::Errno;
+use sidewire_link::packet::PacketSocket;
+use sidewire_link::reserve::{self, LeftOpen};
 use sidewire_posix::config::{self, Capability, Config};
 
 use crate::reach::{self, Refusal};
@@ -34,9 +36,13 @@ enum Level {
 /// What `sidewire run` takes.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// Stop, rather than leave TCP to the kernel, when the engine cannot work
-    #[arg(long)]
+    /// End the program, and all that it starts, where it turns out later that the engine cannot work
+    #[arg(long, conflicts_with = "fallback")]
     strict: bool,
+
+    /// Start the program on the kernel's TCP, rather than not at all, where the engine cannot work
+    #[arg(long)]
+    fallback: bool,
 
     /// How much to write to standard error
     #[arg(long, value_name = "LEVEL")]
@@ -67,22 +73,30 @@ pub(crate) struct Options {
     explain: Option<PathBuf>,
 
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "PROGRAM ARGS")]
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_name = "PROGRAM ARGS",
+        value_hint = ValueHint::CommandWithArguments
+    )]
     command: Vec<OsString>,
 }
 
 impl Options {
-    /// What the option, `--set`, the environment and the settings say, in this order. What is wrong in the settings is
-    /// told by the library, which reads them again.
-    fn capability(&self) -> Capability {
-        let set = self.settings.iter().rev();
-        let set = set.filter(|(key, _)| key == "capability");
-        self.capability
-            .or_else(|| set.map(|(_, value)| capability(value).ok()).next()?)
-            .unwrap_or_else(|| {
-                let profile = self.profile.clone().or_else(config::profile);
-                Config::load(profile.as_deref(), |_| {}).capability
-            })
+    /// The settings as far as they count before the start: what the options, `--set`, the environment and the files say,
+    /// in this order. What is wrong in them is told by the library, which reads them again.
+    fn config(&self) -> Config {
+        let profile = self.profile.clone().or_else(config::profile);
+        let mut config = Config::load(profile.as_deref(), |_| {});
+        for (key, value) in &self.settings {
+            match (key.as_str(), config::with(key, value)) {
+                ("capability", Ok(set)) => config.capability = set.capability,
+                ("enabled", Ok(set)) => config.enabled = set.enabled,
+                _ => {}
+            }
+        }
+        config.capability = self.capability.unwrap_or(config.capability);
+        config
     }
 }
 
@@ -113,34 +127,32 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
     let program = reach::find(name).map_err(refused)?;
     reach::check(&program).map_err(refused)?;
     let library = installation::library().map_err(Failure::canceled)?;
-    let launcher = if has_net_raw() {
-        None
-    } else {
-        launcher::find(&library)
+    let config = options.config();
+    let launcher = match PacketSocket::open() {
+        Err(error) => {
+            let launcher = launcher::find(&library).filter(|_| error == Errno::EPERM);
+            if launcher.is_none() && !left_open() {
+                demand(options, &config, || {
+                    doctor::host::missing_packet_socket(error)
+                })?;
+            }
+            launcher
+        }
+        Ok(_) => None,
     };
-    if options.strict && launcher.is_none() && !has_net_raw() {
-        return Err(Failure::canceled(
-            "CAP_NET_RAW is missing, which frames are sent and received with; run as root, as a \
-             member of the group sidewire (sidewire(7)), inside `unshare -Urn`, or without \
-             --strict on the kernel's TCP",
-        ));
-    }
-    if options.strict && doctor::devices::any_usable() == Some(false) {
-        return Err(Failure::canceled(
-            "no network device that is up leads to other hosts (`sidewire doctor`): set one up, \
-             or run without --strict on the kernel's TCP",
-        ));
+    if doctor::devices::any_usable() == Some(false) {
+        demand(options, &config, doctor::devices::missing)?;
     }
     let preload = preload(&library, env::var_os("LD_PRELOAD")).map_err(Failure::canceled)?;
 
     let mut command = match launcher {
         Some(launcher) => {
             let mut command = Command::new(launcher);
-            if options.capability() == Capability::Ambient {
+            if config.capability == Capability::Ambient {
                 command.arg(launcher::AMBIENT);
             }
-            if options.strict {
-                command.arg(launcher::STRICT);
+            if options.fallback || !config.enabled {
+                command.arg(launcher::FALLBACK);
             }
             command.args(launcher::variables(&preload)).arg("--");
             command.arg(program).arg(name);
@@ -163,8 +175,8 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
     if let Some(name) = &options.congestion {
         command.env("SIDEWIRE_CONGESTION", name);
     }
-    if options.strict {
-        command.env("SIDEWIRE_STRICT", "1");
+    if options.strict || options.fallback {
+        command.env("SIDEWIRE_STRICT", if options.strict { "1" } else { "0" });
     }
     if let Some(level) = options.log.and_then(|level| level.to_possible_value()) {
         command.env("SIDEWIRE_LOG", level.get_name());
@@ -203,8 +215,27 @@ fn refused(refusal: Refusal) -> Failure {
     }
 }
 
-fn has_net_raw() -> bool {
-    capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_RAW))
+/// Refuses to start the program for want of what the engine needs, unless the user takes the kernel's TCP instead.
+fn demand(
+    options: &Options,
+    config: &Config,
+    missing: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if options.fallback || !config.enabled {
+        return Ok(());
+    }
+    Err(Failure::canceled(format!(
+        "{}; or --fallback, to start it on the kernel's TCP",
+        missing()
+    )))
+}
+
+/// Whether a launcher before us has left packet sockets open, which the program inherits.
+fn left_open() -> bool {
+    let place = env::var_os(OsStr::from_bytes(reserve::VARIABLE.to_bytes()));
+    place
+        .and_then(|place| LeftOpen::find(place.as_bytes()))
+        .is_some_and(|left| left.usable())
 }
 
 /// LD_PRELOAD with our library first and what was there behind it.

@@ -51,7 +51,7 @@ pub(crate) struct Options {
 
 /// Prints them.
 pub(crate) fn show(options: &Options) -> ExitCode {
-    let reports = live::reports(options.pid);
+    let reports = live::ask_all(options.pid).reports;
     if options.json {
         return live::print_json(&reports);
     }

@@ -21,13 +21,17 @@ pub(crate) struct Options {
 
 /// Prints it. A process that was asked for and is not there is a failure.
 pub(crate) fn show(options: &Options) -> ExitCode {
-    let reports = live::reports(options.pid);
+    let live::Answers { reports, silent } = live::ask_all(options.pid);
+    let missed = options.pid.is_some() && reports.is_empty();
     if options.json {
-        return live::print_json(&reports);
+        let printed = live::print_json(&reports);
+        return if missed { ExitCode::FAILURE } else { printed };
     }
     if reports.is_empty() {
-        println!("No process of yours is running under Sidewire and has used TCP.");
-        return if options.pid.is_some() {
+        if silent == 0 {
+            println!("No process of yours is running under Sidewire and has used TCP.");
+        }
+        return if missed {
             ExitCode::FAILURE
         } else {
             ExitCode::SUCCESS

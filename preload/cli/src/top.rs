@@ -61,7 +61,7 @@ pub(crate) fn show(options: &Options) -> ExitCode {
     let mut since = Instant::now();
     let mut left = options.count.unwrap_or(u64::MAX);
     loop {
-        let reports = live::reports(options.pid);
+        let reports = live::ask_all(options.pid).reports;
         let now = Instant::now();
         let screen = screen(&reports, &before, now - since, options.lines);
         let mut out = io::stdout().lock();

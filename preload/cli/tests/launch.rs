@@ -116,12 +116,48 @@ fn a_program_that_asks_has_net_raw_and_nothing_else() {
 }
 
 #[test]
-fn without_the_launcher_it_has_nothing() {
-    let output = outcome("rm \"$LAUNCH\"; exec \"$SIDEWIRE\" run -- cat /proc/self/status");
-    assert_eq!(set(&output, "CapEff"), 0);
-    let output =
-        outcome("rm \"$LAUNCH\"; exec \"$SIDEWIRE\" run --strict -- cat /proc/self/status");
+fn without_the_launcher_it_is_refused_or_has_nothing() {
+    let run = |options: &str| {
+        outcome(&format!(
+            "rm \"$LAUNCH\"; exec \"$SIDEWIRE\" run {options} -- cat /proc/self/status"
+        ))
+    };
+    let output = run("");
     assert_eq!(output.status.code(), Some(125), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    assert_eq!(set(&run("--fallback"), "CapEff"), 0);
+}
+
+/// An installation on a file system that gives no capabilities: the launcher finds out, as the kernel ignores what
+/// it carries.
+#[test]
+fn a_launcher_that_gets_nothing_says_so() {
+    let run = |options: &str| {
+        outcome_after(
+            ":",
+            &format!(
+                "exec setpriv --no-new-privs \"$SIDEWIRE\" run {options} -- \
+                 sh -c \"echo started \\$SIDEWIRE_SOCKETS; cat /proc/self/status\""
+            ),
+        )
+    };
+    for options in ["", "--strict", "--capability ambient"] {
+        let output = run(options);
+        assert_eq!(output.status.code(), Some(125), "{options}: {output:?}");
+        assert!(output.stdout.is_empty(), "{options}: {output:?}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        for word in ["CAP_NET_RAW", "getcap", "--fallback"] {
+            assert!(message.contains(word), "{message}");
+        }
+    }
+    for options in ["--fallback", "--fallback --capability ambient"] {
+        let output = run(options);
+        assert!(output.status.success(), "{options}: {output:?}");
+        assert!(output.stdout.starts_with(b"started\n"), "{output:?}");
+        for name in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(set(&output, name), 0, "{options}: {name}");
+        }
+    }
 }
 
 #[test]
@@ -145,20 +181,6 @@ fn the_doctor_knows_the_launcher() {
     );
     let output = outcome("rm \"$LAUNCH\"; exec \"$SIDEWIRE\" doctor");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-}
-
-#[test]
-fn without_a_device_strict_refuses() {
-    let unplugged = |options: &str| {
-        let run = format!("exec \"$SIDEWIRE\" run {options} -- true");
-        outcome_after("ip link del sw0", &run)
-    };
-    let output = unplugged("--strict");
-    assert_eq!(output.status.code(), Some(125), "{output:?}");
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(message.contains("no network device"), "{message}");
-    let output = unplugged("");
-    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]
@@ -237,6 +259,22 @@ fn what_was_handed_over_is_used_again() {
     assert_eq!(text.matches("socket:").count(), 32, "{text}");
 }
 
+/// ... also where the inner one has no launcher.
+#[test]
+fn what_was_handed_over_needs_no_second_launcher() {
+    let output = outcome(
+        r#"cp "$DIR/lib.so" "$DIR/other.so"; mkdir "$DIR/bare"; mv "$DIR/other.so" "$DIR/bare"
+        exec "$SIDEWIRE" run -- env SIDEWIRE_LIBRARY="$DIR/bare/other.so" \
+          "$SIDEWIRE" run -- sh -c "echo \$SIDEWIRE_SOCKETS \${LD_PRELOAD%%:*}""#,
+    );
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        text.contains(":16:") && text.trim().ends_with("other.so"),
+        "{output:?}"
+    );
+}
+
 /// `sidewire run` with these options, while the numbers of `taken` are in use below a limit of 64.
 fn with_numbers_taken(taken: &str, options: &str) -> Output {
     let shell = r#"exec \"$SIDEWIRE\" run "#;
@@ -250,17 +288,22 @@ os.execvp(sys.argv[1], sys.argv[1:])" \
 }
 
 #[test]
-fn where_no_number_is_free_the_program_starts_without() {
+fn where_no_number_is_free_it_is_refused_or_starts_without() {
     let output = with_numbers_taken("48, 60", "--strict");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.starts_with("60:1:"), "{output:?}");
-    let output = with_numbers_taken("48, 64", "");
+    let output = with_numbers_taken("48, 64", "--fallback");
     assert_eq!(output.stdout, b"no-room\n", "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
-    let output = with_numbers_taken("48, 64", "--strict");
-    assert_eq!(output.status.code(), Some(125), "{output:?}");
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert!(message.contains("ulimit -n"), "{message}");
+    for options in ["", "--strict"] {
+        let output = with_numbers_taken("48, 64", options);
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        for word in ["no room", "ulimit -n", "--fallback"] {
+            assert!(message.contains(word), "{message}");
+        }
+    }
 }
 
 #[test]

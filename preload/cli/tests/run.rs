@@ -1,10 +1,18 @@
-//! The command as a user meets it.
+//! The command as a user meets it, in a user and network namespace of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
+
+/// A device that leads to other hosts.
+const DEVICE: &str = "PATH=$PATH:/usr/sbin:/sbin
+    ip link add sw0 type veth peer name sw1
+    ip link set sw0 up
+    ip link set sw1 up";
+/// What runs the command without CAP_NET_RAW.
+const WITHOUT_NET_RAW: &str = "setpriv --bounding-set=-net_raw --inh-caps=-net_raw";
 
 /// A directory with a library that does nothing, to be put in front.
 struct Bench {
@@ -42,12 +50,35 @@ impl Bench {
     }
 
     fn sidewire(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_sidewire"))
+        self.sidewire_within(DEVICE, "", args)
+    }
+
+    /// The command after `setup`, below `wrapper`.
+    fn sidewire_within(&self, setup: &str, wrapper: &str, args: &[&str]) -> Output {
+        let script = format!("{setup}\nexec {wrapper} \"$@\"");
+        Command::new("unshare")
+            .args([
+                "-Urn",
+                "sh",
+                "-ec",
+                &script,
+                "sh",
+                env!("CARGO_BIN_EXE_sidewire"),
+            ])
             .args(args)
             .env("SIDEWIRE_LIBRARY", self.path("library"))
             .env_remove("LD_PRELOAD")
             .output()
             .unwrap()
+    }
+
+    /// The same for `sidewire run` and a program that leaves a file; whether it did.
+    fn starts(&self, setup: &str, wrapper: &str, options: &[&str]) -> (bool, Output) {
+        let file = self.path("started");
+        let program = ["--", "touch", file.to_str().unwrap()];
+        let args = [&["run"], options, &program].concat();
+        let output = self.sidewire_within(setup, wrapper, &args);
+        (fs::remove_file(&file).is_ok(), output)
     }
 
     fn run(&self, program: &Path) -> Output {
@@ -74,15 +105,7 @@ fn the_program_gets_the_library_and_the_settings() {
         "--",
         "env",
     ]);
-    if !output.status.success() {
-        // Only a user without CAP_NET_RAW, or without a network, is told so, because of --strict.
-        let said = text(&output.stderr);
-        assert!(
-            said.contains("CAP_NET_RAW") || said.contains("no network device"),
-            "{output:?}"
-        );
-        return;
-    }
+    assert!(output.status.success(), "{output:?}");
     let environment = text(&output.stdout);
     let library = format!("LD_PRELOAD={}\n", bench.path("library").display());
     let pcap = std::env::current_dir().unwrap().join("trace.pcapng");
@@ -151,4 +174,55 @@ fn a_missing_library_is_said() {
     let output = bench.run(Path::new("true"));
     assert_eq!(output.status.code(), Some(125));
     assert!(text(&output.stderr).contains("SIDEWIRE_LIBRARY"));
+}
+
+/// Nothing is started on the kernel's TCP that nobody asked for.
+#[test]
+fn what_the_engine_cannot_do_without_is_demanded() {
+    let bench = Bench::new();
+    let cases = [
+        (
+            DEVICE,
+            WITHOUT_NET_RAW,
+            ["CAP_NET_RAW is missing", "run as root"],
+        ),
+        // The capability counts for other network namespaces than the one we are in.
+        (
+            DEVICE,
+            "unshare -Ur",
+            ["CAP_NET_RAW is missing", "unshare -Urn"],
+        ),
+        (":", "", ["no device", "ip link set DEVICE up"]),
+    ];
+    for (setup, wrapper, words) in cases {
+        for options in [&[][..], &["--strict"]] {
+            let (started, output) = bench.starts(setup, wrapper, options);
+            assert!(!started, "{wrapper} {options:?}: {output:?}");
+            assert_eq!(output.status.code(), Some(125), "{output:?}");
+            let message = text(&output.stderr);
+            assert_eq!(message.lines().count(), 1, "{message}");
+            for word in words.into_iter().chain(["--fallback"]) {
+                assert!(message.contains(word), "{word} is not in {message}");
+            }
+        }
+        for options in [&["--fallback"][..], &["--set", "enabled=false"]] {
+            let (started, output) = bench.starts(setup, wrapper, options);
+            assert!(started, "{wrapper} {options:?}: {output:?}");
+            assert!(output.status.success(), "{output:?}");
+            assert!(output.stderr.is_empty(), "{output:?}");
+        }
+    }
+}
+
+#[test]
+fn fallback_goes_before_a_strict_environment_and_not_with_strict() {
+    let bench = Bench::new();
+    let strict = "env SIDEWIRE_STRICT=1";
+    let output = bench.sidewire_within(DEVICE, strict, &["run", "--fallback", "--", "env"]);
+    assert!(
+        text(&output.stdout).contains("SIDEWIRE_STRICT=0\n"),
+        "{output:?}"
+    );
+    let output = bench.sidewire(&["run", "--fallback", "--strict", "--", "true"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }

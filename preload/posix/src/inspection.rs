@@ -1,7 +1,8 @@
 //! A door for whoever looks at this process from outside: a socket in a directory of its user's, at which the pump hands out
 //! a [`Report`] in a memory file. Nothing is counted, kept or paid for while nobody knocks.
 //!
-//! The directory is `/run/user/UID/sidewire`, else `/tmp/sidewire-UID`, for its owner alone; the socket in it is
+//! The directory is `/run/user/UID/sidewire`, else `/tmp/sidewire-UID`, for its owner alone, with the number that he has
+//! outside of a user namespace: so that he finds his process from there, and root inside does not meet root outside. The socket in it is
 //! `PID-NAMESPACE.sock`, by the number of the process in its pid namespace and the inode of that: processes of several
 //! namespaces may share the directory.
 
@@ -32,9 +33,30 @@ static OPEN: AtomicI32 = AtomicI32::new(0);
 /// Its pid namespace, as in the name of the door.
 static NAMESPACE: AtomicU64 = AtomicU64::new(0);
 
+/// Who has no number in our user namespace, as the kernel shows him (`overflowuid`).
+const OVERFLOW_UID: u32 = 65534;
+
+/// The number that a user of this user namespace has in the one around it.
+fn outside(uid: u32) -> u32 {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    mapped(&map, uid).unwrap_or(uid)
+}
+
+/// By a uid_map: lines of first number inside, first number outside, and length.
+fn mapped(map: &str, uid: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let mut next = || numbers.next()?.ok();
+        let (first, outside, length) = (next()?, next()?, next()?);
+        let at = uid.checked_sub(first).filter(|at| *at < length)?;
+        outside.checked_add(at)
+    })
+}
+
 /// Where the sockets of a user's processes are, in the order in which they are tried.
 #[must_use]
 pub fn directories(uid: u32) -> [PathBuf; 2] {
+    let uid = outside(uid);
     [
         PathBuf::from(format!("/run/user/{uid}/sidewire")),
         PathBuf::from(format!("/tmp/sidewire-{uid}")),
@@ -149,10 +171,14 @@ impl Inspection {
     }
 }
 
+/// Whether it is our user or root. Root outside of our user namespace has no number in it; nobody else without one can
+/// enter the directory.
 fn may_look(visitor: c_int) -> bool {
-    let credentials = syscall::peer_credentials(visitor);
     // SAFETY: no arguments.
-    credentials.is_ok_and(|c| c.uid == 0 || c.uid == unsafe { libc::geteuid() })
+    let uid = unsafe { libc::geteuid() };
+    let from_outside = |visitor: u32| visitor == OVERFLOW_UID && outside(uid) != uid;
+    let credentials = syscall::peer_credentials(visitor);
+    credentials.is_ok_and(|c| c.uid == 0 || c.uid == uid || from_outside(c.uid))
 }
 
 fn hand_out(visitor: c_int) -> Result<(), Errno> {
@@ -183,5 +209,26 @@ pub(crate) fn close() {
     let name = socket_name(pid, NAMESPACE.load(Ordering::Relaxed));
     for directory in directories(uid) {
         let _ = fs::remove_file(directory.join(&name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_outside() {
+        let all = "         0          0 4294967295\n";
+        assert_eq!(mapped(all, 1000), Some(1000));
+        let container = "0 1000 1\n1 100000 65536\n";
+        for (inside, outside) in [
+            (0, Some(1000)),
+            (1, Some(100_000)),
+            (33, Some(100_032)),
+            (65_537, None),
+        ] {
+            assert_eq!(mapped(container, inside), outside, "{inside}");
+        }
+        assert_eq!(mapped("0 rubbish", 0), None);
     }
 }

@@ -1,9 +1,10 @@
 //! Starts a program with open packet sockets and without any capability, for
 //! `sidewire run`; or, with --ambient, with CAP_NET_RAW and nothing else.
 //!
-//! Usage: sidewire-launch [--ambient] [--strict] [NAME=VALUE ...] -- PATH ARG0 [ARGS ...]
+//! Usage: sidewire-launch [--ambient] [--fallback] [NAME=VALUE ...] -- PATH ARG0 [ARGS ...]
 //!
-//! PATH has a slash: what is looked at is what is executed.
+//! PATH has a slash: what is looked at is what is executed. With --fallback the
+//! program starts without sockets and capability where there are none to be had.
 //!
 //! This file carries the capability (`cap_net_raw=p`) where an administrator has
 //! decided so. The sockets are described in `sidewire_link::reserve`; where
@@ -57,7 +58,7 @@ fn launch(mut args: impl Iterator<Item = OsString>) -> (u8, String) {
     let mut variables = Vec::new();
     let mut args = args.by_ref().peekable();
     let ambient = args.next_if(|arg| arg == "--ambient").is_some();
-    let strict = args.next_if(|arg| arg == "--strict").is_some();
+    let fallback = args.next_if(|arg| arg == "--fallback").is_some();
     for arg in args.by_ref().take_while(|arg| arg != "--") {
         match split_variable(&arg) {
             Some((name, value)) => variables.push((name.to_owned(), value.to_owned())),
@@ -86,26 +87,13 @@ fn launch(mut args: impl Iterator<Item = OsString>) -> (u8, String) {
         hand_over()
     };
     let handed = match privileged {
-        Ok(Handed::NoRoom) if strict => {
-            return (
-                EXIT_CANCELED,
-                "no room for packet sockets among the descriptors: raise the limit (ulimit -n), \
-                 close some, or run without --strict on the kernel's TCP"
-                    .to_owned(),
-            );
-        }
         Ok(handed) => handed,
-        Err(Errno::PERM) => {
-            return (
-                EXIT_CANCELED,
-                format!(
-                    "CAP_NET_RAW is not to be had ({}): has this file the capability \
-                     (getcap), and is it on a file system without nosuid?",
-                    Errno::PERM
-                ),
-            );
-        }
-        Err(error) => return (EXIT_CANCELED, format!("no packet sockets: {error}")),
+        Err(error) if fallback => match drop_all() {
+            Ok(()) if is_full(error) => Handed::NoRoom,
+            Ok(()) => Handed::Nothing,
+            Err(error) => return (EXIT_CANCELED, format!("capabilities: {error}")),
+        },
+        Err(error) => return (EXIT_CANCELED, refusal(error)),
     };
     let mut command = Command::new(&program);
     command.arg0(arg0).args(args).envs(variables);
@@ -113,10 +101,37 @@ fn launch(mut args: impl Iterator<Item = OsString>) -> (u8, String) {
         Handed::Sockets { place, .. } => command.env(name, place),
         Handed::Already => &mut command,
         Handed::NoRoom => command.env(name, reserve::NO_ROOM),
-        Handed::Capability => command.env_remove(name),
+        Handed::Capability | Handed::Nothing => command.env_remove(name),
     };
     let error = command.exec();
     (exit_code(&error), format!("{}: {error}", program.display()))
+}
+
+/// Whether no set of sockets finds room below the limit of descriptors. EINVAL is
+/// fcntl's for a number beyond it.
+fn is_full(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::INVAL)
+}
+
+/// Why the program is not started, and what to do.
+fn refusal(error: Errno) -> String {
+    let (what, remedy) = if is_full(error) {
+        (
+            "no room for packet sockets among the descriptors".to_owned(),
+            "raise the limit (ulimit -n), close some",
+        )
+    } else if error == Errno::PERM {
+        (
+            format!("CAP_NET_RAW is not to be had ({error})"),
+            "give this file the capability (getcap shows it), on a file system without nosuid",
+        )
+    } else {
+        (
+            format!("no packet sockets: {error}"),
+            "see packet(7) for this error",
+        )
+    };
+    format!("{what}; {remedy}, or use --fallback, to start it on the kernel's TCP")
 }
 
 fn split_variable(arg: &OsStr) -> Option<(&OsStr, &OsStr)> {
@@ -178,6 +193,8 @@ enum Handed {
     },
     /// Nothing: not even one set finds room below the limit of descriptors.
     NoRoom,
+    /// Nothing, for another reason.
+    Nothing,
 }
 
 /// How many sets fit below the limit of descriptors, with as much room left in
@@ -195,9 +212,7 @@ fn hand_over() -> rustix::io::Result<Handed> {
     let mut sets = sets();
     let handed = loop {
         match open(sets) {
-            // EINVAL is fcntl's for a number beyond the limit.
-            Err(Errno::MFILE | Errno::INVAL) if sets > 1 => sets /= 2,
-            Err(Errno::MFILE | Errno::INVAL) => break Ok(Handed::NoRoom),
+            Err(error) if is_full(error) && sets > 1 => sets /= 2,
             handed => break handed,
         }
     };

@@ -28,6 +28,13 @@ pub(crate) fn any_usable() -> Option<bool> {
     Some(routes.devices().any(|device| is_usable(device)))
 }
 
+const MISSING: &str = "no device that is up leads to other hosts";
+
+/// What is said where there is none, with the remedy.
+pub(crate) fn missing() -> String {
+    format!("{MISSING} (`sidewire doctor`); set one up (ip link set DEVICE up)")
+}
+
 fn is_usable(device: &DeviceInfo) -> bool {
     device.up && matches!(device.kind, LinkKind::Ether | LinkKind::None)
 }
@@ -60,7 +67,7 @@ fn judge(devices: &[&DeviceInfo]) -> Vec<Finding> {
     if usable == 0 {
         findings.push(Finding::new(
             Severity::Problem,
-            "no device that is up leads to other hosts",
+            MISSING,
             "set one up; connections within this host stay with the kernel in any case",
         ));
     }

@@ -131,6 +131,13 @@ impl UserNamespaces {
     }
 }
 
+/// Why no packet socket can be opened, with the remedy.
+pub(crate) fn missing_packet_socket(error: Errno) -> String {
+    let finding = no_packet_socket(error, &UserNamespaces::read());
+    let remedy = finding.remedy.unwrap_or_default();
+    format!("{}; {remedy}", finding.what)
+}
+
 fn no_packet_socket(error: Errno, namespaces: &UserNamespaces) -> Finding {
     if error == Errno::EPERM || error == Errno::EACCES {
         let mut remedy = String::from(

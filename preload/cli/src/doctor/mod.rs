@@ -3,7 +3,7 @@
 
 pub(crate) mod devices;
 mod firewall;
-mod host;
+pub(crate) mod host;
 mod netlink;
 mod settings;
 

@@ -124,6 +124,10 @@ unsafe fn accept_once(
             let nonblock = flags & libc::SOCK_NONBLOCK != 0;
             adopt(file.stack(), child, id, v6, nonblock);
             count_engine();
+            match peer {
+                Some(peer) => crate::info!("connection from {peer}: carried by the engine"),
+                None => crate::info!("connection that has ended: carried by the engine"),
+            }
             if let (false, Some(peer)) = (addr.is_null(), peer) {
                 let (bytes, n) = encode(peer, v6);
                 // SAFETY: the program's pointers.

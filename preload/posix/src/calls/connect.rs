@@ -226,6 +226,7 @@ fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Resu
     match held {
         Ok(()) => {
             count_engine();
+            crate::info!("connection to {remote}: carried by the engine");
             Ok(Way::Engine(remote))
         }
         // ER-41: what bind calls "in use" is "not available" to connect.

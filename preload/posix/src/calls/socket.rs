@@ -79,8 +79,15 @@ static ENGINE: AtomicU64 = AtomicU64::new(0);
 
 /// Counts a socket that the kernel carries, and remembers why.
 pub(super) fn count_kernel(fd: c_int, reason: Reason) {
-    carrier::remember(fd, reason);
+    left(fd, reason);
     KERNEL[reason as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+/// Remembers why the kernel carries the socket, and tells who wants to know.
+fn left(fd: c_int, reason: Reason) {
+    carrier::remember(fd, reason);
+    let why = reason.words().to_str().unwrap_or_default();
+    crate::info!("descriptor {fd}: carried by the kernel: {why}");
 }
 
 /// Counts a connection that the engine carries.
@@ -162,7 +169,7 @@ pub fn forget_stale(fd: c_int) {
 pub(super) fn to_kernel(file: &FileRef, reason: Reason) {
     KERNEL[reason as usize].fetch_add(1, Ordering::Relaxed);
     let record = file.record();
-    fdtable::remove_file(record, |fd| carrier::remember(fd, reason));
+    fdtable::remove_file(record, |fd| left(fd, reason));
     for w in record.wait.dissolve() {
         w.to_kernel(record);
     }
