@@ -112,7 +112,7 @@ fn screen(
         .collect();
     rows.sort_by(|a, b| (b.0 + b.1).total_cmp(&(a.0 + a.1)));
     let mut out = format!(
-        "{} processes, {} connections, {} sent, {} received\n\n",
+        "Processes: {}, connections: {}, sent: {}, received: {}\n\n",
         reports.len(),
         rows.len(),
         rate(rows.iter().map(|r| r.0).sum()),
@@ -172,7 +172,7 @@ mod tests {
             .collect();
         let text = screen(&[report], &before, Duration::from_secs(2), 1);
         assert!(
-            text.starts_with("1 processes, 2 connections, 36.00Kbps sent"),
+            text.starts_with("Processes: 1, connections: 2, sent: 36.00Kbps,"),
             "{text}"
         );
         let shown: Vec<&str> = text.lines().skip(3).collect();
