@@ -87,7 +87,9 @@ unsafe fn prepare(
     // SAFETY: the program's pointer.
     let given = unsafe { GivenAddr::read(addr, len) }?;
     let (stack, id) = (file.stack(), file.id());
-    if given.family() == Some(libc::AF_UNSPEC) {
+    // Before the socket's state (Linux __inet_stream_connect).
+    let given_family = given.family().ok_or(libc::EINVAL)?;
+    if given_family == libc::AF_UNSPEC {
         return Ok(Way::Disconnect);
     }
     if !stack.with(|i| i.engine.connect_is_fresh(id)) {
@@ -100,7 +102,6 @@ unsafe fn prepare(
     } else {
         (libc::AF_INET, size_of::<libc::sockaddr_in>())
     };
-    let given_family = given.family().ok_or(libc::EINVAL)?;
     if given.bytes().len() < shortest {
         return Err(libc::EINVAL);
     }
@@ -207,6 +208,7 @@ fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Resu
             shadow: bound.then_some(fd),
         };
         let wanted = SocketAddr::new(saddr, port);
+        i.holders.spare_descriptors(&mut i.engine);
         let local = match i.holders.connect(wanted, remote, &options) {
             Ok(local) => local,
             // ER-43: what is left of an earlier connection may hold it.
