@@ -106,6 +106,22 @@ static void unconnected(void)
 	shut("ER-3", "listening", fd, SHUT_RD);
 	ROW("ER-3", "accept then", accept(fd, NULL, NULL));
 	close(fd);
+
+	fd = tcp_socket();
+	any = address("0.0.0.0", at);
+	if (bind(fd, (struct sockaddr *)&any, sizeof any) || listen(fd, 1))
+		err(2, "a listener at %d", at);
+	any = address("127.0.0.1", at);
+	struct sockaddr_in off = {0};
+	ROW("ER-25", "a listener dissolved", connect(fd, (struct sockaddr *)&off, sizeof off));
+	int client = tcp_socket();
+	ROW("ER-25 ER-12", "a client on this host then", connect(client, (struct sockaddr *)&any, sizeof any));
+	close(client);
+	ROW("ER-25", "it listens again", listen(fd, 1));
+	client = tcp_socket();
+	ROW("ER-25", "a client then", connect(client, (struct sockaddr *)&any, sizeof any));
+	close(client);
+	close(fd);
 	fd = tcp_socket();
 	ROW("ER-56", "listen, unbound", listen(fd, 1));
 	close(fd);

@@ -13,6 +13,7 @@ use sidewire_link::holder::HoldOptions;
 use sidewire_link::netlink::LinkKind;
 
 use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
+use super::shutdown::may_stop_listening;
 use super::socket::{Reason, count_engine, to_kernel};
 use super::{answer_int, run_in_turn};
 use crate::config::rules::Direction;
@@ -48,7 +49,7 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
             Some(Way::Disconnect) | None => {
                 // Behind what another thread is sending.
                 let _turn = file.sending.lock();
-                file.stack().with(|i| {
+                may_stop_listening(&file, |i| {
                     let (engine, mut io) = i.split();
                     engine.disconnect(&mut io, file.id());
                 });
