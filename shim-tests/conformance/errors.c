@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 
 static const char *host;
 static int port;
@@ -44,6 +45,26 @@ static void calls_of(const char *ids, const char *state, int fd)
 	row(ids, "%s, SO_ERROR: %d", state, error_of(fd));
 }
 
+/* Vectors of no bytes do not reach the socket; a buffer of no bytes does, when it is written. */
+static void nothing_of(const char *ids, const char *state, int fd)
+{
+	char text[80];
+	struct iovec none[2] = {{text, 0}, {text, 0}};
+	pipes = 0;
+	snprintf(text, sizeof text, "%s, writev of nothing", state);
+	ROW(ids, text, writev(fd, none, 2));
+	snprintf(text, sizeof text, "%s, pwritev2 of nothing", state);
+	ROW(ids, text, pwritev2(fd, none, 2, -1, 0));
+	snprintf(text, sizeof text, "%s, readv of nothing", state);
+	ROW(ids, text, readv(fd, none, 2));
+	snprintf(text, sizeof text, "%s, preadv2 of nothing", state);
+	ROW(ids, text, preadv2(fd, none, 2, -1, 0));
+	row(ids, "%s, signals: %d", state, (int)pipes);
+	snprintf(text, sizeof text, "%s, write of nothing", state);
+	ROW(ids, text, write(fd, text, 0));
+	row(ids, "%s, signals then: %d", state, (int)pipes);
+}
+
 static void shut(const char *ids, const char *state, int fd, int how)
 {
 	char text[80];
@@ -56,6 +77,7 @@ static void unconnected(void)
 	struct sockaddr_in any = address("0.0.0.0", 0);
 	int fd = tcp_socket(), at;
 	calls_of("ER-1", "fresh", fd);
+	nothing_of("ER-1 SP-30", "fresh", fd);
 	for (int how = -1; how <= 3; how++)
 		shut(how < 0 || how > 2 ? "ER-11" : "ER-1", "fresh", fd, how);
 	ROW("ER-44", "bind, short", bind(fd, (struct sockaddr *)&any, 15));
@@ -84,6 +106,22 @@ static void unconnected(void)
 	shut("ER-3", "listening", fd, SHUT_RD);
 	ROW("ER-3", "accept then", accept(fd, NULL, NULL));
 	close(fd);
+
+	fd = tcp_socket();
+	any = address("0.0.0.0", at);
+	if (bind(fd, (struct sockaddr *)&any, sizeof any) || listen(fd, 1))
+		err(2, "a listener at %d", at);
+	any = address("127.0.0.1", at);
+	struct sockaddr_in off = {0};
+	ROW("ER-25", "a listener dissolved", connect(fd, (struct sockaddr *)&off, sizeof off));
+	int client = tcp_socket();
+	ROW("ER-25 ER-12", "a client on this host then", connect(client, (struct sockaddr *)&any, sizeof any));
+	close(client);
+	ROW("ER-25", "it listens again", listen(fd, 1));
+	client = tcp_socket();
+	ROW("ER-25", "a client then", connect(client, (struct sockaddr *)&any, sizeof any));
+	close(client);
+	close(fd);
 	fd = tcp_socket();
 	ROW("ER-56", "listen, unbound", listen(fd, 1));
 	close(fd);
@@ -109,6 +147,7 @@ static void connecting(void)
 	ROW("ER-37", "used again", connect(fd, (struct sockaddr *)&a, sizeof a));
 	ROW("ER-27", "connected", connect(fd, (struct sockaddr *)&a, sizeof a));
 	ROW("ER-22", "connected, a short address", connect(fd, (struct sockaddr *)&a, 3));
+	ROW("ER-22 ER-24", "connected, one byte of an address", connect(fd, (struct sockaddr *)&a, 1));
 	ROW("ER-58", "listen, connected", listen(fd, 1));
 	off.sin_family = AF_UNSPEC;
 	ROW("ER-20 ER-25", "disconnect", connect(fd, (struct sockaddr *)&off, sizeof off));
@@ -141,6 +180,15 @@ static void connecting(void)
 	wait_for(fd, POLLHUP);
 	row("ER-23", "its SO_ERROR: %d", error_of(fd));
 	ROW("ER-23", "a connect then", connect(fd, (struct sockaddr *)&closed, sizeof closed));
+	ROW("ER-29", "and another", connect(fd, (struct sockaddr *)&closed, sizeof closed));
+	wait_for(fd, POLLHUP);
+	shut("ER-1 ER-32", "failed, nobody asked", fd, SHUT_RDWR);
+	ROW("ER-32", "a connect after the shutdown", connect(fd, (struct sockaddr *)&a, sizeof a));
+	ROW("ER-32 ER-58", "a listen after it", listen(fd, 1));
+	off.sin_family = AF_UNSPEC;
+	ROW("ER-25", "dissolved", connect(fd, (struct sockaddr *)&off, sizeof off));
+	fcntl(fd, F_SETFL, 0);
+	ROW("ER-25", "connected after that", connect(fd, (struct sockaddr *)&a, sizeof a));
 	close(fd);
 }
 
@@ -179,10 +227,16 @@ static void unanswered(void)
 
 static void connected(void)
 {
+	struct timeval soon = {.tv_usec = 50000};
+	char byte;
 	int fd = peer(host, port, "hold");
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon);
+	ROW("R7 RV-8", "established, a recv of nothing that may wait", recv(fd, &byte, 0, 0));
+	ROW("RV-8", "established, of one byte", recv(fd, &byte, 1, 0));
 	calls_of("ER-5", "established", fd);
 	shut("ER-5", "established", fd, SHUT_WR);
 	calls_of("ER-7", "own side shut", fd);
+	nothing_of("ER-7 SP-30", "own side shut", fd);
 	shut("ER-7", "own side shut", fd, SHUT_WR);
 	close(fd);
 	fd = peer(host, port, "discard");
@@ -200,6 +254,9 @@ static void connected(void)
 	wait_for(fd, POLLHUP);
 	calls_of("ER-10 ER-14", "reset", fd);
 	shut("ER-10", "reset", fd, SHUT_WR);
+	ROW("ER-58", "reset, listen", listen(fd, 1));
+	struct sockaddr_in any = address("0.0.0.0", 0);
+	ROW("ER-48", "reset, bind after it", bind(fd, (struct sockaddr *)&any, sizeof any));
 	close(fd);
 }
 

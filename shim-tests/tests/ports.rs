@@ -33,6 +33,9 @@ fn main() -> ExitCode {
         .both("rebind_and_two_remotes", &[], |stack| {
             same_as_native("rebind", stack)
         })
+        .both("time_wait_leaves_descriptors", &[], |stack| {
+            same_as_native("few_descriptors", stack)
+        })
         .both("local_clients_are_served", &[], local_clients)
         .both("kernel_is_silent", &[], kernel_is_silent)
         .both("kernel_is_silent_without_net_admin", &[], |stack| {

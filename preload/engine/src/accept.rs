@@ -13,6 +13,16 @@ use crate::listen::ListenState;
 use crate::stack::{Io, RequestId, SocketId, Stack, Step, StepResult, WaitReason};
 
 impl Stack {
+    /// False when [`Stack::listen`] would say `Inval`: connected, or once connected and not dissolved since.
+    #[must_use]
+    pub fn may_listen(&self, id: SocketId) -> bool {
+        self.socks.get(id).is_some_and(|sk| match sk.state {
+            TcpState::Listen => true,
+            TcpState::Close => sk.ss_unconnected(),
+            _ => false,
+        })
+    }
+
     /// `listen`: CLOSE to LISTEN, or another backlog. The caller has bound the socket.
     ///
     /// # Errors
@@ -20,16 +30,16 @@ impl Stack {
     pub fn listen(&mut self, _io: &mut Io<'_>, id: SocketId, backlog: i32) -> Result<(), Error> {
         // As a u32, so that a negative backlog is a huge one.
         let backlog = (backlog as u32).min(self.sh.sysctl.somaxconn);
+        let may = self.may_listen(id);
         let sk = self.socks.get_mut(id).ok_or(Error::BadFd)?;
-        match sk.state {
-            TcpState::Listen => {
-                if let Some(listen) = &mut sk.listen {
-                    listen.backlog = backlog;
-                }
-                return Ok(());
+        if !may {
+            return Err(Error::Inval);
+        }
+        if sk.state == TcpState::Listen {
+            if let Some(listen) = &mut sk.listen {
+                listen.backlog = backlog;
             }
-            TcpState::Close if !sk.ss_connecting && !sk.ss_connected => {}
-            _ => return Err(Error::Inval),
+            return Ok(());
         }
         let local = sk.tuple.local;
         if !self.register_listener(id, local) {

@@ -70,7 +70,8 @@ impl Stack {
         let (sk, mut cx) = self.borrow(io, id).ok_or(Error::BadFd)?;
         if sk.ss_connecting {
             let over = sk.in_state(&[TcpState::SynSent, TcpState::SynRecv, TcpState::Close]);
-            sk.ss_connecting = over;
+            sk.ss_connecting = false;
+            sk.ss_disconnecting = over;
             sk.ss_connected = !over;
         }
         let mut result = Ok(());

@@ -33,7 +33,7 @@ impl Stack {
     pub fn connect_is_fresh(&self, id: SocketId) -> bool {
         self.socks
             .get(id)
-            .is_some_and(|sk| !sk.ss_connected && !sk.ss_connecting && sk.state == TcpState::Close)
+            .is_some_and(|sk| sk.ss_unconnected() && sk.state == TcpState::Close)
     }
 
     /// `connect` (Linux `__inet_stream_connect`), for a socket whose local address and port are known
@@ -56,6 +56,9 @@ impl Stack {
             return Step::Ready(Err(Error::BadFd));
         };
         if !call.begun {
+            if sk.ss_disconnecting {
+                return Step::Ready(Err(Error::Inval));
+            }
             if sk.ss_connected {
                 return Step::Ready(Err(Error::IsConn));
             }
@@ -115,6 +118,7 @@ impl Stack {
             return Step::Ready(Err(err));
         }
         sk.ss_connecting = false;
+        sk.ss_disconnecting = false;
         sk.ss_connected = true;
         Step::Ready(Ok(()))
     }
@@ -282,6 +286,7 @@ impl Stack {
         if let Some(sk) = self.socks.get_mut(id) {
             sk.ss_connecting = false;
             sk.ss_connected = false;
+            sk.ss_disconnecting = false;
         }
     }
 
@@ -363,6 +368,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.sk_err = old.sk_err;
     sk.ss_connected = old.ss_connected;
     sk.ss_connecting = old.ss_connecting;
+    sk.ss_disconnecting = old.ss_disconnecting;
     sk.events = old.events;
     sk.in_batch = old.in_batch;
     sk.autocorked = old.autocorked;

@@ -32,7 +32,7 @@ pub const FROZEN_MAX: usize = 256 << 20;
 /// What a frozen socket begins with.
 const MAGIC: [u8; 4] = *b"SWsk";
 /// Format; another number is refused.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 /// Magic, version, length.
 const HEADER_LEN: usize = 10;
 

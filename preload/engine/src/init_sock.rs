@@ -68,6 +68,7 @@ impl TcpSock {
             sock_done: false,
             ss_connecting: false,
             ss_connected: false,
+            ss_disconnecting: false,
             events: Events::empty(),
             hashed: false,
             held: false,

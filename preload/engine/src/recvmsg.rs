@@ -78,7 +78,8 @@ fn recvmsg_locked(
             RepairQueue::Recv => {}
         }
     }
-    if !call.begun {
+    let slept = call.begun;
+    if !slept {
         call.begun = true;
         autocork::end_run(sk, cx);
         let len = iter.remaining();
@@ -124,7 +125,16 @@ fn recvmsg_locked(
             return finish(sk, cx, call);
         }
     } else {
-        if sk.sock_done {
+        let over = || {
+            sk.sk_err.is_some()
+                || sk.state == TcpState::Close
+                || sk.shutdown & shutdown::RCV != 0
+                || !may_wait
+                || call.signal
+        };
+        // No bytes were asked for, and the sleep is over, however it ended: Linux's loop is `while (len > 0)`.
+        let for_nothing = slept && iter.remaining() == 0 && over();
+        if sk.sock_done || for_nothing {
             return finish(sk, cx, call);
         }
         if let Some(e) = sk.sk_err.take() {

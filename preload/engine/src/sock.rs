@@ -215,6 +215,8 @@ pub struct TcpSock {
     pub ss_connecting: bool,
     /// A connect was reported complete (Linux `SS_CONNECTED`).
     pub ss_connected: bool,
+    /// Shut down while a connect was pending (Linux `SS_DISCONNECTING`): no connect and no listen until it is dissolved.
+    pub ss_disconnecting: bool,
     /// Refused or failed connect: the next one says ECONNABORTED once (spec/errors.md ER-23, ER-33).
     #[serde(skip)]
     pub events: Events,
@@ -484,6 +486,12 @@ impl TcpSock {
     #[must_use]
     pub fn in_slow_start(&self) -> bool {
         self.snd_cwnd < self.snd_ssthresh
+    }
+
+    /// Never connected, or dissolved since (Linux `SS_UNCONNECTED`).
+    #[must_use]
+    pub fn ss_unconnected(&self) -> bool {
+        !self.ss_connecting && !self.ss_connected && !self.ss_disconnecting
     }
 
     /// True in one of `states`.

@@ -1,6 +1,7 @@
 //! TIME_WAIT remnants: Linux's `struct tcp_timewait_sock` and `tcp_minisocks.c`.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use crate::header::tcp_time_stamp;
@@ -91,6 +92,22 @@ impl Stack {
             self.unhash(&tw.tuple);
             if tw.held {
                 self.released.push(tw.tuple);
+            }
+        }
+    }
+
+    /// Of the remnants that `which` names, ends all but `keep` before their time, the oldest first, those that still await the
+    /// peer's FIN last: what the caller keeps for them is wanted elsewhere.
+    pub fn end_timewaits(&mut self, keep: usize, mut which: impl FnMut(&Tuple) -> bool) {
+        let named = self.tws.iter().filter(|(_, tw)| which(&tw.tuple));
+        let mut named: Vec<_> = named
+            .map(|(id, tw)| ((tw.fin_wait2, tw.deadline), id))
+            .collect();
+        let over = named.len().saturating_sub(keep);
+        if over > 0 {
+            named.select_nth_unstable_by_key(over - 1, |(age, _)| *age);
+            for (_, id) in named.drain(..over) {
+                self.kill_timewait(id);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use core::ffi::{c_int, c_uint};
 
-use libc::{iovec, msghdr, off_t, ssize_t};
+use libc::{iovec, off_t, ssize_t};
 use sidewire_link::fd::{inherited, is_internal};
 
 use crate::calls::socket;
@@ -176,17 +176,12 @@ pub unsafe fn preadv2(
     offset: off_t,
     flags: c_int,
 ) -> ssize_t {
-    if offset != -1
-        || flags & !libc::RWF_NOWAIT != 0
-        || signals::in_vfork()
-        || !fdtable::is_ours(fd)
-    {
+    if !sockets_know(fd, offset, flags) {
         // SAFETY: the program's call.
         return unsafe { real::preadv2(fd, iov, n, offset, flags) };
     }
-    let mut msg = message(iov, n);
-    // SAFETY: the program's vector in a live header.
-    unsafe { calls::recvmsg(fd, &raw mut msg, nowait(flags)) }
+    // SAFETY: the program's vector.
+    unsafe { calls::readv_with(fd, iov, n, nowait(flags)) }
 }
 
 /// `pwritev2`. With the offset -1 it is writev with flags, which sockets know.
@@ -200,17 +195,16 @@ pub unsafe fn pwritev2(
     offset: off_t,
     flags: c_int,
 ) -> ssize_t {
-    if offset != -1
-        || flags & !libc::RWF_NOWAIT != 0
-        || signals::in_vfork()
-        || !fdtable::is_ours(fd)
-    {
+    if !sockets_know(fd, offset, flags) {
         // SAFETY: the program's call.
         return unsafe { real::pwritev2(fd, iov, n, offset, flags) };
     }
-    let msg = message(iov, n);
-    // SAFETY: the program's vector in a live header.
-    unsafe { calls::sendmsg(fd, &raw const msg, nowait(flags)) }
+    // SAFETY: the program's vector.
+    unsafe { calls::writev_with(fd, iov, n, nowait(flags)) }
+}
+
+fn sockets_know(fd: c_int, offset: off_t, flags: c_int) -> bool {
+    offset == -1 && flags & !libc::RWF_NOWAIT == 0 && !signals::in_vfork() && fdtable::is_ours(fd)
 }
 
 fn nowait(flags: c_int) -> c_int {
@@ -219,12 +213,4 @@ fn nowait(flags: c_int) -> c_int {
     } else {
         0
     }
-}
-
-fn message(iov: *const iovec, n: c_int) -> msghdr {
-    // SAFETY: all-zero is an empty header.
-    let mut msg: msghdr = unsafe { core::mem::zeroed() };
-    msg.msg_iov = iov.cast_mut();
-    msg.msg_iovlen = n as _;
-    msg
 }

@@ -6,6 +6,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sidewire_engine::Stack;
 use sidewire_engine::net::Tuple;
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
@@ -87,7 +88,15 @@ pub struct Holders {
     filter: PortFilter,
     kernel: KernelHolders,
     tuples: HashMap<Tuple, Holder>,
+    /// How many of them take descriptors, which the program has a right to.
+    descriptors: usize,
+    /// `descriptors` when TIME_WAIT last had to give some up.
+    spared: usize,
 }
+
+/// As many TIME_WAIT remnants may keep descriptors as one in so many that RLIMIT_NOFILE allows: the limit is the program's,
+/// and the kernel's own remnants have none.
+const TIMEWAIT_SHARE: usize = 8;
 
 /// What a holder takes over from the program's descriptor `fd`.
 fn options(fd: c_int, bound: bool) -> HoldOptions {
@@ -107,6 +116,8 @@ impl Holders {
             filter: PortFilter::new(false),
             kernel: KernelHolders::new(devices),
             tuples: HashMap::new(),
+            descriptors: 0,
+            spared: 0,
         }
     }
 
@@ -174,8 +185,10 @@ impl Holders {
         };
         for (tuple, holder) in &mut self.tuples {
             if tuple.local.port() == local.port() {
+                let shared = !holder.takes_descriptors();
                 // Where that cannot be had the connection goes on sharing, and the port stays held.
                 let _ = self.kernel.convert(holder, tuple.remote, &own);
+                self.descriptors += usize::from(shared && holder.takes_descriptors());
             }
         }
         self.remove_port(local);
@@ -195,8 +208,27 @@ impl Holders {
         let holder = self.kernel.hold_connection(local, remote, options)?;
         let local = holder.local();
         self.add_port(local)?;
-        self.tuples.insert(Tuple { local, remote }, holder);
+        self.descriptors += usize::from(holder.takes_descriptors());
+        let before = self.tuples.insert(Tuple { local, remote }, holder);
+        debug_assert!(before.is_none(), "the kernel holds a four-tuple once");
         Ok(local)
+    }
+
+    /// Before a connect: lets the oldest TIME_WAIT remnants go when they keep too many descriptors from the program.
+    pub fn spare_descriptors(&mut self, engine: &mut Stack) {
+        let share = usize::try_from(syscall::nofile_limit()).unwrap_or(usize::MAX) / TIMEWAIT_SHARE;
+        if self.descriptors < share {
+            self.spared = 0;
+        // Not at each connect while it is living connections that have them.
+        } else if self.descriptors >= self.spared + share / TIMEWAIT_SHARE {
+            engine.end_timewaits(share / 2, |tuple| {
+                self.tuples
+                    .get(tuple)
+                    .is_some_and(Holder::takes_descriptors)
+            });
+            engine.take_released(|tuple| self.release(&tuple));
+            self.spared = self.descriptors;
+        }
     }
 
     /// A connection came in by `listener`.
@@ -210,7 +242,8 @@ impl Holders {
 
     /// The engine is done with a connection.
     pub fn release(&mut self, tuple: &Tuple) {
-        if self.tuples.remove(tuple).is_some() {
+        if let Some(holder) = self.tuples.remove(tuple) {
+            self.descriptors -= usize::from(holder.takes_descriptors());
             self.remove_port(tuple.local);
         }
     }

@@ -398,12 +398,21 @@ pub(crate) fn pidfd_open_thread(tid: i32) -> Result<i32, Errno> {
 
 /// RLIMIT_MEMLOCK in bytes, `u64::MAX` for none.
 pub(crate) fn memlock_limit() -> u64 {
+    soft_limit(libc::RLIMIT_MEMLOCK)
+}
+
+/// RLIMIT_NOFILE, `u64::MAX` for none.
+pub(crate) fn nofile_limit() -> u64 {
+    soft_limit(libc::RLIMIT_NOFILE)
+}
+
+fn soft_limit(resource: libc::__rlimit_resource_t) -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,
     };
     // SAFETY: writes to a live local.
-    let _ = unsafe { syscall!(Sysno::getrlimit, libc::RLIMIT_MEMLOCK, &raw mut limit) };
+    let _ = unsafe { syscall!(Sysno::getrlimit, resource, &raw mut limit) };
     limit.rlim_cur
 }
 

@@ -191,7 +191,7 @@ fn what_is_not_a_frozen_socket_is_refused() {
         assert_eq!(refuse(&bytes[..n]), FreezeError::Malformed, "{n} bytes");
     }
     let mut other = bytes.clone();
-    other[4] = 2;
+    other[4] += 1;
     assert_eq!(refuse(&other), FreezeError::Version);
     let mut other = bytes.clone();
     other[0] = b'X';

@@ -53,6 +53,38 @@ fn nothing_there() {
     assert_eq!(peer.recv(0, 0), Ok(0));
 }
 
+/// R7: a receive of no bytes sleeps once, and returns 0 however the sleep ends; an error stays for the next call.
+#[test]
+fn waits_for_nothing() {
+    let begun = || {
+        let mut peer = Peer::established();
+        let mut call = RecvCall::new(0, false);
+        for _ in 0..2 {
+            assert_eq!(step(&mut peer, &mut call, 0), waits(Instant::NEVER));
+        }
+        (peer, call)
+    };
+    let (mut peer, mut call) = begun();
+    call.signal = true;
+    assert_eq!(step(&mut peer, &mut call, 0), Step::Ready(Ok(0)));
+
+    let (mut peer, mut call) = begun();
+    peer.send(Seg {
+        flags: tcphdr::RST | tcphdr::ACK,
+        ..SEND
+    });
+    assert_eq!(step(&mut peer, &mut call, 0), Step::Ready(Ok(0)));
+    assert_eq!(peer.recv(0, 0), Err(Error::ConnReset));
+
+    let mut peer = Peer::established();
+    peer.sk().opts.rcvtimeo_ns = Some(NSEC_PER_SEC);
+    let mut call = RecvCall::new(0, false);
+    let deadline = peer.bed.now + NSEC_PER_SEC;
+    assert_eq!(step(&mut peer, &mut call, 0), waits(deadline));
+    peer.bed.now = deadline;
+    assert_eq!(step(&mut peer, &mut call, 0), Step::Ready(Ok(0)));
+}
+
 /// R5: across segments, and the rest later.
 #[test]
 fn across_segments() {

@@ -219,3 +219,14 @@ fn windows() {
     assert!(!tcp_in_window(5, 10, 10, 20));
     assert!(!tcp_in_window(9, 9, 10, 20));
 }
+
+#[test]
+fn ended_before_their_time() {
+    let mut peer = Peer::time_wait();
+    peer.bed.stack.end_timewaits(1, |_| true);
+    peer.bed.stack.end_timewaits(0, |_| false);
+    assert_eq!(remnants(&peer), 1);
+    peer.bed.stack.end_timewaits(0, |_| true);
+    assert_eq!(remnants(&peer), 0);
+    assert_eq!(peer.bed.stack.tuples().count(), 0);
+}

@@ -387,6 +387,11 @@ impl Holder {
     pub fn holds_port(&self) -> bool {
         !matches!(self.kind, Kind::Repair { .. })
     }
+
+    /// Whether it takes descriptors that the listener's own does not.
+    pub fn takes_descriptors(&self) -> bool {
+        !matches!(self.kind, Kind::Listener { .. })
+    }
 }
 
 impl Drop for Holder {

@@ -66,22 +66,20 @@ pub fn listen(fd: c_int, backlog: c_int) -> c_int {
     };
     let _inside = signals::enter();
     let (stack, id) = (file.stack(), file.id());
-    match stack.with(|i| i.engine.state(id)) {
-        TcpState::Listen => {
-            let r = stack.with(|i| {
-                let (engine, mut io) = i.split();
-                engine.listen(&mut io, id, backlog)
-            });
-            if let Some(l) = &mut file.port.lock().listener {
-                let _ = l.set_backlog(backlog);
-            }
-            return answer_int(r.map(|()| 0).map_err(errno_of));
+    if !stack.with(|i| i.engine.may_listen(id)) {
+        // Before a port is taken for it.
+        raw::set_errno(libc::EINVAL);
+        return -1;
+    }
+    if stack.with(|i| i.engine.state(id)) == TcpState::Listen {
+        let r = stack.with(|i| {
+            let (engine, mut io) = i.split();
+            engine.listen(&mut io, id, backlog)
+        });
+        if let Some(l) = &mut file.port.lock().listener {
+            let _ = l.set_backlog(backlog);
         }
-        TcpState::Close => {}
-        _ => {
-            raw::set_errno(libc::EINVAL);
-            return -1;
-        }
+        return answer_int(r.map(|()| 0).map_err(errno_of));
     }
     if let Some(reason) = refusal(&file, fd) {
         to_kernel(&file, reason);

@@ -13,6 +13,7 @@ use sidewire_link::holder::HoldOptions;
 use sidewire_link::netlink::LinkKind;
 
 use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
+use super::shutdown::may_stop_listening;
 use super::socket::{Reason, count_engine, to_kernel};
 use super::{answer_int, run_in_turn};
 use crate::config::rules::Direction;
@@ -48,7 +49,7 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
             Some(Way::Disconnect) | None => {
                 // Behind what another thread is sending.
                 let _turn = file.sending.lock();
-                file.stack().with(|i| {
+                may_stop_listening(&file, |i| {
                     let (engine, mut io) = i.split();
                     engine.disconnect(&mut io, file.id());
                 });
@@ -87,7 +88,9 @@ unsafe fn prepare(
     // SAFETY: the program's pointer.
     let given = unsafe { GivenAddr::read(addr, len) }?;
     let (stack, id) = (file.stack(), file.id());
-    if given.family() == Some(libc::AF_UNSPEC) {
+    // Before the socket's state (Linux __inet_stream_connect).
+    let given_family = given.family().ok_or(libc::EINVAL)?;
+    if given_family == libc::AF_UNSPEC {
         return Ok(Way::Disconnect);
     }
     if !stack.with(|i| i.engine.connect_is_fresh(id)) {
@@ -100,7 +103,6 @@ unsafe fn prepare(
     } else {
         (libc::AF_INET, size_of::<libc::sockaddr_in>())
     };
-    let given_family = given.family().ok_or(libc::EINVAL)?;
     if given.bytes().len() < shortest {
         return Err(libc::EINVAL);
     }
@@ -207,6 +209,7 @@ fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Resu
             shadow: bound.then_some(fd),
         };
         let wanted = SocketAddr::new(saddr, port);
+        i.holders.spare_descriptors(&mut i.engine);
         let local = match i.holders.connect(wanted, remote, &options) {
             Ok(local) => local,
             // ER-43: what is left of an earlier connection may hold it.

@@ -69,6 +69,15 @@ pub unsafe fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
 /// # Safety
 /// The contract of the C function.
 pub unsafe fn readv(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
+    // SAFETY: the caller's arguments.
+    unsafe { readv_with(fd, iov, n, 0) }
+}
+
+/// `readv` with the flags of recv(2).
+///
+/// # Safety
+/// The contract of readv(2).
+pub(crate) unsafe fn readv_with(fd: c_int, iov: *const iovec, n: c_int, flags: c_int) -> ssize_t {
     let Some(file) = fdtable::get(fd) else {
         // SAFETY: the caller's arguments.
         return unsafe { real::readv(fd, iov, n) };
@@ -79,7 +88,7 @@ pub unsafe fn readv(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
         if iov.iter().remaining() == 0 {
             return Ok(0);
         }
-        recv_iov(&file, &iov, 0)
+        recv_iov(&file, &iov, flags)
     }))
 }
 

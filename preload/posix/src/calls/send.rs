@@ -136,16 +136,32 @@ pub unsafe fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
 /// # Safety
 /// The contract of the C function.
 pub unsafe fn writev(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
+    // SAFETY: the caller's arguments.
+    unsafe { writev_with(fd, iov, n, 0) }
+}
+
+/// `writev` with the flags of send(2).
+///
+/// # Safety
+/// The contract of writev(2).
+pub(crate) unsafe fn writev_with(fd: c_int, iov: *const iovec, n: c_int, flags: c_int) -> ssize_t {
     let Some(file) = fdtable::get(fd) else {
         // SAFETY: the caller's arguments.
         return unsafe { real::writev(fd, iov, n) };
     };
     // SAFETY: the program's pointer.
     let iov = unsafe { Iovecs::import(iov, n as usize, Error::Inval) };
-    answer(
-        iov.map_err(errno_of)
-            .and_then(|iov| send_iov(&file, &iov, SendArgs::default())),
-    )
+    answer(iov.map_err(errno_of).and_then(|iov| {
+        if iov.iter().remaining() == 0 {
+            // Linux vfs_writev: the socket is not asked, not even for EPIPE; write(2) of no bytes does ask it.
+            return Ok(0);
+        }
+        let args = SendArgs {
+            flags,
+            ..SendArgs::default()
+        };
+        send_iov(&file, &iov, args)
+    }))
 }
 
 /// `send`.

@@ -5,6 +5,8 @@ use core::ffi::c_int;
 use sidewire_uapi::TcpState;
 
 use super::{answer_int, errno_of};
+use crate::file::FileRef;
+use crate::stack::Inner;
 use crate::{fdtable, real, signals};
 
 /// `shutdown`.
@@ -13,24 +15,30 @@ pub fn shutdown(fd: c_int, how: c_int) -> c_int {
         return real::shutdown(fd, how);
     };
     let _inside = signals::enter();
-    let (stack, id) = (file.stack(), file.id());
+    let id = file.id();
     // Behind what another thread is sending.
     let _turn = file.sending.lock();
-    let r = stack.with(|i| {
-        let listened = i.engine.state(id) == TcpState::Listen;
+    let r = may_stop_listening(&file, |i| {
         let (engine, mut io) = i.split();
-        let r = engine.shutdown(&mut io, id, how);
-        let stopped = listened && i.engine.state(id) == TcpState::Close;
-        if stopped {
-            // ER-3: it no longer listens.
-            if let Some(listener) = file.port.lock().listener.take() {
-                i.holders.unlisten(listener);
-            }
-        }
-        r.map(|()| stopped)
+        engine.shutdown(&mut io, id, how)
     });
-    if r == Ok(true) {
+    answer_int(r.map(|()| 0).map_err(errno_of))
+}
+
+/// Runs `f`, after which the socket may listen no more (ER-3, ER-25): its port is then given up.
+pub(super) fn may_stop_listening<R>(file: &FileRef, f: impl FnOnce(&mut Inner) -> R) -> R {
+    let (r, stopped) = file.stack().with(|i| {
+        let id = file.id();
+        let listened = i.engine.state(id) == TcpState::Listen;
+        let r = f(i);
+        let stopped = listened && i.engine.state(id) == TcpState::Close;
+        if stopped && let Some(listener) = file.port.lock().listener.take() {
+            i.holders.unlisten(listener);
+        }
+        (r, stopped)
+    });
+    if stopped {
         file.set_kernel_listener(None);
     }
-    answer_int(r.map(|_| 0).map_err(errno_of))
+    r
 }
