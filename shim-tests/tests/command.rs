@@ -118,7 +118,7 @@ fn look_inside(stack: &Stack) -> TestResult {
     );
     let top = ask(&["top", "-n", "1", &pid])?;
     ensure!(
-        top.contains("1 connections") && top.contains(&name),
+        top.contains("connections: 1,") && top.contains(&name),
         "{top}"
     );
     let json: serde_json::Value = serde_json::from_str(&ask(&["ss", "--json", "--pid", &pid])?)?;
