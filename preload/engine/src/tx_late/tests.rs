@@ -73,7 +73,7 @@ fn a_fin_is_taken_back_with_the_data_before_it() {
     let mut b = Bench::new();
     b.queues();
     b.queue(100);
-    b.with(|sk, cx| crate::output::tcp_send_fin(sk, cx));
+    b.with(crate::output::tcp_send_fin);
     let late = b.carry();
     assert_eq!(late.end_seq.wrapping_sub(late.seq), 101);
     b.with(|sk, cx| dropped(sk, cx, &late));
