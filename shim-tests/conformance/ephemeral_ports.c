@@ -51,7 +51,7 @@ static void parity(void)
 	}
 	row("ER-42", "of 8 connects, from an even port: %d", even);
 	row("ER-42", "of 8 binds, to an odd port: %d", odd);
-	row("ER-42", "of all, in the range: %d", inside);
+	row("ER-42 SO-123", "of all, in the range: %d", inside);
 }
 
 /* Two ports for each pair of hosts. */

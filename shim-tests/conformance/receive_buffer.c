@@ -22,7 +22,7 @@ static void read_to_the_end(const char *text, int set)
 		if ((n = recv(fd, buffer, sizeof buffer, 0)) <= 0)
 			err(2, "recv");
 	after = int_option(fd, SOL_SOCKET, SO_RCVBUF);
-	row("TM-25", "%s: %d at first, larger after 30 MB %d", text, before, after > before);
+	row("TM-25 SO-119", "%s: %d at first, larger after 30 MB %d", text, before, after > before);
 	close(fd);
 }
 

@@ -46,8 +46,8 @@ static void values(int fd)
 	each("SO-45", "TCP_KEEPIDLE", fd, SOL_TCP, TCP_KEEPIDLE, V(0, 1, 32767, 32768, -1));
 	each("SO-46", "TCP_KEEPINTVL", fd, SOL_TCP, TCP_KEEPINTVL, V(0, 1, 32767, 32768, -1));
 	each("SO-47", "TCP_KEEPCNT", fd, SOL_TCP, TCP_KEEPCNT, V(0, 1, 127, 128));
-	each("SO-48", "TCP_SYNCNT", fd, SOL_TCP, TCP_SYNCNT, V(0, 1, 127, 128));
-	each("SO-49", "TCP_LINGER2", fd, SOL_TCP, TCP_LINGER2, V(5, -1, -7, 0, 120, 121));
+	each("SO-48 SO-112", "TCP_SYNCNT", fd, SOL_TCP, TCP_SYNCNT, V(0, 1, 127, 128));
+	each("SO-49 SO-115", "TCP_LINGER2", fd, SOL_TCP, TCP_LINGER2, V(5, -1, -7, 0, 120, 121));
 	each("SO-50", "TCP_DEFER_ACCEPT", fd, SOL_TCP, TCP_DEFER_ACCEPT, V(1, 2, 4, 60, 100, 1000, 100000, 0, -1));
 	each("SO-53", "TCP_QUICKACK", fd, SOL_TCP, TCP_QUICKACK, V(0, 1, 0, 2, 3));
 	each("SO-56", "TCP_THIN_LINEAR_TIMEOUTS", fd, SOL_TCP, TCP_THIN_LINEAR_TIMEOUTS, V(1, 0, 2, -1));
@@ -58,7 +58,7 @@ static void values(int fd)
 	each("SO-66 RV-33", "TCP_INQ", fd, SOL_TCP, TCP_INQ, V(1, 2, -1, 0));
 	each("SO-67", "TCP_TX_DELAY", fd, SOL_TCP, 37, V(5, 268435455, 268435456, -1, 0));
 	each("SO-69", "TCP_IS_MPTCP", fd, SOL_TCP, 43, V(1));
-	each("SO-70", "TCP_RTO_MAX_MS", fd, SOL_TCP, 44, V(999, 1000, 120001, 120000));
+	each("SO-70 SO-114", "TCP_RTO_MAX_MS", fd, SOL_TCP, 44, V(999, 1000, 120001, 120000));
 	each("SO-71", "TCP_RTO_MIN_US", fd, SOL_TCP, 45, V(0, 4000, 8000, 8001, 200000, 200001));
 	each("SO-72", "TCP_DELACK_MAX_US", fd, SOL_TCP, 46, V(0, 4000, 8000, 8001, 200000, 200001));
 	each("SO-59", "TCP_FASTOPEN_NO_COOKIE", fd, SOL_TCP, TCP_FASTOPEN_NO_COOKIE, V(1, 2, 0));

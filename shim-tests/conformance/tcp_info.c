@@ -34,9 +34,9 @@ static void show_info(int fd, const char *when, int connected)
 	row("SO-78", "%s, state: %d", when, info[0]);
 	row("SO-79", "%s, ca_state retransmits probes backoff: %d %d %d %d", when, info[1], info[2],
 	    info[3], info[4]);
-	row("SO-80 SO-81 SO-82", "%s, options, scales, byte 7: %#x %#x %#x", when, info[5], info[6],
+	row("SO-80 SO-81 SO-82 SO-109 SO-110", "%s, options, scales, byte 7: %#x %#x %#x", when, info[5], info[6],
 	    info[7]);
-	row("SO-83", "%s, rto ato: %d %u", when,
+	row("SO-83 SO-114", "%s, rto ato: %d %u", when,
 	    connected ? u32(8) >= 200000 && u32(8) < 300000 : (int)u32(8), u32(12));
 	row("SO-84", "%s, snd_mss rcv_mss: %u %u", when, u32(16), u32(20));
 	row("SO-85", "%s, unacked sacked lost retrans fackets: %u %u %u %u %u", when, u32(24), u32(28),
@@ -50,7 +50,7 @@ static void show_info(int fd, const char *when, int connected)
 		    u32(72) > 0 && u32(72) < 1000000);
 	else
 		row("SO-88", "%s, rtt rttvar: %u %u", when, u32(68), u32(72));
-	row("SO-89", "%s, snd_ssthresh snd_cwnd advmss reordering: %u %u %u %u", when, u32(76), u32(80),
+	row("SO-89 SO-111", "%s, snd_ssthresh snd_cwnd advmss reordering: %u %u %u %u", when, u32(76), u32(80),
 	    u32(84), u32(88));
 	row("SO-90", "%s, rcv_space total_retrans: %u %u", when, u32(96), u32(100));
 	row("SO-91", "%s, paced, max_pacing_rate: %d %#llx", when, u64(104) > 0,
@@ -65,7 +65,7 @@ static void show_info(int fd, const char *when, int connected)
 	    u32(192), u32(196), (unsigned long long)u64(200), (unsigned long long)u64(208));
 	row("SO-97", "%s, dsack_dups reord_seen rcv_ooopack snd_wnd: %u %u %u %u", when, u32(216),
 	    u32(220), u32(224), u32(228));
-	row("SO-98", "%s, rcv_wnd rehash: %u %u", when, u32(232), u32(236));
+	row("SO-98 SO-119", "%s, rcv_wnd rehash: %u %u", when, u32(232), u32(236));
 	row("SO-99", "%s, total_rto total_rto_recoveries total_rto_time: %u %u", when, u32(240), u32(244));
 }
 

@@ -380,6 +380,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.ack.rcv_mss = TCP_MIN_MSS;
     sk.rcvbuf = old.rcvbuf;
     sk.tx_blocked = old.tx_blocked;
+    sk.tsq_throttled = old.tsq_throttled;
     sk.timer_queued = old.timer_queued;
     sk.ip_id = old.ip_id;
     sk.errqueue = old.errqueue;

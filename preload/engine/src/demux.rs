@@ -182,11 +182,11 @@ impl Stack {
         }
     }
 
-    /// The packet socket is writable again: what it refused goes out.
+    /// The packet socket is writable again, or frames that were waited for have left: what stood back goes out.
     pub fn tx_space(&mut self, io: &mut Io<'_>) {
         for id in core::mem::take(&mut self.sh.tx_blocked) {
             if let Some((sk, mut cx)) = self.borrow(io, id) {
-                if sk.tx_blocked {
+                if sk.tx_blocked || sk.tsq_throttled {
                     tcp_tx_space(sk, &mut cx);
                 }
                 self.settle(id);

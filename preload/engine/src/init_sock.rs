@@ -103,6 +103,7 @@ impl TcpSock {
             sndbuf: sysctl.tcp_wmem[1],
             nospace: false,
             tx_blocked: false,
+            tsq_throttled: false,
             lsndtime: Instant::ZERO,
             ip_id: 0,
 

@@ -89,6 +89,8 @@ mib! {
     TCPFastRetrans,
     /// Retransmissions in slow start after a timeout.
     TCPSlowStartRetrans,
+    /// Retransmissions that were not made because the last copy had not left the host.
+    TCPSpuriousRtxHostQueues,
     /// Frames thrown away by the local qdisc.
     TCPLocalDrop,
     /// Frames refused because the packet socket was full.

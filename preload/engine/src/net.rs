@@ -1,6 +1,8 @@
 //! The network as the engine sees it: routes, and a place to put frames.
 
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
+use core::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -8,6 +10,7 @@ use crate::memory::Frag;
 use crate::skb::TxFlags;
 use crate::sock::TcpSock;
 use crate::stack::SocketId;
+use crate::tx_late::TxLate;
 
 /// Longest header of a frame that the engine builds: IPv6 (40) or IPv4 (20), TCP with 40 bytes of options (60).
 pub const MAX_HEADER: usize = 100;
@@ -124,11 +127,18 @@ pub struct Transmit<'a> {
     pub sock: Option<&'a TcpSock>,
 }
 
+/// Names a frame that waits between the engine and the device, for [`Net::in_host_queue`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxTicket(pub NonZeroU64);
+
 /// What became of a frame. Known before `snd_nxt` advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TxVerdict {
     /// The device has it.
     Sent,
+    /// It waits: for somebody to carry it to the device, or for the address of the next hop. It counts as sent; when it does
+    /// not leave after all, [`crate::Stack::tx_late`] is told.
+    Queued(TxTicket),
     /// The device has it, and its stamps will be told.
     Stamping,
     /// The device has a copy that was made in user space.
@@ -137,8 +147,6 @@ pub enum TxVerdict {
     NoSpace,
     /// The queueing discipline threw it away: Linux's local congestion (NET_XMIT_DROP).
     Dropped,
-    /// The next hop is being resolved; the frame was kept for it (counts as sent).
-    Resolving,
     /// The next hop does not answer: EHOSTUNREACH (spec/errors.md ER-21).
     Unreachable,
     /// The program unmapped pages that it had given with MSG_ZEROCOPY.
@@ -156,9 +164,18 @@ pub trait Net {
     fn route(&mut self, key: &FlowKey) -> Result<Dst, Error>;
     /// The table's present generation ([`Dst::generation`]).
     fn route_generation(&self) -> u32;
-    /// Hands a frame to the device; never sleeps. One that is only queued is [`TxVerdict::Sent`]; when it does not leave
-    /// after all, [`crate::Stack::tx_late`] is told.
+    /// Hands a frame to the device, or puts it into a queue before it; never sleeps.
     fn transmit(&mut self, frame: &Transmit<'_>) -> TxVerdict;
+    /// True while a frame has not been handed to the device (Linux `skb_fclone_busy`). [`crate::Stack::tx_space`] is called
+    /// when it has been.
+    fn in_host_queue(&mut self, _ticket: TxTicket) -> bool {
+        false
+    }
+    /// Takes frames of a connection back that have not been handed to the device, those with data or FIN from sequence number
+    /// `from` on, and answers them in the order of their leaving. Nobody is told of them otherwise.
+    fn recall(&mut self, _tuple: &Tuple, _from: u32) -> Vec<TxLate> {
+        Vec::new()
+    }
     /// True when frames are queued until the caller lets go of the stack: a long send pauses ([`crate::WaitReason::Backlog`]),
     /// so that they leave while they are warm and acks come in.
     fn crowded(&self) -> bool {

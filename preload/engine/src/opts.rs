@@ -23,6 +23,8 @@ pub struct SockOpts {
     pub bound_dev_if: u32,
     pub mark: u32,
     pub peek_off: i32,
+    /// Whoever opened the file had CAP_NET_RAW, which TS-43 asks for.
+    pub opener_net_raw: bool,
     pub max_pacing_rate: u64,
     pub buf_lock_snd: bool,
     pub buf_lock_rcv: bool,
@@ -89,6 +91,7 @@ impl Default for SockOpts {
             bound_dev_if: 0,
             mark: 0,
             peek_off: -1,
+            opener_net_raw: false,
             max_pacing_rate: u64::MAX,
             buf_lock_snd: false,
             buf_lock_rcv: false,

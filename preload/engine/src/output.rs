@@ -53,6 +53,8 @@ pub enum XmitError {
     Fault,
     /// The peer's window is closed, or nothing is left to send.
     Again,
+    /// Its last copy has not left the host yet (Linux `-EBUSY` of `__tcp_retransmit_skb`).
+    Busy,
 }
 
 /// Which buffer.
@@ -158,6 +160,10 @@ pub(crate) fn tcp_transmit_skb(
     let sample = tcp_rate_skb_sent(sk, stamp);
     if let Some(skb) = at.get_mut(sk) {
         skb.tx = sample;
+        skb.ticket = match verdict {
+            TxVerdict::Queued(ticket) => Some(ticket),
+            _ => None,
+        };
         skb.cut |= tcb.pcount > 1;
     }
     if verdict == TxVerdict::Copied
@@ -288,10 +294,10 @@ fn transmit(
     };
     if verdict == TxVerdict::NoSpace {
         cx.sh.mib.inc(Counter::TCPLocalNoSpace);
-        if !sk.tx_blocked {
-            sk.tx_blocked = true;
+        if !sk.tx_blocked && !sk.tsq_throttled {
             cx.sh.tx_blocked.push(cx.id);
         }
+        sk.tx_blocked = true;
         return Err(XmitError::NoSpace);
     }
     if !syn {
@@ -598,10 +604,12 @@ pub fn tcp_data_snd_check(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     tcp_check_space(sk, cx);
 }
 
-/// The packet socket takes frames again: what it refused goes out. The caller has taken the socket off
+/// The packet socket takes frames again, or a frame that stood in the way of a retransmission has left: what waited for that
+/// goes out (Linux `tcp_tsq_write`). The caller has taken the socket off
 /// `tx_blocked` of the shared state.
 pub fn tcp_tx_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     sk.tx_blocked = false;
+    sk.tsq_throttled = false;
     if sk.state == TcpState::Close {
         return;
     }

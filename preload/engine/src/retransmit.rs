@@ -32,6 +32,23 @@ pub(crate) fn rtx_index(sk: &TcpSock, seq: u32) -> usize {
     sk.rtx_queue.partition_point(|s| !after(s.end_seq, seq))
 }
 
+/// True when the last copy of the buffer at `index` has not left the host: to send another one would help nobody. What waits
+/// is tried again when it has (Linux `skb_still_in_host_queue`).
+fn skb_still_in_host_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize) -> bool {
+    let Some(ticket) = sk.rtx_queue.get(index).and_then(|skb| skb.ticket) else {
+        return false;
+    };
+    if !cx.net.in_host_queue(ticket) {
+        return false;
+    }
+    cx.sh.mib.inc(Counter::TCPSpuriousRtxHostQueues);
+    if !sk.tx_blocked && !sk.tsq_throttled {
+        cx.sh.tx_blocked.push(cx.id);
+    }
+    sk.tsq_throttled = true;
+    true
+}
+
 /// Retransmits the first `segs` segments of the buffer at `index`, without any bookkeeping of recovery
 /// (Linux `__tcp_retransmit_skb`).
 pub(crate) fn retransmit_skb_raw(
@@ -40,6 +57,9 @@ pub(crate) fn retransmit_skb_raw(
     index: usize,
     segs: u32,
 ) -> Result<(), XmitError> {
+    if skb_still_in_host_queue(sk, cx, index) {
+        return Err(XmitError::Busy);
+    }
     let snd_una = sk.snd_una;
     let Some(skb) = sk.rtx_queue.get_mut(index) else {
         return Err(XmitError::Again);
@@ -315,6 +335,9 @@ fn probe(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     };
     let (len, pcount) = (tail.len, tail.pcount());
     let last = sk.rtx_queue.len() - 1;
+    if skb_still_in_host_queue(sk, cx, last) {
+        return false;
+    }
     if pcount > 1
         && len > (pcount - 1) * mss
         && !tcp_fragment(sk, cx, Queue::Rtx, last, (pcount - 1) * mss, mss)
@@ -328,3 +351,6 @@ fn probe(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     sk.tlp_retrans = true;
     true
 }
+
+#[cfg(test)]
+mod tests;

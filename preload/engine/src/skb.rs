@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use bitflags::bitflags;
 
 use crate::memory::Frag;
+use crate::net::TxTicket;
 use crate::time::Instant;
 
 /// `net.core.max_skb_frags`: fragments of one buffer (spec/send-path.md F9).
@@ -124,6 +125,8 @@ pub struct Skb {
     pub tskey: u32,
     /// The message's own mark and time. Buffers that differ in them are never merged.
     pub message: MessageOptions,
+    /// Its last frame, where that had to wait before the device.
+    pub ticket: Option<TxTicket>,
     /// It left as a super-frame, with what it held then.
     pub cut: bool,
     /// MSG_ZEROCOPY object whose bytes this holds.

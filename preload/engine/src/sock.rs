@@ -277,6 +277,10 @@ pub struct TcpSock {
     /// The packet socket was full: waits for [`crate::Stack::tx_space`].
     #[serde(skip)]
     pub tx_blocked: bool,
+    /// A retransmission waits until the last copy has left the host; [`crate::Stack::tx_space`] says so (Linux
+    /// `TSQ_THROTTLED`).
+    #[serde(skip)]
+    pub tsq_throttled: bool,
     pub lsndtime: Instant,
     pub ip_id: u16,
 

@@ -288,6 +288,22 @@ impl Stack {
         }
     }
 
+    /// What the thread could do that opened the socket's file, by the capabilities that count in the first user namespace
+    /// (TS-43).
+    pub fn opened_by(&mut self, id: SocketId, caps: Caps) {
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.opts.opener_net_raw = caps.net_raw;
+        }
+    }
+
+    /// May a call on the socket take so many bytes of option memory for its control messages (Linux `sock_kmalloc`)?
+    #[must_use]
+    pub fn sock_kmalloc(&self, id: SocketId, bytes: usize) -> bool {
+        let max = self.sh.sysctl.optmem_max as usize;
+        let used = self.sock(id).map_or(0, |sk| sk.zerocopy.optmem() as usize);
+        bytes.saturating_add(used) < max
+    }
+
     /// False once the socket is gone for good.
     #[must_use]
     pub fn exists(&self, id: SocketId) -> bool {

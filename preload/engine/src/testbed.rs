@@ -229,6 +229,8 @@ pub(crate) struct Wire {
     pub(crate) sent: Vec<(Vec<u8>, u32)>,
     /// Nothing leads anywhere.
     pub(crate) no_route: bool,
+    /// Frames wait for the caller to let go of the stack.
+    pub(crate) crowded: bool,
 }
 
 /// The route of every test.
@@ -263,6 +265,9 @@ impl Net for Wire {
         self.sent
             .push((frame.headers[frame.l4_offset..].to_vec(), len));
         TxVerdict::Sent
+    }
+    fn crowded(&self) -> bool {
+        self.crowded
     }
 }
 

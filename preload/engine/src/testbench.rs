@@ -4,9 +4,11 @@
 extern crate std;
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::num::NonZeroU64;
 
 use sidewire_uapi::TcpState;
 use sidewire_wire::tcp::{TcpFlags, TcpOptions, TcpView};
@@ -14,15 +16,17 @@ use sidewire_wire::tcp::{TcpFlags, TcpOptions, TcpView};
 use crate::ack::{AckFlag, AckOutcome, tcp_ack};
 use crate::error::Error;
 use crate::memory::{Fault, Frag, MemRef, Memory, Region, RegionKind};
-use crate::net::{Dst, FlowKey, Net, Transmit, Tuple, TxVerdict};
+use crate::net::{Dst, FlowKey, Net, Transmit, Tuple, TxTicket, TxVerdict};
 use crate::output::{tcp_data_snd_check, tcp_push_pending, tcp_queue_skb, tcp_send_mss};
 use crate::segment::Segment;
+use crate::seq::before;
 use crate::skb::{SKB_TRUESIZE, tcphdr};
 use crate::sock::{TcpSock, nagle};
 use crate::stack::{Cx, Secrets, SocketId, Stack};
 use crate::sysctl::Sysctl;
 use crate::time::{Instant, NSEC_PER_MSEC, NSEC_PER_SEC};
 use crate::timer::{TimerOutcome, fire_timer};
+use crate::tx_late::TxLate;
 
 pub(crate) const MSS: u32 = 1_448;
 
@@ -70,6 +74,20 @@ struct Wire {
     now: Instant,
     frames: Vec<Sent>,
     verdict: TxVerdict,
+    /// Frames go into a queue before the device.
+    queues: bool,
+    /// What is in it.
+    queue: VecDeque<(TxTicket, TxLate)>,
+    tickets: u64,
+}
+
+impl Wire {
+    fn queued(&mut self, late: TxLate) -> TxVerdict {
+        self.tickets += 1;
+        let ticket = TxTicket(NonZeroU64::new(self.tickets).expect("counts from 1"));
+        self.queue.push_back((ticket, late));
+        TxVerdict::Queued(ticket)
+    }
 }
 
 impl Net for Wire {
@@ -97,7 +115,25 @@ impl Net for Wire {
             window: tcp.window(),
             ack_seq: tcp.ack_seq(),
         });
+        if self.queues {
+            let fin = tcp.flags().contains(TcpFlags::FIN);
+            return self.queued(TxLate {
+                tuple: t.sock.expect("a socket's").tuple,
+                seq: tcp.seq(),
+                end_seq: tcp.seq().wrapping_add(len + u32::from(fin)),
+            });
+        }
         TxVerdict::Sent
+    }
+    fn in_host_queue(&mut self, ticket: TxTicket) -> bool {
+        self.queue.iter().any(|(t, _)| *t == ticket)
+    }
+    fn recall(&mut self, _: &Tuple, from: u32) -> Vec<TxLate> {
+        let (back, stays): (VecDeque<_>, _) = core::mem::take(&mut self.queue)
+            .into_iter()
+            .partition(|(_, l)| l.end_seq != l.seq && !before(l.seq, from));
+        self.queue = stays;
+        back.into_iter().map(|(_, late)| late).collect()
     }
 }
 
@@ -182,6 +218,9 @@ impl Bench {
                 now,
                 frames: Vec::new(),
                 verdict: TxVerdict::Sent,
+                queues: false,
+                queue: VecDeque::new(),
+                tickets: 0,
             },
             region: Arc::new(Bytes(std::vec![0; 1 << 20])),
             base,
@@ -220,6 +259,17 @@ impl Bench {
 
     pub(crate) fn verdict(&mut self, verdict: TxVerdict) {
         self.wire.verdict = verdict;
+    }
+
+    /// From now on frames wait before the device.
+    pub(crate) fn queues(&mut self) {
+        self.wire.queues = true;
+    }
+
+    /// The device takes the first frame that waits, if it does.
+    pub(crate) fn carry(&mut self) -> TxLate {
+        let (_, frame) = self.wire.queue.pop_front().expect("a frame waits");
+        frame
     }
 
     pub(crate) fn mtu(&mut self, mtu: u32) {

@@ -329,6 +329,7 @@ pub(crate) fn tcp_fragment(
     tail.ubuf = skb.ubuf;
     tail.message = skb.message;
     tail.cut = skb.cut;
+    tail.ticket = skb.ticket;
     skb.split_frags(len, &mut tail);
     let moved = tail.len.min(skb.truesize.saturating_sub(SKB_TRUESIZE));
     skb.truesize -= moved;

@@ -195,7 +195,7 @@ fn tstamp_tx(
 ) {
     let tsflags = sk.opts.tsflags;
     let tsonly = tsflags & sof::SOF_TIMESTAMPING_OPT_TSONLY != 0;
-    if !tsonly && !cx.sh.sysctl.tstamp_allow_data {
+    if !tsonly && !cx.sh.sysctl.tstamp_allow_data && !sk.opts.opener_net_raw {
         return; // TS-43
     }
     let opt_stats = tsonly && tsflags & sof::SOF_TIMESTAMPING_OPT_STATS != 0;

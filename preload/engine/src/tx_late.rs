@@ -1,16 +1,23 @@
-//! Verdicts that come late: a frame that [`Net::transmit`](crate::net::Net::transmit) had taken did not leave after all.
+//! Verdicts that come late: a frame that [`Net::transmit`](crate::net::Net::transmit) had queued did not leave after all.
 //!
-//! Linux knows at once whether the queueing discipline threw a segment away, and leaves it unsent. Here the segment counts as
-//! sent by the time that the device is asked, so it is a loss, known before any ack could tell.
+//! Linux knows at once whether the queueing discipline threw a segment away, and leaves it unsent: `snd_nxt` has not moved.
+//! Here it has by the time that the device is asked. As long as nothing newer has left, the segment becomes unsent again, and
+//! what waits behind it before the device is taken back with it ([`Net::recall`](crate::net::Net::recall)). Otherwise it is a
+//! loss, known before any ack could tell.
 
 use crate::error::Error;
 use crate::mib::Counter;
 use crate::net::{Tuple, TxVerdict};
-use crate::recovery::{tcp_enter_cwr, tcp_mark_skb_lost};
-use crate::seq::after;
-use crate::sock::TcpSock;
+use crate::output::tcp_send_ack;
+use crate::recovery::{tcp_enter_cwr, tcp_in_cwnd_reduction, tcp_mark_skb_lost};
+use crate::retransmit::rtx_index;
+use crate::seq::{after, before};
+use crate::skb::tcphdr;
+use crate::sock::{CaState, TcpSock, icsk_ack};
 use crate::stack::{Cx, Ehash, Io, Stack};
+use crate::timer::{tcp_check_probe_timer, tcp_clear_xmit_timer};
 use crate::timers::Timer;
+use crate::tso::tcp_adjust_pcount;
 use crate::zerocopy::mark_copied;
 
 /// What a frame held, as its TCP header said.
@@ -20,13 +27,14 @@ pub struct TxLate {
     pub tuple: Tuple,
     /// Its sequence number.
     pub seq: u32,
-    /// Its payload, in bytes.
-    pub len: u32,
+    /// One past its last, FIN counted; `seq` for a bare ack.
+    pub end_seq: u32,
 }
 
 impl Stack {
     /// The device did not take a frame. `Dropped` is local congestion (Linux `tcp_enter_cwr` in `tcp_transmit_skb`), `Fault`
     /// ends the connection unless the bytes have been acknowledged meanwhile; what else there is counts as lost on the way.
+    /// Of several frames the newest is to be told of first.
     pub fn tx_late(&mut self, io: &mut Io<'_>, frame: &TxLate, verdict: TxVerdict) {
         let Some(Ehash::Sock(id)) = self.ehash.get(&frame.tuple).copied() else {
             return;
@@ -38,9 +46,9 @@ impl Stack {
                 TxVerdict::Copied => copied(sk, frame),
                 TxVerdict::Unreachable => sk.sk_err_soft = Some(Error::HostUnreach),
                 TxVerdict::Sent
+                | TxVerdict::Queued(_)
                 | TxVerdict::Stamping
                 | TxVerdict::NoSpace
-                | TxVerdict::Resolving
                 | TxVerdict::DeviceGone => {}
             }
             self.settle(id);
@@ -50,26 +58,89 @@ impl Stack {
 
 fn dropped(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, frame: &TxLate) {
     cx.sh.mib.inc(Counter::TCPLocalDrop);
+    if frame.seq != frame.end_seq {
+        let mut pcount = 0;
+        // A retransmission holds nothing newer back.
+        let new = sk
+            .rtx_queue
+            .get(rtx_index(sk, frame.seq))
+            .is_some_and(|skb| before(skb.seq, frame.end_seq) && !skb.ever_retransmitted());
+        if new {
+            for behind in cx.net.recall(&frame.tuple, frame.end_seq).iter().rev() {
+                pcount += unsend(sk, cx, behind);
+            }
+        }
+        pcount += unsend(sk, cx, frame);
+        if pcount > 0 {
+            unsent(sk, cx, pcount);
+        }
+    }
     tcp_enter_cwr(sk, cx);
-    let end = frame.seq.wrapping_add(frame.len);
-    let mut index = 0;
-    while let Some(skb) = sk.rtx_queue.get(index) {
-        if !after(end, skb.seq) {
+}
+
+/// A frame has not left: its buffers become unsent when nothing newer has left and no other copy of them, else they are lost.
+/// Answers how many segments are unsent now.
+fn unsend(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, frame: &TxLate) -> u32 {
+    let mut pcount = 0;
+    while let Some(skb) = sk.rtx_queue.pop_back_if(|skb| {
+        !before(skb.seq, frame.seq)
+            && !after(skb.end_seq, frame.end_seq)
+            && skb.sacked.is_empty()
+            && skb.tcp_flags & tcphdr::SYN == 0
+    }) {
+        pcount += skb.pcount();
+        sk.snd_nxt = skb.seq;
+        tcp_adjust_pcount(sk, skb.sacked, skb.pcount() as i32);
+        sk.write_queue.push_front(skb);
+    }
+    let mut index = rtx_index(sk, frame.seq);
+    while let Some(skb) = sk.rtx_queue.get_mut(index) {
+        if !after(frame.end_seq, skb.seq) {
             break;
         }
-        if after(skb.end_seq, frame.seq) && frame.len > 0 {
-            tcp_mark_skb_lost(sk, cx, index);
-        }
+        skb.ticket = None;
+        tcp_mark_skb_lost(sk, cx, index);
         index += 1;
+    }
+    pcount
+}
+
+/// `snd_nxt` has gone back by `pcount` segments: what was noted of them when they were sent goes, too. What is unsent is tried
+/// again with the next ack or send; when none can come, by the probe timer, as after a local drop in Linux's
+/// `__tcp_push_pending_frames`.
+fn unsent(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, pcount: u32) {
+    let snd_nxt = sk.snd_nxt;
+    if tcp_in_cwnd_reduction(sk) {
+        sk.prr_out = sk.prr_out.saturating_sub(pcount);
+    }
+    if sk.ca_state != CaState::Open && after(sk.high_seq, snd_nxt) {
+        sk.high_seq = snd_nxt;
+    }
+    if after(sk.snd_sml, snd_nxt) {
+        sk.snd_sml = sk.snd_una;
+    }
+    if sk.tlp_high_seq != 0 && after(sk.tlp_high_seq, snd_nxt) {
+        sk.tlp_high_seq = 0;
+    }
+    // Room in a queue is no reason to try at once what was just thrown away.
+    if core::mem::take(&mut sk.tx_blocked) {
+        sk.tsq_throttled = false;
+        cx.sh.tx_blocked.retain(|id| *id != cx.id);
+        if sk.ack_now || sk.ack.pending & icsk_ack::NOW != 0 {
+            tcp_send_ack(sk, cx);
+        }
+    }
+    if sk.packets_out == 0 && !sk.fastopen_rsk {
+        tcp_clear_xmit_timer(sk);
+        tcp_check_probe_timer(sk, cx);
     }
 }
 
 /// Its bytes were copied in user space: their notifications say so (spec/zerocopy.md ZC-37).
 fn copied(sk: &mut TcpSock, frame: &TxLate) {
-    let end = frame.seq.wrapping_add(frame.len);
     for index in 0..sk.rtx_queue.len() {
         let skb = &sk.rtx_queue[index];
-        if !after(end, skb.seq) {
+        if !after(frame.end_seq, skb.seq) {
             break;
         }
         if let Some(uarg) = skb.ubuf.filter(|_| after(skb.end_seq, frame.seq)) {
@@ -79,7 +150,7 @@ fn copied(sk: &mut TcpSock, frame: &TxLate) {
 }
 
 fn fault(sk: &mut TcpSock, cx: &Cx<'_, '_>, frame: &TxLate) {
-    if after(frame.seq.wrapping_add(frame.len), sk.snd_una) {
+    if after(frame.end_seq, sk.snd_una) {
         sk.tx_fault = true;
         sk.timers.set(Timer::Pacing, cx.now);
     }

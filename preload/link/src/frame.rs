@@ -141,6 +141,11 @@ pub trait FrameSink {
         tried
     }
 
+    /// True when frames for this device are copied and cut in user space.
+    fn cuts(&self, _ifindex: u32) -> bool {
+        false
+    }
+
     /// The descriptor that polls POLLOUT when frames are taken again after [`TxVerdict::NoSpace`].
     fn writable_fd(&self) -> RawFd;
 }

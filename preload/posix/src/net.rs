@@ -1,12 +1,16 @@
 //! Routes, neighbours and the way out: the engine's [`Net`] over the link.
 
 use core::net::IpAddr;
+use core::num::NonZeroU64;
 
 use arrayvec::ArrayVec;
 use sidewire_engine::Error;
 use sidewire_engine::memory::Frag;
-use sidewire_engine::net::{Dst, FlowKey, MAX_HEADER, Net, Transmit, TxTime, TxTstamp, TxVerdict};
+use sidewire_engine::net::{
+    Dst, FlowKey, MAX_HEADER, Net, Transmit, Tuple, TxTicket, TxTime, TxTstamp, TxVerdict,
+};
 use sidewire_engine::skb::MAX_SKB_FRAGS;
+use sidewire_engine::tx_late::TxLate;
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
 use sidewire_link::frame::{FrameSink, TxFrame};
@@ -43,8 +47,12 @@ fn hop_slot(next_hop: IpAddr) -> usize {
     usize::from(last) % HOPS
 }
 
+/// Set in the tickets of frames that wait for their next hop.
+const TICKET_HELD: u64 = 1 << 63;
+
 /// A frame that waits for its next hop.
 struct Held {
+    ticket: TxTicket,
     next_hop: IpAddr,
     ifindex: u32,
     daddr: IpAddr,
@@ -113,6 +121,8 @@ pub struct LinkNet {
     /// An epoll descriptor over what netlink and ARP have to say.
     events: Fd,
     held: Vec<Held>,
+    /// Frames that were ever held.
+    held_count: u64,
     /// Hops in use, by [`hop_slot`].
     hops: [Option<Hop>; HOPS],
     unreachable: Vec<Unreachable>,
@@ -140,7 +150,7 @@ impl LinkNet {
         for fd in [routes.fd(), neighbours.fd(), neighbours.arp_fd()] {
             syscall::epoll_add(events.as_raw_fd(), fd)?;
         }
-        let (entrances, lanes) = lanes::open(socket);
+        let (entrances, lanes) = lanes::open(|| socket.sink());
         let capture = Capture::open();
         Ok(Self {
             sink: socket.sink(),
@@ -155,6 +165,7 @@ impl LinkNet {
             neighbours,
             events,
             held: Vec::new(),
+            held_count: 0,
             hops: [None; HOPS],
             unreachable: Vec::new(),
             deadline: u64::MAX,
@@ -287,6 +298,12 @@ impl LinkNet {
         core::mem::take(&mut self.late)
     }
 
+    /// The engine was told of a frame of this lane that was dropped: others may follow.
+    pub(crate) fn resume(&mut self, lane: usize) {
+        self.lanes.resume(lane);
+        self.laden |= 1 << lane;
+    }
+
     /// From now on frames go to the packet socket at once: there is no other thread for which to drop the lock. Drain first.
     pub(crate) fn go_direct(&mut self) {
         self.direct = true;
@@ -401,7 +418,10 @@ impl LinkNet {
         if self.held.len() >= UNRESOLVED_MAX {
             return TxVerdict::Dropped;
         }
+        self.held_count += 1;
+        let ticket = TxTicket(NonZeroU64::MIN.saturating_add(self.held_count) | TICKET_HELD);
         self.held.push(Held {
+            ticket,
             next_hop,
             ifindex: f.dst.oif,
             daddr: f.daddr,
@@ -414,7 +434,7 @@ impl LinkNet {
             tstamp: f.tstamp,
             txtime: f.txtime,
         });
-        TxVerdict::Resolving
+        TxVerdict::Queued(ticket)
     }
 }
 
@@ -496,7 +516,7 @@ impl Net for LinkNet {
         let port =
             |i| u16::from_be_bytes([f.headers[f.l4_offset + i], f.headers[f.l4_offset + i + 1]]);
         let lane = lanes::of_ports(port(0), port(2));
-        let put = self.entrances.put(&self.lanes, lane, || Parcel {
+        let ticket = self.entrances.put(&self.lanes, lane, || Parcel {
             ifindex: hop.ifindex,
             dst_mac: hop.dst_mac,
             src_mac: hop.src_mac,
@@ -508,14 +528,31 @@ impl Net for LinkNet {
             txtime: f.txtime.map(tx_time),
         });
         self.laden |= 1 << lane;
-        if !put {
+        let Some(ticket) = ticket else {
             return TxVerdict::NoSpace;
-        }
+        };
         self.crowd += 1;
         let payload: usize = f.frags.iter().map(|f| f.len as usize).sum();
         self.stats.tx_frames += 1;
         self.stats.tx_bytes += (f.headers.len() + payload) as u64;
-        TxVerdict::Sent
+        TxVerdict::Queued(ticket)
+    }
+
+    fn in_host_queue(&mut self, ticket: TxTicket) -> bool {
+        if ticket.0.get() & TICKET_HELD != 0 {
+            self.held.iter().any(|h| h.ticket == ticket)
+        } else {
+            self.lanes.holds(ticket)
+        }
+    }
+
+    fn recall(&mut self, tuple: &Tuple, from: u32) -> Vec<TxLate> {
+        let back = self.entrances.recall(&self.lanes, tuple, from);
+        for (_, parcel) in &back {
+            self.stats.tx_frames -= 1;
+            self.stats.tx_bytes -= u64::from(parcel.headers.len() as u32 + parcel.len());
+        }
+        back.into_iter().map(|(frame, _)| frame).collect()
     }
 
     fn crowded(&self) -> bool {

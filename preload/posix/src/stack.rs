@@ -106,13 +106,13 @@ impl Inner {
         }
     }
 
-    /// Tells the engine of frames that did not leave.
+    /// Tells the engine of frames that did not leave, the newest first.
     pub(crate) fn tell_late(&mut self, late: Vec<Late>) {
-        for frame in late {
+        for frame in late.into_iter().rev() {
             if frame.verdict == TxVerdict::DeviceGone {
                 self.net.forget_hops();
             }
-            let verdict = frame.verdict;
+            let (verdict, lane) = (frame.verdict, frame.lane);
             if verdict != TxVerdict::Copied {
                 self.net.stats.tx_frames -= 1;
                 self.net.stats.tx_bytes -= (frame.headers.len() + frame.len as usize) as u64;
@@ -120,6 +120,9 @@ impl Inner {
             if let Some(frame) = frame.of() {
                 let (engine, mut io) = self.split();
                 engine.tx_late(&mut io, &frame, verdict);
+            }
+            if verdict == TxVerdict::Dropped {
+                self.net.resume(lane);
             }
         }
     }

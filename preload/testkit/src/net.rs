@@ -215,7 +215,7 @@ impl Net for TestNet {
                 .map_or(TxVerdict::Sent, Trouble::verdict),
         };
         self.refused |= verdict == TxVerdict::NoSpace;
-        if matches!(verdict, TxVerdict::Sent | TxVerdict::Resolving) {
+        if matches!(verdict, TxVerdict::Sent | TxVerdict::Queued(_)) {
             self.keep(frame);
         }
         verdict

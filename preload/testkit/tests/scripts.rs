@@ -33,6 +33,7 @@ scripts! {
     cubic_window
     data_after_shutdown
     data_in_handshake
+    default_retries
     defer_accept
     delayed_ack
     delayed_fin_ack_write
@@ -95,6 +96,7 @@ scripts! {
     syn_sent_strays
     tail_loss_probe
     time_wait
+    time_wait_reset
     time_wait_reuse
     tiny_mss
     ts_recent

@@ -19,7 +19,7 @@ enum { OUTQ = 0x5411, UNSENT = 0x894b };
 
 /* A connection whose near end waits in connect() itself: its round-trip time, by which the
  * bursts go, holds nothing else. */
-static struct peer peer_waited_for(struct shape how)
+static struct peer peer_at_distance(struct shape how, int ms)
 {
 	struct peer p = peer_new();
 	struct segment s;
@@ -27,11 +27,17 @@ static struct peer peer_waited_for(struct shape how)
 	near_begin(&p, "connect", p.port, 0, 0);
 	if (!next(&p, &s, ANSWER) || !(s.flags & SYN))
 		errx(2, "no SYN came");
+	poll(NULL, 0, ms);
 	peer_syn_ack(&p, how);
 	if (!next(&p, &s, ANSWER) || s.flags != ACK || near_end())
 		errx(2, "connect");
 	near(&p, "blocking", 0);
 	return p;
+}
+
+static struct peer peer_waited_for(struct shape how)
+{
+	return peer_at_distance(how, 0);
 }
 
 static void shut_window(struct peer *p)
@@ -112,11 +118,16 @@ static void bursts(void)
 	struct peer p = peer_waited_for(PLAIN);
 	near(&p, "set", SOL_SOCKET, SO_SNDBUF, 1 << 20);
 	near(&p, "send", 60000, 0);
-	show_answer(&p, "F14 G6 G7", "60000 bytes, the first window");
+	show_answer(&p, "F14 G6 G7 SO-108", "60000 bytes, the first window");
 	ack_all(&p);
 	show_answer(&p, "G6 G7", "acknowledged");
 	ack_all(&p);
 	show_answer(&p, "G6 G7", "acknowledged again");
+	peer_drop(&p);
+	/* A millisecond's worth is less than the two segments that make a frame at least. */
+	p = peer_at_distance(PLAIN, 100);
+	near(&p, "send", 14600, 0);
+	show_answer(&p, "SO-108", "14600 bytes, the first window, to a peer 100 ms away");
 	peer_drop(&p);
 	p = peer_waited_for(PLAIN);
 	near(&p, "send", 5840, MSG_MORE);
@@ -182,7 +193,7 @@ static void fragments(void)
 	near(&p, "set", SOL_SOCKET, SO_ZEROCOPY, 1);
 	near(&p, "set", SOL_SOCKET, SO_SNDBUF, 1 << 20);
 	row("F9 F15", "40 pages: %ld", near(&p, "pages", 40, MSG_ZEROCOPY | MSG_MORE));
-	show_answer(&p, "F9 F15", "a byte of each of 40 pages, with MSG_MORE");
+	show_answer(&p, "F9 F15 SO-103", "a byte of each of 40 pages, with MSG_MORE");
 	row("F9 F15", "charged %ld, unsent %ld", near(&p, "charged"), near(&p, "ioctl", UNSENT));
 	peer_drop(&p);
 	/* Copied bytes lie side by side: one fragment. */

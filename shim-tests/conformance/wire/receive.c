@@ -48,7 +48,7 @@ static void challenges(void)
 	segment_at(&p, SYN, 11, 0, 0);
 	show(&p, QUIET, "RV-48", "SYN in the window");
 	segment_at(&p, SYN, 11, 0, 0);
-	show(&p, QUIET, "RV-48 TM-23", "another at once");
+	show(&p, QUIET, "RV-48 TM-23 SO-116", "another at once");
 	peer_drop(&p);
 }
 

@@ -91,7 +91,7 @@ static void more_and_eor(void)
 static void mss(void)
 {
 	static const struct { const char *rows; int mss, window; } peers[] = {
-		{"D1", 1460, 65535}, {"D1", 536, 65535}, {"D2", 0, 65535},  {"D2", 20, 65535},
+		{"D1", 1460, 65535}, {"D1", 536, 65535}, {"D2", 0, 65535},  {"D2 SO-117", 20, 65535},
 		{"D3", 1460, 2000},  {"D3", 1460, 1000}, {"D3", 1460, 300},
 	};
 	no_push = true;

@@ -81,7 +81,7 @@ fn step(b: &mut Bench, rng: &mut Rng) -> bool {
                 TxVerdict::Sent,
                 TxVerdict::Dropped,
                 TxVerdict::NoSpace,
-                TxVerdict::Resolving,
+                TxVerdict::Copied,
                 TxVerdict::Unreachable,
                 TxVerdict::DeviceGone,
             ]);

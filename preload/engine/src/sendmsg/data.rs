@@ -85,22 +85,21 @@ fn tail_room(sk: &TcpSock, p: &Progress) -> Option<u32> {
 ///
 /// F5: Linux looks at its backlog every 16 buffers; here it is looked at when the frames of this call begin to pile up.
 fn new_segment(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> Result<(), Exit> {
-    if sk_stream_memory_free(sk, &cx.sh.sysctl, false) {
-        cx.trace(|| TraceStep::NewSegment {
-            wmem_queued: sk.wmem_queued,
-            sndbuf: sk.sndbuf,
-            notsent: sk.notsent_bytes(),
-        });
-        if call.progress.copied > 0 && cx.net.crowded() {
-            cx.trace(|| TraceStep::FlushBacklog);
-            call.progress.phase = Phase::Backlog;
-            return Err(Exit::WaitUntil(WaitReason::Backlog, cx.now));
-        }
-        tcp_skb_entail(sk, cx, call.progress.message);
-        Ok(())
-    } else {
-        wait_for_space(sk, cx, call)
+    if !sk_stream_memory_free(sk, &cx.sh.sysctl, false) {
+        return wait_for_space(sk, cx, call);
     }
+    if call.progress.copied > 0 && cx.net.crowded() {
+        cx.trace(|| TraceStep::FlushBacklog);
+        call.progress.phase = Phase::Backlog;
+        return Err(Exit::WaitUntil(WaitReason::Backlog, cx.now));
+    }
+    cx.trace(|| TraceStep::NewSegment {
+        wmem_queued: sk.wmem_queued,
+        sndbuf: sk.sndbuf,
+        notsent: sk.notsent_bytes(),
+    });
+    tcp_skb_entail(sk, cx, call.progress.message);
+    Ok(())
 }
 
 /// F6, F7: a buffer without data at the end of the write queue.

@@ -133,6 +133,28 @@ fn a_sleep_and_how_long_it_took() {
 }
 
 #[test]
+fn a_pause_comes_before_the_buffer_that_it_puts_off() {
+    let mut bed = Bed::established();
+    bed.wire.crowded = true;
+    let mut iter = Iter::new(&bed, vec![(vec![7; 50_000], true)]);
+    let mut call = traced(0, false);
+    let step = bed.step(&mut call, &mut iter);
+    assert!(matches!(step, Step::Wait { .. }));
+    bed.wire.crowded = false;
+    assert_eq!(bed.step(&mut call, &mut iter), Step::Ready(Ok(50_000)));
+    let steps = steps(&call);
+    let order = steps.iter().filter_map(|s| match s {
+        TraceStep::NewSegment { .. } => Some("new_segment"),
+        TraceStep::FlushBacklog => Some("sk_flush_backlog"),
+        _ => None,
+    });
+    assert_eq!(
+        order.collect::<Vec<_>>(),
+        ["new_segment", "sk_flush_backlog", "new_segment"]
+    );
+}
+
+#[test]
 fn failures_say_with_what() {
     let mut bed = Bed::closed();
     let mut iter = Iter::new(&bed, vec![(vec![7; 6], true)]);

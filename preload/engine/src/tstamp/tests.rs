@@ -115,6 +115,11 @@ fn ts_43_data_is_kept_back_when_the_namespace_says_so() {
     bed.send(0, 10).unwrap();
     bed.ack_all();
     assert!(bed.sk().errqueue.is_empty());
+    let (id, opener) = (bed.id, crate::testbed::ROOT);
+    bed.stack.opened_by(id, opener);
+    bed.send(0, 10).unwrap();
+    bed.ack_all();
+    assert_eq!(bed.sk().errqueue.len(), 1);
     let mut bed = super::tests::bed(ACK | TSONLY);
     bed.stack.sh.sysctl.tstamp_allow_data = false;
     bed.send(0, 10).unwrap();

@@ -193,11 +193,6 @@ impl PacketSink {
         self.refusing.retain(|&mut i| i != ifindex);
     }
 
-    /// True when frames for this device are copied and cut in user space.
-    pub fn cuts(&self, ifindex: u32) -> bool {
-        self.refusing.contains(&ifindex)
-    }
-
     /// Reads the next stamp that a frame of this socket got; `None` when there is none yet. A stamp is told to whoever
     /// asks first.
     pub fn read_tstamp(&mut self) -> Option<tstamp::TxStamp> {
@@ -331,6 +326,10 @@ impl FrameSink for PacketSink {
             }
         }
         done
+    }
+
+    fn cuts(&self, ifindex: u32) -> bool {
+        self.refusing.contains(&ifindex)
     }
 
     fn writable_fd(&self) -> RawFd {

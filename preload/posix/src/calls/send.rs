@@ -18,8 +18,10 @@ use crate::iov::{Iovecs, UIO_MAXIOV};
 use crate::ubuf::{self, Promise};
 use crate::{copy, driver, fdtable, raw, real, signals, syscall};
 
-/// Longest control data of a message, in bytes (far above optmem_max of any kernel; the engine checks that one).
+/// Longest control data of a message, in bytes, however large optmem_max is.
 const CONTROL_MAX: usize = 1 << 20;
+/// Control data that Linux keeps on its stack, in bytes; more is charged to the socket.
+const CONTROL_ON_STACK: usize = 36;
 
 /// What a send is given beside its bytes.
 #[derive(Clone, Copy, Default)]
@@ -279,6 +281,12 @@ pub unsafe fn sendmsg_ubuf(
     sent
 }
 
+/// Is there option memory for so many bytes of control data?
+fn has_optmem(file: &FileRef, bytes: usize) -> bool {
+    file.stack()
+        .with(|inner| inner.engine.sock_kmalloc(file.id(), bytes))
+}
+
 /// Linux's `___sys_sendmsg`.
 unsafe fn one_message(
     file: &FileRef,
@@ -303,8 +311,10 @@ unsafe fn one_message(
             )?)
         };
         let iov = Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
-        if hdr.msg_controllen > CONTROL_MAX {
-            return Err(libc::ENOBUFS);
+        if hdr.msg_controllen > CONTROL_MAX
+            || (hdr.msg_controllen > CONTROL_ON_STACK && !has_optmem(file, hdr.msg_controllen))
+        {
+            return Err(libc::ENOBUFS); // A6, A7
         }
         let mut control = Vec::new();
         if hdr.msg_controllen > 0 {

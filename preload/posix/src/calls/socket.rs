@@ -4,6 +4,8 @@ use core::ffi::{CStr, c_int};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use sidewire_engine::SocketId;
+use sidewire_engine::stack::Caps;
+use std::os::unix::fs::MetadataExt;
 
 use crate::file::{File, FileRef};
 use crate::readiness::epoll;
@@ -142,12 +144,27 @@ pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     fd
 }
 
+/// The calling thread's capabilities, as far as the first user namespace knows them (Linux `file_ns_capable`).
+fn opener() -> Caps {
+    /// Linux `PROC_USER_INIT_INO`.
+    const FIRST_USER_NAMESPACE: u64 = 0xEFFF_FFFD;
+    match std::fs::metadata("/proc/self/ns/user") {
+        Ok(ns) if ns.ino() == FIRST_USER_NAMESPACE => super::caps(),
+        _ => Caps::default(),
+    }
+}
+
 /// Makes a descriptor that the kernel gave anew ours, with the engine's socket `id` behind it.
 pub(super) fn adopt(stack: &'static NetStack, fd: c_int, id: SocketId, v6: bool, nonblock: bool) {
     let file = File::open(Some(stack), id, v6);
     file.nonblock.store(nonblock, Ordering::Relaxed);
     let cookie = file.record().cookie();
-    stack.with(|i| i.engine.set_user(id, cookie));
+    stack.with(|i| {
+        i.engine.set_user(id, cookie);
+        if !i.engine.sysctl().tstamp_allow_data {
+            i.engine.opened_by(id, opener());
+        }
+    });
     match fdtable::install(fd, file) {
         Ok(stale) => drop(stale),
         Err(file) => {
