@@ -1,4 +1,4 @@
-/* What becomes of a port when the connection or listener that used it is over (row ER-83). */
+/* What becomes of a port when the connection or listener that used it is over (rows ER-83 and ER-85). */
 #include "rows.h"
 
 #include <netinet/in.h>
@@ -146,6 +146,23 @@ static void heard(void)
 	close(l);
 }
 
+/* A bind that fails. */
+static void taken(void)
+{
+	int other, fd = tcp_socket(), l = listener(1, &other);
+	if (connect_to(fd, port))
+		err(2, "connect");
+	send_text(fd, "reset\n");
+	wait_for(fd, POLLHUP);
+	struct sockaddr_in before = name_of(fd);
+	ROW("ER-85", "bind to an address of others", bind_to(fd, "203.0.113.1", other));
+	row("ER-85", "its name after that: %s", named(before, name_of(fd)));
+	ROW("ER-85", "bind to a port of others", bind_to(fd, near_host, other));
+	row("ER-85", "its name then: %s", named(before, name_of(fd)));
+	close(fd);
+	close(l);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -166,6 +183,7 @@ int main(int argc, char **argv)
 					one(near_host, b, u, n);
 			}
 	heard();
+	taken();
 	puts("done");
 	return 0;
 }

@@ -20,6 +20,7 @@ use crate::demux::TupleHash;
 use crate::error::Error;
 use crate::event::Events;
 use crate::fastopen::MetricsCache;
+use crate::init_sock::unspecified;
 use crate::listen::RequestSock;
 use crate::memory::Memory;
 use crate::mib::Mib;
@@ -329,6 +330,13 @@ impl Stack {
     pub fn unbound(&mut self, id: SocketId) {
         if let Some(sk) = self.socks.get_mut(id) {
             sk.bound_port = false;
+        }
+    }
+
+    /// A `bind` failed because the port is taken: the local address is none (Linux `__inet_bind`).
+    pub fn address_cleared(&mut self, id: SocketId) {
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.tuple.local.set_ip(unspecified(sk.v6).ip());
         }
     }
 

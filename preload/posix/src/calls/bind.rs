@@ -35,6 +35,11 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
     }
     // SAFETY: the caller's arguments.
     if unsafe { real::bind(fd, addr, len) } != 0 {
+        if raw::errno() == libc::EADDRINUSE {
+            // ER-85: Linux has overwritten the address by then, and clears it.
+            file.stack().with(|i| i.engine.address_cleared(file.id()));
+            raw::set_errno(libc::EADDRINUSE);
+        }
         return -1;
     }
     // SAFETY: the program's pointer.
