@@ -184,6 +184,47 @@ static void reset_in_close_wait(void)
 	close(fd);
 }
 
+/* What happened to a socket before it listened. */
+static void before_listening(int how, const char *text)
+{
+	struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+	struct sockaddr_in a;
+	socklen_t length = sizeof a;
+	char what[96], command[32], byte;
+	int fd = tcp_socket();
+	if (to_peer(fd) || connect(fd, &nobody, sizeof nobody))
+		err(2, "disconnect");
+	if (how >= 0) {
+		snprintf(what, sizeof what, "%s, shutdown before it listens", text);
+		ROW("ER-84", what, shutdown(fd, how));
+	}
+	snprintf(what, sizeof what, "%s, listen", text);
+	ROW("ER-84", what, listen(fd, 5));
+	snprintf(what, sizeof what, "%s, send", text);
+	ROW("ER-84", what, send(fd, "x", 1, MSG_NOSIGNAL));
+	row("ER-84", "%s, SO_ERROR then: %d", text, int_option(fd, SOL_SOCKET, SO_ERROR));
+	if (getsockname(fd, (struct sockaddr *)&a, &length))
+		err(2, "getsockname");
+	snprintf(command, sizeof command, "call %d", ntohs(a.sin_port));
+	int caller = peer(host, port, command);
+	wait_for(fd, POLLIN);
+	int child = accept(fd, NULL, NULL);
+	wait_for(child, POLLIN);
+	if (how == SHUT_WR) {
+		/* The peer's end answers the FIN that the child began with. */
+		wait_for(child, POLLHUP);
+		snprintf(what, sizeof what, "%s, a child sends", text);
+		ROW("ER-84", what, send(child, "x", 1, MSG_NOSIGNAL));
+	}
+	struct pollfd p = {.fd = child, .events = POLLRDHUP};
+	row("ER-84", "%s, a child shows: %d %#x", text, poll(&p, 1, 0), (unsigned)p.revents);
+	snprintf(what, sizeof what, "%s, a child receives", text);
+	ROW("ER-84", what, recv(child, &byte, 1, MSG_DONTWAIT));
+	close(child);
+	close(caller);
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -195,6 +236,9 @@ int main(int argc, char **argv)
 	time_wait();
 	same_four();
 	accepting();
+	before_listening(-1, "disconnected");
+	before_listening(SHUT_RD, "disconnected, its receive side shut");
+	before_listening(SHUT_WR, "disconnected, its send side shut");
 	reset_in_close_wait();
 	puts("done");
 	return 0;

@@ -24,6 +24,7 @@ pub mod payload;
 pub mod probe;
 pub mod process;
 pub mod program;
+pub mod sequence;
 pub mod suite;
 pub mod table;
 

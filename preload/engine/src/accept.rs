@@ -23,7 +23,8 @@ impl Stack {
         })
     }
 
-    /// `listen`: CLOSE to LISTEN, or another backlog. The caller has bound the socket.
+    /// `listen`: CLOSE to LISTEN, or another backlog. The caller has bound the socket. An error that nobody asked for and what
+    /// was shut before stay (spec/errors.md ER-84).
     ///
     /// # Errors
     /// `Inval` in any other state; `AddrInUse` when a listener stands at the address.
@@ -53,8 +54,6 @@ impl Stack {
             sk.opts.fastopen_qlen = backlog;
         }
         sk.state = TcpState::Listen;
-        sk.sk_err = None;
-        sk.shutdown = 0;
         sk.listen = Some(Box::new(ListenState {
             backlog,
             ..ListenState::default()

@@ -335,14 +335,12 @@ struct Inherited {
     ts_recent_stamp: u64,
 }
 
-/// The peer's address, and our own where the program did not choose it, are forgotten.
+/// The peer's address, and our own where the program did not choose it, are forgotten; `getsockname` goes on showing the
+/// port, bound or not (Linux keeps `inet_sport`).
 fn forget_peer(sk: &mut TcpSock) {
     sk.tuple.remote = unspecified(sk.v6);
     if !sk.bound_addr {
         sk.tuple.local = SocketAddr::new(unspecified(sk.v6).ip(), sk.tuple.local.port());
-    }
-    if !sk.bound_port {
-        sk.tuple.local.set_port(0);
     }
     sk.dst = None;
 }

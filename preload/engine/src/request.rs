@@ -504,6 +504,8 @@ pub(crate) fn openreq_child(
     sk.rcvbuf = parent.rcvbuf;
     sk.sndbuf = parent.sndbuf;
     sk.parent = Some(req.listener);
+    // Linux sk_clone; what was shut before the parent listened (ER-84).
+    sk.shutdown = parent.shutdown;
     sk.state = TcpState::SynRecv;
     sk.tuple = req.tuple;
     sk.hashed = true;

@@ -239,7 +239,7 @@ pub struct TcpSock {
     pub(crate) send_run: SendRun,
     /// The program bound the address itself (Linux SOCK_BINDADDR_LOCK); a disconnect keeps it.
     pub bound_addr: bool,
-    /// The program bound the port itself (Linux SOCK_BINDPORT_LOCK).
+    /// The program had the port bound, by `bind` (Linux `inet_num`, before a connect).
     pub bound_port: bool,
     /// Counts disconnects, so that a sleeper sees that the connection under it went (Linux `sk_disconnects`).
     pub disconnects: u32,

@@ -20,6 +20,7 @@ use crate::demux::TupleHash;
 use crate::error::Error;
 use crate::event::Events;
 use crate::fastopen::MetricsCache;
+use crate::init_sock::unspecified;
 use crate::listen::RequestSock;
 use crate::memory::Memory;
 use crate::mib::Mib;
@@ -316,7 +317,7 @@ impl Stack {
         self.socks.get(id).map(|sk| &**sk)
     }
 
-    /// The program bound the socket to `local` (its shadow in the kernel said yes). A disconnect keeps what it chose.
+    /// The program bound the socket to `local` (its shadow in the kernel said yes). A disconnect keeps the address.
     pub fn bound(&mut self, id: SocketId, local: SocketAddr) {
         if let Some(sk) = self.socks.get_mut(id) {
             sk.tuple.local = local;
@@ -325,7 +326,21 @@ impl Stack {
         }
     }
 
-    /// `connect` or `listen` had the socket bound to `local`; a disconnect forgets it.
+    /// The socket's port is no longer its own, though its name goes on showing it (Linux `inet_put_port`).
+    pub fn unbound(&mut self, id: SocketId) {
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.bound_port = false;
+        }
+    }
+
+    /// A `bind` failed because the port is taken: the local address is none (Linux `__inet_bind`).
+    pub fn address_cleared(&mut self, id: SocketId) {
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.tuple.local.set_ip(unspecified(sk.v6).ip());
+        }
+    }
+
+    /// `connect` or `listen` had the socket bound to `local`.
     pub fn autobound(&mut self, id: SocketId, local: SocketAddr) {
         if let Some(sk) = self.socks.get_mut(id) {
             sk.tuple.local = local;
@@ -338,7 +353,7 @@ impl Stack {
         self.socks.get(id).map_or(TcpState::Close, |sk| sk.state)
     }
 
-    /// `getsockname`: the local address, unspecified while unbound.
+    /// `getsockname`: the local address, unspecified while it was never bound.
     #[must_use]
     pub fn local(&self, id: SocketId) -> Option<SocketAddr> {
         self.socks.get(id).map(|sk| sk.tuple.local)

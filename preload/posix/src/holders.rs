@@ -24,6 +24,10 @@ use crate::syscall;
 pub struct Port {
     /// The program's own descriptor is bound, by the program or by `listen`.
     pub bound: bool,
+    /// To a port that the program named (Linux SOCK_BINDPORT_LOCK).
+    pub locked: bool,
+    /// A connect or listen has begun since: when it is over, a port that is not locked is given up.
+    pub used: bool,
     /// Its holder while it listens.
     pub listener: Option<Listener>,
 }
@@ -34,6 +38,8 @@ impl Port {
     pub const fn new() -> Self {
         Self {
             bound: false,
+            locked: false,
+            used: false,
             listener: None,
         }
     }

@@ -30,6 +30,7 @@
 //! Sockets accepted from [`ListenHolder::fd`] inherit its filter, see [`strip_filter`].
 
 mod port;
+mod unbind;
 
 use crate::Errno;
 use crate::fd::{Fd, move_high};
@@ -41,6 +42,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+pub use unbind::unbind;
 
 /// IP_BIND_ADDRESS_NO_PORT: bind leaves the port to connect, which knows 4-tuples.
 const IP_BIND_ADDRESS_NO_PORT: i32 = 24;

@@ -6,15 +6,13 @@ use crate::fd::{Fd, move_high};
 use crate::packet::filter;
 use crate::raw;
 use crate::socket_name as name;
+use sidewire_uapi::ip::IPV6_MINHOPCOUNT;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// No packet that was forwarded, and next to none that was not, has a TTL of 255.
-const SILENT_TTL: i32 = 255;
-
-/// IPV6_MINHOPCOUNT.
-const IPV6_MINHOPCOUNT: i32 = 73;
+pub(super) const SILENT_TTL: i32 = 255;
 
 /// How many SYNs a silent listener would queue: it sees none.
 const SILENT_BACKLOG: i32 = 1;

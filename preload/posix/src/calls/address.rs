@@ -167,7 +167,8 @@ pub unsafe fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -
     let _inside = signals::enter();
     let local = file.stack().with(|i| i.engine.local(file.id()));
     match local {
-        Some(local) if !local.ip().is_unspecified() => {
+        // A port that was given up still shows; the shadow may never have had it.
+        Some(local) if !local.ip().is_unspecified() || local.port() != 0 => {
             let (bytes, n) = encode(local, is_v6(&file));
             // SAFETY: the program's pointers.
             answer_int(unsafe { write_out(&bytes[..n], addr, len) }.map(|()| 0))

@@ -1,14 +1,15 @@
 //! `bind` and `listen`.
 
 use core::ffi::c_int;
-use core::net::SocketAddr;
+use core::net::{Ipv4Addr, SocketAddr};
 
 use libc::{sockaddr, socklen_t};
 use sidewire_link::Errno;
 use sidewire_uapi::TcpState;
 
-use super::address::{bind_shadow, is_v6, shadow_name};
+use super::address::{GivenAddr, bind_shadow, is_v6, shadow_name};
 use super::socket::{Reason, to_kernel};
+use super::unbind::unbind_if_over;
 use super::{answer_int, errno_of};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
@@ -25,6 +26,7 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
         return unsafe { real::bind(fd, addr, len) };
     };
     let _inside = signals::enter();
+    unbind_if_over(&file, fd);
     let busy = file.stack().with(|i| i.engine.state(file.id())) != TcpState::Close;
     if busy {
         // ER-48; the shadow of an accepted connection is not bound and would say yes.
@@ -33,9 +35,20 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
     }
     // SAFETY: the caller's arguments.
     if unsafe { real::bind(fd, addr, len) } != 0 {
+        if raw::errno() == libc::EADDRINUSE {
+            // ER-85: Linux has overwritten the address by then, and clears it.
+            file.stack().with(|i| i.engine.address_cleared(file.id()));
+            raw::set_errno(libc::EADDRINUSE);
+        }
         return -1;
     }
-    file.port.lock().bound = true;
+    // SAFETY: the program's pointer.
+    let given = unsafe { GivenAddr::read(addr, len) };
+    {
+        let mut port = file.port.lock();
+        port.bound = true;
+        port.locked |= given.is_ok_and(|a| a.parse().is_some_and(|a| a.port() != 0));
+    }
     match shadow_name(fd) {
         Some(local) if !local.ip().is_loopback() => {
             file.stack().with(|i| i.engine.bound(file.id(), local));
@@ -81,6 +94,7 @@ pub fn listen(fd: c_int, backlog: c_int) -> c_int {
         }
         return answer_int(r.map(|()| 0).map_err(errno_of));
     }
+    unbind_if_over(&file, fd);
     if let Some(reason) = refusal(&file, fd) {
         to_kernel(&file, reason);
         return real::listen(fd, backlog);
@@ -91,9 +105,15 @@ pub fn listen(fd: c_int, backlog: c_int) -> c_int {
 fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
     let (stack, id, v6) = (file.stack(), file.id(), is_v6(file));
     if !file.port.lock().bound {
-        // ER-56: an ephemeral port, on every address.
-        let any = SocketAddr::from(([0, 0, 0, 0], 0));
-        bind_shadow(fd, any, v6)?;
+        // ER-56: an ephemeral port, on every address; or on the one that an earlier bind named.
+        let kept = stack.with(|i| {
+            i.engine
+                .sock(id)
+                .filter(|sk| sk.bound_addr)
+                .map(|sk| sk.tuple.local.ip())
+        });
+        let address = kept.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        bind_shadow(fd, SocketAddr::new(address, 0), v6)?;
         file.port.lock().bound = true;
     }
     let local = shadow_name(fd).ok_or(libc::EINVAL)?;
@@ -116,7 +136,11 @@ fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
         Ok(listener) => {
             let listener = listener?;
             file.set_kernel_listener(Some(listener.poll_fd()));
-            file.port.lock().listener = Some(listener);
+            {
+                let mut port = file.port.lock();
+                port.listener = Some(listener);
+                port.used = true;
+            }
             epoll::listening(file.record());
             stack.driver.wake_pump();
             Ok(0)

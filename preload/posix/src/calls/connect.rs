@@ -15,6 +15,7 @@ use sidewire_link::netlink::LinkKind;
 use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
 use super::shutdown::may_stop_listening;
 use super::socket::{Reason, count_engine, to_kernel};
+use super::unbind::unbind_if_over;
 use super::{answer_int, run_in_turn};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
@@ -57,6 +58,10 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
             }
         }
     });
+    if r != Err(libc::EINPROGRESS) {
+        // Refused, or dissolved.
+        unbind_if_over(&file, fd);
+    }
     answer_int(r)
 }
 
@@ -97,6 +102,7 @@ unsafe fn prepare(
         // The socket's state answers, not the address.
         return Ok(Way::Engine(SocketAddr::from(([0, 0, 0, 0], 0))));
     }
+    unbind_if_over(file, fd);
     let v6 = is_v6(file);
     let (family, shortest) = if v6 {
         (libc::AF_INET6, SIN6_LEN_RFC2133)
@@ -192,7 +198,11 @@ fn plan(file: &FileRef, inner: &mut Inner, remote: SocketAddr) -> Result<Plan, c
 /// Takes the holder of the four-tuple; it chooses the port where the program has not.
 fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Result<Way, c_int> {
     let (stack, id) = (file.stack(), file.id());
-    let bound = file.port.lock().bound;
+    let bound = {
+        let mut held = file.port.lock();
+        held.used = true;
+        held.bound
+    };
     let port = if bound {
         shadow_name(fd).ok_or(libc::EADDRNOTAVAIL)?.port()
     } else {

@@ -4,6 +4,7 @@ use core::ffi::c_int;
 
 use sidewire_uapi::TcpState;
 
+use super::unbind::unbind_if_over;
 use super::{answer_int, errno_of};
 use crate::file::FileRef;
 use crate::stack::Inner;
@@ -22,6 +23,7 @@ pub fn shutdown(fd: c_int, how: c_int) -> c_int {
         let (engine, mut io) = i.split();
         engine.shutdown(&mut io, id, how)
     });
+    unbind_if_over(&file, fd);
     answer_int(r.map(|()| 0).map_err(errno_of))
 }
 
