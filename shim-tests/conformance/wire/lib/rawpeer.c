@@ -465,6 +465,14 @@ void swallow(struct peer *p, int ms)
 		;
 }
 
+void swallow_answer(struct peer *p)
+{
+	struct segment s;
+	if (!next(p, &s, ANSWER))
+		errx(2, "nothing came");
+	swallow(p, QUIET);
+}
+
 
 static void call(struct peer *p, const char *name, const char *host, long a, long b, long c)
 {
@@ -534,6 +542,15 @@ long near(struct peer *p, const char *name, ...)
 	va_end(arguments);
 	near_begin(p, name, a[0], a[1], a[2]);
 	return near_answer(p);
+}
+
+void ack_all_heard(struct peer *p)
+{
+	int64_t end = now() + ANSWER * 1000000LL;
+	ack_all(p);
+	while (near(p, "ioctl", SIOCOUTQ) > 0)
+		if (now() > end)
+			errx(2, "near does not hear an ack");
 }
 
 void near_anew(const char *setting, int value)
