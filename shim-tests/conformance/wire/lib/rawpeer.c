@@ -723,13 +723,16 @@ static void find_near(void)
 void rawpeer_start(int argc, char **argv)
 {
 	struct sockaddr_un where = {.sun_family = AF_UNIX};
+	char *path = where.sun_path;
 	if (argc != 4 || inet_pton(AF_INET, argv[3], &near_address) != 1 ||
-	    strlen(argv[1]) >= sizeof where.sun_path)
+	    snprintf(path, sizeof where.sun_path, "%s.new", argv[1]) >= (int)sizeof where.sun_path)
 		errx(2, "usage: %s CONTROL DEVICE NEAR", argv[0]);
-	strcpy(where.sun_path, argv[1]);
 	int listener = socket(AF_UNIX, SOCK_SEQPACKET, 0);
 	if (listener < 0 || bind(listener, (struct sockaddr *)&where, sizeof where) ||
 	    listen(listener, 1))
+		err(2, "%s", argv[1]);
+	/* Under its name it is found by near, which is refused by a socket that does not listen yet. */
+	if (rename(path, argv[1]))
 		err(2, "%s", argv[1]);
 	fflush(stdout);
 	if ((control = accept(listener, NULL, NULL)) < 0)
