@@ -72,7 +72,9 @@ fn dropped(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, frame: &TxLate) {
                 pcount += unsend(sk, cx, behind, false);
             }
             // They carried acks, too.
-            if !back.is_empty() && cx.now.since(sk.ack.lrcvtime) < TCP_DELACK_MAX_NS {
+            let received =
+                sk.info.bytes_received > 0 && cx.now.since(sk.ack.lrcvtime) < TCP_DELACK_MAX_NS;
+            if !back.is_empty() && received {
                 inet_csk_schedule_ack(sk);
                 tcp_send_delayed_ack(sk, cx);
             }
