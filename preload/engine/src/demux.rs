@@ -169,16 +169,22 @@ impl Stack {
     pub fn rx_batch_end(&mut self, io: &mut Io<'_>) {
         let mut batch = core::mem::take(&mut self.sh.batch);
         for id in batch.drain(..) {
-            if let Some((sk, mut cx)) = self.borrow(io, id) {
-                sk.in_batch = false;
-                sk.opened_hole = false;
-                batch_end(sk, &mut cx);
-                self.settle(id);
-            }
+            self.end_batch_of(io, id);
         }
         // Keeps the allocation.
         if self.sh.batch.is_empty() {
             self.sh.batch = batch;
+        }
+    }
+
+    /// The same for one socket, whose next call is not to be mixed up with what the batch made due.
+    pub(crate) fn end_batch_of(&mut self, io: &mut Io<'_>, id: SocketId) {
+        if let Some((sk, mut cx)) = self.borrow(io, id)
+            && core::mem::take(&mut sk.in_batch)
+        {
+            sk.opened_hole = false;
+            batch_end(sk, &mut cx);
+            self.settle(id);
         }
     }
 

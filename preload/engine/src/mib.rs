@@ -198,6 +198,12 @@ impl Mib {
         self.counts[c as usize] += n;
     }
 
+    /// Takes back `n` of what was added.
+    pub(crate) fn sub(&mut self, c: Counter, n: u64) {
+        let count = &mut self.counts[c as usize];
+        *count = count.saturating_sub(n);
+    }
+
     /// Present value.
     #[must_use]
     pub fn get(&self, c: Counter) -> u64 {

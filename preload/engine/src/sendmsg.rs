@@ -203,6 +203,10 @@ impl Stack {
         call: &mut SendCall<'_>,
         iter: &mut dyn IovIter,
     ) -> StepResult<usize> {
+        if call.has(so::MSG_MORE) {
+            // An ack that came before the call lets out what waited then, not the bytes that are to wait for more.
+            self.end_batch_of(io, id);
+        }
         core::mem::swap(&mut self.sh.trace, &mut call.trace);
         if let Some(trace) = &mut self.sh.trace {
             trace.wakes(io.now, call.signal);

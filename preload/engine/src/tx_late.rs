@@ -5,6 +5,7 @@
 //! what waits behind it before the device is taken back with it ([`Net::recall`](crate::net::Net::recall)). Otherwise it is a
 //! loss, known before any ack could tell.
 
+use crate::delack::{TCP_DELACK_MAX_NS, inet_csk_schedule_ack, tcp_send_delayed_ack};
 use crate::error::Error;
 use crate::mib::Counter;
 use crate::net::{Tuple, TxVerdict};
@@ -12,7 +13,7 @@ use crate::output::tcp_send_ack;
 use crate::recovery::{tcp_enter_cwr, tcp_in_cwnd_reduction, tcp_mark_skb_lost};
 use crate::retransmit::rtx_index;
 use crate::seq::{after, before};
-use crate::skb::tcphdr;
+use crate::skb::{Skb, tcphdr};
 use crate::sock::{CaState, TcpSock, icsk_ack};
 use crate::stack::{Cx, Ehash, Io, Stack};
 use crate::timer::{tcp_check_probe_timer, tcp_clear_xmit_timer};
@@ -66,11 +67,19 @@ fn dropped(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, frame: &TxLate) {
             .get(rtx_index(sk, frame.seq))
             .is_some_and(|skb| before(skb.seq, frame.end_seq) && !skb.ever_retransmitted());
         if new {
-            for behind in cx.net.recall(&frame.tuple, frame.end_seq).iter().rev() {
-                pcount += unsend(sk, cx, behind);
+            let back = cx.net.recall(&frame.tuple, frame.end_seq);
+            for behind in back.iter().rev() {
+                pcount += unsend(sk, cx, behind, false);
+            }
+            // They carried acks, too.
+            let received =
+                sk.info.bytes_received > 0 && cx.now.since(sk.ack.lrcvtime) < TCP_DELACK_MAX_NS;
+            if !back.is_empty() && received {
+                inet_csk_schedule_ack(sk);
+                tcp_send_delayed_ack(sk, cx);
             }
         }
-        pcount += unsend(sk, cx, frame);
+        pcount += unsend(sk, cx, frame, true);
         if pcount > 0 {
             unsent(sk, cx, pcount);
         }
@@ -79,8 +88,8 @@ fn dropped(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, frame: &TxLate) {
 }
 
 /// A frame has not left: its buffers become unsent when nothing newer has left and no other copy of them, else they are lost.
-/// Answers how many segments are unsent now.
-fn unsend(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, frame: &TxLate) -> u32 {
+/// Answers how many segments are unsent now. `tried`: the device was asked.
+fn unsend(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, frame: &TxLate, tried: bool) -> u32 {
     let mut pcount = 0;
     while let Some(skb) = sk.rtx_queue.pop_back_if(|skb| {
         !before(skb.seq, frame.seq)
@@ -91,6 +100,9 @@ fn unsend(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, frame: &TxLate) -> u32 {
         pcount += skb.pcount();
         sk.snd_nxt = skb.seq;
         tcp_adjust_pcount(sk, skb.sacked, skb.pcount() as i32);
+        if !tried {
+            uncount(sk, cx, &skb);
+        }
         sk.write_queue.push_front(skb);
     }
     let mut index = rtx_index(sk, frame.seq);
@@ -103,6 +115,17 @@ fn unsend(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, frame: &TxLate) -> u32 {
         index += 1;
     }
     pcount
+}
+
+/// A segment was never tried: it does not count as sent. (One that was dropped does, as in Linux.)
+fn uncount(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb) {
+    let pcount = skb.pcount();
+    if skb.len > 0 {
+        sk.info.data_segs_out = sk.info.data_segs_out.wrapping_sub(pcount);
+        sk.info.bytes_sent -= u64::from(skb.len);
+    }
+    cx.sh.mib.sub(Counter::OutSegs, u64::from(pcount));
+    sk.info.segs_out = sk.info.segs_out.wrapping_sub(pcount);
 }
 
 /// `snd_nxt` has gone back by `pcount` segments: what was noted of them when they were sent goes, too. What is unsent is tried

@@ -100,10 +100,11 @@ impl Cutter {
         Ok(())
     }
 
-    /// Sends the segments. Not [`TxVerdict::Sent`] when only some were taken.
+    /// Sends the segments. Not [`TxVerdict::Sent`] when the socket took only some; what the queueing discipline drops of
+    /// several is lost on the way, unless it is all of them (Linux `tbf_segment`).
     pub(crate) fn send(&mut self, fd: RawFd) -> TxVerdict {
         let count = self.segments();
-        let mut done = 0;
+        let (mut done, mut dropped) = (0, 0);
         while done < count {
             let batch = (count - done).min(BATCH);
             // SAFETY: integers and pointers; all zero is valid.
@@ -133,9 +134,16 @@ impl Cutter {
             match unsafe { raw::sendmmsg(fd, &mut msgs[..batch], libc::MSG_DONTWAIT) } {
                 Ok(n) => done += n,
                 Err(Errno::EINTR) => {}
-                Err(e) => return e.into(),
+                Err(e) => match e.into() {
+                    TxVerdict::Dropped => (done, dropped) = (done + 1, dropped + 1),
+                    verdict => return verdict,
+                },
             }
         }
-        TxVerdict::Sent
+        if dropped == count {
+            TxVerdict::Dropped
+        } else {
+            TxVerdict::Sent
+        }
     }
 }

@@ -482,6 +482,24 @@ fn full_queue_says_dropped() {
 }
 
 #[test]
+fn of_a_frame_that_is_cut_a_full_queue_drops_the_rest() {
+    if !enter("of_a_frame_that_is_cut_a_full_queue_drops_the_rest") {
+        return;
+    }
+    let peer = Netns::new();
+    veth(&peer);
+    sh("tc qdisc replace dev va root tbf rate 8kbit burst 1600 limit 3000");
+    let mut sink = PacketSocket::open().unwrap().sink();
+    sink.refuse_offloads(ifindex("va"));
+    let data = pattern(8 * 1400);
+    let h = headers(data.len());
+    // What has left cannot be unsent: the peer acknowledges it.
+    let mut send = || sink.send(&frame(&h, &[iov(&data)], 1400));
+    assert_eq!(send(), TxVerdict::Sent);
+    assert_eq!(send(), TxVerdict::Dropped);
+}
+
+#[test]
 fn only_our_ports_reach_us() {
     if !enter("only_our_ports_reach_us") {
         return;

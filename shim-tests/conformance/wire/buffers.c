@@ -154,7 +154,7 @@ static void marks(void)
 		near(&p, "send", 10, 0);
 		if (more)
 			near(&p, "send", 10, MSG_MORE);
-		swallow(&p, QUIET);
+		swallow_answer(&p);
 		ack_all(&p);
 		show_answer(&p, "F10 G2", "held back, %s", more ? "then 10 more with MSG_MORE" : "nothing more");
 		peer_drop(&p);
@@ -163,7 +163,7 @@ static void marks(void)
 	near(&p, "set", IPPROTO_TCP, TCP_CORK, 1);
 	near(&p, "send", 100, 0);
 	near(&p, "set", IPPROTO_TCP, TCP_NODELAY, 1);
-	swallow(&p, QUIET);
+	swallow_answer(&p);
 	ack_all(&p);
 	near(&p, "send", 10, 0);
 	show(&p, QUIET, "F6", "corked, after a push by TCP_NODELAY");
@@ -223,7 +223,7 @@ static void limited(void)
 	near(&p, "set", SOL_SOCKET, SO_SNDBUF, 1 << 20);
 	near(&p, "send", 200000, 0);
 	for (int i = 0; i < 3; i++) {
-		swallow(&p, QUIET);
+		swallow_answer(&p);
 		ack_all(&p);
 	}
 	row("B7", "more to send than the window, app_limited: %ld", near(&p, "info", BIT, 1) & 1);
@@ -231,7 +231,7 @@ static void limited(void)
 	p = peer_connected(PLAIN);
 	for (int i = 0; i < 2; i++) {
 		near(&p, "send", 10, 0);
-		swallow(&p, QUIET);
+		swallow_answer(&p);
 		ack_all(&p);
 		row("B7", "ten bytes acknowledged, app_limited: %ld", near(&p, "info", BIT, 1) & 1);
 	}

@@ -26,13 +26,13 @@ static void order(void)
 {
 	struct peer p = peer_connected(WITH_SACK);
 	segment_at(&p, ACK | PSH, 101, 1, 100);
-	show(&p, QUIET, "RV-42 TM-35", "out of order");
+	show_answer(&p, "RV-42 TM-35", "out of order");
 	segment_at(&p, ACK | PSH, 1, 1, 100);
-	show(&p, QUIET, "RV-43", "the hole filled");
+	show_answer(&p, "RV-43", "the hole filled");
 	segment_at(&p, ACK | PSH, 1, 1, 100);
-	show(&p, QUIET, "RV-44", "a duplicate of old data");
+	show_answer(&p, "RV-44", "a duplicate of old data");
 	segment_at(&p, ACK | PSH, 201 + 200000, 1, 100);
-	show(&p, QUIET, "RV-45", "beyond the window");
+	show_answer(&p, "RV-45", "beyond the window");
 	peer_drop(&p);
 }
 
@@ -40,13 +40,13 @@ static void challenges(void)
 {
 	struct peer p = peer_connected(PLAIN);
 	segment_at(&p, RST, 11, 1, 0);
-	show(&p, QUIET, "RV-47", "RST in the window, not exact");
+	show_answer(&p, "RV-47", "RST in the window, not exact");
 	peer_drop(&p);
 	p = peer_connected(PLAIN);
 	segment_at(&p, RST, 1 + 200000, 1, 0);
 	show(&p, QUIET, "RV-47", "RST out of the window");
 	segment_at(&p, SYN, 11, 0, 0);
-	show(&p, QUIET, "RV-48", "SYN in the window");
+	show_answer(&p, "RV-48", "SYN in the window");
 	segment_at(&p, SYN, 11, 0, 0);
 	show(&p, QUIET, "RV-48 TM-23 SO-116", "another at once");
 	peer_drop(&p);

@@ -21,14 +21,14 @@ static void receiving(void)
 	repair(&p, 1);
 	queue(&p, RECV_QUEUE);
 	segment_send(&p, ACK | PSH, 10);
-	show(&p, DELACK, "RP-32", "10 bytes while in repair");
+	show_answer(&p, "RP-32", "10 bytes while in repair");
 	row("RP-32", "to be read: %ld", near(&p, "ioctl", FIONREAD));
 	row("RP-32 B9", "three bytes behind them: %ld", near(&p, "send", 3, 0));
 	row("RP-32", "to be read: %ld", near(&p, "ioctl", FIONREAD));
 	segment_send(&p, ACK | PSH, 2);
-	show(&p, DELACK, "RP-32", "two bytes, both covered");
+	show_answer(&p, "RP-32", "two bytes, both covered");
 	segment_send(&p, ACK | PSH, 8);
-	show(&p, DELACK, "RP-32", "eight bytes, the first covered");
+	show_answer(&p, "RP-32", "eight bytes, the first covered");
 	row("RP-32", "to be read: %ld", near(&p, "ioctl", FIONREAD));
 	repair(&p, -1);
 	show(&p, QUIET, "RP-34", "TCP_REPAIR -1");

@@ -30,7 +30,7 @@ static void again(void)
 	     SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_TX_ACK |
 		     SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_TSONLY);
 	near(&p, "send", 100, 0);
-	show(&p, QUIET, "TS-40", "100 bytes");
+	show_answer(&p, "TS-40", "100 bytes");
 	stamps(&p, "of the first copy");
 	if (!next(&p, &s, 2000))
 		row("TS-40", "nothing was sent again");

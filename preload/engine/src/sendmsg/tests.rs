@@ -724,3 +724,17 @@ mod any_sequence {
         }
     }
 }
+
+#[test]
+fn an_ack_of_the_same_round_lets_no_bytes_out_that_wait_for_more() {
+    let left_waiting = |flags: i32| {
+        let mut bed = Bed::established();
+        bed.sk().snd_cwnd = 10;
+        bed.with(|stack, _, id| stack.join_batch(id));
+        bed.send(flags, 100).unwrap();
+        bed.with(|stack, io, _| stack.rx_batch_end(io));
+        bed.unsent()
+    };
+    assert_eq!(left_waiting(so::MSG_MORE), [100]);
+    assert_eq!(left_waiting(0), []);
+}

@@ -62,10 +62,36 @@ fn what_waits_behind_it_is_taken_back() {
     b.with(|sk, cx| dropped(sk, cx, &late));
     assert_eq!(queues(&b), (6 * MSS, 2 * MSS, 2));
     assert_eq!(b.sk.lost_out, 0);
+    // The dropped frame counts as sent, as in Linux; those behind it were never tried.
+    let info = &b.sk.info;
+    let counted = (info.bytes_sent, info.data_segs_out, info.segs_out);
+    assert_eq!(counted, (4 * u64::from(MSS), 4, 4));
+    assert_eq!(b.stack.sh.mib.get(Counter::OutSegs), 4);
     b.after_ms(20);
     b.sent();
     let again = b.ack(2 * MSS, &[]);
     assert_eq!(b.ranges(&again).first().map(|r| r.0), Some(2 * MSS));
+}
+
+#[test]
+fn an_ack_that_was_taken_back_is_still_due() {
+    let due = |received: bool| {
+        let mut b = Bench::new();
+        b.queues();
+        b.write(MSS);
+        // The handshake sets it, too.
+        b.sk.ack.lrcvtime = b.now;
+        b.sk.info.bytes_received = u64::from(received);
+        b.write(MSS);
+        let late = b.carry();
+        b.with(|sk, cx| dropped(sk, cx, &late));
+        b.sk.timers.armed(Timer::DelAck)
+    };
+    assert!(due(true));
+    assert!(
+        !due(false),
+        "nothing was received that could be acknowledged"
+    );
 }
 
 #[test]

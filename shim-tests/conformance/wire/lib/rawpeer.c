@@ -465,6 +465,14 @@ void swallow(struct peer *p, int ms)
 		;
 }
 
+void swallow_answer(struct peer *p)
+{
+	struct segment s;
+	if (!next(p, &s, ANSWER))
+		errx(2, "nothing came");
+	swallow(p, QUIET);
+}
+
 
 static void call(struct peer *p, const char *name, const char *host, long a, long b, long c)
 {
@@ -534,6 +542,15 @@ long near(struct peer *p, const char *name, ...)
 	va_end(arguments);
 	near_begin(p, name, a[0], a[1], a[2]);
 	return near_answer(p);
+}
+
+void ack_all_heard(struct peer *p)
+{
+	int64_t end = now() + ANSWER * 1000000LL;
+	ack_all(p);
+	while (near(p, "ioctl", SIOCOUTQ) > 0)
+		if (now() > end)
+			errx(2, "near does not hear an ack");
 }
 
 void near_anew(const char *setting, int value)
@@ -706,13 +723,16 @@ static void find_near(void)
 void rawpeer_start(int argc, char **argv)
 {
 	struct sockaddr_un where = {.sun_family = AF_UNIX};
+	char *path = where.sun_path;
 	if (argc != 4 || inet_pton(AF_INET, argv[3], &near_address) != 1 ||
-	    strlen(argv[1]) >= sizeof where.sun_path)
+	    snprintf(path, sizeof where.sun_path, "%s.new", argv[1]) >= (int)sizeof where.sun_path)
 		errx(2, "usage: %s CONTROL DEVICE NEAR", argv[0]);
-	strcpy(where.sun_path, argv[1]);
 	int listener = socket(AF_UNIX, SOCK_SEQPACKET, 0);
 	if (listener < 0 || bind(listener, (struct sockaddr *)&where, sizeof where) ||
 	    listen(listener, 1))
+		err(2, "%s", argv[1]);
+	/* Under its name it is found by near, which is refused by a socket that does not listen yet. */
+	if (rename(path, argv[1]))
 		err(2, "%s", argv[1]);
 	fflush(stdout);
 	if ((control = accept(listener, NULL, NULL)) < 0)

@@ -115,6 +115,8 @@ void segment_send(struct peer *p, int flags, uint32_t length);
 void segment_at(struct peer *p, int flags, uint32_t seq, uint32_t ack, uint32_t length);
 /* Acknowledges all that came so far. */
 void ack_all(struct peer *p);
+/* The same, and waits until near knows, where the ack lets nothing out. */
+void ack_all_heard(struct peer *p);
 /* An ICMP error about the segment at `seq`. */
 void icmp_send(struct peer *p, int type, int code, uint32_t seq, int mtu);
 
@@ -134,6 +136,8 @@ void row(const char *rows, const char *format, ...) __attribute__((format(printf
 
 /* Takes what comes without a word, until it is quiet for `ms`. */
 void swallow(struct peer *p, int ms);
+/* The same where something will come. */
+void swallow_answer(struct peer *p);
 /* Resets the connection and closes near's socket. */
 void peer_drop(struct peer *p);
 int64_t since_stimulus(const struct segment *s);
