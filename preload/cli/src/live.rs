@@ -68,7 +68,13 @@ fn knock(door: &Door) -> rustix::io::Result<OwnedFd> {
 /// has none there, it is shown by its own one. What is left of one that is gone is removed.
 fn ask(door: &Door, wanted: Option<i32>) -> Answer {
     let until = Instant::now() + PATIENCE;
-    let in_vain = |pid: Option<i32>, error: io::Error| Answer::Silent(silence(door, pid, &error));
+    let in_vain = |pid: Option<i32>, error: io::Error| {
+        // Who cannot be told to be the wanted one is none of its visitors' business.
+        if pid.is_none() && wanted.is_some() && door.namespace != pid_namespace() {
+            return Answer::Nobody;
+        }
+        Answer::Silent(silence(door, pid, &error))
+    };
     let stream = match knock(door) {
         Ok(stream) => stream,
         Err(Errno::CONNREFUSED) => {
