@@ -148,11 +148,10 @@ fn pid_namespaces(stack: &Stack) -> TestResult {
         lab.wait_for_listener(&lab.near, port)?;
         Ok::<_, anyhow::Error>(server)
     };
-    let ports = [PORT, PORT + 1];
+    // Nobody else's: as root we see the other tests' processes, too.
+    let ports = [PORT + 10, PORT + 11];
     let _servers = [serve(ports[0])?, serve(ports[1])?];
     let command = sidewire(stack)?;
-    let reports: serde_json::Value =
-        serde_json::from_str(&lab.near.run(&command, ["status", "--json"])?)?;
     let listens_at = |pid: &str, port: u16| {
         let table = lab.near.run(&command, ["ss", "-Hl", "--pid", pid])?;
         let name = format!(":{port} ");
@@ -165,9 +164,12 @@ fn pid_namespaces(stack: &Stack) -> TestResult {
                 .filter_map(|s| s["local"].as_str())
                 .any(|local| local.ends_with(&format!(":{port}")))
         };
-        let report = reports.as_array().and_then(|all| all.iter().find(ours));
-        let pid =
-            report.with_context(|| format!("nobody at {port}: {reports}"))?["pid"].to_string();
+        let pid = until("the server's report", || {
+            let reports = lab.near.run(&command, ["status", "--json"])?;
+            let reports: serde_json::Value = serde_json::from_str(&reports)?;
+            let report = reports.as_array().and_then(|all| all.iter().find(ours));
+            Ok(report.map(|report| report["pid"].to_string()))
+        })?;
         let name = fs::read_to_string(format!("/proc/{pid}/comm"))?;
         ensure!(name == "nc.openbsd\n", "process {pid} is {name:?}");
         ensure!(listens_at(&pid, port)?, "{pid} does not listen at {port}");
@@ -195,6 +197,15 @@ fn listener(lab: &Lab, stack: &Stack, port: u16, wrapper: &[&str]) -> Result<Run
     Ok(server)
 }
 
+/// Waits until a server answers visitors: it listens a moment before.
+fn wait_for_answer(lab: &Lab, command: &str, server: &Running) -> Result<()> {
+    let pid = server.id().to_string();
+    until("an answer from the server", || {
+        let table = lab.near.run(command, ["ss", "-Hl", "--pid", &pid])?;
+        Ok((!table.is_empty()).then_some(()))
+    })
+}
+
 /// Fills the queue of visitors at the socket of a process that is stopped, and holds it full until its input ends.
 const FILL: &str = r#"
 import glob, os, socket, sys
@@ -220,8 +231,8 @@ fn stopped(stack: &Stack) -> TestResult {
     let ports = [PORT, PORT + 1];
     let [still, going] = ports.map(|port| listener(&lab, stack, port, &[]));
     let (still, going) = (still?, going?);
-    for port in ports {
-        lab.wait_for_listener(&lab.near, port)?;
+    for server in [&still, &going] {
+        wait_for_answer(&lab, &command, server)?;
     }
     let pid = still.id().to_string();
     still.signal(libc::SIGSTOP)?;
@@ -285,7 +296,7 @@ fn mount_namespaces(stack: &Stack) -> TestResult {
         listener(&lab, stack, ports[1], &shared)?,
     ];
     for (server, port) in servers.iter().zip(ports) {
-        lab.wait_for_listener(&lab.near, port)?;
+        wait_for_answer(&lab, &command, server)?;
         let pid = server.id().to_string();
         let table = lab.near.run(&command, ["ss", "-Hl", "--pid", &pid])?;
         ensure!(
