@@ -105,12 +105,15 @@ fn usable(directory: &Path, uid: u32) -> bool {
         .is_ok_and(|m| m.is_dir() && m.uid() == uid && m.mode() & 0o077 == 0)
 }
 
+/// A socket that listens at `path`. It gets this name when it listens: a visitor takes one that is there and listens not
+/// for what is left of a dead process, and removes it.
 fn bind(path: &Path) -> Result<Fd, Errno> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     let fd = move_high(Fd::from_raw(syscall::socket(libc::AF_UNIX, kind, 0)?))?;
     // SAFETY: made of integers; all zero is valid.
     let mut name: libc::sockaddr_un = unsafe { zeroed() };
-    let bytes = path.as_os_str().as_bytes();
+    let unborn = path.with_extension("new");
+    let bytes = unborn.as_os_str().as_bytes();
     if bytes.len() >= name.sun_path.len() {
         return Err(Errno::ENAMETOOLONG);
     }
@@ -119,10 +122,11 @@ fn bind(path: &Path) -> Result<Fd, Errno> {
         *to = *from as libc::c_char;
     }
     // One of a dead process that had the same number in the same namespace, or in a dead one.
-    let _ = fs::remove_file(path);
+    let _ = fs::remove_file(&unborn);
     let at = (&raw const name).cast::<c_void>();
     syscall::bind(fd.as_raw_fd(), at, size_of_val(&name) as u32)?;
     syscall::listen(fd.as_raw_fd(), BACKLOG)?;
+    fs::rename(&unborn, path).map_err(|e| Errno::from_io_error(e).unwrap_or(Errno::EIO))?;
     Ok(fd)
 }
 
@@ -215,6 +219,39 @@ pub(crate) fn close() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Visitors that remove what does not listen never meet a door that is about to.
+    #[test]
+    fn a_door_is_not_taken_for_a_dead_one() {
+        use std::os::unix::net::UnixStream;
+        use std::sync::atomic::AtomicBool;
+
+        let directory = std::env::temp_dir().join(format!("door-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let path = |n: i32| directory.join(socket_name(n, 1));
+        let (next, done) = (AtomicI32::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let path = path(next.load(Ordering::Relaxed));
+                    let refused = |e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+                    if UnixStream::connect(&path).is_err_and(refused) {
+                        let _ = fs::remove_file(&path);
+                    }
+                }
+            });
+            let lost = (1..2000).any(|n| {
+                next.store(n, Ordering::Relaxed);
+                let door = bind(&path(n)).unwrap();
+                let found = path(n).exists();
+                drop(door);
+                !found
+            });
+            done.store(true, Ordering::Relaxed);
+            assert!(!lost);
+        });
+        fs::remove_dir_all(&directory).unwrap();
+    }
 
     #[test]
     fn numbers_are_those_outside() {
