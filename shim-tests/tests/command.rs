@@ -286,8 +286,12 @@ fn stopped(stack: &Stack) -> TestResult {
 fn mount_namespaces(stack: &Stack) -> TestResult {
     let lab = Lab::new(Link::default())?;
     let command = sidewire(stack)?;
-    let script = "mount -t tmpfs none /run && mount -t tmpfs none /tmp && exec \"$@\"";
-    let hidden = ["unshare", "--mount", "sh", "-c", script, "sh"];
+    // The library stays where it is, also where that is below /tmp.
+    let script = "mount -t tmpfs none /run && mkdir /run/library && mount --bind \"$0\" /run/library && \
+                  mount -t tmpfs none /tmp && mkdir -p \"$0\" && mount --move /run/library \"$0\" && exec \"$@\"";
+    let library = Path::new(&command).parent().context("a directory")?;
+    let library = library.to_str().context("path in UTF-8")?;
+    let hidden = ["unshare", "--mount", "sh", "-c", script, library];
     // The same directories, in another mount namespace.
     let shared = ["unshare", "--mount"];
     let ports = [PORT, PORT + 1];
