@@ -23,10 +23,15 @@ const MAX_DIFFERENCES: usize = 40;
 /// # Errors
 /// When it does not come to listen.
 pub fn start_peer(lab: &Lab) -> Result<Running> {
+    start_peer_on(lab, None)
+}
+
+fn start_peer_on(lab: &Lab, cpu: Option<usize>) -> Result<Running> {
     let peer = lab
         .far
         .program(probe("peer"))
         .args([PEER_PORT.to_string()])
+        .cpu(cpu)
         .start()?;
     lab.wait_for_listener(&lab.far, PEER_PORT)?;
     Ok(peer)
@@ -40,9 +45,15 @@ pub fn start_peer(lab: &Lab) -> Result<Running> {
 /// The differing lines; a probe that fails; under the shim, a probe of which the
 /// engine carried nothing.
 pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
-    same(name, stack, |stats| {
-        stats.connections_engine > 0 && stats.connections_kernel == 0
-    })
+    same(name, stack, None, on_the_engine)
+}
+
+/// [`same_as_native`], with probe and peer on one CPU.
+///
+/// # Errors
+/// As [`same_as_native`].
+pub fn same_as_native_on_one_cpu(name: &str, stack: &Stack) -> TestResult {
+    same(name, stack, Some(0), on_the_engine)
 }
 
 /// [`same_as_native`], for a probe that shares connections with other processes:
@@ -51,27 +62,35 @@ pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
 /// # Errors
 /// As [`same_as_native`].
 pub fn shared_as_native(name: &str, stack: &Stack) -> TestResult {
-    same(name, stack, |stats| {
+    same(name, stack, None, |stats| {
         stats.connections_engine > 0 && stats.connections_kernel > 0
     })
 }
 
-fn same(name: &str, stack: &Stack, carried: impl Fn(&Stats) -> bool) -> TestResult {
+fn on_the_engine(stats: &Stats) -> bool {
+    stats.connections_engine > 0 && stats.connections_kernel == 0
+}
+
+fn same(
+    name: &str,
+    stack: &Stack,
+    cpu: Option<usize>,
+    carried: impl Fn(&Stats) -> bool,
+) -> TestResult {
     let lab = Lab::new(crate::Link::default())?;
     // A second host to talk to, for the probes that want one.
     let second = format!("{FAR_TOO}/24");
     lab.far
         .run("ip", ["address", "add", &second, "dev", DEVICE])?;
-    let _peer = start_peer(&lab)?;
+    let _peer = start_peer_on(&lab, cpu)?;
     let run = |stack: &Stack| -> Result<Finished> {
-        let finished = lab
-            .near
+        lab.near
             .program(probe(name))
             .args([FAR, &PEER_PORT.to_string()])
+            .cpu(cpu)
             .under(stack)
             .stats(&lab.path("stats.json"))
-            .run()?;
-        Ok(finished)
+            .run()
     };
     let native = run(&Stack::Kernel)?.success()?;
     ensure!(native.stdout.ends_with("done\n"), "{native}");

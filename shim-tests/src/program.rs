@@ -93,10 +93,10 @@ impl Program {
         self
     }
 
-    /// Pins it to one CPU.
+    /// Pins it to one CPU, or to none.
     #[must_use]
-    pub fn cpu(mut self, cpu: usize) -> Self {
-        self.cpu = Some(cpu);
+    pub fn cpu(mut self, cpu: impl Into<Option<usize>>) -> Self {
+        self.cpu = cpu.into();
         self
     }
 

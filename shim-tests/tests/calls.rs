@@ -4,7 +4,9 @@
 use std::process::ExitCode;
 
 use shim_tests::Suite;
-use shim_tests::compare::{same_as_native, same_as_native_alone, shared_as_native};
+use shim_tests::compare::{
+    same_as_native, same_as_native_alone, same_as_native_on_one_cpu, shared_as_native,
+};
 
 fn main() -> ExitCode {
     let mut suite = Suite::new("calls");
@@ -26,6 +28,9 @@ fn main() -> ExitCode {
         suite = suite.both(name, &[], move |stack| shared_as_native(name, stack));
     }
     suite
+        .both("ep_prompt", &[], |stack| {
+            same_as_native_on_one_cpu("ep_prompt", stack)
+        })
         .both("sig_actions", &[], |stack| {
             same_as_native_alone("sig_actions", stack)
         })

@@ -278,6 +278,7 @@ impl NetStack {
             if file.wait.is_empty() || file.id() != id {
                 return;
             }
+            file.wait.mark(file, events.bits());
             if let Err(full) = wakes.try_push((file, events.bits())) {
                 let (file, bits) = full.element();
                 file.wait.wake(file, bits);

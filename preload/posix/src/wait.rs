@@ -120,10 +120,12 @@ impl Waiter {
 
 /// Something that is told of a file's events for longer than a call.
 ///
-/// `notify` runs under the lock of the file's queue, and possibly on a thread that is driving: it takes leaf locks only and
-/// never calls back into the queue or the stack.
+/// `mark` and `notify` run under the lock of the file's queue, and possibly on a thread that is driving: they take leaf locks
+/// only and never call back into the queue or the stack.
 pub trait Watcher: Send + Sync {
-    /// Poll bits became true (an edge).
+    /// Poll bits became true (an edge). Under the stack lock: whoever sees the new level finds the mark as well.
+    fn mark(&self, _file: &'static File, _events: u32) {}
+    /// Of the same edge, after the lock was dropped: whoever waits is to be woken.
     fn notify(&self, file: &'static File, events: u32);
     /// The file left the engine: its descriptors are plain kernel sockets from now on. The watcher has already been taken
     /// out of the queue; no lock is held.
@@ -146,8 +148,9 @@ enum Entry {
 /// Who waits on a file.
 #[derive(Default)]
 pub struct WaitQueue {
-    /// Number of entries, to be read without the lock.
+    /// Number of entries, and of watchers among them, to be read without the lock.
     len: AtomicU32,
+    watchers: AtomicU32,
     entries: Mutex<Vec<Entry>>,
 }
 
@@ -162,6 +165,7 @@ impl WaitQueue {
     pub const fn new() -> Self {
         Self {
             len: AtomicU32::new(0),
+            watchers: AtomicU32::new(0),
             entries: Mutex::new(Vec::new()),
         }
     }
@@ -177,13 +181,22 @@ impl WaitQueue {
     fn push(&self, e: Entry) {
         let mut entries = self.entries.lock();
         entries.push(e);
+        self.count(&entries);
+    }
+
+    fn count(&self, entries: &[Entry]) {
+        let watchers = entries
+            .iter()
+            .filter(|e| matches!(e, Entry::Watcher { .. }));
+        self.watchers
+            .store(watchers.count() as u32, Ordering::SeqCst);
         self.len.store(entries.len() as u32, Ordering::SeqCst);
     }
 
     fn remove_where(&self, f: impl Fn(&Entry) -> bool) {
         let mut entries = self.entries.lock();
         entries.retain(|e| !f(e));
-        self.len.store(entries.len() as u32, Ordering::SeqCst);
+        self.count(&entries);
     }
 
     /// Adds a thread's waiter for events in `mask`.
@@ -211,7 +224,22 @@ impl WaitQueue {
         );
     }
 
-    /// Tells everybody whose mask meets `events`.
+    /// Marks `events` with the watchers whose mask they meet, under the stack lock.
+    #[inline]
+    pub(crate) fn mark(&self, file: &'static File, events: u32) {
+        if self.watchers.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        for e in self.entries.lock().iter() {
+            if let Entry::Watcher { watcher, mask } = e
+                && mask & events != 0
+            {
+                watcher.mark(file, events);
+            }
+        }
+    }
+
+    /// Wakes everybody whose mask meets `events`, which are marked.
     pub fn wake(&self, file: &'static File, events: u32) {
         if self.is_empty() {
             return;
@@ -245,7 +273,7 @@ impl WaitQueue {
                 false
             }
         });
-        self.len.store(entries.len() as u32, Ordering::SeqCst);
+        self.count(&entries);
         watchers
     }
 }
@@ -315,11 +343,15 @@ mod tests {
 
     #[derive(Default)]
     struct Counter {
+        marked: AtomicUsize,
         notified: AtomicUsize,
         gone: AtomicUsize,
     }
 
     impl Watcher for Counter {
+        fn mark(&self, _: &'static File, events: u32) {
+            self.marked.fetch_add(events as usize, Ordering::Relaxed);
+        }
         fn notify(&self, _: &'static File, events: u32) {
             self.notified.fetch_add(events as usize, Ordering::Relaxed);
         }
@@ -337,8 +369,14 @@ mod tests {
         let other: Arc<dyn Watcher> = Arc::new(Counter::default());
         f.wait.watch(w.clone(), 1);
         f.wait.watch(other.clone(), 1);
-        f.wait.wake(f.record(), 1);
-        f.wait.wake(f.record(), 4);
+        for events in [1, 4] {
+            f.wait.mark(f.record(), events);
+        }
+        assert_eq!(c.marked.load(Ordering::Relaxed), 1);
+        assert_eq!(c.notified.load(Ordering::Relaxed), 0);
+        for events in [1, 4] {
+            f.wait.wake(f.record(), events);
+        }
         assert_eq!(c.notified.load(Ordering::Relaxed), 1);
         f.wait.unwatch(&other);
         drop(f);

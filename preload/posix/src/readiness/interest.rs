@@ -88,6 +88,18 @@ impl Item {
         level
     }
 
+    /// An edge of the engine's, which names the first bit of each pair, is one that was asked for.
+    fn wants(&self, events: u32) -> bool {
+        let mut bits = events;
+        for (given, twin) in [(POLLIN, POLLRDNORM), (POLLOUT, POLLWRNORM)] {
+            if events & given != 0 {
+                bits |= twin;
+            }
+        }
+        let interest = self.events();
+        interest & !PRIVATE != 0 && interest & bits != 0
+    }
+
     /// EPOLLONESHOT: off until EPOLL_CTL_MOD.
     pub(super) fn switch_off(&self) {
         self.events.fetch_and(PRIVATE, Ordering::Relaxed);
@@ -104,20 +116,19 @@ impl Item {
 }
 
 impl Watcher for Item {
-    fn notify(&self, _file: &'static File, events: u32) {
-        let interest = self.events();
-        // The engine's edges name the first bit of each pair.
-        let mut bits = events;
-        for (given, twin) in [(POLLIN, POLLRDNORM), (POLLOUT, POLLWRNORM)] {
-            if events & given != 0 {
-                bits |= twin;
-            }
-        }
-        if interest & !PRIVATE == 0 || interest & bits == 0 {
-            return;
-        }
-        if let Some(epoll) = self.epoll.upgrade() {
+    fn mark(&self, _file: &'static File, events: u32) {
+        if self.wants(events)
+            && let Some(epoll) = self.epoll.upgrade()
+        {
             epoll.ready(self.fd, self.file);
+        }
+    }
+
+    fn notify(&self, _file: &'static File, events: u32) {
+        if self.wants(events)
+            && let Some(epoll) = self.epoll.upgrade()
+        {
+            epoll.state.lock().wake_next();
         }
     }
 
@@ -241,7 +252,7 @@ impl Epoll {
         }
     }
 
-    /// An item became ready: Linux `ep_poll_callback`. One waiter is woken.
+    /// An item became ready: Linux `ep_poll_callback`, but that nobody is woken yet.
     fn ready(&self, fd: c_int, file: &'static File) {
         let mut state = self.state.lock();
         let Some(item) = state.items.get(&key(fd, file)).cloned() else {
@@ -254,7 +265,6 @@ impl Epoll {
         if !item.queued.swap(true, Ordering::Relaxed) {
             state.ready.push_back(item);
         }
-        state.wake_one();
         if state.watched {
             self.signal();
         }
@@ -264,7 +274,9 @@ impl Epoll {
     fn look(&self, item: &Arc<Item>) {
         let level = item.file.stack().with(|inner| item.level(inner));
         if item.report(level) != 0 {
-            self.push(&mut self.state.lock(), item.clone());
+            let mut state = self.state.lock();
+            self.push(&mut state, item.clone());
+            state.wake_one();
         }
     }
 
