@@ -67,15 +67,20 @@ static inline void have_capability(int capability, int have)
 		err(2, "capset");
 }
 
-/* Waits until the peer has acknowledged all that was sent. */
-static inline void wait_until_acked(int fd)
+/* Waits until the peer has acknowledged all but the last `left` bytes; all. */
+static inline void wait_until_acked_but(int fd, int left)
 {
-	for (int unacked = 1; unacked;) {
+	for (int unacked = -1; unacked != left;) {
 		if (ioctl(fd, SIOCOUTQ, &unacked))
 			err(2, "SIOCOUTQ");
-		if (unacked)
+		if (unacked != left)
 			poll(NULL, 0, 1);
 	}
+}
+
+static inline void wait_until_acked(int fd)
+{
+	wait_until_acked_but(fd, 0);
 }
 
 #endif

@@ -66,6 +66,7 @@ static void buffers(void)
 	put(fd, 10, MSG_EOR);
 	tell("F1 F12", "10 more, with MSG_EOR", fd);
 	put(fd, 10, 0);
+	wait_until_acked_but(fd, 10);
 	tell("F2 F12", "10 behind it", fd);
 	set(fd, IPPROTO_TCP, TCP_CORK, 0);
 	row("SP-11", "uncorked, not sent: %d", unsent(fd));
