@@ -73,6 +73,28 @@ static void listener_closed(const char *host, int port)
 	SHOW(close(third));
 }
 
+/* It gives its port up, and its connection lives on there. */
+static void listener_dissolved(const char *host, int port)
+{
+	struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+	struct sockaddr_in now;
+	socklen_t length = sizeof now;
+	int first, l = listener(4, &first);
+	puts("# a listener at a port of the kernel's choice, dissolved in mid-transfer");
+	int a = called(l, host, port, first);
+	exchange("before", a);
+	SHOW(connect(l, &nobody, sizeof nobody));
+	SHOW(listen(l, 4));
+	SHOW(getsockname(l, (struct sockaddr *)&now, &length));
+	printf("at another port: %d\n", ntohs(now.sin_port) != first);
+	int b = called(l, host, port, ntohs(now.sin_port));
+	exchange("the new one", b);
+	exchange("the old one", a);
+	SHOW(close(a));
+	SHOW(close(b));
+	SHOW(close(l));
+}
+
 static int from_port(int local, const char *host, int port)
 {
 	struct sockaddr_in here = address("0.0.0.0", local), there = address(host, port);
@@ -104,6 +126,7 @@ int main(int argc, char **argv)
 	if (argc != 3)
 		errx(2, "usage: rebind HOST PORT");
 	listener_closed(argv[1], atoi(argv[2]));
+	listener_dissolved(argv[1], atoi(argv[2]));
 	two_remotes(argv[1], atoi(argv[2]));
 	puts("done");
 	return 0;

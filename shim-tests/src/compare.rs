@@ -7,6 +7,7 @@ use crate::lab::{DEVICE, FAR, Lab};
 use crate::library::{Stack, Stats};
 use crate::probe::probe;
 use crate::process::{Finished, Running};
+
 use crate::suite::TestResult;
 
 /// The port of [`start_peer`].
@@ -45,7 +46,7 @@ fn start_peer_on(lab: &Lab, cpu: Option<usize>) -> Result<Running> {
 /// The differing lines; a probe that fails; under the shim, a probe of which the
 /// engine carried nothing.
 pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
-    same(name, stack, None, on_the_engine)
+    same(name, stack, Setting::default(), on_the_engine)
 }
 
 /// [`same_as_native`], with probe and peer on one CPU.
@@ -53,7 +54,23 @@ pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
 /// # Errors
 /// As [`same_as_native`].
 pub fn same_as_native_on_one_cpu(name: &str, stack: &Stack) -> TestResult {
-    same(name, stack, Some(0), on_the_engine)
+    let one = Setting {
+        cpu: Some(0),
+        ..Setting::default()
+    };
+    same(name, stack, one, on_the_engine)
+}
+
+/// [`same_as_native`], with another command in front of the probe ([`wrapped`](crate::program::Program::wrapped)).
+///
+/// # Errors
+/// As [`same_as_native`].
+pub fn same_as_native_wrapped(name: &str, wrapper: &[&str], stack: &Stack) -> TestResult {
+    let wrapped = Setting {
+        wrapper,
+        ..Setting::default()
+    };
+    same(name, stack, wrapped, on_the_engine)
 }
 
 /// [`same_as_native`], for a probe that shares connections with other processes:
@@ -62,7 +79,7 @@ pub fn same_as_native_on_one_cpu(name: &str, stack: &Stack) -> TestResult {
 /// # Errors
 /// As [`same_as_native`].
 pub fn shared_as_native(name: &str, stack: &Stack) -> TestResult {
-    same(name, stack, None, |stats| {
+    same(name, stack, Setting::default(), |stats| {
         stats.connections_engine > 0 && stats.connections_kernel > 0
     })
 }
@@ -71,10 +88,18 @@ fn on_the_engine(stats: &Stats) -> bool {
     stats.connections_engine > 0 && stats.connections_kernel == 0
 }
 
+/// Where and how a probe runs.
+#[derive(Clone, Copy, Default)]
+struct Setting<'a> {
+    /// Of both ends.
+    cpu: Option<usize>,
+    wrapper: &'a [&'a str],
+}
+
 fn same(
     name: &str,
     stack: &Stack,
-    cpu: Option<usize>,
+    setting: Setting<'_>,
     carried: impl Fn(&Stats) -> bool,
 ) -> TestResult {
     let lab = Lab::new(crate::Link::default())?;
@@ -82,12 +107,13 @@ fn same(
     let second = format!("{FAR_TOO}/24");
     lab.far
         .run("ip", ["address", "add", &second, "dev", DEVICE])?;
-    let _peer = start_peer_on(&lab, cpu)?;
+    let _peer = start_peer_on(&lab, setting.cpu)?;
     let run = |stack: &Stack| -> Result<Finished> {
         lab.near
             .program(probe(name))
             .args([FAR, &PEER_PORT.to_string()])
-            .cpu(cpu)
+            .cpu(setting.cpu)
+            .wrapped(setting.wrapper.iter().copied())
             .under(stack)
             .stats(&lab.path("stats.json"))
             .run()

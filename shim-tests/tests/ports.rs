@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use shim_tests::capture::{Capture, syn_acks};
-use shim_tests::compare::same_as_native;
+use shim_tests::compare::{same_as_native, same_as_native_wrapped};
 use shim_tests::counters::{KernelTcp, TCP_LISTEN, kernel_sockets};
 use shim_tests::iperf3::{Amount, Iperf3, Role};
 use shim_tests::lab::{FAR, NEAR};
@@ -33,6 +33,9 @@ fn main() -> ExitCode {
         .both("rebind_and_two_remotes", &[], |stack| {
             same_as_native("rebind", stack)
         })
+        .both("rebind_without_net_admin", &[], |stack| {
+            same_as_native_wrapped("rebind", &WITHOUT_NET_ADMIN, stack)
+        })
         .both("time_wait_leaves_descriptors", &[], |stack| {
             same_as_native("few_descriptors", stack)
         })
@@ -40,6 +43,12 @@ fn main() -> ExitCode {
         .both("kernel_is_silent", &[], kernel_is_silent)
         .both("kernel_is_silent_without_net_admin", &[], |stack| {
             silent_without_net_admin(stack)
+        })
+        .both("no_answer_from_a_shadow", &[], |stack| {
+            no_answer_from_a_shadow(stack, &[])
+        })
+        .both("no_answer_from_a_shadow_without_net_admin", &[], |stack| {
+            no_answer_from_a_shadow(stack, &WITHOUT_NET_ADMIN)
         })
         .both("nothing_left_after_sigkill", &[], nothing_left)
         .run()
@@ -141,6 +150,46 @@ fn silent_without_net_admin(stack: &Stack) -> TestResult {
     }
     no_resets(&capture)?;
     near_kernel_said_nothing(&lab, stack, &capture, before)
+}
+
+/// SYNs fall into every moment of a listener's beginning and end. The kernel refuses them, but never answers one: the
+/// shadow of a listener listens silently or not at all.
+fn no_answer_from_a_shadow(stack: &Stack, wrapper: &[&str]) -> TestResult {
+    const TIMES: u32 = 1000;
+    let lab = Lab::new(Link::default())?;
+    let port = PORT.to_string();
+    let knocking = lab
+        .far
+        .program(probe("relisten"))
+        .args(["knock", NEAR, &port])
+        .start()?;
+    until("somebody to knock", || {
+        Ok((KernelTcp::of(&lab.near)?.out_rsts > 0).then_some(()))
+    })?;
+    lab.near
+        .program(probe("relisten"))
+        .args(["listen", &port, &TIMES.to_string()])
+        .wrapped(wrapper.iter().copied())
+        .under(stack)
+        .stats(&lab.path("stats.json"))
+        .run()?
+        .success()?;
+    knocking.kill();
+    let kernel = KernelTcp::of(&lab.near)?;
+    if stack.is_sidewire() {
+        let stats = Stats::read(&lab.path("stats.json"))?;
+        ensure!(
+            stats.tx_frames > 0,
+            "nobody came while it listened: {stats:?}"
+        );
+        ensure!(kernel.sent_only_resets(), "{kernel:?}");
+    } else {
+        ensure!(
+            kernel.out_segs > kernel.out_rsts,
+            "nobody came while it listened: {kernel:?}"
+        );
+    }
+    Ok(())
 }
 
 fn no_resets(capture: &Capture) -> TestResult {

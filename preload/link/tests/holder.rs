@@ -188,10 +188,14 @@ fn unbound_socket(reuse: bool) -> OwnedFd {
 
 /// The same, bound.
 fn program_socket(local: SocketAddr, reuse: bool) -> Result<OwnedFd, std::io::Error> {
+    let fd = unbound_socket(reuse);
+    bind(&fd, local).map(|()| fd)
+}
+
+fn bind(fd: &OwnedFd, local: SocketAddr) -> Result<(), std::io::Error> {
     let SocketAddr::V4(local) = local else {
         unreachable!("IPv4 here")
     };
-    let fd = unbound_socket(reuse);
     // SAFETY: bind reads one sockaddr_in.
     unsafe {
         let name = libc::sockaddr_in {
@@ -203,7 +207,7 @@ fn program_socket(local: SocketAddr, reuse: bool) -> Result<OwnedFd, std::io::Er
             sin_zero: [0; 8],
         };
         match libc::bind(fd.as_raw_fd(), (&raw const name).cast(), 16) {
-            0 => Ok(fd),
+            0 => Ok(()),
             _ => Err(std::io::Error::last_os_error()),
         }
     }
@@ -504,7 +508,9 @@ fn without_net_admin_listeners_are_silent_and_serve_loopback() {
     assert_eq!(bind_error(at(ANY, 6000), true), Some(libc::EADDRINUSE));
     let shadow = unbound_socket(true);
     holders
-        .bind_over(shadow.as_raw_fd(), at(ANY, 6000))
+        .beside(shadow.as_raw_fd(), 6000, || {
+            bind(&shadow, at(ANY, 6000)).map_err(|e| Errno::from_io_error(e).unwrap())
+        })
         .unwrap();
     let options = HoldOptions {
         shadow: Some(shadow.as_raw_fd()),

@@ -11,7 +11,7 @@ use sidewire_engine::net::Tuple;
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
 use sidewire_link::holder::{
-    HoldOptions, Holder, Holders as KernelHolders, ListenHolder, strip_filter,
+    self, HoldOptions, Holder, Holders as KernelHolders, ListenHolder, strip_filter,
 };
 use sidewire_link::packet::PacketSocket;
 use sidewire_link::packet::filter::PortFilter;
@@ -88,13 +88,22 @@ impl Listener {
     }
 }
 
+/// A connection's holder.
+struct Held {
+    holder: Holder,
+    /// Its socket has SO_REUSEADDR.
+    reuse: bool,
+}
+
 /// The holders of a stack.
 pub struct Holders {
     socket: Arc<Fd>,
     filter: PortFilter,
     kernel: KernelHolders,
-    tuples: HashMap<Tuple, Holder>,
-    /// How many of them take descriptors, which the program has a right to.
+    tuples: HashMap<Tuple, Held>,
+    /// Listeners of ours, by their ports.
+    listening: HashMap<u16, usize>,
+    /// How many of `tuples` take descriptors, which the program has a right to.
     descriptors: usize,
     /// `descriptors` when TIME_WAIT last had to give some up.
     spared: usize,
@@ -122,6 +131,7 @@ impl Holders {
             filter: PortFilter::new(false),
             kernel: KernelHolders::new(devices),
             tuples: HashMap::new(),
+            listening: HashMap::new(),
             descriptors: 0,
             spared: 0,
         }
@@ -174,6 +184,7 @@ impl Holders {
             None
         };
         self.add_port(local)?;
+        *self.listening.entry(local.port()).or_default() += 1;
         Ok(Listener {
             local,
             holder,
@@ -189,7 +200,7 @@ impl Holders {
             shadow: None,
             ..listener.options.clone()
         };
-        for (tuple, holder) in &mut self.tuples {
+        for (tuple, Held { holder, .. }) in &mut self.tuples {
             if tuple.local.port() == local.port() {
                 let shared = !holder.takes_descriptors();
                 // Where that cannot be had the connection goes on sharing, and the port stays held.
@@ -198,6 +209,43 @@ impl Holders {
             }
         }
         self.remove_port(local);
+        if let Some(n) = self.listening.get_mut(&local.port()) {
+            *n -= 1;
+            if *n == 0 {
+                self.listening.remove(&local.port());
+            }
+        }
+    }
+
+    /// Has `bind` bind `fd`, which met EADDRINUSE at `port`, where it is only holders of connections that the kernel takes
+    /// for listeners there. Linux allows it when every socket has SO_REUSEADDR.
+    ///
+    /// # Errors
+    /// EADDRINUSE where Linux would refuse it as well; what else bind(2) says.
+    pub fn bind_over(
+        &self,
+        fd: c_int,
+        port: u16,
+        bind: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let reuse = syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR) == Ok(1);
+        let of_port = self.tuples.iter().filter(|(t, _)| t.local.port() == port);
+        let held = of_port.map(|(_, held)| held.reuse).reduce(|a, b| a && b);
+        if !reuse || held != Some(true) || self.listening.contains_key(&port) {
+            return Err(Errno::EADDRINUSE);
+        }
+        self.kernel.beside(fd, port, bind)
+    }
+
+    /// Unbinds `fd` from `port`, which its connections may go on holding.
+    ///
+    /// # Errors
+    /// EADDRINUSE where others on the port do not allow it; it stays bound.
+    pub fn unbind(&self, fd: c_int, port: u16) -> Result<(), Errno> {
+        match holder::unbind(fd) {
+            Err(Errno::EADDRINUSE) => self.kernel.beside(fd, port, || holder::unbind(fd)),
+            done => done,
+        }
     }
 
     /// Makes the kernel silent to `remote`, before the first frame leaves. `local` may lack a port, which is then chosen as
@@ -215,7 +263,11 @@ impl Holders {
         let local = holder.local();
         self.add_port(local)?;
         self.descriptors += usize::from(holder.takes_descriptors());
-        let before = self.tuples.insert(Tuple { local, remote }, holder);
+        let held = Held {
+            holder,
+            reuse: options.reuse,
+        };
+        let before = self.tuples.insert(Tuple { local, remote }, held);
         debug_assert!(before.is_none(), "the kernel holds a four-tuple once");
         Ok(local)
     }
@@ -230,7 +282,7 @@ impl Holders {
             engine.end_timewaits(share / 2, |tuple| {
                 self.tuples
                     .get(tuple)
-                    .is_some_and(Holder::takes_descriptors)
+                    .is_some_and(|held| held.holder.takes_descriptors())
             });
             engine.take_released(|tuple| self.release(&tuple));
             self.spared = self.descriptors;
@@ -241,14 +293,17 @@ impl Holders {
     pub fn accepted(&mut self, tuple: Tuple, listener: &Listener) {
         // The filter covers the port of the listener, on every address that it had.
         if self.add_port(tuple.local).is_ok() {
-            self.tuples
-                .insert(tuple, listener.holder.share(tuple.local));
+            let held = Held {
+                holder: listener.holder.share(tuple.local),
+                reuse: listener.options.reuse,
+            };
+            self.tuples.insert(tuple, held);
         }
     }
 
     /// The engine is done with a connection.
     pub fn release(&mut self, tuple: &Tuple) {
-        if let Some(holder) = self.tuples.remove(tuple) {
+        if let Some(Held { holder, .. }) = self.tuples.remove(tuple) {
             self.descriptors -= usize::from(holder.takes_descriptors());
             self.remove_port(tuple.local);
         }

@@ -25,7 +25,7 @@
 //!   set on the shadow for these two calls and then restored; other programs get EADDRINUSE before and after.
 //! * The shadow of a port that only connections hold (the listener was closed) binds with SO_REUSEADDR as in a plain
 //!   kernel where the holders are repair sockets. Where they are min-TTL listeners it needs
-//!   [`Holders::bind_over`], which lends SO_REUSEPORT to both sides for the length of the call.
+//!   [`Holders::beside`], which lends SO_REUSEPORT to both sides for the length of the call. So does its end, [`unbind`].
 //!
 //! Sockets accepted from [`ListenHolder::fd`] inherit its filter, see [`strip_filter`].
 
@@ -178,7 +178,7 @@ impl Holders {
         local: SocketAddr,
         options: &HoldOptions,
     ) -> Result<ListenHolder, Errno> {
-        if let Some(port) = self.ports.get(&local).and_then(Weak::upgrade) {
+        if let Some(port) = self.held(local) {
             // Connections of an earlier listener hold the port.
             let fd = if port.is_filtered() {
                 None
@@ -219,28 +219,32 @@ impl Holders {
         Ok(())
     }
 
-    /// Binds the program's socket `shadow` to a port that only our own connections hold. The caller knows that
-    /// Linux would allow it: SO_REUSEADDR is set, and nobody listens there.
+    /// Lets the program's socket `shadow` bind to a port, or listen on it, in `act`, although listening sockets of ours hold
+    /// it: both sides have SO_REUSEPORT meanwhile. The caller knows that Linux would allow it: nobody listens there.
     ///
     /// # Errors
-    /// What bind(2) says.
-    pub fn bind_over(&mut self, shadow: RawFd, local: SocketAddr) -> Result<(), Errno> {
-        let same_port = |name: &SocketAddr| name.port() == local.port();
-        let ports: Vec<_> = self
-            .ports
-            .iter()
-            .filter(|(n, _)| same_port(n))
-            .filter_map(|(_, w)| w.upgrade())
-            .collect();
+    /// EADDRINUSE where no listening socket of ours holds the port; what `act` says.
+    pub fn beside(
+        &self,
+        shadow: RawFd,
+        port: u16,
+        act: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let holds = self.ports.iter().filter(|(name, _)| name.port() == port);
+        let holds: Vec<_> = holds.filter_map(|(_, weak)| weak.upgrade()).collect();
+        if holds.is_empty() {
+            // It is somebody else's.
+            return Err(Errno::EADDRINUSE);
+        }
         let lend = |on: i32| {
-            for port in &ports {
-                port.set_option(libc::SO_REUSEPORT, on);
+            for hold in &holds {
+                hold.set_option(libc::SO_REUSEPORT, on);
             }
         };
         let before = raw::getsockopt(shadow, libc::SOL_SOCKET, libc::SO_REUSEPORT, 0i32)?;
+        raw::setsockopt(shadow, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1i32)?;
         lend(1);
-        let result = raw::setsockopt(shadow, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1i32)
-            .and_then(|()| name::bind(shadow, &local));
+        let result = act();
         lend(0);
         raw::setsockopt(shadow, libc::SOL_SOCKET, libc::SO_REUSEPORT, &before)?;
         result
@@ -318,13 +322,18 @@ impl Holders {
         move_high(fd)
     }
 
+    /// The holder of a port on that address, or on all.
+    fn held(&self, local: SocketAddr) -> Option<Arc<PortHold>> {
+        let any = SocketAddr::new(port::unspecified(&local), local.port());
+        [local, any]
+            .iter()
+            .find_map(|name| self.ports.get(name).and_then(Weak::upgrade))
+    }
+
     /// The min-TTL holder of a port: that of the address, that of all addresses, or a new one.
     fn port(&mut self, local: SocketAddr, options: &HoldOptions) -> Result<Arc<PortHold>, Errno> {
-        let any = SocketAddr::new(port::unspecified(&local), local.port());
-        for key in [local, any] {
-            if let Some(port) = self.ports.get(&key).and_then(Weak::upgrade) {
-                return Ok(port);
-            }
+        if let Some(port) = self.held(local) {
+            return Ok(port);
         }
         let port = Arc::new(PortHold::min_ttl(local, &self.devices, options)?);
         self.ports.retain(|_, weak| weak.strong_count() > 0);

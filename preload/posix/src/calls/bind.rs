@@ -33,21 +33,37 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
         raw::set_errno(libc::EINVAL);
         return -1;
     }
-    // SAFETY: the caller's arguments.
-    if unsafe { real::bind(fd, addr, len) } != 0 {
-        if raw::errno() == libc::EADDRINUSE {
+    // SAFETY: the program's pointer.
+    let port = unsafe { GivenAddr::read(addr, len) }
+        .ok()
+        .and_then(|a| a.parse())
+        .map_or(0, |a| a.port());
+    let try_it = || {
+        // SAFETY: the caller's arguments.
+        match unsafe { real::bind(fd, addr, len) } {
+            0 => Ok(()),
+            _ => Err(Errno::new(raw::errno())),
+        }
+    };
+    let tried = match try_it() {
+        Err(Errno::EADDRINUSE) if port != 0 => {
+            let stack = file.stack();
+            stack.with(|i| i.holders.bind_over(fd, port, try_it))
+        }
+        tried => tried,
+    };
+    if let Err(e) = tried {
+        if e == Errno::EADDRINUSE {
             // ER-85: Linux has overwritten the address by then, and clears it.
             file.stack().with(|i| i.engine.address_cleared(file.id()));
-            raw::set_errno(libc::EADDRINUSE);
         }
+        raw::set_errno(e.into_raw());
         return -1;
     }
-    // SAFETY: the program's pointer.
-    let given = unsafe { GivenAddr::read(addr, len) };
     {
-        let mut port = file.port.lock();
-        port.bound = true;
-        port.locked |= given.is_ok_and(|a| a.parse().is_some_and(|a| a.port() != 0));
+        let mut held = file.port.lock();
+        held.bound = true;
+        held.locked |= port != 0;
     }
     match shadow_name(fd) {
         Some(local) if !local.ip().is_loopback() => {

@@ -4,9 +4,9 @@
 use core::ffi::c_int;
 use core::mem::take;
 
-use sidewire_link::holder;
 use sidewire_uapi::TcpState;
 
+use super::address::kernel_name;
 use crate::fdtable;
 use crate::file::FileRef;
 
@@ -25,9 +25,12 @@ pub(super) fn unbind_if_over(file: &FileRef, fd: c_int) {
     if !take(&mut port.used) || port.locked {
         return;
     }
-    // Where others keep it from listening it stays bound.
-    if port.bound && holder::unbind(fd).is_err() {
-        return;
+    if port.bound {
+        let number = kernel_name(fd).map_or(0, |name| name.port());
+        // Where others keep it from listening it stays bound.
+        if stack.with(|i| i.holders.unbind(fd, number)).is_err() {
+            return;
+        }
     }
     port.bound = false;
     drop(port);
