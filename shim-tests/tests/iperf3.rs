@@ -84,8 +84,7 @@ fn moves(lab: &Lab, stack: &Stack, role: Role, args: &[&str], bytes: u64) -> Tes
     let test = Iperf3::new(role, args, Amount::Bytes(bytes));
     let outcome = test.run(lab, stack)?;
     if stack.is_sidewire() {
-        // The control connection comes on top of the streams.
-        return outcome.carried.all_by_engine(test.streams() + 1);
+        return test.all_by_engine(&outcome);
     }
     ensure!(outcome.carried.near.out_segs > 0, "{outcome:?}");
     Ok(())

@@ -123,11 +123,10 @@ fn scenarios(options: &Options, pin: (usize, usize)) -> Vec<(String, Scenario)> 
     for (name, role, args) in iperf3 {
         let mut test = Iperf3::new(role, args, time);
         test.cpus = Some(pin);
-        let streams = test.streams();
         let run = move |stack: &Stack| {
             let outcome = test.run(&Lab::new(Link::default())?, stack)?;
             if stack.is_sidewire() {
-                outcome.carried.all_by_engine(streams + 1)?;
+                test.all_by_engine(&outcome)?;
             }
             Ok(Run {
                 bits_per_second: outcome.bits_per_second,
