@@ -1,5 +1,6 @@
 /* A listener that is closed while its connection is at work, and bound again at
- * once; and two connections to different hosts from one local port.
+ * once, on the same address and on another; two listeners at one port; and two
+ * connections to different hosts from one local port.
  *
  *   rebind HOST PORT     the peer program listens there
  *
@@ -95,6 +96,48 @@ static void listener_dissolved(const char *host, int port)
 	SHOW(close(l));
 }
 
+static int bound(const char *at, int port)
+{
+	struct sockaddr_in a = address(at, port);
+	int on = 1, fd = tcp_socket();
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) || bind(fd, (struct sockaddr *)&a, sizeof a))
+		err(2, "bind %s", at);
+	return fd;
+}
+
+/* Bound while nobody listens, two sockets share a port; one of them may listen. */
+static void two_listeners(const char *near)
+{
+	const char *const any = "0.0.0.0", *const pairs[][2] = {{any, any}, {any, near}, {near, any}, {near, near}};
+	puts("# two listeners at one port");
+	for (int i = 0; i < 4; i++) {
+		int first = bound(pairs[i][0], 7073), second = bound(pairs[i][1], 7073);
+		SHOW(listen(first, 4));
+		SHOW(listen(second, 4));
+		SHOW(close(first));
+		SHOW(listen(second, 4));
+		SHOW(close(second));
+	}
+}
+
+/* A listener on all addresses makes room for one on one of them. */
+static void narrower(const char *near, const char *host, int port)
+{
+	puts("# a listener on all addresses, then on one");
+	int all = bound("0.0.0.0", 7074);
+	SHOW(listen(all, 4));
+	int a = called(all, host, port, 7074);
+	SHOW(close(all));
+	int one = bound(near, 7074);
+	SHOW(listen(one, 4));
+	int b = called(one, host, port, 7074);
+	exchange("the new one", b);
+	exchange("the old one", a);
+	SHOW(close(a));
+	SHOW(close(b));
+	SHOW(close(one));
+}
+
 static int from_port(int local, const char *host, int port)
 {
 	struct sockaddr_in here = address("0.0.0.0", local), there = address(host, port);
@@ -123,10 +166,20 @@ static void two_remotes(const char *host, int port)
 
 int main(int argc, char **argv)
 {
+	struct sockaddr_in here;
+	socklen_t length = sizeof here;
+	char near[INET_ADDRSTRLEN];
 	if (argc != 3)
 		errx(2, "usage: rebind HOST PORT");
+	int fd = peer(argv[1], atoi(argv[2]), "close");
+	if (getsockname(fd, (struct sockaddr *)&here, &length))
+		err(2, "getsockname");
+	inet_ntop(AF_INET, &here.sin_addr, near, sizeof near);
+	close(fd);
 	listener_closed(argv[1], atoi(argv[2]));
 	listener_dissolved(argv[1], atoi(argv[2]));
+	two_listeners(near);
+	narrower(near, argv[1], atoi(argv[2]));
 	two_remotes(argv[1], atoi(argv[2]));
 	puts("done");
 	return 0;

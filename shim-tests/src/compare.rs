@@ -3,11 +3,11 @@
 
 use anyhow::{Result, bail, ensure};
 
+use crate::cpus::allowed;
 use crate::lab::{DEVICE, FAR, Lab};
 use crate::library::{Stack, Stats};
 use crate::probe::probe;
 use crate::process::{Finished, Running};
-
 use crate::suite::TestResult;
 
 /// The port of [`start_peer`].
@@ -55,7 +55,7 @@ pub fn same_as_native(name: &str, stack: &Stack) -> TestResult {
 /// As [`same_as_native`].
 pub fn same_as_native_on_one_cpu(name: &str, stack: &Stack) -> TestResult {
     let one = Setting {
-        cpu: Some(0),
+        cpu: allowed()?.last().copied(),
         ..Setting::default()
     };
     same(name, stack, one, on_the_engine)

@@ -85,13 +85,12 @@ impl Iperf3 {
     /// That the engine carried all of it.
     ///
     /// # Errors
-    /// As [`Carried::all_by_engine`]; a client that receives closes while the server still sends, so the kernel may have
-    /// reset what came after its end.
+    /// As [`Carried::all_by_engine`]; with `--bidir` the client closes while the server still sends, so the kernel may have
+    /// reset what came after its end, as it does natively.
     pub fn all_by_engine(&self, outcome: &Outcome) -> Result<()> {
         // The control connection comes on top of the streams.
         let connections = self.streams() + 1;
-        let receives = |arg: &String| arg == "--bidir" || arg == "-R";
-        if self.role == Role::Client && self.args.iter().any(receives) {
+        if self.role == Role::Client && self.args.iter().any(|arg| arg == "--bidir") {
             outcome.carried.all_by_engine_but_late_resets(connections)
         } else {
             outcome.carried.all_by_engine(connections)

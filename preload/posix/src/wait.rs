@@ -181,22 +181,16 @@ impl WaitQueue {
     fn push(&self, e: Entry) {
         let mut entries = self.entries.lock();
         entries.push(e);
-        self.count(&entries);
-    }
-
-    fn count(&self, entries: &[Entry]) {
-        let watchers = entries
-            .iter()
-            .filter(|e| matches!(e, Entry::Watcher { .. }));
-        self.watchers
-            .store(watchers.count() as u32, Ordering::SeqCst);
         self.len.store(entries.len() as u32, Ordering::SeqCst);
     }
 
-    fn remove_where(&self, f: impl Fn(&Entry) -> bool) {
+    /// How many they were.
+    fn remove_where(&self, f: impl Fn(&Entry) -> bool) -> usize {
         let mut entries = self.entries.lock();
+        let before = entries.len();
         entries.retain(|e| !f(e));
-        self.count(&entries);
+        self.len.store(entries.len() as u32, Ordering::SeqCst);
+        before - entries.len()
     }
 
     /// Adds a thread's waiter for events in `mask`.
@@ -214,14 +208,16 @@ impl WaitQueue {
 
     /// Adds a watcher for events in `mask`.
     pub fn watch(&self, watcher: Arc<dyn Watcher>, mask: u32) {
+        self.watchers.fetch_add(1, Ordering::SeqCst);
         self.push(Entry::Watcher { watcher, mask });
     }
 
     /// Takes a watcher out.
     pub fn unwatch(&self, watcher: &Arc<dyn Watcher>) {
-        self.remove_where(
+        let removed = self.remove_where(
             |e| matches!(e, Entry::Watcher { watcher: w, .. } if Arc::ptr_eq(w, watcher)),
         );
+        self.watchers.fetch_sub(removed as u32, Ordering::SeqCst);
     }
 
     /// Marks `events` with the watchers whose mask they meet, under the stack lock.
@@ -273,7 +269,9 @@ impl WaitQueue {
                 false
             }
         });
-        self.count(&entries);
+        self.len.store(entries.len() as u32, Ordering::SeqCst);
+        self.watchers
+            .fetch_sub(watchers.len() as u32, Ordering::SeqCst);
         watchers
     }
 }

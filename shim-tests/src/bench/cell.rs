@@ -261,7 +261,9 @@ impl Cell {
                 test.cpus = Some(pin);
                 let outcome = test.run(&lab, stack)?;
                 if stack.is_sidewire() {
-                    test.all_by_engine(&outcome)?;
+                    outcome
+                        .carried
+                        .all_by_engine_but_late_resets(test.streams() + 1)?;
                 }
                 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
                 let gigabytes = outcome.bytes as f64 / 1e9;

@@ -178,8 +178,10 @@ impl Holders {
         local: SocketAddr,
         options: &HoldOptions,
     ) -> Result<ListenHolder, Errno> {
-        if let Some(port) = self.held(local) {
-            // Connections of an earlier listener hold the port.
+        // Connections of an earlier listener may hold the port. A filtered holder is a listener itself, of its own address
+        // only; beside a min-TTL one the kernel judges by those for local clients.
+        let held = self.held(local);
+        if let Some(port) = held.filter(|held| held.name() == local || !held.is_filtered()) {
             let fd = if port.is_filtered() {
                 None
             } else {
