@@ -14,6 +14,30 @@ pub(crate) fn close(fd: RawFd) {
     let _ = unsafe { syscall!(Sysno::close, fd) };
 }
 
+/// A close-on-exec io_uring, at whatever number the kernel gives.
+pub(crate) fn io_uring_setup(entries: u32, params: &mut io_uring::Parameters) -> Result<Fd, Errno> {
+    // SAFETY: the kernel reads and writes the live structure.
+    let fd = unsafe { syscall!(Sysno::io_uring_setup, entries, std::ptr::from_mut(params)) }?;
+    Ok(Fd::from_raw(fd as RawFd))
+}
+
+/// Submits so many requests and waits for so many to complete; how many were submitted.
+pub(crate) fn io_uring_enter(fd: RawFd, submit: u32, complete: u32) -> Result<usize, Errno> {
+    const IORING_ENTER_GETEVENTS: u32 = 1;
+    // SAFETY: no pointers; who queued the requests answers for what they name.
+    unsafe {
+        syscall!(
+            Sysno::io_uring_enter,
+            fd,
+            submit,
+            complete,
+            IORING_ENTER_GETEVENTS,
+            0,
+            0
+        )
+    }
+}
+
 /// A close-on-exec socket, at whatever number the kernel gives.
 pub(crate) fn socket(domain: i32, ty: i32, protocol: i32) -> Result<Fd, Errno> {
     // SAFETY: no pointers.
@@ -317,6 +341,14 @@ pub(crate) unsafe fn ioctl<T>(fd: RawFd, request: u64, arg: &mut T) -> Result<us
 }
 
 /// Maps `len` bytes of a descriptor, shared, for reading and writing.
+/// What a socket's send buffer is charged with, in bytes.
+pub(crate) fn unsent(fd: RawFd) -> Result<usize, Errno> {
+    let mut queued = 0i32;
+    // SAFETY: TIOCOUTQ writes an int.
+    unsafe { ioctl(fd, libc::TIOCOUTQ, &mut queued) }?;
+    Ok(usize::try_from(queued).unwrap_or(0))
+}
+
 pub(crate) fn mmap_shared(fd: RawFd, len: usize) -> Result<*mut u8, Errno> {
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.

@@ -5,9 +5,10 @@
 //! watch descriptors of their own. A leader whose own event came hands the lead to a follower. The pump thread stands in
 //! when nobody drives (`pump`).
 //!
-//! Deadlines: the leader sleeps at most until the engine's next deadline. Whoever moves that deadline forward looks, still
-//! under the stack lock, at what the sleeper has announced (`leader_until`, `pump_until`), and wakes it when it would come
-//! too late. Both are written under the stack lock, so nothing is missed.
+//! Deadlines: the pump sleeps at most until the engine's next deadline, and a leader leaves it to the pump where that comes
+//! in time: a timer of its own in every sleep would cost it as much as the rest of the sleep does. Whoever moves the
+//! deadline forward looks, still under the stack lock, at what the sleepers have announced (`leader_until`, `pump_until`),
+//! and wakes one of them when both would come too late. Both are written under the stack lock, so nothing is missed.
 
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
@@ -37,8 +38,11 @@ pub(crate) const PUMP: u32 = 2;
 /// `leader_until` and `pump_until` of one who is awake and will look at the deadline before it sleeps.
 const AWAKE: u64 = 0;
 
-/// Descriptors that the leader watches on its own account.
+/// Descriptors that the leader watches on its own account: the packet socket, its eventfd, netlink.
 const OWN_FDS: usize = 3;
+const FRAMES: usize = 0;
+const WAKE: usize = 1;
+const NETLINK: usize = 2;
 /// Descriptors of the caller's that are watched without allocating.
 const EXTRA_FAST: usize = 61;
 
@@ -47,7 +51,11 @@ const SPIN_NS: u64 = 20_000;
 /// Value of `spin_credit` from which a sleep begins with a spin, and its bounds.
 const SPIN_FROM: i32 = 0;
 const SPIN_MAX: i32 = 8;
-const SPIN_MIN: i32 = -64;
+const SPIN_MIN: i32 = -4096;
+/// What a spin without success costs, and twice as much each time until one succeeds.
+const SPIN_MISS: i32 = 4;
+/// `spin_credit` after a spin without success while too much time goes that way, at most.
+const SPIN_OVER: i32 = -64;
 /// Share of the wall time that may be spent spinning without success: one part in this many.
 const SPIN_SHARE: u64 = 20;
 
@@ -78,12 +86,16 @@ pub struct Driver {
     pub(crate) sleeps: AtomicU64,
     followers: Mutex<Vec<*const Waiter>>,
     wake: Fd,
+    /// An epoll descriptor over `wake`, `packet_fd` (edge-triggered) and `netlink_fd`.
+    own: Fd,
     pub(crate) pump_wake: Fd,
     packet_fd: i32,
     netlink_fd: i32,
     /// Eventfds of followers that watch descriptors of their own; taken and given back.
     spare: Mutex<Vec<Fd>>,
     spin_credit: AtomicI32,
+    /// Spins without success since the last one with.
+    spin_misses: AtomicU32,
     spin_wasted: AtomicU64,
     spin_since: AtomicU64,
     /// The packet socket was full: POLLOUT is awaited.
@@ -103,8 +115,19 @@ fn high_eventfd() -> Result<Fd, Errno> {
     move_high(Fd::from_raw(syscall::eventfd()?))
 }
 
+fn high_epoll() -> Result<Fd, Errno> {
+    move_high(Fd::from_raw(syscall::epoll_create()?))
+}
+
 impl Driver {
     pub(crate) fn new(source: &PacketSource, net: &LinkNet) -> Result<Self, Errno> {
+        let (wake, own) = (high_eventfd()?, high_epoll()?);
+        let watched = [source.readable_fd(), wake.as_raw_fd(), net.events_fd()];
+        for (slot, fd) in watched.into_iter().enumerate() {
+            // The ring is looked at before each sleep: only what comes after that is of interest.
+            let edge = if slot == FRAMES { libc::EPOLLET } else { 0 };
+            syscall::epoll_add(own.as_raw_fd(), fd, libc::EPOLLIN | edge, slot as u64)?;
+        }
         Ok(Self {
             role: AtomicU32::new(NOBODY),
             leader_until: AtomicU64::new(AWAKE),
@@ -113,7 +136,8 @@ impl Driver {
             rounds: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
             followers: Mutex::new(Vec::new()),
-            wake: high_eventfd()?,
+            wake,
+            own,
             pump_wake: high_eventfd()?,
             packet_fd: source.readable_fd(),
             netlink_fd: net.events_fd(),
@@ -122,8 +146,9 @@ impl Driver {
             spin_credit: AtomicI32::new(if syscall::allowed_cpus() > 1 {
                 SPIN_MAX
             } else {
-                SPIN_MIN
+                SPIN_OVER
             }),
+            spin_misses: AtomicU32::new(0),
             spin_wasted: AtomicU64::new(0),
             spin_since: AtomicU64::new(0),
             want_tx: AtomicBool::new(false),
@@ -132,17 +157,25 @@ impl Driver {
         })
     }
 
-    /// True when `at` comes before the one who watches deadlines will look. Called under the stack lock.
+    /// True when `at` comes before any of those who watch deadlines will look. Called under the stack lock.
     #[inline]
     pub(crate) fn too_late(&self, at: u64) -> bool {
-        let leader = self.leader_until.load(Ordering::Relaxed);
-        if leader != AWAKE {
-            return at < leader;
+        let leader = match self.leader_until.load(Ordering::Relaxed) {
+            AWAKE if self.role.load(Ordering::Relaxed) == LEADER => return false,
+            AWAKE => u64::MAX,
+            until => until,
+        };
+        // An awake pump will look: 0 is before everything.
+        at < leader.min(self.pump_until.load(Ordering::Relaxed))
+    }
+
+    /// Until when a leader sleeps that has to do something at `next`, or the pump for it. Called under the stack lock.
+    fn leader_sleeps_until(&self, next: u64) -> u64 {
+        if next < self.pump_until.load(Ordering::Relaxed) {
+            next
+        } else {
+            u64::MAX
         }
-        if self.role.load(Ordering::Relaxed) == LEADER {
-            return false;
-        }
-        at < self.pump_until.load(Ordering::Relaxed)
     }
 
     /// Makes whoever watches deadlines look again.
@@ -239,6 +272,17 @@ impl Driver {
         }
     }
 
+    /// ppoll without a timeout for a leader's own descriptors, by the epoll that watches them all the time: half as dear.
+    fn wait_for_own(&self, fds: &mut [pollfd]) -> Result<usize, Errno> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; OWN_FDS];
+        let n = syscall::epoll_wait(self.own.as_raw_fd(), &mut events)?;
+        fds.iter_mut().for_each(|fd| fd.revents = 0);
+        for event in &events[..n] {
+            fds[event.u64 as usize].revents = event.events as i16;
+        }
+        Ok(n)
+    }
+
     fn spins(&self) -> bool {
         self.spin_credit.load(Ordering::Relaxed) >= SPIN_FROM
     }
@@ -248,6 +292,7 @@ impl Driver {
         if hit {
             self.spin_credit
                 .store((credit + 2).min(SPIN_MAX), Ordering::Relaxed);
+            self.spin_misses.store(0, Ordering::Relaxed);
             return;
         }
         let wasted = self.spin_wasted.load(Ordering::Relaxed) + spent;
@@ -258,7 +303,12 @@ impl Driver {
             self.spin_wasted.store(0, Ordering::Relaxed);
             self.spin_since.store(now, Ordering::Relaxed);
         }
-        let next = if over { SPIN_MIN } else { credit - 4 };
+        let misses = self.spin_misses.load(Ordering::Relaxed);
+        let dearest = (SPIN_MIN / -SPIN_MISS).ilog2();
+        self.spin_misses
+            .store((misses + 1).min(dearest), Ordering::Relaxed);
+        let next = credit - (SPIN_MISS << misses);
+        let next = if over { next.min(SPIN_OVER) } else { next };
         self.spin_credit
             .store(next.max(SPIN_MIN), Ordering::Relaxed);
     }
@@ -423,7 +473,7 @@ fn drive(
             if !more {
                 inner.release_autocorked();
             }
-            let next = inner.next_deadline();
+            let next = d.leader_sleeps_until(inner.next_deadline());
             let sleeps = !more && !waiter.fired();
             d.leader_until
                 .store(if sleeps { next.max(1) } else { AWAKE }, Ordering::Relaxed);
@@ -460,14 +510,17 @@ fn drive(
             continue;
         }
         d.sleeps.fetch_add(1, Ordering::Relaxed);
-        let tx = d.want_tx.load(Ordering::Relaxed);
         let fds = set.fds();
-        fds[0].events = if tx {
-            libc::POLLIN | libc::POLLOUT
+        let timeout = until(now, deadline.0, next);
+        let polled = if d.want_tx.load(Ordering::Relaxed) {
+            fds[FRAMES].events = libc::POLLIN | libc::POLLOUT;
+            syscall::ppoll(fds, timeout, sigmask)
+        } else if timeout == u64::MAX && fds.len() == OWN_FDS && sigmask.is_none() {
+            d.wait_for_own(fds)
         } else {
-            libc::POLLIN
+            fds[FRAMES].events = libc::POLLIN;
+            syscall::ppoll(fds, timeout, sigmask)
         };
-        let polled = syscall::ppoll(fds, until(now, deadline.0, next), sigmask);
         waiter.unpark();
         d.leader_until.store(AWAKE, Ordering::Relaxed);
         extra_asked = true;
@@ -478,19 +531,19 @@ fn drive(
             Ok(_) => {}
         }
         let fds = set.fds();
-        if fds[1].revents != 0 {
+        if fds[WAKE].revents != 0 {
             syscall::eventfd_drain(d.wake.as_raw_fd());
         }
-        if fds[2].revents != 0 {
+        if fds[NETLINK].revents != 0 {
             netlink(stack);
         }
-        if fds[0].revents & libc::POLLOUT != 0 {
+        if fds[FRAMES].revents & libc::POLLOUT != 0 {
             tx_space(stack);
         }
-        if fds[0].revents & libc::POLLERR != 0 {
+        if fds[FRAMES].revents & libc::POLLERR != 0 {
             stack.with(Inner::tell_tstamps);
         }
-        let theirs = &fds[own.len()..];
+        let theirs = &fds[OWN_FDS..];
         if theirs.iter().any(|f| f.revents != 0) {
             for (to, from) in extra.iter_mut().zip(theirs) {
                 to.revents = from.revents;

@@ -177,8 +177,8 @@ impl Holders {
         let v6 = if v6 && local.ip().is_unspecified() {
             let v6 = syscall::lend_reuse(fd, || syscall::v6_listener(local.port(), backlog))?;
             let both = move_high(Fd::from_raw(syscall::epoll_create()?))?;
-            syscall::epoll_add(both.as_raw_fd(), holder.fd())?;
-            syscall::epoll_add(both.as_raw_fd(), v6.as_raw_fd())?;
+            syscall::epoll_add(both.as_raw_fd(), holder.fd(), libc::EPOLLIN, 0)?;
+            syscall::epoll_add(both.as_raw_fd(), v6.as_raw_fd(), libc::EPOLLIN, 0)?;
             Some((v6, both))
         } else {
             None

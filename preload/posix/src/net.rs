@@ -32,7 +32,7 @@ const UNRESOLVED_MAX: usize = 64;
 const HOP_AGE: u64 = 1_000_000_000;
 
 /// Frames of one stretch under the stack's lock from which a long send pauses, so that they leave before they are cold.
-const CROWD: usize = 2;
+const CROWD: usize = 8;
 /// How long the packet socket is left alone that was full, while nobody sleeps until it is not, in nanoseconds.
 const RETRY: u64 = 100_000;
 
@@ -148,7 +148,7 @@ impl LinkNet {
         let routes = Routes::open()?;
         let events = move_high(Fd::from_raw(syscall::epoll_create()?))?;
         for fd in [routes.fd(), neighbours.fd(), neighbours.arp_fd()] {
-            syscall::epoll_add(events.as_raw_fd(), fd)?;
+            syscall::epoll_add(events.as_raw_fd(), fd, libc::EPOLLIN, 0)?;
         }
         let (entrances, lanes) = lanes::open(|| socket.sink());
         let capture = Capture::open();

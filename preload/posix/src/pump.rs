@@ -5,6 +5,7 @@
 //! driven since the last tick, so it looks again a little later, and the packet socket is left to the program. *Armed*:
 //! nobody has driven for a whole tick: it polls the packet socket itself, at no cost until a frame comes. A leader that
 //! finds it armed takes the role and kicks it once. So a ping-pong never wakes it, and a program that computes still acks.
+//! In every mood it watches the engine's deadlines.
 
 use core::sync::atomic::Ordering;
 use std::os::fd::AsRawFd;
@@ -21,13 +22,29 @@ use crate::{syscall, thread};
 const TICK_MIN: u64 = 1_000_000;
 /// Longest tick, in nanoseconds: a program that keeps driving is looked at this rarely.
 const TICK_MAX: u64 = 4_000_000;
+/// How late a tick may be, in nanoseconds: it waits for an interrupt that comes anyhow (the kernel's own tick), rather than
+/// make one of its own.
+const TICK_SLACK: u64 = 4_000_000;
+/// How late a deadline may be, in nanoseconds (the kernel's default for timers).
+const DEADLINE_SLACK: u64 = 50_000;
 /// Stack of the thread, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
 
-/// What the pump also waits for, which is none of the link's business.
+/// What the pump also waits for, which is none of the link's business, and how.
 struct Outside {
     company: Company,
     inspection: Option<Inspection>,
+    /// The thread's timer slack, in nanoseconds; 0 when nobody has set it.
+    slack: u64,
+}
+
+impl Outside {
+    fn slack(&mut self, ns: u64) {
+        if self.slack != ns {
+            self.slack = ns;
+            syscall::timer_slack(ns);
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,6 +67,7 @@ fn run(stack: &'static NetStack) {
     let mut outside = Outside {
         company: Company::new(),
         inspection: Inspection::open(),
+        slack: 0,
     };
     let mut seen = (u64::MAX, u64::MAX);
     let mut tick = TICK_MIN;
@@ -84,18 +102,12 @@ fn run(stack: &'static NetStack) {
         };
         seen = activity;
         match mood {
-            // Deadlines are the program's to watch, or late by no more than a tick.
-            Mood::Ticking => {
-                if run {
-                    stack.with(driver::timers);
-                }
-                sleep(stack, &mut outside, now + tick, false);
-            }
+            Mood::Ticking => watch_deadline(stack, &mut outside, now + tick, TICK_SLACK),
             Mood::Parked => {
                 d.pump_parked.store(true, Ordering::SeqCst);
                 // A leader that left just before saw no flag: then we may not park.
                 if d.has_leader() {
-                    sleep(stack, &mut outside, u64::MAX, false);
+                    watch_deadline(stack, &mut outside, u64::MAX, DEADLINE_SLACK);
                 } else {
                     sleep_until_deadline(stack, &mut outside, false);
                 }
@@ -111,6 +123,20 @@ fn run(stack: &'static NetStack) {
     }
 }
 
+/// Does what time has made due, then sleeps until the engine's next deadline, `at` or a kick; frames are the program's.
+/// `slack` is for `at`.
+fn watch_deadline(stack: &'static NetStack, outside: &mut Outside, at: u64, slack: u64) {
+    let next = stack.with(|inner| {
+        driver::timers(inner);
+        let next = inner.next_deadline();
+        let until = at.min(next).max(1);
+        stack.driver.pump_until.store(until, Ordering::Relaxed);
+        next
+    });
+    outside.slack(if at < next { slack } else { DEADLINE_SLACK });
+    sleep(stack, outside, at.min(next), false);
+}
+
 /// Drives once, then sleeps until the engine's next deadline, a kick, or (armed) a frame.
 fn sleep_until_deadline(stack: &'static NetStack, outside: &mut Outside, armed: bool) {
     let d = &stack.driver;
@@ -123,6 +149,7 @@ fn sleep_until_deadline(stack: &'static NetStack, outside: &mut Outside, armed: 
     if more {
         return;
     }
+    outside.slack(DEADLINE_SLACK);
     sleep(stack, outside, next, armed);
 }
 

@@ -174,7 +174,8 @@ pub struct NetStack {
 /// Who is to be told once the lock is dropped.
 type Wakes = ArrayVec<(&'static File, u32), WAKES>;
 
-/// What is to be done once the lock is dropped.
+/// What is to be done once the lock is dropped. Large: filled in place.
+#[derive(Default)]
 struct Afterwards {
     wakes: Wakes,
     /// Whoever sleeps until a deadline has to wake earlier.
@@ -192,7 +193,8 @@ impl NetStack {
     pub fn with<R>(&'static self, f: impl FnOnce(&mut Inner) -> R) -> R {
         let mut inner = self.inner.lock();
         let r = f(&mut inner);
-        let afterwards = self.finish(&mut inner);
+        let mut afterwards = Afterwards::default();
+        self.finish(&mut inner, &mut afterwards);
         drop(inner);
         self.unlocked(&afterwards);
         r
@@ -243,7 +245,8 @@ impl NetStack {
                 let (engine, mut io) = inner.split();
                 engine.tx_space(&mut io);
             }
-            let afterwards = self.finish(&mut inner);
+            let mut afterwards = Afterwards::default();
+            self.finish(&mut inner, &mut afterwards);
             drop(inner);
             carried = self.carry(&afterwards);
             self.tell(&afterwards);
@@ -256,7 +259,7 @@ impl NetStack {
     }
 
     /// Takes events, and what else is to be done without the lock.
-    fn finish(&'static self, inner: &mut Inner) -> Afterwards {
+    fn finish(&'static self, inner: &mut Inner, afterwards: &mut Afterwards) {
         if self.driver.want_tx.load(Ordering::Relaxed) && inner.net.retries() {
             inner.net.space();
             let (engine, mut io) = inner.split();
@@ -270,7 +273,7 @@ impl NetStack {
         if !late.is_empty() {
             inner.tell_late(late);
         }
-        let mut wakes = Wakes::new();
+        let wakes = &mut afterwards.wakes;
         inner.engine.take_events(|cookie, id, events| {
             let Some(file) = File::from_cookie(cookie) else {
                 return;
@@ -297,12 +300,9 @@ impl NetStack {
         if full {
             self.driver.want_tx.store(true, Ordering::Relaxed);
         }
-        Afterwards {
-            wakes,
-            full,
-            kick: full || self.driver.too_late(inner.next_deadline()),
-            laden: inner.net.take_laden(),
-        }
+        afterwards.full = full;
+        afterwards.kick = full || self.driver.too_late(inner.next_deadline());
+        afterwards.laden = inner.net.take_laden();
     }
 
     /// True in the process that made the stack.
@@ -436,7 +436,7 @@ pub fn for_each(mut f: impl FnMut(&'static NetStack)) {
 impl NetStack {
     #[cold]
     fn open(cookie: u64, pid: i32) -> Result<&'static Self, Unavailable> {
-        let (socket, neighbours, claim) = match PacketSocket::open() {
+        let (mut socket, neighbours, claim) = match PacketSocket::open() {
             Ok(socket) => (socket, Neighbours::open(), None),
             Err(Errno::EPERM) => {
                 let taken = reserve::take(cookie).map_err(Unavailable::HandedOver)?;
@@ -445,6 +445,9 @@ impl NetStack {
             }
             Err(e) => return Err(Unavailable::Packet(e)),
         };
+        if syscall::allowed_cpus() == 1 {
+            socket.in_one_piece().map_err(Unavailable::Packet)?;
+        }
         let net = neighbours
             .and_then(|neighbours| LinkNet::open(&socket, neighbours))
             .map_err(Unavailable::Netlink)?;

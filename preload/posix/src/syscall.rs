@@ -113,6 +113,31 @@ pub fn eventfd_drain(fd: c_int) {
     let _ = unsafe { syscall!(Sysno::read, fd, &raw mut n, 8) };
 }
 
+/// Lets the calling thread's timeouts be so many nanoseconds late.
+pub fn timer_slack(ns: u64) {
+    // SAFETY: no pointers.
+    let _ = unsafe { syscall!(Sysno::prctl, libc::PR_SET_TIMERSLACK, ns) };
+}
+
+/// Waits for events without a timeout; how many there are.
+///
+/// # Errors
+/// As epoll_wait(2).
+pub fn epoll_wait(epfd: c_int, events: &mut [libc::epoll_event]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes within the live slice.
+    unsafe {
+        syscall!(
+            Sysno::epoll_pwait,
+            epfd,
+            events.as_mut_ptr(),
+            events.len(),
+            usize::MAX,
+            0,
+            0
+        )
+    }
+}
+
 /// A close-on-exec epoll descriptor.
 ///
 /// # Errors
@@ -122,14 +147,14 @@ pub fn epoll_create() -> Result<c_int, Errno> {
     unsafe { syscall!(Sysno::epoll_create1, libc::EPOLL_CLOEXEC) }.map(|fd| fd as c_int)
 }
 
-/// Adds a descriptor to an epoll descriptor, for EPOLLIN.
+/// Adds a descriptor to an epoll descriptor, for these EPOLL* bits; `data` comes with each event.
 ///
 /// # Errors
 /// As epoll_ctl(2).
-pub fn epoll_add(epfd: c_int, fd: c_int) -> Result<(), Errno> {
+pub fn epoll_add(epfd: c_int, fd: c_int, events: c_int, data: u64) -> Result<(), Errno> {
     let mut event = libc::epoll_event {
-        events: libc::EPOLLIN as u32,
-        u64: 0,
+        events: events as u32,
+        u64: data,
     };
     // SAFETY: the kernel reads a live structure.
     unsafe {

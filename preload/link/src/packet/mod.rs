@@ -32,7 +32,8 @@
 //! | off (tso, gso, tx, sg) | **14** | 11 | 4.0 | 5.3 |
 //!
 //! Beside these, measured anew with io_uring: sendmsg 110, sendmmsg of 8 127, io_uring SENDMSG of 8 123, with SQPOLL 72
-//! (and a kernel thread busy); without offloads 20, 21, 20, 18. It gains nothing over sendmmsg.
+//! (and a kernel thread busy); without offloads 20, 21, 20, 18. It gains nothing over sendmmsg, but where the receiver
+//! shares the CPU: there it is the one call that the scheduler does not cut (`uring`).
 //!
 //! So super-frames are sent whatever ethtool says, and the kernel cuts them where the device cannot; we cut only
 //! where it answers EINVAL.
@@ -42,6 +43,7 @@ mod receive;
 mod ring;
 mod send;
 pub mod tstamp;
+mod uring;
 pub mod vnet;
 
 pub use receive::BatchSource;
@@ -67,6 +69,8 @@ pub struct PacketSocket {
     fd: Arc<Fd>,
     /// The receive buffer that was granted, as getsockopt tells it (twice the bytes asked for).
     rcvbuf: i32,
+    /// For batches in one piece.
+    ring: Option<uring::SharedRing>,
 }
 
 impl PacketSocket {
@@ -96,6 +100,7 @@ impl PacketSocket {
         Ok(PacketSocket {
             fd: Arc::new(fd),
             rcvbuf,
+            ring: None,
         })
     }
 
@@ -106,7 +111,19 @@ impl PacketSocket {
 
     /// The way out; any number may exist, one per thread that sends.
     pub fn sink(&self) -> PacketSink {
-        PacketSink::new(self.fd.clone())
+        PacketSink::new(self.fd.clone(), self.ring.clone())
+    }
+
+    /// From now on ways out hand over their batches in one piece, by an io_uring where the kernel lets them: of use to a
+    /// process with one CPU, which the receiver may share.
+    ///
+    /// # Errors
+    /// What getsockopt says.
+    pub fn in_one_piece(&mut self) -> Result<(), Errno> {
+        let sndbuf = raw::getsockopt(self.fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, 0i32)?;
+        let sndbuf = usize::try_from(sndbuf).unwrap_or(0);
+        self.ring = Some(uring::LazyRing::shared(sndbuf));
+        Ok(())
     }
 
     /// The way in by a ring, or without one where the kernel refuses it, and starts to receive. Only one may exist.

@@ -5,6 +5,7 @@
 //! checksum in user space, remembered per device.
 
 use super::tstamp::{self, Timing};
+use super::uring::{self, SharedRing};
 use super::vnet::{self, VNET_HDR_LEN};
 use crate::Errno;
 use crate::cut::Cutter;
@@ -20,7 +21,14 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 /// Frames per sendmmsg.
-const BATCH: usize = 8;
+const BATCH: usize = uring::DEPTH;
+
+/// Batches that go by sendmmsg after a frame that was dropped here: it stops there, and a ring does not.
+const CAREFUL: u32 = 256;
+
+/// What the kernel charges to the send buffer for a frame beside its bytes, at most: a page that is not full, and its
+/// own structures.
+const FRAME_OVERHEAD: usize = 8192;
 
 /// Devices that are remembered as refusing offloads; of further ones each frame is tried anew.
 const MAX_REFUSING: usize = 16;
@@ -153,6 +161,10 @@ pub struct PacketSink {
     /// What of timestamps and transmit times the socket is set up for.
     timing: Timing,
     cutter: Option<Box<Cutter>>,
+    /// For batches in one piece, where the socket makes such.
+    ring: Option<SharedRing>,
+    /// Batches that go by sendmmsg all the same.
+    careful: u32,
 }
 
 impl std::fmt::Debug for PacketSink {
@@ -168,7 +180,7 @@ impl std::fmt::Debug for PacketSink {
 unsafe impl Send for PacketSink {}
 
 impl PacketSink {
-    pub(super) fn new(fd: Arc<Fd>) -> PacketSink {
+    pub(super) fn new(fd: Arc<Fd>, ring: Option<SharedRing>) -> PacketSink {
         let messages = (0..BATCH).map(|_| Message::empty()).collect();
         PacketSink {
             fd,
@@ -177,6 +189,8 @@ impl PacketSink {
             priority_cmsg: true,
             timing: Timing::default(),
             cutter: None,
+            ring,
+            careful: 0,
         }
     }
 
@@ -257,6 +271,49 @@ impl PacketSink {
         }
     }
 
+    /// Hands over the first so many messages, at least two; how many of them left before the first that did not.
+    fn send_filled(&mut self, filled: usize) -> usize {
+        let mut hdrs = ArrayVec::<_, BATCH>::new();
+        hdrs.extend(self.messages[..filled].iter_mut().map(Message::hdr));
+        if let Some(sent) = self.send_in_one_piece(&hdrs) {
+            return sent;
+        }
+        let mut batch = ArrayVec::<_, BATCH>::new();
+        batch.extend(hdrs.into_iter().map(|msg_hdr| libc::mmsghdr {
+            msg_hdr,
+            msg_len: 0,
+        }));
+        // SAFETY: as in send_offloaded; the messages do not move before the call ends.
+        unsafe { raw::sendmmsg(self.fd.as_raw_fd(), &mut batch, libc::MSG_DONTWAIT) }.unwrap_or(0)
+    }
+
+    /// The same by the ring, where there is one and nothing hints that a message could be refused: those behind it would
+    /// leave all the same. When that happens they are sent twice, and the peer drops what it has.
+    fn send_in_one_piece(&mut self, hdrs: &[libc::msghdr]) -> Option<usize> {
+        if self.careful > 0 {
+            self.careful -= 1;
+            return None;
+        }
+        // Somebody else is at it: with one CPU, for longer than it takes.
+        let mut shared = self.ring.as_ref()?.try_lock().ok()?;
+        let sndbuf = shared.sndbuf;
+        let ring = shared.open()?;
+        let fd = self.fd.as_raw_fd();
+        let bytes = |m: &Message| {
+            let parts = &m.iov[..=m.parts];
+            parts.iter().map(|p| p.iov_len).sum::<usize>() + FRAME_OVERHEAD
+        };
+        let charge: usize = self.messages[..hdrs.len()].iter().map(bytes).sum();
+        if raw::unsent(fd).ok()? + charge > sndbuf {
+            return None;
+        }
+        let mut results = [Ok(0); BATCH];
+        // SAFETY: as in send_filled.
+        let tried = unsafe { ring.send(fd, hdrs, &mut results) };
+        let sent = results[..tried].iter().take_while(|r| r.is_ok()).count();
+        Some(sent)
+    }
+
     /// Sends as MTU-sized frames with finished checksums. When the socket or queue takes only some of them the
     /// verdict is the one for the rest: the caller sends the whole frame again, and the peer drops what it has.
     fn send_cut(&mut self, frame: &TxFrame<'_>) -> TxVerdict {
@@ -297,31 +354,24 @@ impl FrameSink for PacketSink {
                 message.set(frame, vnet, self.priority_cmsg);
                 filled += 1;
             }
-            let mut sent = 0;
-            if filled > 1 {
-                // SAFETY: integers and pointers; all zero is valid.
-                let mut batch: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
-                for (slot, message) in batch.iter_mut().zip(&mut self.messages[..filled]) {
-                    slot.msg_hdr = message.hdr();
-                }
-                // SAFETY: as in send_offloaded; the messages do not move before the call ends.
-                sent = unsafe {
-                    raw::sendmmsg(
-                        self.fd.as_raw_fd(),
-                        &mut batch[..filled],
-                        libc::MSG_DONTWAIT,
-                    )
-                }
-                .unwrap_or(0);
-            }
+            let sent = if filled > 1 {
+                self.send_filled(filled)
+            } else {
+                0
+            };
             verdicts[done..done + sent].fill(TxVerdict::Sent);
             done += sent;
             if sent < filled.max(1) {
-                // sendmmsg does not tell why it stopped: the frame by itself does.
+                // A batch does not tell why it stopped: the frame by itself does.
                 verdicts[done] = self.send(&frames[done]);
                 done += 1;
-                if verdicts[done - 1] != TxVerdict::Sent {
-                    break;
+                match verdicts[done - 1] {
+                    TxVerdict::Sent => {}
+                    TxVerdict::Dropped => {
+                        self.careful = CAREFUL;
+                        break;
+                    }
+                    _ => break,
                 }
             }
         }

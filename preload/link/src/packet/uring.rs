@@ -1,0 +1,123 @@
+//! Several frames in one io_uring_enter: a batch that the scheduler does not cut.
+//!
+//! sendmmsg offers the CPU after each message (Linux `___sys_sendmmsg`, `cond_resched`). A receiver on the same CPU takes
+//! it, reads that one frame and sleeps again: two task switches a frame. The requests of one submission are issued without
+//! such a point, so the receiver finds the whole batch. Measured with one CPU, sends of 128 KiB and 1 MiB: 1.24 and 1.31
+//! times as fast as sendmmsg; with two CPUs there is no difference.
+
+use crate::Errno;
+use crate::fd::move_high;
+use crate::raw;
+use io_uring::{IoUring, Parameters, opcode, types};
+use std::mem::{ManuallyDrop, zeroed};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex};
+
+/// Requests of one submission.
+pub(super) const DEPTH: usize = 8;
+
+/// The ring of a packet socket, made when the first batch asks for it.
+pub(super) struct LazyRing {
+    /// Bytes that the socket's send buffer holds.
+    pub(super) sndbuf: usize,
+    ring: Option<Option<SendRing>>,
+}
+
+/// It, for all ways out of the socket.
+pub(super) type SharedRing = Arc<Mutex<LazyRing>>;
+
+impl LazyRing {
+    /// For a socket with a send buffer of so many bytes.
+    pub(super) fn shared(sndbuf: usize) -> SharedRing {
+        Arc::new(Mutex::new(LazyRing { sndbuf, ring: None }))
+    }
+
+    /// The ring, unless the kernel refuses one.
+    pub(super) fn open(&mut self) -> Option<&mut SendRing> {
+        let ring = self.ring.get_or_insert_with(|| SendRing::open().ok());
+        if ring.as_ref().is_some_and(|ring| ring.broken) {
+            *ring = None;
+        }
+        ring.as_mut()
+    }
+}
+
+impl std::fmt::Debug for LazyRing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LazyRing")
+            .field("sndbuf", &self.sndbuf)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An io_uring for SENDMSG requests, each of which ends within the call that submits it.
+pub(super) struct SendRing {
+    // Never dropped: it lives as long as its packet socket, and its end would be libc's close and munmap.
+    ring: ManuallyDrop<IoUring>,
+    /// The kernel has refused a submission: what is still queued names memory that is gone.
+    broken: bool,
+}
+
+impl SendRing {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// EPERM (kernel.io_uring_disabled, a sandbox), ENOSYS, EMFILE, ENOMEM.
+    pub(super) fn open() -> Result<SendRing, Errno> {
+        // SAFETY: transparent over a structure of integers; all zero asks for nothing special.
+        let mut params: Parameters = unsafe { zeroed() };
+        let fd = move_high(raw::io_uring_setup(DEPTH as u32, &mut params)?)?;
+        // SAFETY: the kernel has filled `params` for this descriptor, which is given away here.
+        let ring = unsafe { IoUring::from_fd(fd.into_raw(), params) };
+        match ring {
+            Ok(ring) => Ok(SendRing {
+                ring: ManuallyDrop::new(ring),
+                broken: false,
+            }),
+            // No memory to map it: the descriptor, which the hooks keep from being closed, is lost.
+            Err(_) => Err(Errno::ENOMEM),
+        }
+    }
+
+    /// Hands over the messages, at most [`DEPTH`], in order; `results` gets what sendmsg would have said of each. How many
+    /// of them were tried: the rest never will be.
+    ///
+    /// Unlike sendmmsg this does not stop at a message that fails.
+    ///
+    /// # Safety
+    /// As for sendmsg: the messages name live memory, but for the payload, whose addresses the kernel checks.
+    pub(super) unsafe fn send(
+        &mut self,
+        fd: RawFd,
+        messages: &[libc::msghdr],
+        results: &mut [Result<usize, Errno>; DEPTH],
+    ) -> usize {
+        let messages = &messages[..messages.len().min(DEPTH)];
+        let mut submission = self.ring.submission();
+        for (n, message) in messages.iter().enumerate() {
+            let request = opcode::SendMsg::new(types::Fd(fd), message)
+                .flags(libc::MSG_DONTWAIT as u32)
+                .build()
+                .user_data(n as u64);
+            // SAFETY: by the caller; without waiting, the request ends before the call that submits it.
+            let queued = unsafe { submission.push(&request) };
+            debug_assert!(queued.is_ok(), "as deep as a batch, and empty");
+        }
+        drop(submission);
+        let mut tried = 0;
+        while tried < messages.len() && !self.broken {
+            let left = (messages.len() - tried) as u32;
+            match raw::io_uring_enter(self.ring.as_raw_fd(), left, left) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => self.broken = true,
+            }
+            for done in self.ring.completion() {
+                let result = done.result();
+                results[done.user_data() as usize] =
+                    usize::try_from(result).map_err(|_| Errno::new(-result));
+                tried += 1;
+            }
+        }
+        tried
+    }
+}
