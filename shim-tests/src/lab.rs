@@ -172,6 +172,29 @@ impl Lab {
         Ok(())
     }
 
+    /// Has one in `every` of the frames that `netns` sends wait in a slow queue of `rate` (in tc's notation), so that others
+    /// overtake it.
+    ///
+    /// # Errors
+    /// When the host lacks hierarchical token buckets (sch_htb), nftables or its egress hook.
+    pub fn overtake_one_in(&self, netns: &Netns, every: u32, rate: &str) -> Result<()> {
+        let tc = |what: &str| netns.run("tc", what.split_whitespace()).map(drop);
+        tc(&format!(
+            "qdisc add dev {DEVICE} root handle 1: htb default 1 r2q 100"
+        ))?;
+        for (class, rate) in [("1:1", "10gbit"), ("1:2", rate)] {
+            tc(&format!(
+                "class add dev {DEVICE} parent 1: classid {class} htb rate {rate} quantum 3000"
+            ))?;
+        }
+        let rules = format!(
+            "table netdev lab {{ chain egress {{ type filter hook egress device {DEVICE} priority 0; \
+             numgen inc mod {every} 0 meta priority set 0x00010002; }}; }}"
+        );
+        netns.run("nft", [rules.as_str()])?;
+        Ok(())
+    }
+
     /// Lets `netns` send no faster than `rate`, in tc's notation (`16mbit`).
     ///
     /// # Errors

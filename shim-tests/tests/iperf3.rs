@@ -73,6 +73,12 @@ fn main() -> ExitCode {
         .both("server_one_percent_loss", &[Need::EgressHook], |stack| {
             lossy(stack, Role::Server, &["-R"])
         })
+        .both("client_overtaken", &[Need::EgressHook], |stack| {
+            overtaken(stack, Role::Client)
+        })
+        .both("server_overtaken", &[Need::EgressHook], |stack| {
+            overtaken(stack, Role::Server)
+        })
         .both("client_small_writes", &[], |stack| {
             let lab = Lab::new(Link::default())?;
             moves(&lab, stack, Role::Client, &["-l", "100", "-N"], MIB)
@@ -98,6 +104,35 @@ fn lossy(stack: &Stack, role: Role, args: &[&str]) -> Result<()> {
         lab.lose_one_in_on_the_way_to(netns, 200)?;
     }
     moves(&lab, stack, role, args, 64 * MIB)
+}
+
+/// Frames of MTU size, of which one in fifty is overtaken by others, both ways.
+fn overtaken(stack: &Stack, role: Role) -> Result<()> {
+    let link = Link {
+        offloads: Offloads::Off,
+        ..Link::default()
+    };
+    let lab = Lab::new(link)?;
+    for netns in [&lab.near, &lab.far] {
+        lab.overtake_one_in(netns, 50, "20mbit")?;
+    }
+    let test = Iperf3::new(role, &[], Amount::Bytes(32 * MIB));
+    let outcome = test.run(&lab, stack)?;
+    if stack.is_sidewire() {
+        // What was overtaken by the end of its connection is reset, natively as well.
+        let connections = test.streams() + 1;
+        outcome.carried.all_by_engine_but_late_resets(connections)?;
+    }
+    // The kernel at the far end has seen it, as the receiver or as the sender.
+    let counters = ["TcpExtTCPOFOQueue", "TcpExtTCPSACKReorder"];
+    let text = lab
+        .far
+        .run("nstat", ["-asz"].iter().chain(&counters).copied())?;
+    let seen = text
+        .lines()
+        .filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok());
+    ensure!(seen.sum::<u64>() > 0, "nothing was overtaken: {text}");
+    Ok(())
 }
 
 /// A program that nobody waits for: it is told to end when this is dropped.
