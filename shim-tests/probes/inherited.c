@@ -5,8 +5,11 @@
 #include "show.h"
 
 #include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
 #include <spawn.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 extern char **environ;
@@ -104,6 +107,64 @@ static void in_turns(void)
 	SHOW(recv(fd, buffer, 1, 0));
 	close(ep);
 	close(fd);
+}
+
+static int childs_work(void *of)
+{
+	char buffer[8];
+	int fd = *(int *)of;
+	SHOW(recv(fd, buffer, 3, 0));
+	SHOW(write(fd, "child", 5));
+	fflush(stdout);
+	return 7;
+}
+
+/* Processes that are made past fork(), as sandboxes and servers that isolate their children do. The parent closes its end. */
+static void past_fork(void)
+{
+	static const char *const ways[] = {"SYS_clone", "SYS_clone3", "clone", "SYS_clone of the files, too", "SYS_fork"};
+	static char stack[65536] __attribute__((aligned(16)));
+	for (unsigned way = 0; way < sizeof ways / sizeof *ways; way++) {
+		char buffer[8];
+		struct clone_args args = {.exit_signal = SIGCHLD};
+		int fd = peer(host, port, "echo");
+		pid_t pid = -1;
+		printf("# %s\n", ways[way]);
+		send_text(fd, "abc");
+		wait_for(fd, POLLIN);
+		fflush(stdout);
+		switch (way) {
+		case 0:
+			pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+			break;
+		case 1:
+			pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+			break;
+		case 2:
+			pid = clone(childs_work, stack + sizeof stack, SIGCHLD, &fd);
+			break;
+		case 3:
+			pid = (pid_t)syscall(SYS_clone, CLONE_FILES | SIGCHLD, NULL, NULL, NULL, NULL);
+			break;
+#ifdef SYS_fork
+		case 4:
+			pid = (pid_t)syscall(SYS_fork);
+			break;
+#endif
+		default:
+			pid = fork();
+		}
+		if (pid == 0)
+			_exit(childs_work(&fd));
+		if (way != 3)
+			close(fd);
+		SHOW(end_of(pid));
+		if (way == 3) {
+			receive_exactly(fd, buffer, 5);
+			printf("%.5s\n", buffer);
+			close(fd);
+		}
+	}
 }
 
 /* A listener from before the fork; each side takes a connection. */
@@ -231,6 +292,7 @@ int main(int argc, char **argv)
 	port = atoi(argv[2]);
 	in_transfer();
 	in_turns();
+	past_fork();
 	listening();
 	listening_in_epoll();
 	executed();

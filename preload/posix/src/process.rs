@@ -5,7 +5,7 @@
 //! sockets are closed as the kernel would close them; what is still unacknowledged then is driven on by an *undertaker*, a
 //! process that is forked for this and holds the packet socket and the port holders until the connections are done.
 
-use core::ffi::{CStr, c_int};
+use core::ffi::{CStr, c_int, c_long, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use once_cell::sync::OnceCell;
@@ -14,10 +14,11 @@ use sidewire_link::reserve;
 use crate::calls::handover::{self, Refused};
 use crate::calls::socket::Reason;
 use crate::file::{self, File};
+use crate::real::CloneFn;
 use crate::stack::{self, Unavailable};
 use crate::{
-    company, config, fdtable, inspection, log, readiness::epoll, real, signals, stats, stdio,
-    syscall, ubuf, undertaker,
+    company, config, copy, fdtable, inspection, log, raw, readiness::epoll, real, signals, stats,
+    stdio, syscall, ubuf, undertaker,
 };
 
 /// Whether the engine is to carry this process's TCP. The first question reads the settings, and is the moment from which
@@ -145,6 +146,12 @@ fn share(which: impl Fn(c_int) -> bool, tell: bool) {
 
 /// In the child of a fork.
 unsafe extern "C" fn forked() {
+    // SAFETY: by the caller.
+    unsafe { forked_with(false) };
+}
+
+/// In a child that has memory of its own, with the parent's descriptors or copies of them.
+unsafe fn forked_with(parents_files: bool) {
     // SAFETY: the thread that forked is the one that goes on here.
     unsafe { after_fork() };
     if undertaker::working() {
@@ -155,8 +162,10 @@ unsafe extern "C" fn forked() {
     signals::cancel::forget_tid();
     epoll::after_fork_in_child();
     ubuf::forked();
-    // The parent's packet socket and port holders must end with the parent.
-    sidewire_link::fd::close_internal();
+    if !parents_files {
+        // The parent's packet socket and port holders must end with the parent.
+        sidewire_link::fd::close_internal();
+    }
 }
 
 /// A descriptor whose connection is not this process's was used here.
@@ -219,23 +228,134 @@ pub fn before_exec() {
     undertaker::take_over();
 }
 
+/// Makes a child past fork(3), with what the handlers do there. `parents_files`: it gets the parent's descriptors, not copies.
+///
+/// # Safety
+/// `make` doubles the process, if it succeeds, and returns in both, or runs the child by [`Start::run`].
+unsafe fn double(parents_files: bool, make: impl FnOnce() -> c_long) -> c_long {
+    if config::loaded().is_none() {
+        return make();
+    }
+    // SAFETY: as before any fork.
+    unsafe { before_fork() };
+    let pid = make();
+    let errno = raw::errno();
+    // SAFETY: as after any fork.
+    unsafe {
+        if pid == 0 {
+            forked_with(parents_files);
+        } else {
+            after_fork();
+        }
+    }
+    raw::set_errno(errno);
+    pid
+}
+
 /// `_Fork`, which runs no handlers.
 ///
 /// # Safety
 /// The contract of the C function.
 #[allow(non_snake_case)]
 pub unsafe fn _Fork() -> libc::pid_t {
-    if config::loaded().is_some() {
-        // SAFETY: as before any fork.
-        unsafe { before_fork() };
-    }
     // SAFETY: the program's call.
-    let pid = unsafe { real::_Fork() };
-    if config::loaded().is_some() {
-        // SAFETY: as after any fork.
-        unsafe { if pid == 0 { forked() } else { after_fork() } };
+    unsafe { double(false, || real::_Fork().into()) as libc::pid_t }
+}
+
+/// Flags of a clone that makes a thread, or a child on the memory of its parent.
+const SAME_MEMORY: u64 = (libc::CLONE_VM | libc::CLONE_THREAD) as u64;
+
+fn shares_files(flags: u64) -> bool {
+    flags & libc::CLONE_FILES as u64 != 0
+}
+
+/// `syscall` of fork, clone or clone3, past every handler. A child on a stack of its own returns to where that says, not
+/// here: it is left alone.
+///
+/// # Safety
+/// The contract of the system call.
+pub unsafe fn clone_by_number(number: c_long, args: [usize; 6]) -> c_long {
+    let [a, b, c, d, e, f] = args;
+    // SAFETY: the program's call.
+    let call = || unsafe { real::syscall(number, a, b, c, d, e, f) };
+    let (flags, stack) = match number {
+        libc::SYS_clone => (a as u64, b as u64),
+        libc::SYS_clone3 => {
+            let at = a as *const libc::clone_args;
+            // SAFETY: any bytes make the structure; the first version of it has both fields.
+            match unsafe { copy::read_value(at) } {
+                Ok(args) => (args.flags, args.stack),
+                Err(_) => return call(),
+            }
+        }
+        _ => (0, 0),
+    };
+    if flags & SAME_MEMORY != 0 || stack != 0 {
+        return call();
     }
-    pid
+    // SAFETY: the child has memory of its own, and goes on here.
+    unsafe { double(shares_files(flags), call) }
+}
+
+/// Where a child of clone(3) begins.
+struct Start {
+    function: CloneFn,
+    arg: *mut c_void,
+    parents_files: bool,
+}
+
+impl Start {
+    extern "C" fn run(this: *mut c_void) -> c_int {
+        // SAFETY: the child has a copy of its parent's stack, where this lies.
+        let start = unsafe { &*this.cast::<Start>() };
+        // SAFETY: in the child, as after any fork.
+        unsafe { forked_with(start.parents_files) };
+        (start.function)(start.arg)
+    }
+}
+
+/// `clone`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn clone(
+    function: Option<CloneFn>,
+    stack: *mut c_void,
+    flags: c_int,
+    arg: *mut c_void,
+    parent_tid: usize,
+    tls: usize,
+    child_tid: usize,
+) -> c_int {
+    let wide = u64::from(flags as u32);
+    let Some(function) = function
+        .filter(|_| wide & SAME_MEMORY == 0 && !stack.is_null() && config::loaded().is_some())
+    else {
+        // SAFETY: the program's call.
+        return unsafe { real::clone(function, stack, flags, arg, parent_tid, tls, child_tid) };
+    };
+    let parents_files = shares_files(wide);
+    let mut start = Start {
+        function,
+        arg,
+        parents_files,
+    };
+    let at = (&raw mut start).cast();
+    // SAFETY: the program's call; the child begins at `run`, and never returns here.
+    unsafe {
+        double(parents_files, || {
+            real::clone(
+                Some(Start::run),
+                stack,
+                flags,
+                at,
+                parent_tid,
+                tls,
+                child_tid,
+            )
+            .into()
+        }) as c_int
+    }
 }
 
 /// `daemon`: the caller ends inside libc, unseen, and its child goes on with everything.

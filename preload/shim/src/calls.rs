@@ -9,7 +9,8 @@ pub(crate) use sidewire_posix::descriptors::{
     close, close_range, closefrom, dup, dup2, dup3, fcntl, fresh, preadv2, pwritev2,
 };
 pub(crate) use sidewire_posix::process::{
-    _Fork, before_exec, before_exit, daemon, posix_spawn_file_actions_adddup2,
+    _Fork, before_exec, before_exit, clone, clone_by_number, daemon,
+    posix_spawn_file_actions_adddup2,
 };
 pub(crate) use sidewire_posix::readiness::epoll::{
     epoll_create, epoll_create1, epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait,

@@ -3,9 +3,11 @@
 //! fork needs no hook: `pthread_atfork` handlers see it. So do system, popen and posix_spawn not: their children run on the
 //! parent's memory and touch nothing of ours until they have another program.
 
-use core::ffi::c_int;
+use core::ffi::{c_int, c_void};
 
 use libc::{pid_t, posix_spawn_file_actions_t};
+
+use sidewire_posix::real::CloneFn;
 
 use crate::calls;
 
@@ -34,6 +36,10 @@ pub(crate) extern "C" fn _Exit(status: c_int) -> ! {
 
 hooks! {
     _Fork: () -> pid_t = calls::_Fork;
+    clone __clone: (
+        function: Option<CloneFn>, stack: *mut c_void, flags: c_int, arg: *mut c_void,
+        parent_tid: usize, tls: usize, child_tid: usize,
+    ) -> c_int = calls::clone;
     daemon: (nochdir: c_int, noclose: c_int) -> c_int = calls::daemon;
     posix_spawn_file_actions_adddup2: (actions: *mut posix_spawn_file_actions_t, fd: c_int, new: c_int) -> c_int
         = calls::posix_spawn_file_actions_adddup2;

@@ -62,6 +62,11 @@ unsafe fn by_number(
             libc::SYS_ppoll => calls::ppoll(a as _, b as _, c as _, d as _).into(),
             libc::SYS_execve => exec::execve_call(a as _, b as _, c as _).into(),
             libc::SYS_exit_group => process::leave(fd),
+            libc::SYS_clone | libc::SYS_clone3 => {
+                calls::clone_by_number(number, [a, b, c, d, e, f])
+            }
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_fork => calls::clone_by_number(number, [a, b, c, d, e, f]),
             _ => calls::syscall(number, a, b, c, d, e, f),
         }
     }
