@@ -109,12 +109,16 @@ static void in_turns(void)
 	close(fd);
 }
 
+/* It uses what it has inherited and, to its end, a connection of its own. */
 static int childs_work(void *of)
 {
 	char buffer[8];
-	int fd = *(int *)of;
+	int fd = *(int *)of, own;
 	SHOW(recv(fd, buffer, 3, 0));
 	SHOW(write(fd, "child", 5));
+	own = peer(host, port, "echo");
+	send_text(own, "own");
+	SHOW(recv(own, buffer, 3, MSG_WAITALL));
 	fflush(stdout);
 	return 7;
 }

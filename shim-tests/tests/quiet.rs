@@ -1,14 +1,18 @@
 //! What the shim does when there is nothing to do, or when it may not.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use shim_tests::compare::{PEER_PORT, start_peer};
+use shim_tests::counters::KernelTcp;
 use shim_tests::lab::{FAR, Lab};
 use shim_tests::library::{Stack, Stats};
 use shim_tests::netcat::{Flavour, Part, move_file_wrapped};
+use shim_tests::netns::{Privilege, privilege};
 use shim_tests::payload::MIB;
 use shim_tests::probe::probe;
 use shim_tests::process::Running;
@@ -28,9 +32,54 @@ fn main() -> ExitCode {
         .shim("ls_notices_nothing", &[], ls_notices_nothing)
         .both("idle_in_poll", &[], |stack| idle(stack, "poll"))
         .both("idle_in_epoll", &[], |stack| idle(stack, "epoll"))
+        .both("timers_without_a_thread", &[], timers_without_a_thread)
         .shim("without_net_raw_on_the_kernel", &[], without_net_raw)
         .shim("without_net_raw_strict_stops", &[], without_net_raw_strict)
         .run()
+}
+
+/// A program that may not have a second thread, and a host that says nothing: connect gives up when it has to.
+fn timers_without_a_thread(stack: &Stack) -> TestResult {
+    const PORT: u16 = 7999;
+    let lab = Lab::new(Link::default())?;
+    let silence = format!(
+        "table ip t {{ chain i {{ type filter hook input priority 0; tcp dport {PORT} drop; }}; }}"
+    );
+    lab.far.run("nft", [silence.as_str()])?;
+    lab.near
+        .run("sysctl", ["-w", "net.ipv4.tcp_syn_retries=1"])?;
+    let mut client = lab.near.program(Flavour::OpenBsd.program());
+    client = client.args(["-v", FAR, &PORT.to_string()]);
+    if let Stack::Sidewire(library) = stack {
+        // Where an ordinary user finds it.
+        fs::set_permissions(lab.dir(), Permissions::from_mode(0o755))?;
+        let copy = lab.path("libsidewire.so");
+        fs::copy(library.path(), &copy)?;
+        client = client.env("LD_PRELOAD", copy);
+    }
+    if privilege() == Privilege::Root {
+        // The limit is not for root.
+        client = client.wrapped([
+            "setpriv",
+            "--reuid=65534",
+            "--inh-caps=+net_raw,+net_admin",
+            "--ambient-caps=+net_raw,+net_admin",
+        ]);
+    }
+    let before = KernelTcp::of(&lab.near)?;
+    // Three seconds; without timers it would be what else happens on the link that ends it.
+    let patience = Duration::from_secs(20);
+    let ended = client
+        .wrapped(["prlimit", "--nproc=1"])
+        .patience(patience)
+        .run()?;
+    ensure!(
+        !ended.status.success() && ended.stderr.contains("timed out"),
+        "{ended:?}"
+    );
+    let sent = KernelTcp::of(&lab.near)?.out_segs - before.out_segs;
+    ensure!((sent == 0) == stack.is_sidewire(), "the kernel sent {sent}");
+    Ok(())
 }
 
 fn ls_notices_nothing(stack: &Stack) -> TestResult {

@@ -127,8 +127,8 @@ pub trait FrameSink {
     fn send(&mut self, frame: &TxFrame<'_>) -> TxVerdict;
 
     /// Hands over several frames in as few calls as it can, in order, stopping at the first that is not sent.
-    /// `verdicts` gets one entry for each frame that was tried; their number is returned. Frames after that were not
-    /// touched.
+    /// `verdicts` gets one entry for each frame that was tried; their number is returned. Frames after that have not left,
+    /// but for a few that may have overtaken the one that is not sent.
     fn send_batch(&mut self, frames: &[TxFrame<'_>], verdicts: &mut [TxVerdict]) -> usize {
         let mut tried = 0;
         for (frame, verdict) in frames.iter().zip(verdicts) {

@@ -340,7 +340,6 @@ pub(crate) unsafe fn ioctl<T>(fd: RawFd, request: u64, arg: &mut T) -> Result<us
     unsafe { syscall!(Sysno::ioctl, fd, request, arg as *mut T) }
 }
 
-/// Maps `len` bytes of a descriptor, shared, for reading and writing.
 /// What a socket's send buffer is charged with, in bytes.
 pub(crate) fn unsent(fd: RawFd) -> Result<usize, Errno> {
     let mut queued = 0i32;
@@ -349,6 +348,7 @@ pub(crate) fn unsent(fd: RawFd) -> Result<usize, Errno> {
     Ok(usize::try_from(queued).unwrap_or(0))
 }
 
+/// Maps `len` bytes of a descriptor, shared, for reading and writing.
 pub(crate) fn mmap_shared(fd: RawFd, len: usize) -> Result<*mut u8, Errno> {
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.

@@ -6,7 +6,8 @@
 //! when nobody drives (`pump`).
 //!
 //! Deadlines: the pump sleeps at most until the engine's next deadline, and a leader leaves it to the pump where that comes
-//! in time: a timer of its own in every sleep would cost it as much as the rest of the sleep does. Whoever moves the
+//! in time: a timer of its own in every sleep would cost it as much as the rest of the sleep does. Where there is no pump the
+//! leader watches, or else whoever calls next. Whoever moves the
 //! deadline forward looks, still under the stack lock, at what the sleepers have announced (`leader_until`, `pump_until`),
 //! and wakes one of them when both would come too late. Both are written under the stack lock, so nothing is missed.
 
@@ -81,6 +82,8 @@ pub struct Driver {
     pub(crate) pump_until: AtomicU64,
     /// The pump waits for a kick before it looks at anything again.
     pub(crate) pump_parked: AtomicBool,
+    /// There is no pump: no thread could be made.
+    pub(crate) no_pump: AtomicBool,
     /// Rounds of [`Inner::receive`] so far, and sleeps of leaders: what the pump judges activity by.
     pub(crate) rounds: AtomicU64,
     pub(crate) sleeps: AtomicU64,
@@ -133,6 +136,7 @@ impl Driver {
             leader_until: AtomicU64::new(AWAKE),
             pump_until: AtomicU64::new(AWAKE),
             pump_parked: AtomicBool::new(false),
+            no_pump: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
             followers: Mutex::new(Vec::new()),
@@ -165,13 +169,21 @@ impl Driver {
             AWAKE => u64::MAX,
             until => until,
         };
-        // An awake pump will look: 0 is before everything.
-        at < leader.min(self.pump_until.load(Ordering::Relaxed))
+        at < leader.min(self.pump_looks_at())
+    }
+
+    /// When the pump looks at the deadline at the latest; an awake one does so before anything else.
+    fn pump_looks_at(&self) -> u64 {
+        if self.no_pump.load(Ordering::Relaxed) {
+            u64::MAX
+        } else {
+            self.pump_until.load(Ordering::Relaxed)
+        }
     }
 
     /// Until when a leader sleeps that has to do something at `next`, or the pump for it. Called under the stack lock.
     fn leader_sleeps_until(&self, next: u64) -> u64 {
-        if next < self.pump_until.load(Ordering::Relaxed) {
+        if next < self.pump_looks_at() {
             next
         } else {
             u64::MAX
@@ -184,7 +196,9 @@ impl Driver {
         // Told once: whoever is on its way looks at the deadline before it sleeps again.
         if self.leader_until.swap(AWAKE, Ordering::Relaxed) != AWAKE {
             syscall::eventfd_signal(self.wake.as_raw_fd());
-        } else if self.pump_until.swap(AWAKE, Ordering::Relaxed) != AWAKE {
+        } else if !self.no_pump.load(Ordering::Relaxed)
+            && self.pump_until.swap(AWAKE, Ordering::Relaxed) != AWAKE
+        {
             self.kick_pump();
         }
     }

@@ -233,7 +233,7 @@ pub fn before_exec() {
 /// # Safety
 /// `make` doubles the process, if it succeeds, and returns in both, or runs the child by [`Start::run`].
 unsafe fn double(parents_files: bool, make: impl FnOnce() -> c_long) -> c_long {
-    if config::loaded().is_none() {
+    if config::loaded().is_none() || signals::in_vfork() {
         return make();
     }
     // SAFETY: as before any fork.
@@ -281,10 +281,11 @@ pub unsafe fn clone_by_number(number: c_long, args: [usize; 6]) -> c_long {
     let (flags, stack) = match number {
         libc::SYS_clone => (a as u64, b as u64),
         libc::SYS_clone3 => {
-            let at = a as *const libc::clone_args;
-            // SAFETY: any bytes make the structure; the first version of it has both fields.
+            // Of `struct clone_args`, which grows: flags is the first field, stack the sixth.
+            let at = a as *const [u64; 6];
+            // SAFETY: any bytes make numbers.
             match unsafe { copy::read_value(at) } {
-                Ok(args) => (args.flags, args.stack),
+                Ok(fields) => (fields[0], fields[5]),
                 Err(_) => return call(),
             }
         }
@@ -310,7 +311,14 @@ impl Start {
         let start = unsafe { &*this.cast::<Start>() };
         // SAFETY: in the child, as after any fork.
         unsafe { forked_with(start.parents_files) };
-        (start.function)(start.arg)
+        let status = (start.function)(start.arg);
+        // What comes now ends one thread, seen by nobody: where the pump is another, the process would live on.
+        if undertaker::any() {
+            before_exit();
+            // SAFETY: ends the process.
+            unsafe { real::_exit(status) };
+        }
+        status
     }
 }
 
@@ -328,9 +336,9 @@ pub unsafe fn clone(
     child_tid: usize,
 ) -> c_int {
     let wide = u64::from(flags as u32);
-    let Some(function) = function
-        .filter(|_| wide & SAME_MEMORY == 0 && !stack.is_null() && config::loaded().is_some())
-    else {
+    let new_memory = wide & SAME_MEMORY == 0 && !stack.is_null();
+    let seen = new_memory && config::loaded().is_some() && !signals::in_vfork();
+    let Some(function) = function.filter(|_| seen) else {
         // SAFETY: the program's call.
         return unsafe { real::clone(function, stack, flags, arg, parent_tid, tls, child_tid) };
     };

@@ -58,7 +58,7 @@ enum Mood {
 pub(crate) fn start(stack: &'static NetStack) {
     if thread::spawn("sidewire-pump", STACK_SIZE, move || run(stack)).is_err() {
         // RLIMIT_NPROC: whoever calls drives; a program that computes for long acks late.
-        stack.driver.pump_until.store(u64::MAX, Ordering::Relaxed);
+        stack.driver.no_pump.store(true, Ordering::Relaxed);
     }
 }
 
@@ -123,17 +123,25 @@ fn run(stack: &'static NetStack) {
     }
 }
 
-/// Does what time has made due, then sleeps until the engine's next deadline, `at` or a kick; frames are the program's.
-/// `slack` is for `at`.
+/// Does what time has made due, then sleeps until the engine's next deadline, `at` or a kick; frames are the program's, but
+/// for those that what is due must not overlook. `at` may pass by as much as `slack` while no deadline comes in between.
 fn watch_deadline(stack: &'static NetStack, outside: &mut Outside, at: u64, slack: u64) {
+    let late = at.saturating_add(slack);
     let next = stack.with(|inner| {
-        driver::timers(inner);
-        let next = inner.next_deadline();
-        let until = at.min(next).max(1);
+        if inner.next_deadline() <= monotonic_ns() {
+            round(stack, inner);
+        }
+        // An undertaker has what a retired stack had.
+        let next = if stack.retired() {
+            u64::MAX
+        } else {
+            inner.next_deadline()
+        };
+        let until = late.min(next).max(1);
         stack.driver.pump_until.store(until, Ordering::Relaxed);
         next
     });
-    outside.slack(if at < next { slack } else { DEADLINE_SLACK });
+    outside.slack(if late <= next { slack } else { DEADLINE_SLACK });
     sleep(stack, outside, at.min(next), false);
 }
 

@@ -165,6 +165,8 @@ pub struct NetStack {
     pub driver: Driver,
     /// Process that made it; a forked child does not drive its parent's connections.
     pid: i32,
+    /// [`GENERATION`] of that process.
+    generation: u32,
     /// An undertaker has what was left: nothing is received or sent here any more.
     retired: AtomicBool,
     /// Of a packet socket that was handed over: says that it is ours.
@@ -308,7 +310,12 @@ impl NetStack {
     /// True in the process that made the stack.
     #[must_use]
     pub fn owned(&self) -> bool {
-        self.pid == PID.load(Ordering::Relaxed) as i32
+        self.is_of(PID.load(Ordering::Relaxed) as i32)
+    }
+
+    /// True when the process of that id made it, and not one of its parents that has the same id in its own namespace.
+    fn is_of(&self, pid: i32) -> bool {
+        self.pid == pid && self.generation == GENERATION.load(Ordering::Relaxed)
     }
 
     /// The lock itself, to be held across a fork.
@@ -339,8 +346,12 @@ impl NetStack {
 /// This process, as of the first socket or the last fork.
 static PID: AtomicU32 = AtomicU32::new(0);
 
+/// Forks between the process that loaded the library and this one.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
 /// To be called in the child after fork.
 pub fn forked() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
     PID.store(syscall::getpid() as u32, Ordering::Relaxed);
 }
 
@@ -397,7 +408,7 @@ pub fn for_socket(fd: c_int) -> Result<&'static NetStack, Unavailable> {
     let mut stacks = STACKS.lock();
     let pid = syscall::getpid();
     PID.store(pid as u32, Ordering::Relaxed);
-    let stack = match stacks.iter().find(|s| s.cookie == cookie && s.pid == pid) {
+    let stack = match stacks.iter().find(|s| s.cookie == cookie && s.is_of(pid)) {
         Some(s) => *s,
         None => {
             if stacks.is_full() {
@@ -428,7 +439,7 @@ pub(crate) fn across_fork(before: bool) {
 pub fn for_each(mut f: impl FnMut(&'static NetStack)) {
     let pid = syscall::getpid();
     let all = STACKS.lock().clone();
-    for s in all.iter().filter(|s| s.pid == pid) {
+    for s in all.iter().filter(|s| s.is_of(pid)) {
         f(s);
     }
 }
@@ -468,6 +479,7 @@ impl NetStack {
             }),
             driver,
             pid,
+            generation: GENERATION.load(Ordering::Relaxed),
             retired: AtomicBool::new(false),
             claim,
         }));

@@ -453,14 +453,14 @@ pub fn thread_exists(tid: i32) -> bool {
     unsafe { syscall!(Sysno::tgkill, getpid(), tid, 0) }.is_ok()
 }
 
-/// Number of CPUs that this thread may run on; at least 1.
+/// Number of CPUs that the process's first thread may run on; at least 1.
 pub fn allowed_cpus() -> u32 {
     let mut set = [0u64; 16];
     // SAFETY: the kernel writes at most 128 bytes.
     let n = unsafe {
         syscall!(
             Sysno::sched_getaffinity,
-            0,
+            getpid(),
             size_of_val(&set),
             set.as_mut_ptr()
         )

@@ -23,8 +23,11 @@ use std::sync::Arc;
 /// Frames per sendmmsg.
 const BATCH: usize = uring::DEPTH;
 
-/// Batches that go by sendmmsg after a frame that was dropped here: it stops there, and a ring does not.
+/// Batches that go by sendmmsg after one that was refused in part: it stops there, and a ring does not.
 const CAREFUL: u32 = 256;
+
+/// Which messages of a batch have left, the first in the lowest bit.
+type Left = u32;
 
 /// What the kernel charges to the send buffer for a frame beside its bytes, at most: a page that is not full, and its
 /// own structures.
@@ -271,12 +274,12 @@ impl PacketSink {
         }
     }
 
-    /// Hands over the first so many messages, at least two; how many of them left before the first that did not.
-    fn send_filled(&mut self, filled: usize) -> usize {
+    /// Hands over the first so many messages, at least two; a bit for each that has left.
+    fn send_filled(&mut self, filled: usize) -> Left {
         let mut hdrs = ArrayVec::<_, BATCH>::new();
         hdrs.extend(self.messages[..filled].iter_mut().map(Message::hdr));
-        if let Some(sent) = self.send_in_one_piece(&hdrs) {
-            return sent;
+        if let Some(left) = self.send_in_one_piece(&hdrs) {
+            return left;
         }
         let mut batch = ArrayVec::<_, BATCH>::new();
         batch.extend(hdrs.into_iter().map(|msg_hdr| libc::mmsghdr {
@@ -284,17 +287,18 @@ impl PacketSink {
             msg_len: 0,
         }));
         // SAFETY: as in send_offloaded; the messages do not move before the call ends.
-        unsafe { raw::sendmmsg(self.fd.as_raw_fd(), &mut batch, libc::MSG_DONTWAIT) }.unwrap_or(0)
+        let sent = unsafe { raw::sendmmsg(self.fd.as_raw_fd(), &mut batch, libc::MSG_DONTWAIT) };
+        (1 << sent.unwrap_or(0)) - 1
     }
 
     /// The same by the ring, where there is one and nothing hints that a message could be refused: those behind it would
-    /// leave all the same. When that happens they are sent twice, and the peer drops what it has.
-    fn send_in_one_piece(&mut self, hdrs: &[libc::msghdr]) -> Option<usize> {
+    /// overtake it.
+    fn send_in_one_piece(&mut self, hdrs: &[libc::msghdr]) -> Option<Left> {
         if self.careful > 0 {
             self.careful -= 1;
             return None;
         }
-        // Somebody else is at it: with one CPU, for longer than it takes.
+        // Another thread is at it, and has lost the CPU meanwhile.
         let mut shared = self.ring.as_ref()?.try_lock().ok()?;
         let sndbuf = shared.sndbuf;
         let ring = shared.open()?;
@@ -307,11 +311,15 @@ impl PacketSink {
         if raw::unsent(fd).ok()? + charge > sndbuf {
             return None;
         }
-        let mut results = [Ok(0); BATCH];
+        let mut results = [Err(Errno::ECANCELED); BATCH];
         // SAFETY: as in send_filled.
-        let tried = unsafe { ring.send(fd, hdrs, &mut results) };
-        let sent = results[..tried].iter().take_while(|r| r.is_ok()).count();
-        Some(sent)
+        unsafe { ring.send(fd, hdrs, &mut results) };
+        let results = results[..hdrs.len()].iter().enumerate();
+        let left = results.fold(0, |left, (n, r)| left | Left::from(r.is_ok()) << n);
+        if left + 1 != 1 << hdrs.len() {
+            self.careful = CAREFUL;
+        }
+        Some(left)
     }
 
     /// Sends as MTU-sized frames with finished checksums. When the socket or queue takes only some of them the
@@ -354,24 +362,24 @@ impl FrameSink for PacketSink {
                 message.set(frame, vnet, self.priority_cmsg);
                 filled += 1;
             }
-            let sent = if filled > 1 {
+            let left = if filled > 1 {
                 self.send_filled(filled)
             } else {
                 0
             };
-            verdicts[done..done + sent].fill(TxVerdict::Sent);
-            done += sent;
-            if sent < filled.max(1) {
-                // A batch does not tell why it stopped: the frame by itself does.
-                verdicts[done] = self.send(&frames[done]);
+            for n in 0..filled.max(1) {
+                if left >> n & 1 != 0 {
+                    verdicts[done] = TxVerdict::Sent;
+                } else if n == 0 || left >> (n - 1) != 0 {
+                    // A batch does not tell why it stopped: the frame by itself does. So goes what others overtook, too.
+                    verdicts[done] = self.send(&frames[done]);
+                } else {
+                    // The rest in another batch.
+                    break;
+                }
                 done += 1;
-                match verdicts[done - 1] {
-                    TxVerdict::Sent => {}
-                    TxVerdict::Dropped => {
-                        self.careful = CAREFUL;
-                        break;
-                    }
-                    _ => break,
+                if verdicts[done - 1] != TxVerdict::Sent {
+                    return done;
                 }
             }
         }

@@ -32,13 +32,11 @@ impl LazyRing {
         Arc::new(Mutex::new(LazyRing { sndbuf, ring: None }))
     }
 
-    /// The ring, unless the kernel refuses one.
+    /// The ring, unless the kernel refuses one, or another process made it.
     pub(super) fn open(&mut self) -> Option<&mut SendRing> {
         let ring = self.ring.get_or_insert_with(|| SendRing::open().ok());
-        if ring.as_ref().is_some_and(|ring| ring.broken) {
-            *ring = None;
-        }
         ring.as_mut()
+            .filter(|ring| !ring.broken && ring.pid == raw::getpid())
     }
 }
 
@@ -54,6 +52,8 @@ impl std::fmt::Debug for LazyRing {
 pub(super) struct SendRing {
     // Never dropped: it lives as long as its packet socket, and its end would be libc's close and munmap.
     ring: ManuallyDrop<IoUring>,
+    /// The process that made it: a forked child has it mapped as well, and must not queue anything.
+    pid: i32,
     /// The kernel has refused a submission: what is still queued names memory that is gone.
     broken: bool,
 }
@@ -72,6 +72,7 @@ impl SendRing {
         match ring {
             Ok(ring) => Ok(SendRing {
                 ring: ManuallyDrop::new(ring),
+                pid: raw::getpid(),
                 broken: false,
             }),
             // No memory to map it: the descriptor, which the hooks keep from being closed, is lost.
@@ -79,10 +80,8 @@ impl SendRing {
         }
     }
 
-    /// Hands over the messages, at most [`DEPTH`], in order; `results` gets what sendmsg would have said of each. How many
-    /// of them were tried: the rest never will be.
-    ///
-    /// Unlike sendmmsg this does not stop at a message that fails.
+    /// Hands over the messages, at most [`DEPTH`], in order; `results` gets what sendmsg would have said of each that the
+    /// kernel took. Unlike sendmmsg this does not stop at a message that fails.
     ///
     /// # Safety
     /// As for sendmsg: the messages name live memory, but for the payload, whose addresses the kernel checks.
@@ -91,7 +90,7 @@ impl SendRing {
         fd: RawFd,
         messages: &[libc::msghdr],
         results: &mut [Result<usize, Errno>; DEPTH],
-    ) -> usize {
+    ) {
         let messages = &messages[..messages.len().min(DEPTH)];
         let mut submission = self.ring.submission();
         for (n, message) in messages.iter().enumerate() {
@@ -118,6 +117,5 @@ impl SendRing {
                 tried += 1;
             }
         }
-        tried
     }
 }
