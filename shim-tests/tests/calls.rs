@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         "processes",
         "sharing",
         "senders",
+        "paced",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }

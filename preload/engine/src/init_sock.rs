@@ -149,7 +149,6 @@ impl TcpSock {
             rate_interval_us: 0,
             rate_app_limited: true,
             pacing_rate: u64::MAX,
-            pacing_needed: false,
             tcp_wstamp_ns: Instant::ZERO,
             chrono: Chrono::default(),
             pmtu_cookie: 0,

@@ -26,6 +26,8 @@ pub struct SockOpts {
     /// Whoever opened the file had CAP_NET_RAW, which TS-43 asks for.
     pub opener_net_raw: bool,
     pub max_pacing_rate: u64,
+    /// Frames keep to the rate: somebody has set a limit once (Linux `sk_pacing_status`).
+    pub pacing_needed: bool,
     pub buf_lock_snd: bool,
     pub buf_lock_rcv: bool,
     pub zerocopy: bool,
@@ -93,6 +95,7 @@ impl Default for SockOpts {
             peek_off: -1,
             opener_net_raw: false,
             max_pacing_rate: u64::MAX,
+            pacing_needed: false,
             buf_lock_snd: false,
             buf_lock_rcv: false,
             zerocopy: false,

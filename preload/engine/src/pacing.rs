@@ -29,7 +29,7 @@ pub(crate) fn tcp_update_pacing_rate(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
 /// Must the next frame wait? Arms the timer if so.
 #[inline]
 pub(crate) fn tcp_pacing_check(sk: &mut TcpSock, cx: &Cx<'_, '_>) -> bool {
-    if !sk.pacing_needed || sk.tcp_wstamp_ns <= cx.now {
+    if !sk.opts.pacing_needed || sk.tcp_wstamp_ns <= cx.now {
         return false;
     }
     sk.timers.set(Timer::Pacing, sk.tcp_wstamp_ns);
@@ -39,7 +39,7 @@ pub(crate) fn tcp_pacing_check(sk: &mut TcpSock, cx: &Cx<'_, '_>) -> bool {
 /// Nanoseconds that pacing holds the next frame back; timers of retransmissions start after it.
 #[inline]
 pub(crate) fn tcp_pacing_delay_ns(sk: &TcpSock, cx: &Cx<'_, '_>) -> u64 {
-    if sk.pacing_needed {
+    if sk.opts.pacing_needed {
         sk.tcp_wstamp_ns.since(cx.now)
     } else {
         0
@@ -53,7 +53,7 @@ pub(crate) fn tcp_update_skb_after_send(
     len: u32,
     prior_wstamp: crate::time::Instant,
 ) {
-    if !sk.pacing_needed || sk.info.data_segs_out < UNPACED_SEGS {
+    if !sk.opts.pacing_needed || sk.info.data_segs_out < UNPACED_SEGS {
         return;
     }
     let rate = sk.pacing_rate;

@@ -324,7 +324,6 @@ pub struct TcpSock {
     pub rate_interval_us: u32,
     pub rate_app_limited: bool,
     pub pacing_rate: u64,
-    pub pacing_needed: bool,
     pub tcp_wstamp_ns: Instant,
     pub chrono: Chrono,
     /// Path MTU that `mss_cache` was computed from (Linux `icsk_pmtu_cookie`).

@@ -30,7 +30,6 @@ pub(crate) fn tcp_clear_xmit_timers(sk: &mut TcpSock) {
     sk.timers = TimerTable::default();
     sk.icsk_pending = IcskPending::None;
     sk.ack.pending = 0;
-    sk.pacing_needed = false;
     sk.fin_wait2_timer = false;
 }
 

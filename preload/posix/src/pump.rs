@@ -25,8 +25,8 @@ const TICK_MAX: u64 = 4_000_000;
 /// How late a tick may be, in nanoseconds: it waits for an interrupt that comes anyhow (the kernel's own tick), rather than
 /// make one of its own.
 const TICK_SLACK: u64 = 4_000_000;
-/// How late a deadline may be, in nanoseconds (the kernel's default for timers).
-const DEADLINE_SLACK: u64 = 50_000;
+/// How late a deadline may be, in nanoseconds.
+const DEADLINE_SLACK: u64 = 1_000;
 /// Stack of the thread, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
 

@@ -59,6 +59,7 @@ scripts! {
     linger2_negative
     listen_backlog
     listen_close
+    max_pacing_rate
     maxseg
     msg_eor
     msg_more

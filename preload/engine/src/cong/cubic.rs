@@ -192,7 +192,7 @@ impl Cubic {
             self.last_ack = now;
             // A train as long as half the path's delay means that the pipe is full; paced acks come spread out.
             let mut threshold = self.delay_min_us + ack_delay_us(sk);
-            if !sk.pacing_needed {
+            if !sk.opts.pacing_needed {
                 threshold >>= 1;
             }
             if now.us_since(self.round_start) > threshold {

@@ -116,7 +116,7 @@ fn run(seed: u64, sack: bool, tstamp: bool) {
     b.sk.tstamp_ok = tstamp;
     b.sk.snd_cwnd = 10 + rng.below(60);
     if rng.below(4) == 0 {
-        b.sk.pacing_needed = true;
+        b.sk.opts.pacing_needed = true;
         b.sk.opts.max_pacing_rate = 5_000_000;
     }
     for _ in 0..400 {

@@ -304,6 +304,7 @@ fn set_max_pacing_rate(sk: &mut TcpSock, val: &[u8]) -> Result<(), Error> {
             v => v.into(),
         },
     };
+    sk.opts.pacing_needed |= v != u64::MAX;
     sk.opts.max_pacing_rate = v;
     sk.pacing_rate = sk.pacing_rate.min(v);
     Ok(())

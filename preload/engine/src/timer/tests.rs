@@ -197,7 +197,7 @@ fn a_delayed_ack_that_was_in_vain_doubles_the_wait() {
 #[test]
 fn pacing_holds_frames_back() {
     let mut b = Bench::new();
-    b.sk.pacing_needed = true;
+    b.sk.opts.pacing_needed = true;
     b.sk.opts.max_pacing_rate = 1_000_000;
     b.sk.pacing_rate = 1_000_000;
     b.sk.info.data_segs_out = 10;
