@@ -340,6 +340,15 @@ pub(crate) unsafe fn ioctl<T>(fd: RawFd, request: u64, arg: &mut T) -> Result<us
     unsafe { syscall!(Sysno::ioctl, fd, request, arg as *mut T) }
 }
 
+/// How often the calling thread had to leave the CPU to another.
+pub(crate) fn preemptions() -> i64 {
+    // SAFETY: integers; all zero is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes the live structure.
+    let _ = unsafe { syscall!(Sysno::getrusage, libc::RUSAGE_THREAD, &raw mut usage) };
+    usage.ru_nivcsw
+}
+
 /// What a socket's send buffer is charged with, in bytes.
 pub(crate) fn unsent(fd: RawFd) -> Result<usize, Errno> {
     let mut queued = 0i32;

@@ -407,9 +407,9 @@ fn batch_in_one_piece_by_one_ring_for_all() {
     let rx = peer.run(|| open_port(PORT));
     let mut source = RingSource::new(rx.shared_fd(), RingConfig::SMALL_SLOTS).unwrap();
     rx.start().unwrap();
-    let mut tx = PacketSocket::open().unwrap();
-    tx.in_one_piece().unwrap();
+    let tx = PacketSocket::open().unwrap();
     let mut sinks = [tx.sink(), tx.sink()];
+    sinks.iter_mut().for_each(PacketSink::in_one_piece);
     assert_eq!(rings(), 0, "made for the first batch");
     // A sandbox may refuse: then it is sendmmsg.
     let allowed = io_uring::IoUring::new(2).is_ok();

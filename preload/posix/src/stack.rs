@@ -447,7 +447,7 @@ pub fn for_each(mut f: impl FnMut(&'static NetStack)) {
 impl NetStack {
     #[cold]
     fn open(cookie: u64, pid: i32) -> Result<&'static Self, Unavailable> {
-        let (mut socket, neighbours, claim) = match PacketSocket::open() {
+        let (socket, neighbours, claim) = match PacketSocket::open() {
             Ok(socket) => (socket, Neighbours::open(), None),
             Err(Errno::EPERM) => {
                 let taken = reserve::take(cookie).map_err(Unavailable::HandedOver)?;
@@ -456,9 +456,6 @@ impl NetStack {
             }
             Err(e) => return Err(Unavailable::Packet(e)),
         };
-        if syscall::allowed_cpus() == 1 {
-            socket.in_one_piece().map_err(Unavailable::Packet)?;
-        }
         let net = neighbours
             .and_then(|neighbours| LinkNet::open(&socket, neighbours))
             .map_err(Unavailable::Netlink)?;

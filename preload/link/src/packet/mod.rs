@@ -70,7 +70,7 @@ pub struct PacketSocket {
     /// The receive buffer that was granted, as getsockopt tells it (twice the bytes asked for).
     rcvbuf: i32,
     /// For batches in one piece.
-    ring: Option<uring::SharedRing>,
+    ring: uring::SharedRing,
 }
 
 impl PacketSocket {
@@ -96,11 +96,12 @@ impl PacketSocket {
         grow_buffer(raw_fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
         grow_buffer(raw_fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
         let rcvbuf = raw::getsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 0i32)?;
+        let sndbuf = raw::getsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_SNDBUF, 0i32)?;
         filter::attach(raw_fd, &filter::drop_all())?;
         Ok(PacketSocket {
             fd: Arc::new(fd),
             rcvbuf,
-            ring: None,
+            ring: uring::LazyRing::shared(usize::try_from(sndbuf).unwrap_or(0)),
         })
     }
 
@@ -112,18 +113,6 @@ impl PacketSocket {
     /// The way out; any number may exist, one per thread that sends.
     pub fn sink(&self) -> PacketSink {
         PacketSink::new(self.fd.clone(), self.ring.clone())
-    }
-
-    /// From now on ways out hand over their batches in one piece, by an io_uring where the kernel lets them: of use to a
-    /// process with one CPU, which the receiver may share.
-    ///
-    /// # Errors
-    /// What getsockopt says.
-    pub fn in_one_piece(&mut self) -> Result<(), Errno> {
-        let sndbuf = raw::getsockopt(self.fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, 0i32)?;
-        let sndbuf = usize::try_from(sndbuf).unwrap_or(0);
-        self.ring = Some(uring::LazyRing::shared(sndbuf));
-        Ok(())
     }
 
     /// The way in by a ring, or without one where the kernel refuses it, and starts to receive. Only one may exist.

@@ -23,9 +23,6 @@ use std::sync::Arc;
 /// Frames per sendmmsg.
 const BATCH: usize = uring::DEPTH;
 
-/// Batches that go by sendmmsg after one that was refused in part: it stops there, and a ring does not.
-const CAREFUL: u32 = 256;
-
 /// Which messages of a batch have left, the first in the lowest bit.
 type Left = u32;
 
@@ -49,6 +46,41 @@ enum Offload {
     Full,
     /// Neither.
     None,
+}
+
+/// Which way batches go: by sendmmsg, or, where the receiver shares this CPU, in one piece by a ring (`uring`).
+#[derive(Debug, Default)]
+struct Way {
+    /// Batches that go by the ring before it is asked again who else runs here.
+    in_one_piece: u32,
+    /// Batches by sendmmsg since it was asked.
+    unasked: u32,
+    /// How often the sending thread had been preempted then.
+    preemptions: i64,
+}
+
+impl Way {
+    /// After so many batches by sendmmsg it is asked.
+    const SAMPLE: u32 = 16;
+    /// More preemptions in that time were another thread's, or came during batches that went by the ring.
+    const MOST: i64 = 4 * Self::SAMPLE as i64;
+    /// Batches that go by the ring when every other one was cut.
+    const IN_ONE_PIECE: u32 = 1024;
+
+    /// A batch has gone by sendmmsg.
+    fn sent(&mut self, preemptions: impl FnOnce() -> i64) {
+        self.unasked += 1;
+        if self.unasked < Self::SAMPLE {
+            return;
+        }
+        self.unasked = 0;
+        let now = preemptions();
+        let cut = now - self.preemptions;
+        self.preemptions = now;
+        if (i64::from(Self::SAMPLE / 2)..=Self::MOST).contains(&cut) {
+            self.in_one_piece = Self::IN_ONE_PIECE;
+        }
+    }
 }
 
 /// What one message needs to live while the kernel reads it.
@@ -164,10 +196,8 @@ pub struct PacketSink {
     /// What of timestamps and transmit times the socket is set up for.
     timing: Timing,
     cutter: Option<Box<Cutter>>,
-    /// For batches in one piece, where the socket makes such.
-    ring: Option<SharedRing>,
-    /// Batches that go by sendmmsg all the same.
-    careful: u32,
+    ring: SharedRing,
+    way: Way,
 }
 
 impl std::fmt::Debug for PacketSink {
@@ -183,7 +213,7 @@ impl std::fmt::Debug for PacketSink {
 unsafe impl Send for PacketSink {}
 
 impl PacketSink {
-    pub(super) fn new(fd: Arc<Fd>, ring: Option<SharedRing>) -> PacketSink {
+    pub(super) fn new(fd: Arc<Fd>, ring: SharedRing) -> PacketSink {
         let messages = (0..BATCH).map(|_| Message::empty()).collect();
         PacketSink {
             fd,
@@ -193,7 +223,7 @@ impl PacketSink {
             timing: Timing::default(),
             cutter: None,
             ring,
-            careful: 0,
+            way: Way::default(),
         }
     }
 
@@ -288,18 +318,21 @@ impl PacketSink {
         }));
         // SAFETY: as in send_offloaded; the messages do not move before the call ends.
         let sent = unsafe { raw::sendmmsg(self.fd.as_raw_fd(), &mut batch, libc::MSG_DONTWAIT) };
+        self.way.sent(raw::preemptions);
         (1 << sent.unwrap_or(0)) - 1
     }
 
-    /// The same by the ring, where there is one and nothing hints that a message could be refused: those behind it would
+    /// Hands over the next thousand batches in one piece, as if somebody else had cut the last ones.
+    pub fn in_one_piece(&mut self) {
+        self.way.in_one_piece = Way::IN_ONE_PIECE;
+    }
+
+    /// The same by the ring, where that is the way, there is one and nothing hints that a message could be refused: those behind it would
     /// overtake it.
     fn send_in_one_piece(&mut self, hdrs: &[libc::msghdr]) -> Option<Left> {
-        if self.careful > 0 {
-            self.careful -= 1;
-            return None;
-        }
+        self.way.in_one_piece = self.way.in_one_piece.checked_sub(1)?;
         // Another thread is at it, and has lost the CPU meanwhile.
-        let mut shared = self.ring.as_ref()?.try_lock().ok()?;
+        let mut shared = self.ring.try_lock().ok()?;
         let sndbuf = shared.sndbuf;
         let ring = shared.open()?;
         let fd = self.fd.as_raw_fd();
@@ -317,7 +350,8 @@ impl PacketSink {
         let results = results[..hdrs.len()].iter().enumerate();
         let left = results.fold(0, |left, (n, r)| left | Left::from(r.is_ok()) << n);
         if left + 1 != 1 << hdrs.len() {
-            self.careful = CAREFUL;
+            // sendmmsg stops at such a message.
+            self.way = Way::default();
         }
         Some(left)
     }
@@ -392,5 +426,26 @@ impl FrameSink for PacketSink {
 
     fn writable_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_that_others_cut_go_in_one_piece() {
+        let mut way = Way::default();
+        let mut run = |batches: u32, preemptions: i64| {
+            (0..batches).for_each(|_| way.sent(|| preemptions));
+            core::mem::take(&mut way.in_one_piece)
+        };
+        assert_eq!(run(Way::SAMPLE, 7), 0);
+        assert_eq!(run(Way::SAMPLE - 1, 15), 0);
+        assert_eq!(run(1, 15), Way::IN_ONE_PIECE);
+        // Whatever came while the ring was used does not count, nor does what another thread says.
+        assert_eq!(run(Way::SAMPLE, 600), 0);
+        assert_eq!(run(Way::SAMPLE, 10), 0);
+        assert_eq!(run(Way::SAMPLE, 18), Way::IN_ONE_PIECE);
     }
 }
