@@ -7,9 +7,9 @@
 //!
 //! Deadlines: the pump sleeps at most until the engine's next deadline, and a leader leaves it to the pump where that comes
 //! in time: a timer of its own in every sleep would cost it as much as the rest of the sleep does. Where there is no pump the
-//! leader watches, or else whoever calls next. Whoever moves the
-//! deadline forward looks, still under the stack lock, at what the sleepers have announced (`leader_until`, `pump_until`),
-//! and wakes one of them when both would come too late. Both are written under the stack lock, so nothing is missed.
+//! leader watches, or else whoever calls next. Whoever moves the deadline forward looks, still under the stack lock, at what
+//! the sleepers have announced (`leader_until`, `pump_until`), and wakes one of them when both would come too late. Both are
+//! written under the stack lock, so nothing is missed.
 
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 

@@ -327,11 +327,11 @@ impl PacketSink {
         self.way.in_one_piece = Way::IN_ONE_PIECE;
     }
 
-    /// The same by the ring, where that is the way, there is one and nothing hints that a message could be refused: those behind it would
-    /// overtake it.
+    /// The same by the ring, where that is the way, there is one, and nothing hints that a message could be refused: those
+    /// behind it would overtake it.
     fn send_in_one_piece(&mut self, hdrs: &[libc::msghdr]) -> Option<Left> {
         self.way.in_one_piece = self.way.in_one_piece.checked_sub(1)?;
-        // Another thread is at it, and has lost the CPU meanwhile.
+        // Where the carrier of another lane has it, sendmmsg will do.
         let mut shared = self.ring.try_lock().ok()?;
         let sndbuf = shared.sndbuf;
         let ring = shared.open()?;
