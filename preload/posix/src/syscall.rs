@@ -115,8 +115,9 @@ pub fn eventfd_drain(fd: c_int) {
 
 /// Lets the calling thread's timeouts be so many nanoseconds late.
 pub fn timer_slack(ns: u64) {
+    // The arguments that it does not have are given all the same: valgrind looks at what is in their registers.
     // SAFETY: no pointers.
-    let _ = unsafe { syscall!(Sysno::prctl, libc::PR_SET_TIMERSLACK, ns) };
+    let _ = unsafe { syscall!(Sysno::prctl, libc::PR_SET_TIMERSLACK, ns, 0, 0, 0) };
 }
 
 /// Waits for events without a timeout; how many there are.
