@@ -5,21 +5,22 @@
  */
 #include <arpa/inet.h>
 #include <err.h>
-#include <sched.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* With `linger` it offers the CPU while it listens: the one who knocks may have no other. */
+/* With `linger` it waits for a client, if only for a moment: otherwise nobody may come in time, or be heard. */
 static void listen_once(const struct sockaddr_in *at, int linger)
 {
 	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
 	    bind(fd, (const struct sockaddr *)at, sizeof *at) || listen(fd, 16))
 		err(1, "listen");
+	struct pollfd p = {.fd = fd, .events = POLLIN};
 	if (linger)
-		sched_yield();
+		poll(&p, 1, 1);
 	close(fd);
 }
 
