@@ -97,6 +97,14 @@ fn open_port(port: u16) -> PacketSocket {
     socket
 }
 
+/// The peer's end of [`PORT`], at work.
+fn receiving(peer: &Netns, config: RingConfig) -> RingSource {
+    let rx = peer.run(|| open_port(PORT));
+    let source = RingSource::new(rx.shared_fd(), config).unwrap();
+    rx.start().unwrap();
+    source
+}
+
 /// One received segment.
 #[derive(Debug)]
 struct Segment {
@@ -165,9 +173,7 @@ fn super_frame_arrives_whole_by_ring() {
     }
     let peer = Netns::new();
     veth(&peer);
-    let rx = peer.run(|| open_port(PORT));
-    let mut source = RingSource::new(rx.shared_fd(), RingConfig::SMALL_SLOTS).unwrap();
-    rx.start().unwrap();
+    let mut source = receiving(&peer, RingConfig::SMALL_SLOTS);
     let mut sink = PacketSocket::open().unwrap().sink();
     let data = pattern(65_000);
     let h = headers(data.len());
@@ -230,14 +236,12 @@ fn ring_goes_round() {
     }
     let peer = Netns::new();
     veth(&peer);
-    let rx = peer.run(|| open_port(PORT));
     let config = RingConfig {
         slot_size: 2048,
         block_size: 8192,
         blocks: 2,
     };
-    let mut source = RingSource::new(rx.shared_fd(), config).unwrap();
-    rx.start().unwrap();
+    let mut source = receiving(&peer, config);
     let mut sink = PacketSocket::open().unwrap().sink();
     let data = pattern(5000);
     for round in 0..50 {
@@ -280,9 +284,7 @@ fn fault_in_the_target_loses_one_frame_only() {
     }
     let peer = Netns::new();
     veth(&peer);
-    let rx = peer.run(|| open_port(PORT));
-    let mut source = RingSource::new(rx.shared_fd(), RingConfig::SMALL_SLOTS).unwrap();
-    rx.start().unwrap();
+    let mut source = receiving(&peer, RingConfig::SMALL_SLOTS);
     let mut sink = PacketSocket::open().unwrap().sink();
     let data = pattern(9000);
     for part in [&data[..4500], &data[4500..]] {
@@ -309,9 +311,7 @@ fn offloads_switched_off_and_refused() {
     let peer = Netns::new();
     veth(&peer);
     sh("ethtool -K va tso off gso off tx off sg off");
-    let rx = peer.run(|| open_port(PORT));
-    let mut source = RingSource::new(rx.shared_fd(), RingConfig::SMALL_SLOTS).unwrap();
-    rx.start().unwrap();
+    let mut source = receiving(&peer, RingConfig::SMALL_SLOTS);
     let mut sink = PacketSocket::open().unwrap().sink();
     let data = pattern(65_000);
     let h = headers(data.len());
@@ -389,9 +389,7 @@ fn batch_is_sent_in_order_up_to_the_first_refused() {
     }
     let peer = Netns::new();
     veth(&peer);
-    let rx = peer.run(|| open_port(PORT));
-    let mut source = RingSource::new(rx.shared_fd(), RingConfig::SMALL_SLOTS).unwrap();
-    rx.start().unwrap();
+    let mut source = receiving(&peer, RingConfig::SMALL_SLOTS);
     batches_by(&mut PacketSocket::open().unwrap().sink(), &mut source);
     assert!(source.peek().unwrap().is_none());
     assert_eq!(rings(), 0);
@@ -404,9 +402,7 @@ fn batch_in_one_piece_by_one_ring_for_all() {
     }
     let peer = Netns::new();
     veth(&peer);
-    let rx = peer.run(|| open_port(PORT));
-    let mut source = RingSource::new(rx.shared_fd(), RingConfig::SMALL_SLOTS).unwrap();
-    rx.start().unwrap();
+    let mut source = receiving(&peer, RingConfig::SMALL_SLOTS);
     let tx = PacketSocket::open().unwrap();
     let mut sinks = [tx.sink(), tx.sink()];
     sinks.iter_mut().for_each(PacketSink::in_one_piece);

@@ -354,7 +354,7 @@ pub(crate) fn round(stack: &'static NetStack, inner: &mut Inner) -> bool {
 }
 
 /// What time has made due.
-pub(crate) fn timers(inner: &mut Inner) {
+fn timers(inner: &mut Inner) {
     let (engine, mut io) = inner.split();
     let now = io.now;
     if engine.next_deadline() <= now {
@@ -538,13 +538,11 @@ fn drive(
         d.sleeps.fetch_add(1, Ordering::Relaxed);
         let fds = set.fds();
         let timeout = until(now, deadline.0, ahead_of(now, next));
-        let polled = if d.want_tx.load(Ordering::Relaxed) {
-            fds[FRAMES].events = libc::POLLIN | libc::POLLOUT;
-            syscall::ppoll(fds, timeout, sigmask)
-        } else if timeout == u64::MAX && fds.len() == OWN_FDS && sigmask.is_none() {
+        let tx = d.want_tx.load(Ordering::Relaxed);
+        let polled = if !tx && timeout == u64::MAX && fds.len() == OWN_FDS && sigmask.is_none() {
             d.wait_for_own(fds)
         } else {
-            fds[FRAMES].events = libc::POLLIN;
+            fds[FRAMES].events = libc::POLLIN | if tx { libc::POLLOUT } else { 0 };
             syscall::ppoll(fds, timeout, sigmask)
         };
         waiter.unpark();

@@ -54,6 +54,17 @@ enum Mood {
     Armed,
 }
 
+/// Whose the frames are that come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frames {
+    /// The program's; but what is due must not overlook any that lie there.
+    Programs,
+    /// The pump's, which waits for none.
+    Taken,
+    /// The pump's.
+    Awaited,
+}
+
 /// Starts the pump of a stack.
 pub(crate) fn start(stack: &'static NetStack) {
     if thread::spawn("sidewire-pump", STACK_SIZE, move || run(stack)).is_err() {
@@ -102,20 +113,21 @@ fn run(stack: &'static NetStack) {
         };
         seen = activity;
         match mood {
-            Mood::Ticking => watch_deadline(stack, &mut outside, now + tick, TICK_SLACK),
+            Mood::Ticking => watch(stack, &mut outside, now + tick, Frames::Programs),
             Mood::Parked => {
                 d.pump_parked.store(true, Ordering::SeqCst);
                 // A leader that left just before saw no flag: then we may not park.
-                if d.has_leader() {
-                    watch_deadline(stack, &mut outside, u64::MAX, DEADLINE_SLACK);
+                let frames = if d.has_leader() {
+                    Frames::Programs
                 } else {
-                    sleep_until_deadline(stack, &mut outside, false);
-                }
+                    Frames::Taken
+                };
+                watch(stack, &mut outside, u64::MAX, frames);
                 d.pump_parked.store(false, Ordering::SeqCst);
             }
             Mood::Armed => {
                 if d.pump_takes() {
-                    sleep_until_deadline(stack, &mut outside, true);
+                    watch(stack, &mut outside, u64::MAX, Frames::Awaited);
                     d.pump_leaves();
                 }
             }
@@ -123,13 +135,16 @@ fn run(stack: &'static NetStack) {
     }
 }
 
-/// Does what time has made due, then sleeps until the engine's next deadline, `at` or a kick; frames are the program's, but
-/// for those that what is due must not overlook. `at` may pass by as much as `slack` while no deadline comes in between.
-fn watch_deadline(stack: &'static NetStack, outside: &mut Outside, at: u64, slack: u64) {
-    let late = at.saturating_add(slack);
+/// Does what time has made due, then sleeps until the engine's next deadline, `at` or a kick. `at` may pass by as much as
+/// [`TICK_SLACK`] while no deadline comes in between.
+fn watch(stack: &'static NetStack, outside: &mut Outside, at: u64, frames: Frames) {
+    let late = at.saturating_add(TICK_SLACK);
     let next = stack.with(|inner| {
-        if inner.next_deadline() <= monotonic_ns() {
-            round(stack, inner);
+        let ours = frames != Frames::Programs;
+        let due = inner.next_deadline() <= monotonic_ns();
+        let more = (ours || due) && round(stack, inner);
+        if ours && more {
+            return None;
         }
         // An undertaker has what a retired stack had.
         let next = if stack.retired() {
@@ -137,28 +152,21 @@ fn watch_deadline(stack: &'static NetStack, outside: &mut Outside, at: u64, slac
         } else {
             inner.next_deadline()
         };
-        let until = late.min(next).max(1);
-        stack.driver.pump_until.store(until, Ordering::Relaxed);
-        next
+        stack
+            .driver
+            .pump_until
+            .store(late.min(next).max(1), Ordering::Relaxed);
+        Some(next)
     });
-    outside.slack(if late <= next { slack } else { DEADLINE_SLACK });
-    sleep(stack, outside, at.min(next), false);
-}
-
-/// Drives once, then sleeps until the engine's next deadline, a kick, or (armed) a frame.
-fn sleep_until_deadline(stack: &'static NetStack, outside: &mut Outside, armed: bool) {
-    let d = &stack.driver;
-    let (more, next) = stack.with(|inner| {
-        let more = round(stack, inner);
-        let next = inner.next_deadline();
-        d.pump_until.store(next.max(1), Ordering::Relaxed);
-        (more, next)
-    });
-    if more {
+    let Some(next) = next else {
         return;
-    }
-    outside.slack(DEADLINE_SLACK);
-    sleep(stack, outside, next, armed);
+    };
+    outside.slack(if late < next {
+        TICK_SLACK
+    } else {
+        DEADLINE_SLACK
+    });
+    sleep(stack, outside, at.min(next), frames == Frames::Awaited);
 }
 
 /// Sleeps until `at` or a kick; with `armed` also until a frame, netlink or send space.

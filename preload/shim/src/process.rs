@@ -1,7 +1,8 @@
 //! The end of a process, and its doubling where no atfork handler runs.
 //!
-//! fork needs no hook: `pthread_atfork` handlers see it. So do system, popen and posix_spawn not: their children run on the
-//! parent's memory and touch nothing of ours until they have another program.
+//! fork needs no hook: `pthread_atfork` handlers see it. Nor do system, popen and posix_spawn: their children run on the
+//! parent's memory and touch nothing of ours until they have another program. clone(3) has one, and the numbers of fork,
+//! clone and clone3 (`syscall`): no handler sees them.
 
 use core::ffi::{c_int, c_void};
 

@@ -306,16 +306,15 @@ impl PacketSink {
 
     /// Hands over the first so many messages, at least two; a bit for each that has left.
     fn send_filled(&mut self, filled: usize) -> Left {
-        let mut hdrs = ArrayVec::<_, BATCH>::new();
-        hdrs.extend(self.messages[..filled].iter_mut().map(Message::hdr));
-        if let Some(left) = self.send_in_one_piece(&hdrs) {
-            return left;
-        }
         let mut batch = ArrayVec::<_, BATCH>::new();
-        batch.extend(hdrs.into_iter().map(|msg_hdr| libc::mmsghdr {
-            msg_hdr,
+        let messages = self.messages[..filled].iter_mut();
+        batch.extend(messages.map(|message| libc::mmsghdr {
+            msg_hdr: message.hdr(),
             msg_len: 0,
         }));
+        if let Some(left) = self.send_in_one_piece(&batch) {
+            return left;
+        }
         // SAFETY: as in send_offloaded; the messages do not move before the call ends.
         let sent = unsafe { raw::sendmmsg(self.fd.as_raw_fd(), &mut batch, libc::MSG_DONTWAIT) };
         self.way.sent(raw::preemptions);
@@ -329,7 +328,7 @@ impl PacketSink {
 
     /// The same by the ring, where that is the way, there is one, and nothing hints that a message could be refused: those
     /// behind it would overtake it.
-    fn send_in_one_piece(&mut self, hdrs: &[libc::msghdr]) -> Option<Left> {
+    fn send_in_one_piece(&mut self, batch: &[libc::mmsghdr]) -> Option<Left> {
         self.way.in_one_piece = self.way.in_one_piece.checked_sub(1)?;
         // Where the carrier of another lane has it, sendmmsg will do.
         let mut shared = self.ring.try_lock().ok()?;
@@ -340,16 +339,16 @@ impl PacketSink {
             let parts = &m.iov[..=m.parts];
             parts.iter().map(|p| p.iov_len).sum::<usize>() + FRAME_OVERHEAD
         };
-        let charge: usize = self.messages[..hdrs.len()].iter().map(bytes).sum();
+        let charge: usize = self.messages[..batch.len()].iter().map(bytes).sum();
         if raw::unsent(fd).ok()? + charge > sndbuf {
             return None;
         }
         let mut results = [Err(Errno::ECANCELED); BATCH];
         // SAFETY: as in send_filled.
-        unsafe { ring.send(fd, hdrs, &mut results) };
-        let results = results[..hdrs.len()].iter().enumerate();
+        unsafe { ring.send(fd, batch, &mut results) };
+        let results = results[..batch.len()].iter().enumerate();
         let left = results.fold(0, |left, (n, r)| left | Left::from(r.is_ok()) << n);
-        if left + 1 != 1 << hdrs.len() {
+        if left + 1 != 1 << batch.len() {
             // sendmmsg stops at such a message.
             self.way = Way::default();
         }

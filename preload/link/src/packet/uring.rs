@@ -88,13 +88,13 @@ impl SendRing {
     pub(super) unsafe fn send(
         &mut self,
         fd: RawFd,
-        messages: &[libc::msghdr],
+        messages: &[libc::mmsghdr],
         results: &mut [Result<usize, Errno>; DEPTH],
     ) {
         let messages = &messages[..messages.len().min(DEPTH)];
         let mut submission = self.ring.submission();
         for (n, message) in messages.iter().enumerate() {
-            let request = opcode::SendMsg::new(types::Fd(fd), message)
+            let request = opcode::SendMsg::new(types::Fd(fd), &message.msg_hdr)
                 .flags(libc::MSG_DONTWAIT as u32)
                 .build()
                 .user_data(n as u64);
