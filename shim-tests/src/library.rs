@@ -85,6 +85,8 @@ pub struct Stats {
     pub tx_frames: u64,
     /// Frames taken from the device.
     pub rx_frames: u64,
+    /// Payload bytes that the kernel copied to where the program read them.
+    pub rx_direct_bytes: u64,
     /// Segments sent again.
     pub retransmits: u64,
 }

@@ -1,10 +1,12 @@
-//! Sends whose bytes stay where they are: in the program's memory and in files.
+//! Bytes that stay where they are: of sends, in the program's memory and in files; received ones, in the kernel until they
+//! are read.
 
 use std::fs;
 use std::process::ExitCode;
 
 use anyhow::ensure;
 use shim_tests::compare::{PEER_PORT, start_peer};
+use shim_tests::iperf3::{Amount, Iperf3, Role};
 use shim_tests::lab::{DEVICE, FAR};
 use shim_tests::library::{Stack, Stats};
 use shim_tests::netcat::receiver;
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
         })
         .both("sendfile", &[], sends_file)
         .both("truncated_file", &[], truncated)
+        .shim("received_where_it_is_read", &[], received)
         .run()
 }
 
@@ -78,6 +81,22 @@ fn sends_file(stack: &Stack) -> TestResult {
             text.contains(&copied),
             "more than the header copied: {text}"
         );
+    }
+    Ok(())
+}
+
+/// What comes in large frames is copied once, by the kernel: where the host lets the packet socket keep them.
+fn received(stack: &Stack) -> TestResult {
+    let lab = Lab::unprivileged(Link::default())?;
+    let size = 64 * MIB;
+    let outcome = Iperf3::new(Role::Client, &["-R"], Amount::Bytes(size)).run(&lab, stack)?;
+    outcome.carried.all_by_engine_but_late_resets(2)?;
+    let direct = outcome.carried.stats.map_or(0, |s| s.rx_direct_bytes);
+    let rmem_max = fs::read_to_string("/proc/sys/net/core/rmem_max")?;
+    if rmem_max.trim().parse::<u64>()? < 2 * MIB {
+        ensure!(direct == 0, "{direct} bytes by a ring that holds all");
+    } else {
+        ensure!(direct > size / 2, "only {direct} bytes of {size}");
     }
     Ok(())
 }

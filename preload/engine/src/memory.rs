@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec;
+use core::any::Any;
 use core::fmt;
 
 /// Size of one page fragment, in bytes: Linux's `SKB_FRAG_PAGE_ORDER` (32 KiB), spec/send-path.md F8.
@@ -20,8 +21,9 @@ pub enum RegionKind {
     DmaBuf,
 }
 
-/// A run of bytes that lives at a fixed address until the last reference goes.
-pub trait Region: Send + Sync {
+/// A run of bytes that lives at a fixed address until the last reference goes. Received bytes may still be on their way
+/// there: asking for the address brings them.
+pub trait Region: Any + Send + Sync {
     /// First byte. The engine only passes it on; only `posix` and `link` dereference.
     fn base(&self) -> *const u8;
     /// Length in bytes.

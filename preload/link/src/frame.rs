@@ -227,6 +227,12 @@ pub trait FrameSource {
     /// Gives the peeked frame back to the kernel without reading on; nothing happens when none is peeked.
     fn release(&mut self);
 
+    /// Moves on and leaves the peeked frame in the kernel's queue, if that is where it is ([`Rest::Queued`]). Returns how
+    /// many bytes of the queued frame stand before its network header.
+    fn leave(&mut self) -> Option<usize> {
+        None
+    }
+
     /// Frames that the kernel dropped for want of space since the last call.
     fn take_drops(&mut self) -> u32;
 

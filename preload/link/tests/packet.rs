@@ -277,6 +277,67 @@ fn ring_goes_round() {
     assert!(source.peek().unwrap().is_none());
 }
 
+/// Large frames that are left in the queue wait there in their order, past small ones that are taken.
+#[test]
+fn frames_are_left_and_taken_later() {
+    if !enter("frames_are_left_and_taken_later") {
+        return;
+    }
+    let peer = Netns::new();
+    veth(&peer);
+    let mut source = receiving(&peer, RingConfig::SMALL_SLOTS);
+    let queue = source.queue().clone();
+    let mut sink = PacketSocket::open().unwrap().sink();
+    let data = pattern(20_000);
+    for len in [9000, 30, 12_000] {
+        let h = headers(len);
+        assert_eq!(
+            sink.send(&frame(&h, &[iov(&data[..len])], 1460)),
+            TxVerdict::Sent
+        );
+    }
+    let leave = |source: &mut RingSource| {
+        while source.peek().unwrap().is_none() {
+            wait(source.readable_fd(), libc::POLLIN);
+        }
+        source.leave()
+    };
+    let before = leave(&mut source).unwrap();
+    // A small frame is in its slot: there is nothing to leave.
+    assert_eq!(leave(&mut source), None);
+    assert!(joined(receive(&mut source, 30)) == data[..30]);
+    assert_eq!(leave(&mut source), Some(before));
+    assert_eq!(leave_nothing(&mut source), None);
+
+    let head = before + 40;
+    let mut start = vec![0; 1000];
+    let mut first = vec![0; 9000];
+    let mut second = vec![0; 12_000];
+    // SAFETY: live buffers of ours.
+    unsafe {
+        assert_eq!(queue.peek(head, &[target(&mut start)]), Ok(1000));
+        assert_eq!(queue.take(head, &[target(&mut first)]), Ok(9000));
+        assert_eq!(queue.take(head, &[target(&mut second)]), Ok(12_000));
+        assert_eq!(queue.take(head, &[]), Err(sidewire_link::Errno::EAGAIN));
+    }
+    for got in [start, first, second] {
+        assert!(got[..] == data[..got.len()]);
+    }
+}
+
+fn target(bytes: &mut [u8]) -> libc::iovec {
+    libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    }
+}
+
+/// Leaves the next frame, when there is none.
+fn leave_nothing(source: &mut RingSource) -> Option<usize> {
+    assert!(source.peek().unwrap().is_none());
+    source.leave()
+}
+
 #[test]
 fn fault_in_the_target_loses_one_frame_only() {
     if !enter("fault_in_the_target_loses_one_frame_only") {

@@ -243,6 +243,30 @@ pub fn touch_pages(at: *const u8, len: usize) -> Result<(), Fault> {
     readable.then_some(()).ok_or(Fault)
 }
 
+/// Makes sure that `len` bytes at `at` can be written, by writing to each page of them: they are about to be filled.
+///
+/// # Errors
+/// `Fault` when a page cannot be written.
+#[inline]
+pub fn make_writable(at: *mut u8, len: usize) -> Result<(), Fault> {
+    if len == 0 {
+        return Ok(());
+    }
+    let end = (at as usize).checked_add(len).ok_or(Fault)?;
+    if !HANDLER.load(Ordering::Acquire) {
+        let first = at.wrapping_sub(at as usize % PAGE_SIZE);
+        let populate = libc::MADV_POPULATE_WRITE;
+        return syscall::madvise(first, end - first as usize, populate).map_err(|_| Fault);
+    }
+    let mut p = at;
+    while (p as usize) < end {
+        // SAFETY: a live local; what the program gave for writing.
+        unsafe { to_program(p, &0, 1)? };
+        p = p.wrapping_add(PAGE_SIZE - p as usize % PAGE_SIZE);
+    }
+    Ok(())
+}
+
 #[cold]
 fn checked(program: *const u8, own: *const u8, len: usize, to_program: bool) -> usize {
     let mut done = 0;

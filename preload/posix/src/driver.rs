@@ -542,6 +542,8 @@ fn drive(
         let polled = if !tx && timeout == u64::MAX && fds.len() == OWN_FDS && sigmask.is_none() {
             d.wait_for_own(fds)
         } else {
+            // This one is level-triggered.
+            stack.bring_deferred();
             fds[FRAMES].events = libc::POLLIN | if tx { libc::POLLOUT } else { 0 };
             syscall::ppoll(fds, timeout, sigmask)
         };

@@ -9,6 +9,7 @@ use sidewire_engine::error::Error;
 use sidewire_engine::memory::{Fault, Frag, IovIter, MemRef, Region, RegionKind};
 
 use crate::copy;
+use crate::deferred::{Deferred, MAX_PARTS};
 
 /// Most buffers of one call (Linux UIO_MAXIOV).
 pub const UIO_MAXIOV: usize = 1024;
@@ -116,6 +117,8 @@ pub struct ProgramIov<'a> {
     /// Bytes of it that are done.
     off: usize,
     remaining: usize,
+    /// What is copied out is read, not looked at.
+    takes: bool,
 }
 
 impl<'a> ProgramIov<'a> {
@@ -127,7 +130,43 @@ impl<'a> ProgramIov<'a> {
             at: 0,
             off: 0,
             remaining: iov.iter().map(|e| e.iov_len).sum(),
+            takes: false,
         }
+    }
+
+    /// For a call that takes bytes out of the stream: what is copied to this cursor will not be asked for again.
+    #[must_use]
+    pub fn taking(mut self, takes: bool) -> Self {
+        self.takes = takes;
+        self
+    }
+
+    /// Copies a part of a payload that is still queued; `None` when that takes more parts than one call has.
+    fn take(&mut self, queued: &Deferred, frag: &Frag) -> Option<Result<(), Fault>> {
+        let before = (self.at, self.off, self.remaining);
+        let mut parts = ArrayVec::<iovec, MAX_PARTS>::new();
+        let mut whole = true;
+        let writable = self.walk(frag.len as usize, |p, _, n| {
+            // The kernel would have thrown the frame away when it finds that it cannot write.
+            copy::make_writable(p, n)?;
+            let part = iovec {
+                iov_base: p.cast(),
+                iov_len: n,
+            };
+            whole &= parts.try_push(part).is_ok();
+            Ok(())
+        });
+        let taken = if whole {
+            // SAFETY: what the program gave for writing.
+            writable
+                .and_then(|()| unsafe { queued.read(frag.off as usize, frag.len as usize, &parts) })
+        } else {
+            Err(Fault)
+        };
+        if taken.is_err() {
+            (self.at, self.off, self.remaining) = before;
+        }
+        whole.then_some(taken)
     }
 
     /// Calls `f` with (program address, offset from here, length) for the next `len` bytes; the cursor stays when it fails.
@@ -209,6 +248,12 @@ impl IovIter for ProgramIov<'_> {
     }
 
     fn copy_out(&mut self, frag: &Frag) -> Result<(), Fault> {
+        if self.takes
+            && let Some(queued) = Deferred::of(frag)
+            && let Some(taken) = self.take(queued, frag)
+        {
+            return taken;
+        }
         debug_assert!(frag.off as usize + frag.len as usize <= frag.mem.len());
         let src = frag.ptr();
         self.walk(frag.len as usize, |p, done, n| {

@@ -6,6 +6,7 @@ pub mod carrier;
 mod company;
 pub mod config;
 pub mod copy;
+mod deferred;
 pub mod descriptors;
 pub mod dmabuf;
 pub mod driver;

@@ -100,6 +100,8 @@ pub struct LinkStats {
     pub rx_frames: u64,
     /// Frames that the kernel could not keep for us.
     pub rx_drops: u64,
+    /// Payload bytes that the kernel copied to where the program read them.
+    pub rx_direct_bytes: u64,
 }
 
 /// The engine's network.

@@ -180,6 +180,7 @@ fn sleep(stack: &'static NetStack, outside: &mut Outside, at: u64, armed: bool) 
         want(outside.inspection.as_ref().map_or(-1, Inspection::fd)),
     ];
     if armed {
+        stack.bring_deferred();
         (fds[1].fd, fds[2].fd) = d.frame_fds();
         if d.want_tx.load(Ordering::Relaxed) {
             fds[1].events |= libc::POLLOUT;

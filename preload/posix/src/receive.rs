@@ -1,5 +1,6 @@
 //! Frames from the link to the engine.
 
+use sidewire_engine::memory::Frag;
 use sidewire_engine::segment::{Ingress, RxCsum};
 use sidewire_link::frame::{Checksum, FrameSource, MAX_HEADERS, Rest, RxFrame, RxMeta};
 use sidewire_wire::checksum;
@@ -128,14 +129,14 @@ impl Inner {
             match look {
                 Look::Tcp(head) => bytes += self.tcp(&head),
                 Look::Icmp(e) => {
-                    self.source.release();
+                    self.release();
                     let (engine, mut io) = self.split();
                     engine.icmp(&mut io, &e);
                 }
-                Look::NotOurs => self.source.release(),
+                Look::NotOurs => self.release(),
                 Look::Malformed => {
                     self.engine.malformed();
-                    self.source.release();
+                    self.release();
                 }
             }
         }
@@ -149,18 +150,54 @@ impl Inner {
         engine.rx_batch_end(&mut io);
     }
 
+    /// Gives the peeked frame back.
+    fn release(&mut self) {
+        self.make_oldest();
+        self.source.release();
+    }
+
+    /// Brings what waits before the peeked frame, when that is to be taken out of the queue.
+    fn make_oldest(&mut self) {
+        let queued = matches!(self.source.peek(), Ok(Some(frame)) if frame.rest == Rest::Queued);
+        if queued {
+            self.bring_deferred();
+        }
+    }
+
+    /// Leaves no payload in the kernel's queue.
+    pub(crate) fn bring_deferred(&mut self) {
+        if let Some(deferred) = &self.deferred {
+            deferred.bring_all();
+        }
+    }
+
+    /// The payload of the peeked frame, when it can stay where it is until somebody reads it.
+    fn defer(&mut self, head: &Head) -> Option<Frag> {
+        if head.rest != Rest::Queued || head.meta.csum == Checksum::Unknown {
+            return None;
+        }
+        let deferred = self.deferred.as_ref()?;
+        let room = self.mem.rx_reserve(head.payload)?;
+        let before = self.source.leave()?;
+        let room = self.mem.rx_commit(room, head.payload);
+        Some(deferred.push(before + head.len, room))
+    }
+
     /// One TCP frame; its payload bytes.
     fn tcp(&mut self, head: &Head) -> usize {
         let headers = &head.bytes[..head.len];
         let payload = if head.payload == 0 {
-            self.source.release();
+            self.release();
             None
+        } else if let Some(deferred) = self.defer(head) {
+            Some(deferred)
         } else {
+            self.make_oldest();
             // A frame that was cut short for want of receive buffer is accepted as far as it goes; what is missing looks
             // like a loss. The engine takes lengths from the headers, so such a frame is not handed on at all when
             // nothing of it is here.
             let Some(room) = self.mem.rx_reserve(head.payload) else {
-                self.source.release();
+                self.release();
                 return 0;
             };
             let into = [libc::iovec {
@@ -202,7 +239,7 @@ impl Inner {
     }
 }
 
-fn verify(headers: &[u8], payload: Option<&sidewire_engine::memory::Frag>) -> RxCsum {
+fn verify(headers: &[u8], payload: Option<&Frag>) -> RxCsum {
     let Ok(ip) = Ipv4View::parse_prefix(headers, headers.len().max(ip_total_len(headers))) else {
         return RxCsum::Bad;
     };

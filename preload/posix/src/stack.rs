@@ -15,6 +15,7 @@ use sidewire_link::packet::{PacketSocket, PacketSource};
 use sidewire_link::reserve::{self, Claim};
 use std::sync::Arc;
 
+use crate::deferred::{DeferredFrames, MAX_DEFERRED};
 use crate::driver::Driver;
 use crate::file::File;
 use crate::holders::Holders;
@@ -40,6 +41,8 @@ pub struct Inner {
     pub mem: Arenas,
     /// The way in.
     pub source: PacketSource,
+    /// What the way in has left in the kernel's queue, where it can.
+    pub(crate) deferred: Option<Arc<DeferredFrames>>,
     /// What keeps the kernel silent on our ports.
     pub holders: Holders,
     pub(crate) clock: Clock,
@@ -161,6 +164,8 @@ pub struct NetStack {
     inner: Mutex<Inner>,
     /// Frames on their way to the device.
     lanes: Arc<Lanes>,
+    /// Payload that is still in the packet socket's queue.
+    deferred: Option<Arc<DeferredFrames>>,
     /// Who drives and who sleeps.
     pub driver: Driver,
     /// Process that made it; a forked child does not drive its parent's connections.
@@ -252,6 +257,13 @@ impl NetStack {
             drop(inner);
             carried = self.carry(&afterwards);
             self.tell(&afterwards);
+        }
+    }
+
+    /// For who is about to wait until the packet socket is readable: it is as long as a payload is left in its queue.
+    pub(crate) fn bring_deferred(&'static self) {
+        if self.deferred.as_ref().is_some_and(|d| d.any()) {
+            self.with(Inner::bring_deferred);
         }
     }
 
@@ -462,13 +474,18 @@ impl NetStack {
         let holders = Holders::new(&socket, net.device_names());
         let source = socket.source().map_err(Unavailable::Packet)?;
         let driver = Driver::new(&source, &net).map_err(Unavailable::Packet)?;
+        let deferred = source
+            .queue()
+            .map(|queue| DeferredFrames::new(queue, MAX_DEFERRED));
         let stack = Box::leak(Box::new(Self {
             cookie,
             lanes: net.lanes(),
+            deferred: deferred.clone(),
             inner: Mutex::new(Inner {
                 engine: Stack::new(crate::sysctl::read(), crate::secrets::load(cookie)),
                 net,
                 mem: Arenas::new(),
+                deferred,
                 source,
                 holders,
                 clock: Clock::default(),

@@ -26,6 +26,7 @@ fn totals() -> (BTreeMap<&'static str, u64>, LinkStats) {
             link.tx_bytes += stats.tx_bytes;
             link.rx_frames += stats.rx_frames;
             link.rx_drops += stats.rx_drops;
+            link.rx_direct_bytes += inner.deferred.as_ref().map_or(0, |d| d.bytes_read());
         });
     });
     (mib, link)
@@ -42,6 +43,7 @@ pub fn for_each(mut f: impl FnMut(&'static str, u64)) {
         ("tx_bytes", link.tx_bytes),
         ("rx_frames", link.rx_frames),
         ("rx_drops", link.rx_drops),
+        ("rx_direct_bytes", link.rx_direct_bytes),
         ("retransmits", mib.get("RetransSegs").copied().unwrap_or(0)),
     ];
     first

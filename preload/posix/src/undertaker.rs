@@ -96,6 +96,7 @@ pub fn take_over() {
         memory::inherit_on_fork();
         // The rings are not inherited: only the undertaker is to have them mapped when it ends.
         for (_, inner) in &mut stacks {
+            inner.bring_deferred();
             inner.source.suspend();
         }
         // SAFETY: libc's fork leaves the allocator whole in the child.

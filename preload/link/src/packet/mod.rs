@@ -39,6 +39,7 @@
 //! where it answers EINVAL.
 
 pub mod filter;
+mod queue;
 mod receive;
 mod ring;
 mod send;
@@ -46,6 +47,7 @@ pub mod tstamp;
 mod uring;
 pub mod vnet;
 
+pub use queue::FrameQueue;
 pub use receive::BatchSource;
 pub use ring::{RingConfig, RingSource};
 pub use send::PacketSink;
@@ -223,6 +225,14 @@ impl PacketSource {
         *self = PacketSource::Closed(fd.clone());
     }
 
+    /// Where large frames wait, of a source that can leave them there.
+    pub fn queue(&self) -> Option<FrameQueue> {
+        match self {
+            PacketSource::Ring(r) => Some(r.queue().clone()),
+            PacketSource::Batch(_) | PacketSource::Closed(_) => None,
+        }
+    }
+
     /// Sees no frame until [`PacketSource::resume`], here or in a forked child, and has no memory of the ring meanwhile:
     /// the process that ends last must be the only one that has, to take the ring from the socket.
     pub fn suspend(&mut self) {
@@ -267,6 +277,13 @@ impl FrameSource for PacketSource {
             PacketSource::Ring(r) => r.release(),
             PacketSource::Batch(b) => b.release(),
             PacketSource::Closed(_) => {}
+        }
+    }
+
+    fn leave(&mut self) -> Option<usize> {
+        match self {
+            PacketSource::Ring(r) => r.leave(),
+            PacketSource::Batch(_) | PacketSource::Closed(_) => None,
         }
     }
 

@@ -3,12 +3,12 @@
 //! place where it belongs.
 
 use super::packet_drops;
+use super::queue::FrameQueue;
 use super::vnet::{self, VNET_HDR_LEN};
 use crate::Errno;
 use crate::fd::Fd;
-use crate::frame::{Checksum, FrameSource, MAX_FRAGS, MAX_L2, Rest, RxFrame, RxMeta, scatter};
+use crate::frame::{Checksum, FrameSource, Rest, RxFrame, RxMeta, scatter};
 use crate::raw;
-use std::mem::zeroed;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -73,7 +73,7 @@ struct Peeked {
 /// The ring, mapped; or unmapped, with a `base` of null.
 #[derive(Debug)]
 pub struct RingSource {
-    fd: Arc<Fd>,
+    queue: FrameQueue,
     base: *mut u8,
     map_len: usize,
     config: RingConfig,
@@ -105,7 +105,7 @@ impl RingSource {
         raw::setsockopt(raw_fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &req)?;
         let map_len = config.block_size as usize * config.blocks as usize;
         let mut ring = RingSource {
-            fd,
+            queue: FrameQueue::new(fd),
             base: std::ptr::null_mut(),
             map_len,
             config,
@@ -120,7 +120,7 @@ impl RingSource {
     /// Maps the ring, which goes on where it was.
     pub(crate) fn map(&mut self) -> Result<(), Errno> {
         self.unmap();
-        self.base = raw::mmap_shared(self.fd.as_raw_fd(), self.map_len)?;
+        self.base = raw::mmap_shared(self.fd().as_raw_fd(), self.map_len)?;
         // A child that had it mapped, too, would keep the socket from losing its ring when we end.
         let _ = raw::dont_fork(self.base, self.map_len);
         Ok(())
@@ -137,9 +137,14 @@ impl RingSource {
         }
     }
 
+    /// Where large frames wait.
+    pub fn queue(&self) -> &FrameQueue {
+        &self.queue
+    }
+
     /// The socket.
     pub(crate) fn fd(&self) -> &Arc<Fd> {
-        &self.fd
+        self.queue.fd()
     }
 
     /// Address of the head slot. Slots do not cross blocks.
@@ -231,39 +236,6 @@ impl RingSource {
         // and advance needs &mut self.
         unsafe { std::slice::from_raw_parts(self.slot().add(p.net), p.here) }
     }
-
-    /// Takes the frame that belongs to a COPY slot out of the socket's queue.
-    ///
-    /// # Safety
-    /// As for [`FrameSource::take`].
-    unsafe fn recv_queued(&self, skip: usize, into: &[libc::iovec]) -> Result<usize, Errno> {
-        let mut scratch = [0u8; VNET_HDR_LEN + MAX_L2 + 256];
-        debug_assert!(skip <= scratch.len() && into.len() <= MAX_FRAGS);
-        let skip = skip.min(scratch.len());
-        let mut iov = [libc::iovec {
-            iov_base: std::ptr::null_mut(),
-            iov_len: 0,
-        }; MAX_FRAGS + 1];
-        iov[0] = libc::iovec {
-            iov_base: scratch.as_mut_ptr().cast(),
-            iov_len: skip,
-        };
-        let parts = into.len().min(MAX_FRAGS);
-        iov[1..=parts].copy_from_slice(&into[..parts]);
-        // SAFETY: msghdr is made of integers and pointers; all zero is valid.
-        let mut msg: libc::msghdr = unsafe { zeroed() };
-        msg.msg_iov = iov.as_mut_ptr();
-        msg.msg_iovlen = parts + 1;
-        loop {
-            // SAFETY: the first part is ours, the others by the caller.
-            match unsafe { raw::recvmsg(self.fd.as_raw_fd(), &mut msg, libc::MSG_DONTWAIT) } {
-                Ok(got) => return Ok(got.saturating_sub(skip)),
-                // An error that was pending on the socket: the frame is still queued, and must not be left there.
-                Err(Errno::ENETDOWN) => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
 }
 
 impl FrameSource for RingSource {
@@ -294,7 +266,7 @@ impl FrameSource for RingSource {
         };
         let result = match p.rest {
             // SAFETY: by the caller; the queued frame starts with vnet and link-layer header.
-            Rest::Queued => unsafe { self.recv_queued(VNET_HDR_LEN + p.l2 + skip, into) },
+            Rest::Queued => unsafe { self.queue.take(VNET_HDR_LEN + p.l2 + skip, into) },
             Rest::Here | Rest::Lost => {
                 let bytes = self.bytes(&p);
                 // SAFETY: by the caller: `into` is mapped for frames that are here; the ring is not part of it.
@@ -310,17 +282,23 @@ impl FrameSource for RingSource {
         if p.rest == Rest::Queued {
             // SAFETY: no target at all. The queue holds the frame (the slot said so), an error would mean that it is
             // gone.
-            let _ = unsafe { self.recv_queued(0, &[]) };
+            let _ = unsafe { self.queue.take(0, &[]) };
         }
         self.advance();
     }
 
+    fn leave(&mut self) -> Option<usize> {
+        let p = self.peeked.take_if(|p| p.rest == Rest::Queued)?;
+        self.advance();
+        Some(VNET_HDR_LEN + p.l2)
+    }
+
     fn take_drops(&mut self) -> u32 {
-        packet_drops(self.fd.as_raw_fd())
+        packet_drops(self.fd().as_raw_fd())
     }
 
     fn readable_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+        self.fd().as_raw_fd()
     }
 }
 

@@ -7,12 +7,14 @@ use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespe
 use sidewire_engine::calls::RecvCall;
 use sidewire_engine::memory::IovIter;
 use sidewire_engine::{Error, Step};
-use sidewire_uapi::socket::{MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_WAITFORONE};
+use sidewire_uapi::socket::{
+    MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_PEEK, MSG_WAITFORONE,
+};
 
 use super::address::write_out;
 use super::{answer, answer_int, errno_of, run, scm};
 use crate::file::FileRef;
-use crate::iov::{Iovecs, UIO_MAXIOV};
+use crate::iov::{Iovecs, ProgramIov, UIO_MAXIOV};
 use crate::stack::monotonic_ns;
 use crate::{copy, fdtable, real, signals};
 
@@ -44,8 +46,13 @@ pub(super) fn recv_iter<I: IovIter>(
     })
 }
 
+/// The program's buffers, for a receive with these flags.
+fn target(iov: &Iovecs, flags: c_int) -> ProgramIov<'_> {
+    iov.iter().taking(flags & MSG_PEEK == 0)
+}
+
 fn recv_iov(file: &FileRef, iov: &Iovecs, flags: c_int) -> Result<usize, c_int> {
-    recv_iter(file, flags, || iov.iter()).map(|(n, _)| n)
+    recv_iter(file, flags, || target(iov, flags)).map(|(n, _)| n)
 }
 
 /// `read`.
@@ -160,7 +167,7 @@ unsafe fn one_message(
             return Err(libc::EINVAL);
         }
         let iov = Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
-        let (n, call) = recv_iter(file, flags, || iov.iter())?;
+        let (n, call) = recv_iter(file, flags, || target(&iov, flags))?;
         let mut out = scm::Writer::new(hdr.msg_control.cast(), hdr.msg_controllen, fd);
         for cmsg in &call.cmsgs {
             out.put(cmsg, super::address::is_v6(file))?;

@@ -1,0 +1,249 @@
+//! Received payload that stays in the packet socket's queue until the program reads it: the kernel copies it to where the
+//! program wants it, and nobody a second time.
+//!
+//! The queue gives its frames in the order in which they came. Who wants a later one first brings those before it into the
+//! arena, where each has had its room from the beginning; so does who looks at bytes without reading them (MSG_PEEK), and
+//! whoever is about to wait until the socket is readable, which it is as long as a frame is queued.
+//!
+//! All of it happens under the stack's lock. The lock here is never waited for.
+
+use core::any::Any;
+use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use libc::iovec;
+use parking_lot::Mutex;
+use sidewire_engine::memory::{Fault, Frag, MemRef, Region, RegionKind};
+use sidewire_link::frame::MAX_FRAGS;
+use sidewire_link::packet::FrameQueue;
+
+/// Most payload bytes that are left in the queue: a part of its smallest size (`RingConfig::for_rcvbuf`), so that there is
+/// room for what comes.
+pub(crate) const MAX_DEFERRED: usize = 2 << 20;
+
+/// Parts of the program's that one payload is read into; beside them stand what comes before and behind.
+pub(crate) const MAX_PARTS: usize = MAX_FRAGS - 2;
+
+/// The payload is in the queue.
+const QUEUED: u8 = 0;
+/// It is in its room, but for what the program has read.
+const HERE: u8 = 1;
+/// The kernel could not give it. Reading it is a fault.
+const LOST: u8 = 2;
+
+/// The frames of a packet socket that were left in its queue.
+pub(crate) struct DeferredFrames {
+    queue: FrameQueue,
+    /// The oldest first.
+    frames: Mutex<VecDeque<Arc<Deferred>>>,
+    /// Payload bytes of all of them, and most of them.
+    bytes: AtomicUsize,
+    max: usize,
+    /// Bytes that readers got from the queue.
+    read: AtomicU64,
+}
+
+/// A payload that was left in the queue.
+pub(crate) struct Deferred {
+    owner: Arc<DeferredFrames>,
+    /// Bytes before it in the queued frame.
+    head: usize,
+    /// Where it goes when somebody needs it in memory: ours alone.
+    room: Frag,
+    state: AtomicU8,
+}
+
+impl Deferred {
+    /// The payload that a fragment is a part of, when that is in the queue still.
+    pub(crate) fn of(frag: &Frag) -> Option<&Deferred> {
+        let region: &dyn Any = &*frag.mem;
+        region.downcast_ref::<Deferred>().filter(|d| d.is_queued())
+    }
+
+    fn is_queued(&self) -> bool {
+        self.state.load(Ordering::Acquire) == QUEUED
+    }
+
+    fn len(&self) -> usize {
+        self.room.len as usize
+    }
+
+    /// `len` bytes of the room from `off` on.
+    fn room(&self, off: usize, len: usize) -> iovec {
+        debug_assert!(off + len <= self.len());
+        iovec {
+            iov_base: self.room.ptr().cast_mut().wrapping_add(off).cast(),
+            iov_len: len,
+        }
+    }
+
+    /// Copies `len` bytes from `off` on into the program's `parts`, which are as long together. They are not read again.
+    ///
+    /// # Errors
+    /// `Fault` when the kernel could not write there: the payload is lost then.
+    ///
+    /// # Safety
+    /// `parts` is what the program gave for writing; it may be anything.
+    pub(crate) unsafe fn read(
+        &self,
+        off: usize,
+        len: usize,
+        parts: &ArrayVec<iovec, MAX_PARTS>,
+    ) -> Result<(), Fault> {
+        let mut frames = self.owner.frames.lock();
+        self.owner.bring_before(&mut frames, self);
+        if !self.is_queued() {
+            return Err(Fault);
+        }
+        let read = self.owner.read.load(Ordering::Relaxed) + len as u64;
+        self.owner.read.store(read, Ordering::Relaxed);
+        let behind = self.len() - off - len;
+        let mut into: ArrayVec<iovec, MAX_FRAGS> = ArrayVec::new();
+        into.push(self.room(0, off));
+        into.extend(parts.iter().copied());
+        if off + len < behind {
+            // Most of it is left: it stays where it is, and the next read goes past what was read now.
+            // SAFETY: the room is ours; the parts by the caller.
+            return match unsafe { self.owner.queue.peek(self.head, &into) } {
+                Ok(n) if n == off + len => Ok(()),
+                _ => Err(Fault),
+            };
+        }
+        into.push(self.room(off + len, behind));
+        // SAFETY: as above.
+        unsafe { self.take(&mut frames, &into) }
+    }
+
+    /// Takes the payload, which is the oldest, out of the queue.
+    ///
+    /// # Safety
+    /// As for [`FrameQueue::take`].
+    unsafe fn take(
+        &self,
+        frames: &mut VecDeque<Arc<Deferred>>,
+        into: &[iovec],
+    ) -> Result<(), Fault> {
+        self.owner.pop(frames);
+        // SAFETY: by the caller.
+        let whole = unsafe { self.owner.queue.take(self.head, into) } == Ok(self.len());
+        let state = if whole { HERE } else { LOST };
+        self.state.store(state, Ordering::Release);
+        if whole { Ok(()) } else { Err(Fault) }
+    }
+}
+
+impl Region for Deferred {
+    /// Brings the payload into memory; null when it is lost.
+    fn base(&self) -> *const u8 {
+        if self.is_queued() {
+            let mut frames = self.owner.frames.lock();
+            self.owner.bring_before(&mut frames, self);
+            self.owner.bring(&mut frames);
+        }
+        match self.state.load(Ordering::Acquire) {
+            HERE => self.room.ptr(),
+            _ => core::ptr::null(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        Deferred::len(self)
+    }
+
+    fn kind(&self) -> RegionKind {
+        RegionKind::Arena
+    }
+}
+
+impl DeferredFrames {
+    /// Nothing yet; at most `max` bytes of payload.
+    pub(crate) fn new(queue: FrameQueue, max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            queue,
+            frames: Mutex::default(),
+            bytes: AtomicUsize::new(0),
+            max,
+            read: AtomicU64::new(0),
+        })
+    }
+
+    /// True when the queue holds a frame that was left there. Needs no lock.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) != 0
+    }
+
+    /// Bytes that readers got from the queue, without a copy of ours.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// The newest queued frame is left there: its payload stands behind `head` bytes and would fill `room`.
+    pub(crate) fn push(self: &Arc<Self>, head: usize, room: Frag) -> Frag {
+        let mut frames = self.frames.lock();
+        let len = room.len;
+        let frame = Arc::new(Deferred {
+            owner: self.clone(),
+            head,
+            room,
+            state: AtomicU8::new(QUEUED),
+        });
+        frames.push_back(frame.clone());
+        let bytes = self.bytes.load(Ordering::Relaxed) + len as usize;
+        self.bytes.store(bytes, Ordering::Relaxed);
+        while self.bytes.load(Ordering::Relaxed) > self.max {
+            self.bring(&mut frames);
+        }
+        Frag {
+            mem: frame as MemRef,
+            off: 0,
+            len,
+        }
+    }
+
+    /// Leaves nothing in the queue.
+    pub(crate) fn bring_all(&self) {
+        let mut frames = self.frames.lock();
+        while !frames.is_empty() {
+            self.bring(&mut frames);
+        }
+    }
+
+    /// Brings what is older than `frame`.
+    fn bring_before(&self, frames: &mut VecDeque<Arc<Deferred>>, frame: &Deferred) {
+        while frames
+            .front()
+            .is_some_and(|first| !core::ptr::eq(&raw const **first, frame))
+        {
+            self.bring(frames);
+        }
+    }
+
+    /// Takes the oldest frame out of the queue: into its room, or nowhere when nobody wants it any more.
+    fn bring(&self, frames: &mut VecDeque<Arc<Deferred>>) {
+        let Some(first) = frames.front().cloned() else {
+            return;
+        };
+        // The list's and ours.
+        if Arc::strong_count(&first) > 2 {
+            // SAFETY: the room is the frame's.
+            let _ = unsafe { first.take(frames, &[first.room(0, first.len())]) };
+        } else {
+            self.pop(frames);
+            // SAFETY: no target at all. An error would mean that the frame is gone.
+            let _ = unsafe { self.queue.take(0, &[]) };
+        }
+    }
+
+    fn pop(&self, frames: &mut VecDeque<Arc<Deferred>>) {
+        if let Some(first) = frames.pop_front() {
+            let bytes = self.bytes.load(Ordering::Relaxed) - first.len();
+            self.bytes.store(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
