@@ -19,7 +19,7 @@ use crate::sendmsg::SendCall;
 use crate::skb::UbufId;
 use crate::sock::TcpSock;
 
-pub use metrics::MetricsCache;
+pub use metrics::{MetricsCache, PeerMetrics};
 
 /// Bit of `net.ipv4.tcp_fastopen`: clients may.
 pub const TFO_CLIENT_ENABLE: u32 = 1;

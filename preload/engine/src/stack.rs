@@ -10,7 +10,7 @@ use alloc::boxed::Box;
 use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use hashbrown::HashMap;
 use sidewire_uapi::tcp::TcpState;
@@ -19,7 +19,7 @@ use slotmap::{SlotMap, new_key_type};
 use crate::demux::TupleHash;
 use crate::error::Error;
 use crate::event::Events;
-use crate::fastopen::MetricsCache;
+use crate::fastopen::{MetricsCache, PeerMetrics};
 use crate::init_sock::unspecified;
 use crate::listen::RequestSock;
 use crate::memory::Memory;
@@ -413,6 +413,16 @@ impl Stack {
         for tuple in self.released.drain(..) {
             f(tuple);
         }
+    }
+
+    /// Tells of each peer that told something new for later connections, here or elsewhere (FO-28).
+    pub fn take_learned(&mut self, f: impl FnMut(IpAddr, PeerMetrics)) {
+        self.sh.metrics.take_learned(f);
+    }
+
+    /// Another stack of the host knows this of a peer.
+    pub fn learn(&mut self, now: Instant, peer: IpAddr, told: PeerMetrics) {
+        self.sh.metrics.learn(peer, told, now);
     }
 
     /// True when the process may end without taking anything from a peer: no orphan, nothing unsent or unacknowledged.

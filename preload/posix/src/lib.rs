@@ -1,5 +1,6 @@
 //! The imperative shell around the engine; see preload/README.md.
 
+mod boot_file;
 pub mod calls;
 mod capture;
 pub mod carrier;
@@ -21,6 +22,7 @@ pub mod log;
 mod mapping;
 pub mod memory;
 pub mod net;
+mod peers;
 pub mod process;
 mod pump;
 pub mod raw;

@@ -9,9 +9,9 @@ use sidewire_engine::stack::Secrets;
 use siphasher::sip::SipHasher13;
 use syscalls::{Sysno, syscall};
 
-use crate::syscall;
+use crate::{boot_file, syscall};
 
-/// Bytes kept in the runtime file.
+/// Bytes kept in the file.
 const SEED: usize = 32;
 
 /// The secrets of the namespace with this cookie.
@@ -44,70 +44,27 @@ fn derive(seed: &[u8; SEED], cookie: u64, purpose: u8) -> [u8; 16] {
     out
 }
 
-/// Reads the runtime file, or makes it. False where neither can be done.
+/// Reads the file that the user's processes share, or makes it. False where neither can be done.
 fn shared_seed(seed: &mut [u8; SEED]) -> bool {
-    let Some(path) = path() else {
-        return false;
-    };
-    if read(&path, seed) {
-        return true;
-    }
-    // Written under a name of its own, then linked into place: a reader never sees half a file, and the first one wins.
-    syscall::getrandom(seed);
+    boot_file::open("secret", new_seed).is_some_and(|fd| boot_file::read_at(&fd, seed, 0) == SEED)
+}
+
+/// Written under a name of its own, then linked into place: the first one wins.
+fn new_seed(path: &CStr) -> bool {
+    let mut seed = [0u8; SEED];
+    syscall::getrandom(&mut seed);
     let tmp = format!("{}.{}", path.to_string_lossy(), syscall::gettid());
     let Ok(tmp) = CString::new(tmp) else {
         return false;
     };
-    let how = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-    // SAFETY: NUL-terminated strings and a live array.
+    let whole = boot_file::create(&tmp).is_some_and(|fd| boot_file::write_at(&fd, &seed, 0));
+    let here = libc::AT_FDCWD;
+    // SAFETY: NUL-terminated strings.
     unsafe {
-        let Ok(fd) = syscall!(Sysno::openat, libc::AT_FDCWD, tmp.as_ptr(), how, 0o600) else {
-            return false;
-        };
-        let whole = syscall!(Sysno::write, fd, seed.as_ptr(), SEED) == Ok(SEED);
-        let _ = syscall::close(fd as i32);
-        if whole {
-            let _ = syscall!(
-                Sysno::linkat,
-                libc::AT_FDCWD,
-                tmp.as_ptr(),
-                libc::AT_FDCWD,
-                path.as_ptr(),
-                0
-            );
-        }
-        let _ = syscall!(Sysno::unlinkat, libc::AT_FDCWD, tmp.as_ptr(), 0);
-    }
-    read(&path, seed)
-}
-
-/// Where the file is: named after boot and user, so that an old one is never read.
-fn path() -> Option<CString> {
-    let mut buf = [0u8; 64];
-    let boot = syscall::read_file(c"/proc/sys/kernel/random/boot_id", &mut buf).ok()?;
-    let boot = core::str::from_utf8(boot).ok()?.trim();
-    // SAFETY: no arguments.
-    let uid = unsafe { syscall!(Sysno::geteuid) }.ok()?;
-    let dir = if uid == 0 { "/run" } else { "/dev/shm" };
-    CString::new(format!("{dir}/sidewire-{uid}-{boot}.secret")).ok()
-}
-
-/// Reads the file when it is ours alone.
-fn read(path: &CStr, seed: &mut [u8; SEED]) -> bool {
-    let how = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-    // SAFETY: NUL-terminated string, live structures of integers.
-    unsafe {
-        let Ok(fd) = syscall!(Sysno::openat, libc::AT_FDCWD, path.as_ptr(), how, 0) else {
-            return false;
-        };
-        let mut st: libc::stat = core::mem::zeroed();
-        let ours = syscall!(Sysno::fstat, fd, &raw mut st).is_ok()
-            && syscall!(Sysno::geteuid) == Ok(st.st_uid as usize)
-            && st.st_mode & 0o777 == 0o600
-            && st.st_mode & libc::S_IFMT == libc::S_IFREG;
-        let whole = ours && syscall!(Sysno::read, fd, seed.as_mut_ptr(), SEED) == Ok(SEED);
-        let _ = syscall::close(fd as i32);
-        whole
+        let linked =
+            whole && syscall!(Sysno::linkat, here, tmp.as_ptr(), here, path.as_ptr(), 0).is_ok();
+        let _ = syscall!(Sysno::unlinkat, here, tmp.as_ptr(), 0);
+        linked
     }
 }
 

@@ -3,10 +3,12 @@
 //! Lock order: [`NetStack`]'s mutex, then a file's wait queue, then leaf locks. Nothing sleeps with any of them held.
 
 use core::ffi::c_int;
+use core::net::IpAddr;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 use parking_lot::{Mutex, MutexGuard};
+use sidewire_engine::fastopen::PeerMetrics;
 use sidewire_engine::net::TxVerdict;
 use sidewire_engine::{Instant, Io, Stack};
 use sidewire_link::Errno;
@@ -22,7 +24,7 @@ use crate::holders::Holders;
 use crate::lanes::{self, Carried, Lanes, Late, Which};
 use crate::memory::Arenas;
 use crate::net::LinkNet;
-use crate::{syscall, ubuf};
+use crate::{peers, syscall, ubuf};
 
 /// Events that one locked section hands out without allocating; more are told while the lock is still held.
 const WAKES: usize = 64;
@@ -191,6 +193,8 @@ struct Afterwards {
     full: bool,
     /// Lanes that have got frames.
     laden: Which,
+    /// What peers have told that other processes want to know.
+    learned: Vec<(IpAddr, PeerMetrics)>,
 }
 
 impl NetStack {
@@ -232,6 +236,16 @@ impl NetStack {
         }
         if afterwards.kick {
             self.driver.kick();
+        }
+        for (peer, told) in &afterwards.learned {
+            peers::remember(self.cookie, *peer, told);
+        }
+    }
+
+    /// Before a fast open to `peer`: what it told other processes.
+    pub(crate) fn recall_peer(&'static self, peer: IpAddr) {
+        if let Some(told) = peers::recall(self.cookie, peer) {
+            self.with(|i| i.engine.learn(Instant(monotonic_ns()), peer, told));
         }
     }
 
@@ -306,6 +320,7 @@ impl NetStack {
         } = inner;
         engine.take_released(|tuple| holders.release(&tuple));
         engine.take_ubufs(ubuf::complete);
+        engine.take_learned(|peer, told| afterwards.learned.push((peer, told)));
         let autocorked = engine.autocorked();
         if autocorked != self.driver.autocorked.load(Ordering::Relaxed) {
             self.driver.autocorked.store(autocorked, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use core::net::IpAddr;
 
+use arrayvec::ArrayVec;
 use sidewire_wire::tcp_options::FastOpen;
 
 use crate::sysctl::Sysctl;
@@ -10,16 +11,26 @@ use crate::time::{Instant, NSEC_PER_SEC};
 
 /// Peers remembered; the one that was longest untouched makes room.
 pub const METRICS_MAX: usize = 4096;
+/// Peers of which something new is told at a time ([`MetricsCache::take_learned`]); of more it is kept here only.
+const LEARNED_MAX: usize = 16;
 /// Doublings of the time that fast open stays off after a blackhole was met.
 const BLACKHOLE_DOUBLINGS: u32 = 6;
 
-/// One peer (FO-28).
+/// What a peer has told, for every connection to it (FO-28).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerMetrics {
+    /// Its MSS, in bytes; 0 when it is not known.
+    pub mss: u16,
+    /// Its cookie.
+    pub cookie: Option<FastOpen>,
+    /// The experimental option is to be tried next (FO-29): 1; it was tried and did not help: 2.
+    pub try_exp: u8,
+}
+
+/// One peer.
 #[derive(Clone, Debug, Default)]
 struct Entry {
-    mss: u16,
-    cookie: Option<FastOpen>,
-    /// The experimental option is to be tried next (FO-29): 1; it was tried and did not help: 2.
-    try_exp: u8,
+    told: PeerMetrics,
     /// SYNs with data that were lost in a row.
     syn_loss: u16,
     touched: Instant,
@@ -29,6 +40,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct MetricsCache {
     peers: BTreeMap<IpAddr, Entry>,
+    /// Peers of which something new is known.
+    learned: ArrayVec<IpAddr, LEARNED_MAX>,
     /// Blackholes met in a row.
     disabled_times: u32,
     disabled_since: Instant,
@@ -40,7 +53,10 @@ impl MetricsCache {
     #[must_use]
     pub fn get(&self, peer: IpAddr) -> (u16, FastOpen) {
         match self.peers.get(&peer) {
-            Some(e) => (e.mss, e.cookie.unwrap_or(FastOpen::request(e.try_exp == 1))),
+            Some(Entry { told, .. }) => {
+                let request = FastOpen::request(told.try_exp == 1);
+                (told.mss, told.cookie.unwrap_or(request))
+            }
             None => (0, FastOpen::request(false)),
         }
     }
@@ -55,6 +71,32 @@ impl MetricsCache {
         try_exp: u8,
         now: Instant,
     ) {
+        let e = self.entry(peer, now);
+        let before = e.told;
+        let told = &mut e.told;
+        if mss != 0 {
+            told.mss = mss;
+        }
+        match cookie.filter(|c| !c.is_request()) {
+            Some(c) => told.cookie = Some(c),
+            None if try_exp > 0 && told.cookie.is_none() && told.try_exp != 2 => {
+                told.try_exp = try_exp;
+            }
+            None => {}
+        }
+        let news = e.told != before;
+        e.syn_loss = if syn_lost {
+            e.syn_loss.saturating_add(1)
+        } else {
+            0
+        };
+        if news && !self.learned.contains(&peer) {
+            let _ = self.learned.try_push(peer);
+        }
+    }
+
+    /// The entry of a peer that something is known of now.
+    fn entry(&mut self, peer: IpAddr, now: Instant) -> &mut Entry {
         if self.peers.len() >= METRICS_MAX && !self.peers.contains_key(&peer) {
             let oldest = self.peers.iter().min_by_key(|(_, e)| e.touched);
             if let Some(oldest) = oldest.map(|(ip, _)| *ip) {
@@ -63,19 +105,21 @@ impl MetricsCache {
         }
         let e = self.peers.entry(peer).or_default();
         e.touched = now;
-        if mss != 0 {
-            e.mss = mss;
+        e
+    }
+
+    /// Somebody else has met the peer: what it told them counts.
+    pub fn learn(&mut self, peer: IpAddr, told: PeerMetrics, now: Instant) {
+        self.entry(peer, now).told = told;
+    }
+
+    /// Tells of each peer that has told something new since the last time.
+    pub fn take_learned(&mut self, mut f: impl FnMut(IpAddr, PeerMetrics)) {
+        for peer in self.learned.drain(..) {
+            if let Some(e) = self.peers.get(&peer) {
+                f(peer, e.told);
+            }
         }
-        match cookie.filter(|c| !c.is_request()) {
-            Some(c) => e.cookie = Some(c),
-            None if try_exp > 0 && e.cookie.is_none() && e.try_exp != 2 => e.try_exp = try_exp,
-            None => {}
-        }
-        e.syn_loss = if syn_lost {
-            e.syn_loss.saturating_add(1)
-        } else {
-            0
-        };
     }
 
     /// A firewall swallows what fast open sends: leave it for a while (Linux `tcp_fastopen_active_disable`).
@@ -139,6 +183,28 @@ mod tests {
         assert!(!m.get(PEER).1.experimental);
         m.set(PEER, 0, None, false, 1, Instant(1));
         assert!(!m.get(PEER).1.experimental);
+    }
+
+    #[test]
+    fn fo_28_what_is_new_is_told_once_and_what_others_tell_counts() {
+        let mut m = MetricsCache::default();
+        let mut told = alloc::vec::Vec::new();
+        m.set(PEER, 1460, Some(cookie()), false, 0, Instant(1));
+        m.set(PEER, 1460, None, false, 0, Instant(2));
+        m.take_learned(|peer, e| told.push((peer, e)));
+        m.set(PEER, 1460, Some(cookie()), true, 0, Instant(3));
+        m.take_learned(|peer, e| told.push((peer, e)));
+        let known = PeerMetrics {
+            mss: 1460,
+            cookie: Some(cookie()),
+            try_exp: 0,
+        };
+        assert_eq!(told, [(PEER, known)]);
+
+        let mut other = MetricsCache::default();
+        other.learn(PEER, known, Instant(4));
+        assert_eq!(other.get(PEER), (1460, cookie()));
+        other.take_learned(|peer, _| panic!("{peer} is no news"));
     }
 
     #[test]

@@ -116,7 +116,13 @@ unsafe fn prepare(
         // An AF_INET6 socket takes AF_INET addresses (Linux tcp_v6_connect says no, inet_stream_connect to v4 yes).
         return Err(libc::EAFNOSUPPORT);
     }
-    way_to(file, fd, unmapped(given.parse().ok_or(libc::EINVAL)?))
+    let way = way_to(file, fd, unmapped(given.parse().ok_or(libc::EINVAL)?))?;
+    if let Way::Engine(remote) = way
+        && stack.with(|i| i.engine.sock(id).is_some_and(|sk| sk.opts.fastopen_connect))
+    {
+        stack.recall_peer(remote.ip());
+    }
+    Ok(way)
 }
 
 /// Who carries a connection to `remote`; what the engine needs for it is taken.
@@ -156,7 +162,10 @@ pub(super) fn before_fastopen(file: &FileRef, fd: c_int, name: &[u8]) -> Result<
             to_kernel(file, reason);
             Ok(true)
         }
-        Way::Engine(_) | Way::Disconnect => Ok(false),
+        Way::Engine(_) | Way::Disconnect => {
+            stack.recall_peer(remote.ip());
+            Ok(false)
+        }
     }
 }
 
