@@ -8,6 +8,7 @@
  *   close       closes at once
  *   reset       closes with a RST
  *   gated       reads nothing until somebody says "open", then to the end
+ *   late N      sends N bytes when somebody says "open", closes when the other end has
  *   open        lets the next of these begin, closes at once
  *   hold [N]    reads nothing, until its own connection is reset or killed; with N
  *               sends a byte once SO_RCVBUF is that
@@ -138,6 +139,12 @@ static void *serve(void *argument)
 		char byte;
 		if (read(gate[0], &byte, 1) == 1)
 			discard(fd);
+		close(fd);
+	} else if (!strcmp(word, "late") && number) {
+		char byte;
+		if (read(gate[0], &byte, 1) == 1)
+			supply(fd, atol(number));
+		discard(fd);
 		close(fd);
 	} else if (!strcmp(word, "open")) {
 		if (write(gate[1], "", 1) != 1)

@@ -13,6 +13,7 @@ pub mod capture;
 pub mod compare;
 pub mod conformance;
 pub mod counters;
+pub mod cpu_time;
 pub mod cpus;
 pub mod iperf3;
 pub mod lab;

@@ -1,10 +1,13 @@
 //! How connections and processes end: with everything delivered, or with the
 //! error that Linux gives.
 
+use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, Result, ensure};
+use shim_tests::compare::{PEER_PORT, start_peer};
+use shim_tests::cpu_time::cpu_ns;
 use shim_tests::lab::FAR;
 use shim_tests::library::Stack;
 use shim_tests::netcat::{Flavour, Part, move_file, receiver};
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     }
     suite
         .both("peer_killed_and_restarted", &[], peer_killed)
+        .shim("undertaker_sleeps", &[], undertaker_sleeps)
         .run()
 }
 
@@ -122,6 +126,56 @@ fn delivered_after(stack: &Stack, how: &str) -> TestResult {
         "the program waited for its data: this shows nothing"
     );
     Ok(())
+}
+
+/// What a process leaves behind uses no CPU while it waits, also when somebody speaks to a connection that is closed.
+fn undertaker_sleeps(stack: &Stack) -> TestResult {
+    const WATCHED: Duration = Duration::from_secs(2);
+    let lab = Lab::new(Link::default())?;
+    let _peer = start_peer(&lab)?;
+    let port = PEER_PORT.to_string();
+    lab.near
+        .program(probe("leaves"))
+        .args([FAR, &port])
+        .under(stack)
+        .run()?
+        .success()?;
+    let connected = || -> Result<usize> {
+        let all = lab.far.run("ss", ["-Htn", "sport", "=", &port])?;
+        Ok(all.lines().filter(|l| !l.starts_with("TIME-WAIT")).count())
+    };
+    until("both connections", || Ok((connected()? == 2).then_some(())))?;
+    let undertaker = undertaker_of(&lab)?;
+    let before = cpu_ns(undertaker)?;
+    let open = lab.path("open");
+    fs::write(&open, "open\n")?;
+    lab.far
+        .program(Flavour::OpenBsd.program())
+        .args(["-N", FAR, &port])
+        .stdin(&open)
+        .run()?
+        .success()?;
+    // The late one is answered with RST.
+    until("one to be left", || Ok((connected()? == 1).then_some(())))?;
+    std::thread::sleep(WATCHED);
+    let used = cpu_ns(undertaker)? - before;
+    let limit = WATCHED.as_nanos() / 20;
+    lab.near.run("kill", [undertaker.to_string().as_str()])?;
+    ensure!(u128::from(used) < limit, "{used} ns of CPU in {WATCHED:?}");
+    Ok(())
+}
+
+/// The process that the near host's last program left behind.
+fn undertaker_of(lab: &Lab) -> Result<u32> {
+    let netns = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net"));
+    let near = netns(lab.near.id())?;
+    fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(|&pid| {
+            fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c == "sidewire-end\n")
+                && netns(pid).is_ok_and(|ns| ns == near)
+        })
+        .context("nobody was left behind")
 }
 
 fn peer_killed(stack: &Stack) -> TestResult {

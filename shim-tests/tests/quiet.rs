@@ -9,13 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use shim_tests::compare::{PEER_PORT, start_peer};
 use shim_tests::counters::KernelTcp;
+use shim_tests::cpu_time::cpu_ns;
 use shim_tests::lab::{FAR, Lab};
 use shim_tests::library::{Stack, Stats};
 use shim_tests::netcat::{Flavour, Part, move_file_wrapped};
 use shim_tests::netns::{Privilege, privilege};
 use shim_tests::payload::MIB;
 use shim_tests::probe::probe;
-use shim_tests::process::Running;
 use shim_tests::{Link, Suite, TestResult};
 
 /// Takes CAP_NET_RAW from the program for good.
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         .shim("ls_notices_nothing", &[], ls_notices_nothing)
         .both("idle_in_poll", &[], |stack| idle(stack, "poll"))
         .both("idle_in_epoll", &[], |stack| idle(stack, "epoll"))
+        .both("idle_elsewhere", &[], |stack| idle(stack, "elsewhere"))
         .both("timers_without_a_thread", &[], timers_without_a_thread)
         .shim("without_net_raw_on_the_kernel", &[], without_net_raw)
         .shim("without_net_raw_strict_stops", &[], without_net_raw_strict)
@@ -138,17 +139,7 @@ fn ls_notices_nothing(stack: &Stack) -> TestResult {
     Ok(())
 }
 
-/// Nanoseconds that a process and all its threads have had on a CPU.
-fn cpu_ns(process: &Running) -> Result<u64> {
-    let mut total = 0;
-    for task in fs::read_dir(format!("/proc/{}/task", process.id()))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        let first = text.split(' ').next().context("schedstat")?;
-        total += first.parse::<u64>().with_context(|| text.clone())?;
-    }
-    Ok(total)
-}
-
+/// A hundred connections with nothing to read, one with what nobody reads, and broadcasts.
 fn idle(stack: &Stack, how: &str) -> TestResult {
     const SECONDS: u64 = 5;
     let lab = Lab::new(Link::default())?;
@@ -162,13 +153,13 @@ fn idle(stack: &Stack, how: &str) -> TestResult {
         .stats(&stats)
         .start()?;
     idle.wait_for_output("ready\n")?;
-    let before = cpu_ns(&idle)?;
+    let before = cpu_ns(idle.id())?;
     lab.far
         .program(probe("broadcast"))
         .args(["192.0.2.255", "1000", &SECONDS.to_string()])
         .run()?
         .success()?;
-    let used = cpu_ns(&idle)? - before;
+    let used = cpu_ns(idle.id())? - before;
     ensure!(!idle.has_ended(), "it was woken: {}", idle.stdout());
     let limit = SECONDS * 1_000_000_000 / 100;
     ensure!(

@@ -19,9 +19,11 @@ use sidewire_engine::memory::{Fault, Frag, MemRef, Region, RegionKind};
 use sidewire_link::frame::MAX_FRAGS;
 use sidewire_link::packet::FrameQueue;
 
-/// Most payload bytes that are left in the queue: a part of its smallest size (`RingConfig::for_rcvbuf`), so that there is
-/// room for what comes.
-pub(crate) const MAX_DEFERRED: usize = 2 << 20;
+/// Most payload bytes that are left in the queue.
+const MAX_DEFERRED: usize = 2 << 20;
+/// Share of the receive buffer that they are, at most: the kernel charges a frame with up to three times its payload, and
+/// there is to be room for what comes.
+const RCVBUF_SHARE: usize = 8;
 
 /// Parts of the program's that one payload is read into; beside them stand what comes before and behind.
 pub(crate) const MAX_PARTS: usize = MAX_FRAGS - 2;
@@ -103,13 +105,14 @@ impl Deferred {
         let mut into: ArrayVec<iovec, MAX_FRAGS> = ArrayVec::new();
         into.push(self.room(0, off));
         into.extend(parts.iter().copied());
-        if off + len < behind {
-            // Most of it is left: it stays where it is, and the next read goes past what was read now.
-            // SAFETY: the room is ours; the parts by the caller.
-            return match unsafe { self.owner.queue.peek(self.head, &into) } {
-                Ok(n) if n == off + len => Ok(()),
-                _ => Err(Fault),
-            };
+        // Most of it is left: it stays where it is, and the next read goes past what was read now. Only once: each later read
+        // would go past more.
+        if off == 0 && len < behind {
+            // SAFETY: the parts by the caller.
+            let peeked = unsafe { self.owner.queue.peek(self.head, parts) };
+            if peeked == Ok(len) {
+                return Ok(());
+            }
         }
         into.push(self.room(off + len, behind));
         // SAFETY: as above.
@@ -158,13 +161,14 @@ impl Region for Deferred {
 }
 
 impl DeferredFrames {
-    /// Nothing yet; at most `max` bytes of payload.
-    pub(crate) fn new(queue: FrameQueue, max: usize) -> Arc<Self> {
+    /// Nothing yet. `rcvbuf` is the queue's receive buffer in bytes, as getsockopt tells it.
+    pub(crate) fn new(queue: FrameQueue, rcvbuf: i32) -> Arc<Self> {
+        let rcvbuf = usize::try_from(rcvbuf).unwrap_or(0);
         Arc::new(Self {
             queue,
             frames: Mutex::default(),
             bytes: AtomicUsize::new(0),
-            max,
+            max: MAX_DEFERRED.min(rcvbuf / RCVBUF_SHARE),
             read: AtomicU64::new(0),
         })
     }
@@ -232,8 +236,7 @@ impl DeferredFrames {
             let _ = unsafe { first.take(frames, &[first.room(0, first.len())]) };
         } else {
             self.pop(frames);
-            // SAFETY: no target at all. An error would mean that the frame is gone.
-            let _ = unsafe { self.queue.take(0, &[]) };
+            self.queue.discard();
         }
     }
 

@@ -537,13 +537,15 @@ fn drive(
         }
         d.sleeps.fetch_add(1, Ordering::Relaxed);
         let fds = set.fds();
-        let timeout = until(now, deadline.0, ahead_of(now, next));
         let tx = d.want_tx.load(Ordering::Relaxed);
-        let polled = if !tx && timeout == u64::MAX && fds.len() == OWN_FDS && sigmask.is_none() {
+        let timeless = deadline.0 == u64::MAX && next == u64::MAX;
+        let polled = if !tx && timeless && fds.len() == OWN_FDS && sigmask.is_none() {
             d.wait_for_own(fds)
         } else {
-            // This one is level-triggered.
+            // ppoll is level-triggered. What is brought may take a while.
             stack.bring_deferred();
+            let now = monotonic_ns();
+            let timeout = until(now, deadline.0, ahead_of(now, next));
             fds[FRAMES].events = libc::POLLIN | if tx { libc::POLLOUT } else { 0 };
             syscall::ppoll(fds, timeout, sigmask)
         };

@@ -17,7 +17,7 @@ use sidewire_link::packet::{PacketSocket, PacketSource};
 use sidewire_link::reserve::{self, Claim};
 use std::sync::Arc;
 
-use crate::deferred::{DeferredFrames, MAX_DEFERRED};
+use crate::deferred::DeferredFrames;
 use crate::driver::Driver;
 use crate::file::File;
 use crate::holders::Holders;
@@ -491,7 +491,7 @@ impl NetStack {
         let driver = Driver::new(&source, &net).map_err(Unavailable::Packet)?;
         let deferred = source
             .queue()
-            .map(|queue| DeferredFrames::new(queue, MAX_DEFERRED));
+            .map(|queue| DeferredFrames::new(queue, socket.rcvbuf()));
         let stack = Box::leak(Box::new(Self {
             cookie,
             lanes: net.lanes(),

@@ -213,6 +213,7 @@ fn drive(stacks: &mut [Locked], longest: u64, left: impl Fn(&Inner) -> bool) {
         for (stack, inner) in stacks.iter_mut() {
             let (frames, netlink) = stack.driver.frame_fds();
             let driver = &stack.driver;
+            inner.bring_deferred();
             // It may have been full since before the fork.
             let full = inner.net.take_full() || driver.want_tx.load(Ordering::Relaxed);
             driver.want_tx.store(full, Ordering::Relaxed);

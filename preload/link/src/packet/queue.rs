@@ -33,7 +33,8 @@ impl FrameQueue {
     }
 
     /// Takes the oldest frame: its bytes behind the first `head` are scattered over `into`, the rest is thrown away.
-    /// Returns how many were stored. Once called the frame is gone, also after an error. At most [`MAX_FRAGS`] parts.
+    /// Returns how many were stored. Once called the frame is gone, also after an error. `head` covers the vnet header at
+    /// least. At most [`MAX_FRAGS`] parts.
     ///
     /// # Errors
     /// EFAULT where `into` cannot be written; EAGAIN when no frame is queued.
@@ -43,6 +44,13 @@ impl FrameQueue {
     pub unsafe fn take(&self, head: usize, into: &[libc::iovec]) -> Result<usize, Errno> {
         // SAFETY: by the caller.
         unsafe { self.receive(head, into, 0) }
+    }
+
+    /// Takes the oldest frame and throws it away; nothing happens when none is queued.
+    pub fn discard(&self) {
+        // The least that a packet socket gives out is a vnet header.
+        // SAFETY: no target of the caller's.
+        let _ = unsafe { self.receive(VNET_HDR_LEN, &[], 0) };
     }
 
     /// As [`FrameQueue::take`], and leaves the frame where it is.

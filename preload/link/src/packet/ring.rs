@@ -280,9 +280,7 @@ impl FrameSource for RingSource {
     fn release(&mut self) {
         let Some(p) = self.peeked.take() else { return };
         if p.rest == Rest::Queued {
-            // SAFETY: no target at all. The queue holds the frame (the slot said so), an error would mean that it is
-            // gone.
-            let _ = unsafe { self.queue.take(0, &[]) };
+            self.queue.discard();
         }
         self.advance();
     }
