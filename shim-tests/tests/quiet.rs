@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use shim_tests::compare::{PEER_PORT, start_peer};
 use shim_tests::counters::KernelTcp;
 use shim_tests::cpu_time::cpu_ns;

@@ -17,6 +17,14 @@ pub(crate) fn tcp_set_ca_state(sk: &mut TcpSock, state: CaState, now: Instant) {
     sk.ca_state = state;
 }
 
+/// The window to begin with: the route's, else RFC 6928's (Linux `tcp_init_cwnd`).
+pub(crate) fn tcp_init_cwnd(sk: &TcpSock) -> u32 {
+    match sk.route_metrics().initcwnd {
+        0 => TCP_INIT_CWND,
+        of_route => of_route,
+    }
+}
+
 /// `ssthresh` that stands for the present window (Linux `tcp_current_ssthresh`).
 pub(crate) fn tcp_current_ssthresh(sk: &TcpSock) -> u32 {
     if tcp_in_cwnd_reduction(sk) {
@@ -58,7 +66,7 @@ pub(crate) fn tcp_cwnd_validate(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, cwnd_limi
 /// The window was not used for an RTO: it comes half the way down to what was.
 fn tcp_cwnd_application_limited(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
     if sk.ca_state == CaState::Open && !sk.nospace {
-        let used = sk.snd_cwnd_used.max(TCP_INIT_CWND);
+        let used = sk.snd_cwnd_used.max(tcp_init_cwnd(sk));
         if used < sk.snd_cwnd {
             sk.snd_ssthresh = tcp_current_ssthresh(sk);
             sk.snd_cwnd = (sk.snd_cwnd + used) >> 1;
@@ -83,7 +91,7 @@ pub fn tcp_slow_start_after_idle_check(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
 fn tcp_cwnd_restart(sk: &mut TcpSock, cx: &Cx<'_, '_>, idle_us: u64) {
     let rto = u64::from(sk.rto_us).max(1);
     let mut cwnd = sk.snd_cwnd;
-    let restart = TCP_INIT_CWND.min(cwnd);
+    let restart = tcp_init_cwnd(sk).min(cwnd);
     sk.snd_ssthresh = tcp_current_ssthresh(sk);
     let mut left = idle_us;
     while left > rto && cwnd > restart {

@@ -60,7 +60,7 @@ pub(crate) fn tcp_enter_quickack_mode(sk: &mut TcpSock, max: u8) {
 /// True when every segment is acked at once.
 #[inline]
 pub(crate) fn tcp_in_quickack_mode(sk: &TcpSock, sh: &Shared) -> bool {
-    sk.ack.quick != 0 && !inet_csk_in_pingpong_mode(sk, sh)
+    sk.route_metrics().quickack || (sk.ack.quick != 0 && !inet_csk_in_pingpong_mode(sk, sh))
 }
 
 /// Learns from the arrival of data how long acks may wait (the first half of Linux's `tcp_event_data_recv`).

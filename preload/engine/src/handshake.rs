@@ -3,6 +3,7 @@
 use sidewire_wire::tcp::{TcpFlags, TcpHeader, TcpOptions};
 use sidewire_wire::tcp_options::FastOpen;
 
+use crate::cong::CongestionControl;
 use crate::error::Error;
 use crate::fastopen::client::tcp_send_syn_data;
 use crate::header::{Headers, IpFields, tcp_time_stamp, ttl};
@@ -16,13 +17,16 @@ use crate::output::{
 };
 use crate::skb::tcphdr;
 use crate::sndbuf::tcp_write_queue_purge;
-use crate::sock::TcpSock;
+use crate::sock::{TcpSock, ecn};
 use crate::stack::{Cx, Shared};
 use crate::synsent::tcp_finish_connect;
 use crate::time::Instant;
 use crate::timer::{TCP_TIMEOUT_INIT_US, tcp_reset_xmit_timer};
 use crate::timers::IcskPending;
 use crate::window::{tcp_full_space, tcp_initialize_rcv_mss, tcp_select_initial_window};
+
+/// `tcp_ecn` of who offers ECN.
+const ECN_OFFERED: u8 = 1;
 
 /// Everything that a connection attempt begins with (Linux `tcp_connect_init`). `write_seq` is the initial sequence
 /// number, `dst` is set.
@@ -34,8 +38,13 @@ pub fn tcp_connect_init(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     let headers = net_header_len(sk);
     let mtu = sk.dst.as_ref().map_or(0, |d| d.mtu);
     tcp_sync_mss(sk, cx, mtu);
+    tcp_ca_dst_init(sk);
+    let metrics = *sk.route_metrics();
     if sk.window_clamp == 0 {
         sk.window_clamp = sk.opts.window_clamp;
+    }
+    if sk.window_clamp == 0 {
+        sk.window_clamp = metrics.window;
     }
     sk.advmss = sk.dst.as_ref().map_or(0, |d| {
         tcp_mss_clamp(sk.opts.maxseg, dst_metric_advmss(d, headers))
@@ -54,6 +63,7 @@ pub fn tcp_connect_init(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
         u32::from(sk.advmss),
         sk.window_clamp,
         cx.sh.sysctl.tcp_window_scaling,
+        metrics.initrwnd,
     );
     sk.rcv_wnd = initial.rcv_wnd;
     sk.window_clamp = initial.window_clamp;
@@ -79,6 +89,25 @@ pub fn tcp_connect_init(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     sk.rto_us = TCP_TIMEOUT_INIT_US;
     sk.retransmits = 0;
     tcp_clear_retrans(sk);
+}
+
+/// The route's congestion control takes the place of what the program chose (Linux `tcp_ca_dst_init`).
+pub(crate) fn tcp_ca_dst_init(sk: &mut TcpSock) {
+    let metrics = *sk.route_metrics();
+    let Some(ca) = metrics.congctl.and_then(CongestionControl::by_name) else {
+        return;
+    };
+    sk.ca_dst_locked = metrics.congctl_locked;
+    if ca.name() != sk.ca.name() {
+        sk.ca = ca;
+    }
+}
+
+/// Flags with which the SYN offers ECN, if it does (RFC 3168 §6.1.1; Linux `tcp_ecn_send_syn`).
+fn tcp_ecn_send_syn(sk: &mut TcpSock, cx: &Cx<'_, '_>) -> u8 {
+    let offers = cx.sh.sysctl.tcp_ecn == ECN_OFFERED || sk.route_metrics().ecn;
+    sk.ecn_flags = if offers { ecn::OK } else { 0 };
+    if offers { tcphdr::ECE | tcphdr::CWR } else { 0 }
 }
 
 /// Forgets all about retransmissions (Linux `tcp_clear_retrans`).
@@ -109,7 +138,8 @@ pub fn tcp_connect(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result<(), Error> {
         return Ok(());
     }
     sk.retrans_stamp = tcp_time_stamp(cx.now).max(1);
-    let skb = tcp_init_nondata_skb(cx, sk.write_seq, tcphdr::SYN);
+    let flags = tcphdr::SYN | tcp_ecn_send_syn(sk, cx);
+    let skb = tcp_init_nondata_skb(cx, sk.write_seq, flags);
     // Linux `tcp_connect_queue_skb`: straight to `rtx_queue`; it is sent below, and again by the timer if that fails.
     sk.write_seq = skb.end_seq;
     sk.wmem_queued += skb.truesize;
@@ -145,6 +175,11 @@ pub fn tcp_send_synack_sk(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
         return;
     };
     head.tcp_flags |= tcphdr::ACK;
+    // RFC 3168 §6.1.1; Linux `tcp_ecn_send_synack`.
+    head.tcp_flags &= !tcphdr::CWR;
+    if sk.ecn_flags & ecn::OK == 0 {
+        head.tcp_flags &= !tcphdr::ECE;
+    }
     // The retransmission timer of the SYN serves it as well.
     let _ = tcp_transmit_skb(sk, cx, At::Rtx(0));
 }
@@ -181,7 +216,7 @@ pub fn tcp_send_synack(
     };
     let ip = IpFields {
         tos: req.tos,
-        ttl: ttl(req.ttl, &sh.sysctl),
+        ttl: ttl(req.ttl, Some(&req.dst), &sh.sysctl),
         id: 0,
         df: true,
     };

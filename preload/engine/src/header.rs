@@ -7,7 +7,7 @@ use sidewire_wire::ipv4::Ipv4Header;
 use sidewire_wire::ipv6::Ipv6Header;
 use sidewire_wire::tcp::{TcpHeader, TcpOptions, set_checksum};
 
-use crate::net::{MAX_HEADER, Tuple};
+use crate::net::{Dst, MAX_HEADER, Tuple};
 use crate::skb::tcphdr;
 use crate::sock::TcpSock;
 use crate::sysctl::Sysctl;
@@ -105,10 +105,13 @@ impl Headers {
     }
 }
 
-/// TTL: the socket's, else the namespace's.
+/// TTL: the socket's, else the route's, else the namespace's (Linux `ip_select_ttl`).
 #[must_use]
-pub fn ttl(opt: i16, sysctl: &Sysctl) -> u8 {
-    u8::try_from(opt).unwrap_or(sysctl.ip_default_ttl)
+pub fn ttl(opt: i16, dst: Option<&Dst>, sysctl: &Sysctl) -> u8 {
+    u8::try_from(opt).unwrap_or_else(|_| match dst.map_or(0, |d| d.metrics.hoplimit) {
+        0 => sysctl.ip_default_ttl,
+        of_route => of_route,
+    })
 }
 
 /// IP fields of a socket's next frame. The identification is not advanced here.
@@ -116,7 +119,7 @@ pub fn ttl(opt: i16, sysctl: &Sysctl) -> u8 {
 pub fn ip_fields(sk: &TcpSock, sysctl: &Sysctl) -> IpFields {
     IpFields {
         tos: sk.opts.ip_tos,
-        ttl: ttl(sk.opts.ip_ttl, sysctl),
+        ttl: ttl(sk.opts.ip_ttl, sk.dst.as_ref(), sysctl),
         id: sk.ip_id,
         df: sk.opts.ip_mtu_discover != IP_PMTUDISC_DONT,
     }

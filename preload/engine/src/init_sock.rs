@@ -108,6 +108,7 @@ impl TcpSock {
             ip_id: 0,
 
             ca: CongestionControl::by_name(&sysctl.tcp_congestion_control).unwrap_or_default(),
+            ca_dst_locked: false,
             ca_state: CaState::Open,
             snd_cwnd: TCP_INIT_CWND,
             snd_cwnd_cnt: 0,

@@ -65,9 +65,58 @@ pub struct Dst {
     /// The device does not gather. The kernel copies a super-frame while it cuts it for such a device, and what is copied
     /// then does not count as copied (spec/zerocopy.md ZC-42).
     pub copied_in_cutting: bool,
+    /// What the route sets for TCP.
+    pub metrics: RouteMetrics,
     /// Changes whenever the route table did; a socket whose number differs looks its route up again. Never [`Dst::RESET`]
     /// as it comes from [`Net::route`].
     pub generation: u32,
+}
+
+/// What a route sets for TCP (Linux's RTAX_*, `initcwnd 20` in ip-route(8)); 0, false and `None` where it sets nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteMetrics {
+    /// Largest window to announce, in bytes.
+    pub window: u32,
+    /// Congestion window to begin with, in segments.
+    pub initcwnd: u32,
+    /// Window to announce at first, in segments.
+    pub initrwnd: u32,
+    /// Shortest retransmission timeout, in microseconds.
+    pub rto_min_us: u32,
+    /// TTL of packets whose socket sets none.
+    pub hoplimit: u8,
+    /// Acks are not delayed.
+    pub quickack: bool,
+    /// ECN is offered, and accepted, whatever `tcp_ecn` says (RFC 3168 §6.1.1).
+    pub ecn: bool,
+    /// Data in the SYN needs no cookie.
+    pub fastopen_no_cookie: bool,
+    /// Name of the congestion control that its connections have; one that we have.
+    pub congctl: Option<&'static str>,
+    /// TCP_CONGESTION cannot change it.
+    pub congctl_locked: bool,
+}
+
+impl RouteMetrics {
+    /// A route that sets nothing.
+    pub const NONE: Self = Self {
+        window: 0,
+        initcwnd: 0,
+        initrwnd: 0,
+        rto_min_us: 0,
+        hoplimit: 0,
+        quickack: false,
+        ecn: false,
+        fastopen_no_cookie: false,
+        congctl: None,
+        congctl_locked: false,
+    };
+}
+
+impl Default for RouteMetrics {
+    fn default() -> Self {
+        Self::NONE
+    }
 }
 
 impl Dst {

@@ -63,7 +63,7 @@ fn send(
     };
     let ip = IpFields {
         tos: ack.tos,
-        ttl: ttl(ack.ttl, &sh.sysctl),
+        ttl: ttl(ack.ttl, Some(&dst), &sh.sysctl),
         id: 0,
         df: true,
     };

@@ -7,7 +7,7 @@ use sidewire_uapi::tcp::TcpState;
 
 use crate::event::Events;
 use crate::fastopen::server::tcp_try_fastopen;
-use crate::handshake::tcp_send_synack;
+use crate::handshake::{tcp_ca_dst_init, tcp_send_synack};
 use crate::header::tcp_time_stamp;
 use crate::input::{Verdict, now_s, paws_reject, tcp_oow_rate_limited};
 use crate::isn::{secure_tcp_seq, secure_tcp_ts_off};
@@ -119,7 +119,7 @@ impl Stack {
             ..req
         };
         let listener = self.socks.get(id)?;
-        let fastopen = tcp_try_fastopen(listener, &mut self.sh, seg);
+        let fastopen = tcp_try_fastopen(listener, &req.dst, &mut self.sh, seg);
         if fastopen.child {
             return self.tcp_fastopen_create_child(io, id, seg, req, fastopen.option);
         }
@@ -418,7 +418,11 @@ fn new_request(
     let wscale_ok = seg.opts.wscale.is_some() && sysctl.tcp_window_scaling;
     let advmss = tcp_mss_clamp(sk.opts.maxseg, dst_metric_advmss(&dst, headers));
     let full_space = tcp_full_space(sk);
-    let mut window_clamp = sk.opts.window_clamp;
+    let metrics = dst.metrics;
+    let mut window_clamp = match sk.opts.window_clamp {
+        0 => metrics.window,
+        clamp => clamp,
+    };
     if sk.opts.buf_lock_rcv && (window_clamp == 0 || window_clamp > full_space.max(0) as u32) {
         window_clamp = full_space.max(0) as u32;
     }
@@ -428,7 +432,14 @@ fn new_request(
         } else {
             0
         };
-    let initial = tcp_select_initial_window(sysctl, full_space, mss, window_clamp, wscale_ok);
+    let initial = tcp_select_initial_window(
+        sysctl,
+        full_space,
+        mss,
+        window_clamp,
+        wscale_ok,
+        metrics.initrwnd,
+    );
     // ECN is accepted from who offers it (`tcp_ecn` 1 and 2; RFC 3168 §6.1.1).
     let offers_ecn = seg.flags & (tcphdr::ECE | tcphdr::CWR) == tcphdr::ECE | tcphdr::CWR;
     RequestSock {
@@ -454,7 +465,7 @@ fn new_request(
         tstamp_ok,
         ts_recent: seg.opts.timestamps.map_or(0, |(tsval, _)| tsval),
         ts_off: 0,
-        ecn_ok: offers_ecn && sysctl.tcp_ecn != 0 && seg.tos & 3 == 0,
+        ecn_ok: offers_ecn && (sysctl.tcp_ecn != 0 || metrics.ecn) && seg.tos & 3 == 0,
         snt_synack: Instant::ZERO,
         num_retrans: 0,
         num_timeout: 0,
@@ -512,6 +523,7 @@ pub(crate) fn openreq_child(
     sk.bound_addr = parent.bound_addr;
     sk.bound_port = parent.bound_port;
     sk.dst = Some(req.dst);
+    tcp_ca_dst_init(&mut sk);
 
     let next = req.snt_isn.wrapping_add(1);
     sk.iss = req.snt_isn;

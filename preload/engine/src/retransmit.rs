@@ -117,7 +117,7 @@ pub(crate) fn retransmit_skb_raw(
     let segs = skb.pcount();
     let len = u64::from(skb.len);
     // ECN fallback, RFC 3168 §6.1.1.1.
-    if skb.tcp_flags & tcphdr::SYN != 0 {
+    if skb.tcp_flags & tcphdr::SYN != 0 && cx.sh.sysctl.tcp_ecn_fallback {
         skb.tcp_flags &= !(tcphdr::ECE | tcphdr::CWR);
     }
     let sent = tcp_transmit_skb(sk, cx, At::Rtx(index));

@@ -16,11 +16,14 @@ const TCP_TIMEOUT_FALLBACK_US: u32 = 3_000_000;
 /// One jiffy in microseconds.
 pub const JIFFY_US: u32 = (1_000_000 / HZ) as u32;
 
-/// Shortest RTO, microseconds (TM-5).
+/// Shortest RTO, microseconds (TM-5): the route's, which counts for more than the socket's.
 #[inline]
 #[must_use]
 pub fn tcp_rto_min_us(sk: &TcpSock) -> u32 {
-    sk.opts.rto_min_us
+    match sk.route_metrics().rto_min_us {
+        0 => sk.opts.rto_min_us,
+        of_route => of_route,
+    }
 }
 
 /// Longest RTO, microseconds (TM-6).

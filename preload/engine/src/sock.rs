@@ -20,7 +20,7 @@ use crate::errqueue::ErrQueue;
 use crate::event::Events;
 use crate::fastopen::FastopenReq;
 use crate::listen::ListenState;
-use crate::net::{Dst, Tuple};
+use crate::net::{Dst, RouteMetrics, Tuple};
 use crate::opts::SockOpts;
 use crate::repair::RepairState;
 use crate::seq::{after, before};
@@ -286,6 +286,8 @@ pub struct TcpSock {
 
     // Congestion control and loss recovery
     pub ca: CongestionControl,
+    /// It is the route's, and not to be changed.
+    pub ca_dst_locked: bool,
     pub ca_state: CaState,
     pub snd_cwnd: u32,
     pub snd_cwnd_cnt: u32,
@@ -452,6 +454,15 @@ const fn never() -> Instant {
 }
 
 impl TcpSock {
+    /// What the route sets.
+    #[inline]
+    #[must_use]
+    pub fn route_metrics(&self) -> &RouteMetrics {
+        self.dst
+            .as_ref()
+            .map_or(&RouteMetrics::NONE, |d| &d.metrics)
+    }
+
     /// Segments in flight: RFC 6675's pipe (Linux `tcp_packets_in_flight`).
     #[inline]
     #[must_use]

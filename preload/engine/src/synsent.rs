@@ -17,7 +17,8 @@ use crate::output::tcp_send_ack;
 use crate::rcvbuf::tcp_init_rcv_space;
 use crate::segment::Segment;
 use crate::seq::{after, between};
-use crate::sock::{TcpSock, icsk_ack};
+use crate::skb::tcphdr;
+use crate::sock::{TcpSock, ecn, icsk_ack};
 use crate::stack::Cx;
 use crate::state::{STATE_CHANGE, tcp_reset, tcp_set_state};
 use crate::state_process::{TCPOLEN_TSTAMP_ALIGNED, undo_spurious_syn};
@@ -110,8 +111,16 @@ fn reset_unless_rst(seg: &Segment) -> Verdict {
     }
 }
 
-/// Takes over the peer's options.
+/// Takes over the peer's options, and its answer to our offer of ECN: ECE alone in a SYN-ACK, both flags in a SYN that
+/// crosses ours (RFC 3168 §6.1.1; Linux `tcp_ecn_rcv_synack`, `tcp_ecn_rcv_syn`).
 fn negotiate(sk: &mut TcpSock, cx: &Cx<'_, '_>, seg: &Segment) {
+    let agreed = match sk.state {
+        TcpState::SynRecv => tcphdr::ECE | tcphdr::CWR,
+        _ => tcphdr::ECE,
+    };
+    if seg.flags & (tcphdr::ECE | tcphdr::CWR) != agreed {
+        sk.ecn_flags &= !ecn::OK;
+    }
     let sysctl = &cx.sh.sysctl;
     let mss = seg.opts.mss.unwrap_or(MSS_ABSENT);
     sk.mss_clamp = match sk.opts.maxseg {

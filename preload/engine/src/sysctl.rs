@@ -26,6 +26,8 @@ pub struct Sysctl {
     pub tcp_dsack: bool,
     pub tcp_window_scaling: bool,
     pub tcp_ecn: u8,
+    /// A SYN that has to be sent again offers ECN no longer (RFC 3168 §6.1.1.1).
+    pub tcp_ecn_fallback: bool,
     pub tcp_early_retrans: u8,
     pub tcp_recovery: u8,
     pub tcp_reordering: u32,
@@ -104,6 +106,7 @@ impl Default for Sysctl {
             tcp_dsack: true,
             tcp_window_scaling: true,
             tcp_ecn: 2,
+            tcp_ecn_fallback: true,
             tcp_early_retrans: 3,
             tcp_recovery: 1,
             tcp_reordering: 3,

@@ -13,7 +13,7 @@ use sidewire_uapi::TcpState;
 
 use crate::error::Error;
 use crate::memory::{Fault, Frag, IovIter, MemRef, Memory, PAGE_FRAG_SIZE, Region, RegionKind};
-use crate::net::{Dst, FlowKey, Net, Transmit, TxVerdict};
+use crate::net::{Dst, FlowKey, Net, RouteMetrics, Transmit, TxVerdict};
 use crate::sendmsg::SendCall;
 use crate::skb::SKB_TRUESIZE;
 use crate::sock::TcpSock;
@@ -246,6 +246,7 @@ pub(crate) fn dst() -> Dst {
         sg: true,
         zerocopy_copied: true,
         copied_in_cutting: false,
+        metrics: RouteMetrics::default(),
         generation: 1,
     }
 }

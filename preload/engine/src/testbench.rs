@@ -16,7 +16,7 @@ use sidewire_wire::tcp::{TcpFlags, TcpOptions, TcpView};
 use crate::ack::{AckFlag, AckOutcome, tcp_ack};
 use crate::error::Error;
 use crate::memory::{Fault, Frag, MemRef, Memory, Region, RegionKind};
-use crate::net::{Dst, FlowKey, Net, Transmit, Tuple, TxTicket, TxVerdict};
+use crate::net::{Dst, FlowKey, Net, RouteMetrics, Transmit, Tuple, TxTicket, TxVerdict};
 use crate::output::{tcp_data_snd_check, tcp_push_pending, tcp_queue_skb, tcp_send_mss};
 use crate::segment::Segment;
 use crate::seq::before;
@@ -171,6 +171,7 @@ impl Bench {
             sg: true,
             zerocopy_copied: false,
             copied_in_cutting: false,
+            metrics: RouteMetrics::default(),
             generation: 7,
         };
         let mut sk = Box::new(TcpSock::new(false, 0, &stack.sh.sysctl));

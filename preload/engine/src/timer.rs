@@ -3,6 +3,7 @@
 use sidewire_uapi::tcp::TcpState;
 
 use crate::cong;
+use crate::cwnd::tcp_init_cwnd;
 use crate::error::Error;
 use crate::event::Events;
 use crate::fastopen;
@@ -669,7 +670,7 @@ pub fn tcp_init_transfer_snd(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     sk.snd_cwnd = if sk.info.total_retrans > 1 && sk.undo_marker != 0 {
         1
     } else {
-        crate::sock::TCP_INIT_CWND
+        tcp_init_cwnd(sk)
     };
     sk.snd_cwnd_stamp = cx.now;
     cong::init(sk, cx.now);

@@ -49,7 +49,8 @@ pub struct InitialWindow {
     pub rcv_wscale: u8,
 }
 
-/// Window and shift to begin with, from `space` bytes of window and the segment size `mss`.
+/// Window and shift to begin with, from `space` bytes of window and the segment size `mss`; `init_rcv_wnd` segments at most
+/// when it is not 0.
 #[must_use]
 pub fn tcp_select_initial_window(
     sysctl: &Sysctl,
@@ -57,6 +58,7 @@ pub fn tcp_select_initial_window(
     mss: u32,
     window_clamp: u32,
     wscale_ok: bool,
+    init_rcv_wnd: u32,
 ) -> InitialWindow {
     let clamp = if window_clamp == 0 {
         u32::from(u16::MAX) << TCP_MAX_WSCALE
@@ -71,6 +73,10 @@ pub fn tcp_select_initial_window(
         space.min(MAX_TCP_WINDOW)
     } else {
         space
+    };
+    let rcv_wnd = match init_rcv_wnd {
+        0 => rcv_wnd,
+        segments => rcv_wnd.min(segments.saturating_mul(mss)),
     };
     let mut shift = 0;
     if wscale_ok {
@@ -199,7 +205,7 @@ mod tests {
         };
         let mut sk = TcpSock::new(false, 0, &sysctl);
         sk.rcvbuf = rcvbuf;
-        tcp_select_initial_window(&sysctl, tcp_full_space(&sk), mss, clamp, true)
+        tcp_select_initial_window(&sysctl, tcp_full_space(&sk), mss, clamp, true, 0)
     }
 
     /// spec/timers.md TM-27, TM-29.

@@ -2,9 +2,10 @@
 
 mod netns;
 
+use arrayvec::ArrayString;
 use netns::{Netns, enter, ifindex, sh, veth};
 use sidewire_link::Errno;
-use sidewire_link::netlink::{LinkKind, Neighbours, Resolution, Routes, Settled};
+use sidewire_link::netlink::{LinkKind, Metrics, Neighbours, Resolution, Routes, Settled};
 use sidewire_wire::ethernet::MacAddr;
 use std::net::IpAddr;
 use std::os::fd::RawFd;
@@ -36,6 +37,8 @@ fn routes_are_the_kernels() {
     veth(&peer);
     sh(
         "ip route add 10.20.0.0/16 via 10.9.0.2 mtu 1400 advmss 1300 initcwnd 20 hoplimit 9
+        ip route add 10.21.0.0/16 via 10.9.0.2 initrwnd 5 window 9000 rto_min 30ms quickack 1 features ecn \
+            fastopen_no_cookie 1 congctl lock reno
         ip route add unreachable 10.30.0.0/16
         ip route add prohibit 10.31.0.0/16
         ip route add blackhole 10.32.0.0/16
@@ -71,6 +74,21 @@ fn routes_are_the_kernels() {
         (far.metrics.initcwnd, far.metrics.hoplimit),
         (Some(20), Some(9))
     );
+    assert!(!far.metrics.quickack && !far.metrics.rto_min_locked && far.metrics.congctl.is_none());
+    let metrics = look("10.21.1.1").unwrap().metrics;
+    let expected = Metrics {
+        window: Some(9000),
+        initrwnd: Some(5),
+        rto_min: Some(30),
+        rto_min_locked: true,
+        quickack: true,
+        ecn: true,
+        fastopen_no_cookie: true,
+        congctl: ArrayString::from("reno").ok(),
+        congctl_locked: true,
+        ..Metrics::default()
+    };
+    assert_eq!(metrics, expected);
     let own = look("10.9.0.11").unwrap();
     assert!(own.is_local && own.loopback);
     assert!(look("127.0.0.1").unwrap().is_local);

@@ -5,16 +5,20 @@ use core::num::NonZeroU64;
 
 use arrayvec::ArrayVec;
 use sidewire_engine::Error;
+use sidewire_engine::cong::CongestionControl;
 use sidewire_engine::memory::Frag;
 use sidewire_engine::net::{
-    Dst, FlowKey, MAX_HEADER, Net, Transmit, Tuple, TxTicket, TxTime, TxTstamp, TxVerdict,
+    Dst, FlowKey, MAX_HEADER, Net, RouteMetrics, Transmit, Tuple, TxTicket, TxTime, TxTstamp,
+    TxVerdict,
 };
 use sidewire_engine::skb::MAX_SKB_FRAGS;
 use sidewire_engine::tx_late::TxLate;
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
 use sidewire_link::frame::{FrameSink, TxFrame};
-use sidewire_link::netlink::{DeviceInfo, LinkKind, Neighbours, Resolution, Route, Routes};
+use sidewire_link::netlink::{
+    DeviceInfo, LinkKind, Metrics, Neighbours, Resolution, Route, Routes,
+};
 use sidewire_link::packet::{PacketSink, PacketSocket};
 use sidewire_wire::ethernet::MacAddr;
 use std::os::fd::AsRawFd;
@@ -488,8 +492,30 @@ fn dst(route: &Route, key: &FlowKey, generation: u32) -> Result<Dst, Error> {
         sg: true,
         zerocopy_copied: dev.copies,
         copied_in_cutting: !dev.features.sg,
+        metrics: metrics(&route.metrics),
         generation,
     })
+}
+
+/// What the engine is told of the metrics of a route. A congestion control that it lacks becomes its default.
+fn metrics(m: &Metrics) -> RouteMetrics {
+    let congctl = m
+        .congctl
+        .as_ref()
+        .map(|name| CongestionControl::by_name(name).unwrap_or_default().name());
+    let rto_min_ms = m.rto_min.filter(|_| m.rto_min_locked).unwrap_or(0);
+    RouteMetrics {
+        window: m.window.unwrap_or(0),
+        initcwnd: m.initcwnd.unwrap_or(0),
+        initrwnd: m.initrwnd.unwrap_or(0),
+        rto_min_us: rto_min_ms.saturating_mul(1000),
+        hoplimit: u8::try_from(m.hoplimit.unwrap_or(0)).unwrap_or(u8::MAX),
+        quickack: m.quickack,
+        ecn: m.ecn,
+        fastopen_no_cookie: m.fastopen_no_cookie,
+        congctl,
+        congctl_locked: m.congctl_locked,
+    }
 }
 
 impl Net for LinkNet {

@@ -90,6 +90,7 @@ pub(crate) fn read() -> Sysctl {
     flag("ipv4/tcp_dsack", &mut s.tcp_dsack);
     flag("ipv4/tcp_window_scaling", &mut s.tcp_window_scaling);
     number("ipv4/tcp_ecn", &mut s.tcp_ecn);
+    flag("ipv4/tcp_ecn_fallback", &mut s.tcp_ecn_fallback);
     number("ipv4/tcp_early_retrans", &mut s.tcp_early_retrans);
     number("ipv4/tcp_recovery", &mut s.tcp_recovery);
     number("ipv4/tcp_reordering", &mut s.tcp_reordering);

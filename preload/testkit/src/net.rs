@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
 use sidewire_engine::error::Error;
-use sidewire_engine::net::{Dst, FlowKey, Net, Transmit, TxVerdict};
+use sidewire_engine::net::{Dst, FlowKey, Net, RouteMetrics, Transmit, TxVerdict};
 use sidewire_engine::time::Instant;
 use sidewire_wire::checksum;
 use sidewire_wire::ipv4::Ipv4View;
@@ -198,6 +198,7 @@ impl Net for TestNet {
             sg: true,
             zerocopy_copied: true,
             copied_in_cutting: false,
+            metrics: RouteMetrics::default(),
             generation: self.generation,
         })
     }

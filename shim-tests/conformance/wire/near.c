@@ -170,6 +170,37 @@ static long slow_down(const char *device, long rate)
 	return system(command) ? -1 : 0;
 }
 
+/* What the route to the peers sets beside: DEVICE,METRIC,VALUE... or DEVICE,- */
+static long set_route(const char *how)
+{
+	char words[64], command[512];
+	snprintf(words, sizeof words, "%s", how);
+	for (char *p = words; *p; p++)
+		if (*p == ',')
+			*p = ' ';
+	char *device = strtok(words, " "), *metrics = strtok(NULL, "");
+	snprintf(command, sizeof command,
+		 "set -- $(ip -4 route show dev %s | sed -n 's/^\\([^ ]*\\) .*src \\([^ ]*\\).*/\\1 \\2/p'); "
+		 "ip route replace $1 dev %s proto kernel scope link src $2 %s",
+		 device, device, metrics && strcmp(metrics, "-") ? metrics : "");
+	return system(command) ? -1 : 0;
+}
+
+/* The congestion controls that a probe speaks of, by number. */
+static const char *const controls[] = {"reno", "cubic"};
+
+static long congestion_control(int fd)
+{
+	char name[16] = "";
+	socklen_t size = sizeof name;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &size))
+		return -1;
+	for (size_t i = 0; i < sizeof controls / sizeof *controls; i++)
+		if (!strcmp(name, controls[i]))
+			return (long)i;
+	return 99;
+}
+
 /* The same program in a new process image, without any socket. */
 static long start_anew(void)
 {
@@ -273,6 +304,13 @@ static long do_call(const char *call, int *fd, const char *host, const long *a)
 	}
 	if (!strcmp(call, "sysctl"))
 		return set_sysctl(host, a[0]);
+	if (!strcmp(call, "route"))
+		return set_route(host);
+	if (!strcmp(call, "cong"))
+		return congestion_control(*fd);
+	if (!strcmp(call, "choose"))
+		return setsockopt(*fd, IPPROTO_TCP, TCP_CONGESTION, controls[a[0]],
+				  (socklen_t)strlen(controls[a[0]]));
 	if (!strcmp(call, "slow"))
 		return slow_down(host, a[0]);
 	if (!strcmp(call, "anew"))

@@ -16,7 +16,7 @@ use crate::handshake::tcp_connect;
 use crate::memory::{Frag, IovIter};
 use crate::mib::Counter;
 use crate::mss::{net_header_len, tcp_mss_clamp, tcp_sync_mss};
-use crate::net::FlowKey;
+use crate::net::{FlowKey, RouteMetrics};
 use crate::output::{At, XmitError, tcp_transmit_skb};
 use crate::page_frag;
 use crate::recovery::{tcp_mark_skb_lost, tcp_non_congestion_loss_retransmit};
@@ -72,11 +72,19 @@ struct CookieCheck {
     mss: u16,
 }
 
-fn tcp_fastopen_cookie_check(sk: &TcpSock, sh: &Shared, peer: IpAddr, now: Instant) -> CookieCheck {
+fn tcp_fastopen_cookie_check(
+    sk: &TcpSock,
+    sh: &Shared,
+    (peer, route): (IpAddr, &RouteMetrics),
+    now: Instant,
+) -> CookieCheck {
     let (mss, cookie) = sh.metrics.get(peer);
     let (data, option) = if sh.metrics.disabled(&sh.sysctl, now) {
         (false, None)
-    } else if sh.sysctl.tcp_fastopen & TFO_CLIENT_NO_COOKIE != 0 || sk.opts.fastopen_no_cookie {
+    } else if sh.sysctl.tcp_fastopen & TFO_CLIENT_NO_COOKIE != 0
+        || sk.opts.fastopen_no_cookie
+        || route.fastopen_no_cookie
+    {
         (true, None)
     } else {
         (!cookie.is_request(), Some(cookie))
@@ -90,7 +98,8 @@ pub(crate) fn tcp_fastopen_defer_connect(sk: &mut TcpSock, cx: &Cx<'_, '_>) -> b
     if !sk.opts.fastopen_connect || sk.fastopen_req.is_some() || sk.repair.on {
         return false;
     }
-    let check = tcp_fastopen_cookie_check(sk, cx.sh, sk.tuple.remote.ip(), cx.now);
+    let to = (sk.tuple.remote.ip(), sk.route_metrics());
+    let check = tcp_fastopen_cookie_check(sk, cx.sh, to, cx.now);
     sk.defer_connect = check.data;
     if !check.data {
         sk.fastopen_req = Some(Box::default());
@@ -252,9 +261,6 @@ fn syn_payload(
     peer: IpAddr,
     iter: &mut dyn IovIter,
 ) -> Option<Frag> {
-    if !tcp_fastopen_cookie_check(sk, cx.sh, peer, cx.now).data {
-        return None;
-    }
     let local = sk.tuple.local.ip();
     let dst = cx
         .net
@@ -266,6 +272,10 @@ fn syn_payload(
             tos: sk.opts.ip_tos & !3,
         })
         .ok()?;
+    let to = (peer, &dst.metrics);
+    if !tcp_fastopen_cookie_check(sk, cx.sh, to, cx.now).data {
+        return None;
+    }
     let headers = if peer.is_ipv6() { 40 } else { 20 };
     let space = syn_space(sk, dst.mtu, headers, u16::MAX, cx.sh.sysctl.tcp_min_snd_mss);
     let pfrag = page_frag::refill(&mut cx.sh.page_frag, cx.mem)?;
@@ -285,7 +295,8 @@ fn syn_payload(
 /// for one (Linux `tcp_send_syn_data`).
 pub(crate) fn tcp_send_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result<(), XmitError> {
     sk.mss_clamp = sk.advmss;
-    let check = tcp_fastopen_cookie_check(sk, cx.sh, sk.tuple.remote.ip(), cx.now);
+    let to = (sk.tuple.remote.ip(), sk.route_metrics());
+    let check = tcp_fastopen_cookie_check(sk, cx.sh, to, cx.now);
     if check.mss != 0 {
         sk.mss_clamp = check.mss;
     }
@@ -340,10 +351,11 @@ fn queue_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     let frag = data.split_to(data.len.min(space));
     let (len, uarg) = (frag.len, req.uarg);
     req.copied = len;
+    let syn_flags = sk.rtx_queue.front().map_or(tcphdr::SYN, |s| s.tcp_flags);
     let mut skb = cx.sh.pool.alloc();
     skb.seq = sk.iss;
     skb.end_seq = sk.iss.wrapping_add(1 + len);
-    skb.tcp_flags = tcphdr::SYN;
+    skb.tcp_flags = syn_flags;
     skb.truesize = SKB_TRUESIZE + len;
     skb.push_frag(frag);
     if let Some(uarg) = uarg {

@@ -9,6 +9,7 @@ use crate::event::Events;
 use crate::handshake::tcp_send_synack;
 use crate::listen::RequestSock;
 use crate::mib::Counter;
+use crate::net::Dst;
 use crate::rcvbuf::tcp_init_rcv_space;
 use crate::request::{init_child, openreq_child};
 use crate::rtt::tcp_synack_rtt_meas;
@@ -44,7 +45,12 @@ fn keys(sk: &TcpSock, sh: &Shared) -> [Option<[u8; KEY_LEN]>; 2] {
 }
 
 /// Decides about a SYN (FO-44..FO-48).
-pub(crate) fn tcp_try_fastopen(listener: &TcpSock, sh: &mut Shared, seg: &Segment) -> Passive {
+pub(crate) fn tcp_try_fastopen(
+    listener: &TcpSock,
+    dst: &Dst,
+    sh: &mut Shared,
+    seg: &Segment,
+) -> Passive {
     let none = Passive {
         child: false,
         option: None,
@@ -68,7 +74,8 @@ pub(crate) fn tcp_try_fastopen(listener: &TcpSock, sh: &mut Shared, seg: &Segmen
         return none; // FO-48
     }
     let no_cookie = sh.sysctl.tcp_fastopen & TFO_SERVER_COOKIE_NOT_REQD != 0
-        || listener.opts.fastopen_no_cookie;
+        || listener.opts.fastopen_no_cookie
+        || dst.metrics.fastopen_no_cookie;
     if no_cookie {
         return Passive {
             child: true,

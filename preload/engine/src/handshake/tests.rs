@@ -1,4 +1,5 @@
 use super::*;
+use crate::net::RouteMetrics;
 use crate::testbench::Bench;
 use crate::timer::TimerOutcome;
 use core::net::{Ipv4Addr, SocketAddr};
@@ -28,6 +29,47 @@ fn a_syn_opens() {
     assert!(sent[0].options.sack_permitted);
     assert_eq!(b.sk.snd_nxt, b.base + 1);
     assert_eq!(b.due_ms(), 1_000);
+}
+
+/// A connection attempt over a route that sets something.
+fn over(route: impl FnOnce(&mut RouteMetrics)) -> Bench {
+    let mut b = Bench::new();
+    b.sk.state = TcpState::SynSent;
+    b.sk.window_clamp = 0;
+    route(&mut b.sk.dst.as_mut().expect("a route").metrics);
+    b.with(tcp_connect).expect("a route");
+    b
+}
+
+#[test]
+fn a_route_sets_the_first_windows_the_timeout_and_the_congestion_control() {
+    let mut b = over(|m| {
+        m.initrwnd = 3;
+        m.window = 20_000;
+        m.initcwnd = 4;
+        m.rto_min_us = 40_000;
+        m.congctl = Some("reno");
+        m.quickack = true;
+    });
+    assert_eq!(b.sent()[0].window, 3 * 1_448);
+    assert!(b.sk.window_clamp <= 20_000);
+    assert_eq!(b.sk.ca.name(), "reno");
+    assert_eq!(crate::rtt::tcp_rto_min_us(&b.sk), 40_000);
+    b.with(crate::timer::tcp_init_transfer_snd);
+    assert_eq!(b.sk.snd_cwnd, 4);
+    b.sk.ack.quick = 0;
+    assert!(b.with(|sk, cx| crate::delack::tcp_in_quickack_mode(sk, cx.sh)));
+}
+
+/// RFC 3168 §6.1.1; §6.1.1.1 for the repetition.
+#[test]
+fn ecn_is_offered_by_the_route_once() {
+    let mut b = over(|m| m.ecn = true);
+    let offer = TcpFlags::SYN | TcpFlags::ECE | TcpFlags::CWR;
+    assert_eq!(b.sent()[0].flags, offer);
+    assert_eq!(b.sk.ecn_flags, ecn::OK);
+    let (_, again) = b.fire();
+    assert_eq!(again[0].flags, TcpFlags::SYN);
 }
 
 /// TM-2, TM-3.

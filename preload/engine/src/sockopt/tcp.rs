@@ -344,6 +344,9 @@ fn set_congestion(
     if val.is_empty() {
         return Err(Error::Inval);
     }
+    if sk.ca_dst_locked {
+        return Err(Error::Perm);
+    }
     let name = val.split(|b| *b == 0).next().unwrap_or_default();
     let name = core::str::from_utf8(name).map_err(|_| Error::NoEnt)?;
     let ca = CongestionControl::by_name(name).ok_or(Error::NoEnt)?;

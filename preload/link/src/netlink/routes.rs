@@ -5,6 +5,7 @@ use super::device::{DeviceInfo, LinkKind};
 use crate::Errno;
 use crate::fd::{Fd, move_high};
 use crate::raw;
+use arrayvec::ArrayString;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
@@ -37,6 +38,8 @@ pub struct Metrics {
     pub mtu: Option<u32>,
     /// The path MTU is not to be lowered by ICMP.
     pub mtu_locked: bool,
+    /// The congestion control is not to be changed by the program.
+    pub congctl_locked: bool,
     /// MSS to advertise, bytes.
     pub advmss: Option<u32>,
     /// Largest window to advertise, bytes.
@@ -47,11 +50,22 @@ pub struct Metrics {
     pub initcwnd: Option<u32>,
     /// Initial receive window, segments.
     pub initrwnd: Option<u32>,
-    /// Smallest retransmission timeout, milliseconds.
+    /// Smallest retransmission timeout, milliseconds; it counts where it is locked, as ip(8) always does.
     pub rto_min: Option<u32>,
+    /// It is.
+    pub rto_min_locked: bool,
     /// Acknowledge at once.
     pub quickack: bool,
+    /// Offer ECN.
+    pub ecn: bool,
+    /// Send data with a SYN without a cookie, and take such data.
+    pub fastopen_no_cookie: bool,
+    /// Name of the congestion control.
+    pub congctl: Option<ArrayString<TCP_CA_NAME_MAX>>,
 }
+
+/// Bytes that the name of a congestion control may have, its end among them.
+const TCP_CA_NAME_MAX: usize = 16;
 
 /// How to reach a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -326,13 +340,22 @@ impl Routes {
 /// The bits of the TOS byte that take part in routing (IPTOS_RT_MASK; ECN does not).
 const TOS_ROUTED: u8 = 0x1c;
 
-/// Number of the MTU among the metrics, as in the mask of locked ones.
+/// Numbers of metrics in the mask of locked ones.
 const RTAX_MTU: u32 = 2;
+const RTAX_RTO_MIN: u32 = 13;
+const RTAX_CC_ALGO: u32 = 16;
+/// Of `features`: ECN.
+const RTAX_FEATURE_ECN: u32 = 1;
 
 impl Metrics {
     fn set(&mut self, metric: &RouteMetric) {
         match *metric {
-            RouteMetric::Lock(bits) => self.mtu_locked = bits & (1 << RTAX_MTU) != 0,
+            RouteMetric::Lock(bits) => {
+                let locked = |number: u32| bits & (1 << number) != 0;
+                self.mtu_locked = locked(RTAX_MTU);
+                self.rto_min_locked = locked(RTAX_RTO_MIN);
+                self.congctl_locked = locked(RTAX_CC_ALGO);
+            }
             RouteMetric::Mtu(v) => self.mtu = Some(v),
             RouteMetric::Advmss(v) => self.advmss = Some(v),
             RouteMetric::Window(v) => self.window = Some(v),
@@ -341,6 +364,9 @@ impl Metrics {
             RouteMetric::InitRwnd(v) => self.initrwnd = Some(v),
             RouteMetric::RtoMin(v) => self.rto_min = Some(v),
             RouteMetric::QuickAck(v) => self.quickack = v != 0,
+            RouteMetric::Features(bits) => self.ecn = bits & RTAX_FEATURE_ECN != 0,
+            RouteMetric::FastopenNoCookie(v) => self.fastopen_no_cookie = v != 0,
+            RouteMetric::CcAlgo(ref name) => self.congctl = ArrayString::from(name).ok(),
             _ => {}
         }
     }

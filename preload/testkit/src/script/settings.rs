@@ -97,7 +97,8 @@ fn sysctl(sysctl: &mut Sysctl, name: &str, value: &str) -> Result<(), String> {
         tcp_keepalive_probes tcp_invalid_ratelimit_ms tcp_challenge_ack_limit tcp_min_snd_mss
         tcp_comp_sack_delay_ns tcp_comp_sack_nr tcp_fastopen tcp_pingpong_thresh ip_default_ttl;
         tcp_autocorking tcp_sack tcp_dsack tcp_window_scaling tcp_slow_start_after_idle
-        tcp_shrink_window tcp_moderate_rcvbuf tcp_stdurg tcp_rfc1337 tcp_abort_on_overflow;
+        tcp_shrink_window tcp_moderate_rcvbuf tcp_stdurg tcp_rfc1337 tcp_abort_on_overflow
+        tcp_ecn_fallback;
         tcp_wmem tcp_rmem;
         tcp_congestion_control tcp_allowed_congestion_control
     );

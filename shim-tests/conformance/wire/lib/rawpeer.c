@@ -511,7 +511,7 @@ static int arguments_of(const char *name)
 		{"shutdown", 1}, {"socket", 0}, {"close", 0}, {"mss", 0}, {"error", 0},
 		{"stamp", 0},
 		{"info", 2}, {"ioctl", 1}, {"blocking", 1}, {"disconnect", 0},
-		{"charged", 0}, {"goal", 1}, {"pages", 2}, {"pieces", 2}, {"faulty", 1}, {"info", 2}, {"ioctl", 1}, {"blocking", 1}, {"disconnect", 0},
+		{"charged", 0}, {"goal", 1}, {"pages", 2}, {"pieces", 2}, {"faulty", 1}, {"cong", 0}, {"choose", 1},
 	};
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
 		if (!strcmp(calls[i].name, name))
@@ -594,6 +594,16 @@ void near_slow(int rate)
 		errx(2, "near's device is not slowed down");
 }
 
+void near_route(const char *metrics)
+{
+	char what[64];
+	struct peer none = {0};
+	snprintf(what, sizeof what, "%s,%s", near_device, metrics);
+	call(&none, "route", what, 0, 0, 0);
+	if (near_answer(NULL))
+		errx(2, "near's route does not get %s", metrics);
+}
+
 static int syn_options(uint8_t *o, struct peer *p, struct shape how)
 {
 	int n = 0;
@@ -615,7 +625,7 @@ void peer_syn_ack(struct peer *p, struct shape how)
 	int n = syn_options(o, p, how);
 	p->window = (uint32_t)how.window;
 	p->timestamps = how.timestamps;
-	tcp_send(p, SYN | ACK, 0, p->ack, o, n, 0);
+	tcp_send(p, SYN | ACK | how.ecn, 0, p->ack, o, n, 0);
 	p->seq = 1;
 }
 
@@ -656,7 +666,7 @@ void syn_send(struct peer *p, struct shape how, uint32_t length)
 	uint8_t o[80];
 	p->window = (uint32_t)how.window;
 	p->timestamps = how.timestamps;
-	tcp_send(p, SYN, 0, 0, o, syn_options(o, p, how), length);
+	tcp_send(p, SYN | how.ecn, 0, 0, o, syn_options(o, p, how), length);
 	p->seq = 1 + length;
 }
 

@@ -22,7 +22,7 @@
 /* A place in the table of near's sockets that no peer takes. */
 enum { LISTENER = 15 };
 
-enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16, URG = 32 };
+enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16, URG = 32, ECE = 64, CWR = 128 };
 
 /* A connection as the peer sees it. */
 struct peer {
@@ -45,6 +45,7 @@ struct shape {
 	int scale;		/* -1: no such option */
 	bool sack, timestamps;
 	bool no_ack;		/* leave the SYN unanswered */
+	int ecn;		/* ECE and CWR beside SYN */
 };
 
 /* A segment that came. */
@@ -91,6 +92,9 @@ void near_anew(const char *setting, int value);
 /* Lets near's device, which is called as ours, send `rate` kbit/s: while near has no
  * sockets. */
 void near_slow(int rate);
+
+/* What the route to us sets beside (ip-route(8)), with ',' for ' ', and what "-" sets: nothing. */
+void near_route(const char *metrics);
 
 /* A peer at an address of its own, with near's socket. */
 struct peer peer_new(void);
