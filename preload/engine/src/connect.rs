@@ -11,7 +11,7 @@ use crate::event::Events;
 use crate::fastopen::client::tcp_fastopen_defer_connect;
 use crate::handshake::tcp_connect;
 use crate::init_sock::unspecified;
-use crate::input::now_s;
+
 use crate::isn::{secure_tcp_seq, secure_tcp_ts_off};
 use crate::net::{FlowKey, Tuple};
 use crate::output::tcp_send_active_reset;
@@ -21,7 +21,7 @@ use crate::sndbuf::tcp_write_queue_purge;
 use crate::sock::TcpSock;
 use crate::stack::{Ehash, Io, SocketId, Stack, Step, StepResult, TimewaitId, WaitReason};
 use crate::state::{tcp_clear_xmit_timers, tcp_need_reset, tcp_set_state};
-use crate::time::Instant;
+use crate::time::{Instant, NSEC_PER_MSEC};
 use crate::timewait::TimewaitSock;
 use crate::window::TCP_MIN_MSS;
 
@@ -254,8 +254,9 @@ impl Stack {
             2 => remnant.tuple.local.ip().is_loopback(),
             _ => true,
         };
-        // A second later every timestamp is newer than any that is still on its way.
-        let aged = now_s(now) > remnant.ts_recent_stamp;
+        // After that every timestamp is newer than any that is still on its way.
+        let delay = u64::from(self.sh.sysctl.tcp_tw_reuse_delay_ms) * NSEC_PER_MSEC;
+        let aged = now.since(remnant.entered) > delay;
         remnant.ts_recent_stamp != 0 && (explicit || reuse && aged)
     }
 

@@ -10,6 +10,7 @@ use crate::seq::before;
 use crate::skb::{RxSkb, tcphdr};
 use crate::sock::{TcpSock, icsk_ack};
 use crate::stack::{Cx, Shared};
+use crate::sysctl::Sysctl;
 use crate::time::Instant;
 use crate::window::tcp_win_from_space;
 
@@ -116,14 +117,22 @@ fn tcp_set_window_clamp(sk: &mut TcpSock, val: u32) {
 }
 
 /// Sizes the buffers when the connection opens (Linux `tcp_init_buffer_space`, its receive half).
-pub(crate) fn tcp_init_rcv_space(sk: &mut TcpSock, now: Instant) {
+pub(crate) fn tcp_init_rcv_space(sk: &mut TcpSock, sysctl: &Sysctl, now: Instant) {
     sk.tuning.space_time = now;
     sk.tuning.space_seq = sk.copied_seq;
     let advmss = u32::from(sk.advmss);
     let maxwin = win(sk, sk.rcvbuf);
-    sk.window_clamp = sk.window_clamp.min(maxwin);
+    let app_win = u32::from(sysctl.tcp_app_win);
+    if sk.window_clamp >= maxwin {
+        sk.window_clamp = maxwin;
+        // A part of the buffer may be the program's.
+        if app_win != 0 && maxwin > 4 * advmss {
+            let part = maxwin.checked_shr(app_win).unwrap_or(0);
+            sk.window_clamp = (maxwin - part).max(4 * advmss);
+        }
+    }
     // One segment stays in reserve.
-    if sk.window_clamp > 2 * advmss && sk.window_clamp + advmss > maxwin {
+    if app_win != 0 && sk.window_clamp > 2 * advmss && sk.window_clamp + advmss > maxwin {
         sk.window_clamp = (2 * advmss).max(maxwin.saturating_sub(advmss));
     }
     sk.rcv_ssthresh = sk.rcv_ssthresh.min(sk.window_clamp);

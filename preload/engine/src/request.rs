@@ -404,6 +404,9 @@ impl Stack {
     }
 }
 
+/// The bits of the TOS byte that are ECN's.
+const INET_ECN_MASK: u8 = 3;
+
 /// What a SYN offers and what the listener's options make of it (Linux `tcp_openreq_init`, `tcp_openreq_init_rwin`).
 fn new_request(
     sk: &TcpSock,
@@ -474,7 +477,11 @@ fn new_request(
         timer_queued: Instant::NEVER,
         last_oow_ack_time: Instant::ZERO,
         dst,
-        tos: sk.opts.ip_tos,
+        tos: if sysctl.tcp_reflect_tos {
+            seg.tos & !INET_ECN_MASK | sk.opts.ip_tos & INET_ECN_MASK
+        } else {
+            sk.opts.ip_tos
+        },
         ttl: sk.opts.ip_ttl,
         mark: sk.opts.mark,
         priority: sk.opts.priority,
@@ -510,6 +517,9 @@ pub(crate) fn openreq_child(
     let mut sk = TcpSock::new(req.v6, 0, sysctl);
     sk.opts = inherit(&parent.opts);
     sk.opts.defer_accept = 0;
+    if sysctl.tcp_reflect_tos {
+        sk.opts.ip_tos = req.tos & !INET_ECN_MASK;
+    }
     sk.nonagle = parent.nonagle;
     sk.ca = parent.ca.clone();
     sk.rcvbuf = parent.rcvbuf;

@@ -9,8 +9,6 @@ use crate::sock::{MinRtt, TcpSock};
 use crate::stack::Cx;
 use crate::time::{HZ, Instant, NSEC_PER_SEC, round_up_to_jiffy_us};
 
-/// `tcp_min_rtt_wlen`: the minimum is that of so many seconds.
-const MIN_RTT_WLEN_S: u64 = 300;
 /// `TCP_TIMEOUT_FALLBACK`: RTO when the handshake gave no sample, microseconds.
 const TCP_TIMEOUT_FALLBACK_US: u32 = 3_000_000;
 /// One jiffy in microseconds.
@@ -68,13 +66,14 @@ fn minmax_running_min(m: &mut MinRtt, win_ns: u64, now: Instant, value: u32) {
     }
 }
 
-fn tcp_update_rtt_min(sk: &mut TcpSock, now: Instant, rtt_us: u32, flag: AckFlag) {
+fn tcp_update_rtt_min(sk: &mut TcpSock, cx: &Cx<'_, '_>, rtt_us: u32, flag: AckFlag) {
     // A delayed ack would be picked up when the minimum ages out.
     if flag.contains(AckFlag::ACK_MAYBE_DELAYED) && rtt_us > tcp_min_rtt(sk) {
         return;
     }
     let value = if rtt_us == 0 { JIFFY_US } else { rtt_us };
-    minmax_running_min(&mut sk.rtt_min, MIN_RTT_WLEN_S * NSEC_PER_SEC, now, value);
+    let window_ns = u64::from(cx.sh.sysctl.tcp_min_rtt_wlen_s) * NSEC_PER_SEC;
+    minmax_running_min(&mut sk.rtt_min, window_ns, cx.now, value);
 }
 
 /// Smooths RTT and deviation; `srtt_us` is 8 times, `mdev_us` and `rttvar_us` 4 times the value.
@@ -163,7 +162,7 @@ pub(crate) fn tcp_ack_update_rtt(
     if seq_rtt < 0 {
         return false;
     }
-    tcp_update_rtt_min(sk, cx.now, ca_rtt.max(0) as u32, flag);
+    tcp_update_rtt_min(sk, cx, ca_rtt.max(0) as u32, flag);
     tcp_rtt_estimator(sk, seq_rtt as u32);
     tcp_set_rto(sk);
     // RFC 6298 §5.7: only a valid sample ends the backoff.

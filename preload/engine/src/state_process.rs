@@ -129,7 +129,7 @@ fn establish_passive(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
         sk.retrans_stamp = 0;
         tcp_init_transfer_snd(sk, cx);
         sk.copied_seq = sk.rcv_nxt;
-        tcp_init_rcv_space(sk, cx.now);
+        tcp_init_rcv_space(sk, &cx.sh.sysctl, cx.now);
     }
     tcp_set_state(sk, cx.sh, TcpState::Established);
     cx.wake(sk, STATE_CHANGE | Events::OUT);

@@ -188,7 +188,7 @@ pub(crate) fn tcp_finish_connect(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     tcp_set_state(sk, cx.sh, TcpState::Established);
     sk.ack.lrcvtime = cx.now;
     tcp_init_transfer_snd(sk, cx);
-    tcp_init_rcv_space(sk, cx.now);
+    tcp_init_rcv_space(sk, &cx.sh.sysctl, cx.now);
     sk.lsndtime = cx.now;
     if sk.opts.keepalive {
         let idle = keepalive_time_when(sk, cx);

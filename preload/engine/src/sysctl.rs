@@ -1,6 +1,7 @@
 //! The namespace's settings, by the names in `/proc/sys/net/ipv4` and `/proc/sys/net/core`; defaults are stock Linux 6.16.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 /// Settings of a network namespace.
 #[derive(Clone, Debug)]
@@ -66,6 +67,12 @@ pub struct Sysctl {
     pub tcp_max_tw_buckets: u32,
     pub tcp_max_orphans: u32,
     pub tcp_tw_reuse: u8,
+    pub tcp_tw_reuse_delay_ms: u32,
+    pub tcp_min_rtt_wlen_s: u32,
+    pub tcp_app_win: u8,
+    pub tcp_reflect_tos: bool,
+    /// Keys of `tcp_fastopen_key`, 16 bytes each; empty while it is not set.
+    pub tcp_fastopen_key: Vec<u8>,
     pub tcp_workaround_signed_windows: bool,
     pub tcp_thin_linear_timeouts: bool,
     pub tcp_pingpong_thresh: u32,
@@ -145,6 +152,11 @@ impl Default for Sysctl {
             tcp_max_tw_buckets: 131_072,
             tcp_max_orphans: 131_072,
             tcp_tw_reuse: 2,
+            tcp_tw_reuse_delay_ms: 1_000,
+            tcp_min_rtt_wlen_s: 300,
+            tcp_app_win: 31,
+            tcp_reflect_tos: false,
+            tcp_fastopen_key: Vec::new(),
             tcp_workaround_signed_windows: false,
             tcp_thin_linear_timeouts: false,
             tcp_pingpong_thresh: 1,

@@ -28,6 +28,8 @@ pub struct TimewaitSock {
     pub v6: bool,
     /// FIN_WAIT2 of an orphan that waits for the peer's FIN, not yet TIME_WAIT proper.
     pub fin_wait2: bool,
+    /// When the connection came to this.
+    pub entered: Instant,
     /// Next sequence number that we would send.
     pub snd_nxt: u32,
     /// Next that we expect.
@@ -308,6 +310,7 @@ pub(crate) fn tcp_time_wait(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, fin_wait2: bo
             tuple: sk.tuple,
             v6: sk.v6,
             fin_wait2,
+            entered: cx.now,
             snd_nxt: sk.snd_nxt,
             rcv_nxt: sk.rcv_nxt,
             rcv_wnd: sk.receive_window(),

@@ -65,6 +65,18 @@ pub(crate) fn local_port_range() -> core::ops::RangeInclusive<u16> {
     }
 }
 
+/// The bytes of `tcp_fastopen_key`: one or two keys, each four numbers of 32 bits in hexadecimal; none while it is all zeros,
+/// which says that it is not set.
+fn fastopen_keys(text: &str) -> Vec<u8> {
+    let key = |text: &str| -> Option<Vec<u8>> {
+        let words = text.split('-').map(|word| u32::from_str_radix(word, 16));
+        let words: Vec<u32> = words.collect::<Result<_, _>>().ok()?;
+        let whole = words.len() == 4 && words.iter().any(|word| *word != 0);
+        whole.then(|| words.into_iter().flat_map(u32::to_le_bytes).collect())
+    };
+    text.split(',').map_while(key).flatten().collect()
+}
+
 /// The settings of the calling thread's network namespace; stock values where one cannot be read.
 #[must_use]
 pub(crate) fn read() -> Sysctl {
@@ -138,12 +150,19 @@ pub(crate) fn read() -> Sysctl {
         "ipv4/tcp_fastopen_blackhole_timeout_sec",
         &mut s.tcp_fastopen_blackhole_timeout_s,
     );
+    if let Some(keys) = text("ipv4/tcp_fastopen_key", &mut [0; MAX_TEXT]) {
+        s.tcp_fastopen_key = fastopen_keys(keys);
+    }
     flag("ipv4/tcp_stdurg", &mut s.tcp_stdurg);
     flag("ipv4/tcp_rfc1337", &mut s.tcp_rfc1337);
     flag("ipv4/tcp_abort_on_overflow", &mut s.tcp_abort_on_overflow);
     number("ipv4/tcp_max_tw_buckets", &mut s.tcp_max_tw_buckets);
     number("ipv4/tcp_max_orphans", &mut s.tcp_max_orphans);
     number("ipv4/tcp_tw_reuse", &mut s.tcp_tw_reuse);
+    number("ipv4/tcp_tw_reuse_delay", &mut s.tcp_tw_reuse_delay_ms);
+    number("ipv4/tcp_min_rtt_wlen", &mut s.tcp_min_rtt_wlen_s);
+    number("ipv4/tcp_app_win", &mut s.tcp_app_win);
+    flag("ipv4/tcp_reflect_tos", &mut s.tcp_reflect_tos);
     flag(
         "ipv4/tcp_workaround_signed_windows",
         &mut s.tcp_workaround_signed_windows,
@@ -175,6 +194,16 @@ pub(crate) fn read() -> Sysctl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_numbers_in_hexadecimal() {
+        assert!(fastopen_keys("00000000-00000000-00000000-00000000").is_empty());
+        assert!(fastopen_keys("12345678-9abcdef0-1").is_empty());
+        let one = fastopen_keys("00000001-00000200-00030000-04000000");
+        assert_eq!(one, [1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 3, 0, 0, 0, 0, 4]);
+        let two = fastopen_keys("1-0-0-0,0-0-0-2");
+        assert_eq!((two.len(), two[0], two[28]), (32, 1, 2));
+    }
 
     #[test]
     fn settings_are_the_hosts() {

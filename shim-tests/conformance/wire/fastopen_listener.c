@@ -56,6 +56,25 @@ static void answered(struct peer *p)
 	swallow(p, 1);
 }
 
+/* Cookies by the namespace's keys: a function of key and addresses. */
+static void keyed(const char *keys)
+{
+	char setting[64];
+	struct segment s;
+	snprintf(setting, sizeof setting, "ipv4/tcp_fastopen_key=%s", keys);
+	near_anew_text(setting);
+	struct peer listener = peer_listener(5), p = syn(&listener, 0, 0, 0);
+	if (!next(&p, &s, ANSWER))
+		errx(2, "no SYN-ACK");
+	const uint8_t *o = option(&s, FASTOPEN);
+	uint64_t value = 0;
+	for (int i = 0; o && i < o[1] - 2; i++)
+		value = value << 8 | o[2 + i];
+	row("FO-51", "a cookie by the key %s: %016llx", keys, (unsigned long long)value);
+	reset(&p);
+	near(&listener, "close");
+}
+
 /* The listener is not allowed to, or was not told to. */
 static void off(void)
 {
@@ -174,6 +193,8 @@ int main(int argc, char **argv)
 	off();
 	near_anew("ipv4/tcp_fastopen", BOTH);
 	cookies();
+	keyed("01234567-89abcdef-00000001-fedcba98");
+	keyed("00000001-00000002-00000003-00000004");
 	near_anew("ipv4/tcp_fastopen", WITHOUT_COOKIE);
 	early();
 	too_many();

@@ -150,15 +150,34 @@ static long set_blocking(int fd, long on)
 }
 
 /* A setting of the network namespace, before a process has sockets. */
-static long set_sysctl(const char *name, long value)
+static long write_sysctl(const char *name, const char *value)
 {
 	char path[128];
 	snprintf(path, sizeof path, "/proc/sys/net/%s", name);
 	FILE *file = fopen(path, "w");
 	if (!file)
 		return -1;
-	int bad = fprintf(file, "%ld\n", value) < 0;
+	int bad = fprintf(file, "%s\n", value) < 0;
 	return fclose(file) || bad ? -1 : 0;
+}
+
+static long set_sysctl(const char *name, long value)
+{
+	char text[32];
+	snprintf(text, sizeof text, "%ld", value);
+	return write_sysctl(name, text);
+}
+
+/* NAME=TEXT */
+static long set_sysctl_text(const char *setting)
+{
+	char name[64];
+	snprintf(name, sizeof name, "%s", setting);
+	char *value = strchr(name, '=');
+	if (!value)
+		return -1;
+	*value = 0;
+	return write_sysctl(name, value + 1);
 }
 
 /* Frames wait in the device's queue, where they come faster than that many kbit/s. */
@@ -304,6 +323,8 @@ static long do_call(const char *call, int *fd, const char *host, const long *a)
 	}
 	if (!strcmp(call, "sysctl"))
 		return set_sysctl(host, a[0]);
+	if (!strcmp(call, "text"))
+		return set_sysctl_text(host);
 	if (!strcmp(call, "route"))
 		return set_route(host);
 	if (!strcmp(call, "cong"))

@@ -1,6 +1,7 @@
 /* What is answered to segments: acks, SACK, challenges; and the form of the SYN. */
 #include "lib/rawpeer.h"
 
+#include <err.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -99,6 +100,29 @@ static void resets(void)
 	near(&p, "close");
 }
 
+/* What the answer to a SYN and the connection have of its TOS. */
+static void reflected(int on)
+{
+	enum { DSCP = 0x28, ECT = 2 };
+	struct segment s;
+	near_anew("ipv4/tcp_reflect_tos", on);
+	struct peer listener = peer_listener(0), p = peer_of_listener(&listener);
+	tos_sent = DSCP | ECT;
+	syn_send(&p, PLAIN, 0);
+	if (!next(&p, &s, ANSWER))
+		errx(2, "no SYN-ACK came");
+	row("TM-39", "TOS of a SYN-ACK to 0x2a, tcp_reflect_tos %d: %#x", on, s.tos);
+	ack_all(&p);
+	tos_sent = 0;
+	near(&p, "accept", LISTENER);
+	near(&p, "send", 10, 0);
+	if (!next(&p, &s, ANSWER))
+		errx(2, "no data came");
+	row("TM-39", "of its data, tcp_reflect_tos %d: %#x", on, s.tos);
+	peer_drop(&p);
+	near(&listener, "close");
+}
+
 int main(int argc, char **argv)
 {
 	rawpeer_start(argc, argv);
@@ -108,6 +132,8 @@ int main(int argc, char **argv)
 	acks();
 	listener();
 	resets();
+	reflected(1);
+	reflected(0);
 	puts("done");
 	return 0;
 }

@@ -31,9 +31,12 @@ pub(crate) struct Passive {
     pub(crate) option: Option<FastOpen>,
 }
 
-/// The listener's keys: its own, else the stack's; the second is the one before.
+/// The listener's keys: its own, else the namespace's (`tcp_fastopen_key`), else the stack's; the second is the one before.
 fn keys(sk: &TcpSock, sh: &Shared) -> [Option<[u8; KEY_LEN]>; 2] {
-    let own = &sk.opts.fastopen_key;
+    let own = match &sk.opts.fastopen_key {
+        none if none.is_empty() => &sh.sysctl.tcp_fastopen_key,
+        own => own,
+    };
     match own.first_chunk() {
         Some(first) => [
             Some(*first),
@@ -157,7 +160,7 @@ impl Stack {
         init_child(sk, &mut cx, &req);
         tcp_init_transfer_snd(sk, &mut cx);
         tcp_fastopen_add_skb(sk, seg);
-        tcp_init_rcv_space(sk, cx.now);
+        tcp_init_rcv_space(sk, &cx.sh.sysctl, cx.now);
         sk.rcv_wup = sk.rcv_nxt;
         req.rcv_nxt = sk.rcv_nxt;
         tcp_reset_xmit_timer(

@@ -189,6 +189,9 @@ pub(super) fn get(
         t::TCP_FASTOPEN => out.uint(o.fastopen_qlen),
         t::TCP_FASTOPEN_CONNECT => out.flag(o.fastopen_connect),
         t::TCP_FASTOPEN_NO_COOKIE => out.flag(o.fastopen_no_cookie),
+        t::TCP_FASTOPEN_KEY if o.fastopen_key.is_empty() => {
+            out.bytes(&cx.sh.sysctl.tcp_fastopen_key)
+        }
         t::TCP_FASTOPEN_KEY => out.bytes(&o.fastopen_key),
         // In the millisecond mode that we are in, the low bit says so (SO-60).
         t::TCP_TIMESTAMP => out.uint(tsval(sk, cx.now) & !1),

@@ -108,6 +108,8 @@ static uint32_t sum_up(uint32_t sum, const uint8_t *p, size_t size)
 	return size ? sum + ((uint32_t)*p << 8) : sum;
 }
 
+uint8_t tos_sent;
+
 static uint16_t fold(uint32_t sum)
 {
 	while (sum >> 16)
@@ -121,6 +123,7 @@ static void ip_send(uint32_t from, int protocol, const uint8_t *body, size_t siz
 	static uint16_t id;
 	memset(packet, 0, 20);
 	packet[0] = 0x45;
+	packet[1] = tos_sent;
 	put16(packet + 2, (uint32_t)(20 + size));
 	put16(packet + 4, ++id);
 	put16(packet + 6, 0x4000);
@@ -553,15 +556,25 @@ void ack_all_heard(struct peer *p)
 			errx(2, "near does not hear an ack");
 }
 
-void near_anew(const char *setting, int value)
+static void set_and_start_anew(const char *how, const char *setting, int value)
 {
 	struct peer none = {0};
-	call(&none, "sysctl", setting, value, 0, 0);
+	call(&none, how, setting, value, 0, 0);
 	if (near_answer(NULL))
 		errx(2, "%s", setting);
 	call(&none, "anew", "-", 0, 0, 0);
 	if (near_answer(NULL))
 		errx(2, "near does not start anew");
+}
+
+void near_anew(const char *setting, int value)
+{
+	set_and_start_anew("sysctl", setting, value);
+}
+
+void near_anew_text(const char *setting)
+{
+	set_and_start_anew("text", setting, 0);
 }
 
 

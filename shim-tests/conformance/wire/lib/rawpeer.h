@@ -73,6 +73,8 @@ extern bool super;
 extern bool no_push;
 /* The pointer of segments with URG; 0: their length. */
 extern uint16_t urgent_pointer;
+/* TOS of what we send. */
+extern uint8_t tos_sent;
 /* What send() of a probe adds to each segment: SACK blocks and the like. */
 extern uint8_t extra_options[40];
 extern int extra_length;
@@ -88,6 +90,8 @@ long near_end(void);
 /* A setting of near's host (ipv4/NAME), and a new process that reads it; near's sockets
  * are gone. */
 void near_anew(const char *setting, int value);
+/* The same for a setting that is a text, as NAME=TEXT without blanks. */
+void near_anew_text(const char *setting);
 
 /* Lets near's device, which is called as ours, send `rate` kbit/s: while near has no
  * sockets. */
