@@ -52,7 +52,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
 
-    /// Congestion control of new sockets: cubic or reno
+    /// Congestion control of new sockets: cubic, reno or bbr
     #[arg(long, value_name = "NAME", value_parser = congestion)]
     congestion: Option<String>,
 

@@ -225,6 +225,7 @@ pub fn tcp_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment, flag: AckFl
     }
     let delivered = sk.delivered.wrapping_sub(prior_delivered);
     let lost = sk.lost.wrapping_sub(prior_lost);
+    rs.is_ack_delayed = flag.contains(AckFlag::ACK_MAYBE_DELAYED);
     tcp_rate_gen(sk, cx, delivered, lost, sack_reneg, &mut rs);
     tcp_cong_control(sk, cx, delivered, flag, &rs);
     tcp_xmit_recovery(sk, cx, rexmit);
@@ -449,6 +450,10 @@ fn tcp_cong_control(
     flag: AckFlag,
     rs: &RateSample,
 ) {
+    if sk.ca.has_control() {
+        cong::control(sk, rs, cx.now);
+        return;
+    }
     if tcp_in_cwnd_reduction(sk) {
         let advanced = flag.contains(AckFlag::SND_UNA_ADVANCED);
         tcp_cwnd_reduction(sk, acked_sacked, rs.losses, advanced);

@@ -51,7 +51,10 @@ pub(crate) fn tcp_cwnd_validate(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, cwnd_limi
     }
     sk.snd_cwnd_used = sk.snd_cwnd_used.max(sk.packets_out);
     let idle = cx.now.us_since(sk.snd_cwnd_stamp);
-    if cx.sh.sysctl.tcp_slow_start_after_idle && idle >= u64::from(sk.rto_us) {
+    if cx.sh.sysctl.tcp_slow_start_after_idle
+        && idle >= u64::from(sk.rto_us)
+        && !sk.ca.has_control()
+    {
         tcp_cwnd_application_limited(sk, cx);
     }
     // Everything written is sent, the window is open and a writer waits for memory.
@@ -79,7 +82,7 @@ fn tcp_cwnd_application_limited(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
 /// Slow start after idle: one halving for each RTO without sending (RFC 2861; spec/send-path.md F6). Called where a new
 /// buffer is queued.
 pub fn tcp_slow_start_after_idle_check(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
-    if !cx.sh.sysctl.tcp_slow_start_after_idle || sk.packets_out > 0 {
+    if !cx.sh.sysctl.tcp_slow_start_after_idle || sk.packets_out > 0 || sk.ca.has_control() {
         return;
     }
     let idle_us = cx.now.us_since(sk.lsndtime);

@@ -26,7 +26,8 @@ pub struct SockOpts {
     /// Whoever opened the file had CAP_NET_RAW, which TS-43 asks for.
     pub opener_net_raw: bool,
     pub max_pacing_rate: u64,
-    /// Frames keep to the rate: somebody has set a limit once (Linux `sk_pacing_status`).
+    /// Frames keep to the rate: somebody has set a limit once, or the congestion control wants it (Linux
+    /// `sk_pacing_status`).
     pub pacing_needed: bool,
     pub buf_lock_snd: bool,
     pub buf_lock_rcv: bool,

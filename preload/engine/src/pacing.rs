@@ -9,8 +9,12 @@ use crate::timers::Timer;
 /// Segments that start unpaced, as in Linux's fq.
 const UNPACED_SEGS: u32 = 10;
 
-/// Bytes a second: twice the present rate in slow start, 1.2 times it afterwards.
+/// Bytes a second: twice the present rate in slow start, 1.2 times it afterwards; what the algorithm says, if it has its
+/// own.
 pub(crate) fn tcp_update_pacing_rate(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
+    if sk.ca.has_control() {
+        return;
+    }
     let ratio = if sk.snd_cwnd < sk.snd_ssthresh / 2 {
         cx.sh.sysctl.tcp_pacing_ss_ratio
     } else {

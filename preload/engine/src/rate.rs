@@ -32,6 +32,8 @@ pub struct RateSample {
     pub is_app_limited: bool,
     /// It comes from a retransmission.
     pub is_retrans: bool,
+    /// The peer may have waited before it acked.
+    pub is_ack_delayed: bool,
 }
 
 impl Default for RateSample {
@@ -48,6 +50,7 @@ impl Default for RateSample {
             last_end_seq: 0,
             is_app_limited: false,
             is_retrans: false,
+            is_ack_delayed: false,
         }
     }
 }

@@ -260,8 +260,11 @@ pub(crate) fn tcp_cwnd_reduction(
     sk.snd_cwnd = (i64::from(in_flight) + sndcnt).max(1) as u32;
 }
 
-/// The reduction is complete: the window is `ssthresh`, unless it was undone.
+/// The reduction is complete: the window is `ssthresh`, unless it was undone or is the algorithm's own.
 pub(crate) fn tcp_end_cwnd_reduction(sk: &mut TcpSock, now: Instant) {
+    if sk.ca.has_control() {
+        return;
+    }
     if sk.snd_ssthresh < TCP_INFINITE_SSTHRESH
         && (sk.ca_state == CaState::Cwr || sk.undo_marker != 0)
     {

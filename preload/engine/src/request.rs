@@ -521,7 +521,7 @@ pub(crate) fn openreq_child(
         sk.opts.ip_tos = req.tos & !INET_ECN_MASK;
     }
     sk.nonagle = parent.nonagle;
-    sk.ca = parent.ca.clone();
+    sk.ca = parent.ca.fresh();
     sk.rcvbuf = parent.rcvbuf;
     sk.sndbuf = parent.sndbuf;
     sk.parent = Some(req.listener);

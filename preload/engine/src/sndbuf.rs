@@ -13,8 +13,6 @@ use crate::zerocopy;
 const PER_SEGMENT: u32 = 320 + 320;
 /// Linux's aligned `struct sk_buff`.
 const SK_BUFF: u32 = 256;
-/// Loss recovery needs twice the window.
-const SNDMEM_FACTOR: u32 = 2;
 
 /// Grows `sndbuf` to what the congestion window can use, up to `tcp_wmem[2]`.
 pub fn tcp_sndbuf_expand(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
@@ -22,7 +20,7 @@ pub fn tcp_sndbuf_expand(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
     let per_mss =
         (u32::from(sk.mss_clamp).max(sk.mss_cache) + PER_SEGMENT).next_power_of_two() + SK_BUFF;
     let nr_segs = TCP_INIT_CWND.max(sk.snd_cwnd).max(sk.reordering + 1);
-    let sndmem = (SNDMEM_FACTOR * per_mss).saturating_mul(nr_segs);
+    let sndmem = (sk.ca.sndbuf_factor() * per_mss).saturating_mul(nr_segs);
     if sk.sndbuf < sndmem {
         sk.sndbuf = sndmem.min(cx.sh.sysctl.tcp_wmem[2]).max(sk.sndbuf);
     }

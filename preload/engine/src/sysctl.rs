@@ -81,6 +81,8 @@ pub struct Sysctl {
     /// Name in `tcp_congestion_control`; one that we lack becomes cubic.
     pub tcp_congestion_control: String,
     pub tcp_allowed_congestion_control: String,
+    /// What the host's TCP has; empty when that is not known, for all that the engine has.
+    pub tcp_available_congestion_control: String,
     pub ip_default_ttl: u8,
     pub ip_no_pmtu_disc: u8,
     pub tstamp_allow_data: bool,
@@ -164,6 +166,7 @@ impl Default for Sysctl {
             tcp_no_metrics_save: false,
             tcp_congestion_control: String::from("cubic"),
             tcp_allowed_congestion_control: String::from("reno cubic"),
+            tcp_available_congestion_control: String::new(),
             ip_default_ttl: 64,
             ip_no_pmtu_disc: 0,
             tstamp_allow_data: true,

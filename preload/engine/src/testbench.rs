@@ -228,7 +228,7 @@ impl Bench {
         };
         bench.with(|sk, cx| {
             crate::mss::tcp_sync_mss(sk, cx, MSS + 40);
-            crate::cong::init(sk, cx.now);
+            crate::cong::init(sk, cx);
             crate::rtt::tcp_rtt_estimator(sk, 20_000);
             crate::rtt::tcp_set_rto(sk);
         });

@@ -673,7 +673,7 @@ pub fn tcp_init_transfer_snd(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
         tcp_init_cwnd(sk)
     };
     sk.snd_cwnd_stamp = cx.now;
-    cong::init(sk, cx.now);
+    cong::init(sk, cx);
     tcp_update_pacing_rate(sk, cx);
     if !sk.opts.buf_lock_snd {
         crate::sndbuf::tcp_sndbuf_expand(sk, cx);

@@ -1,6 +1,7 @@
 //! How much of a buffer goes out in one super-frame, when, and cutting buffers for it (Linux `tcp_tso_autosize`,
 //! `tcp_mss_split_point`, `tcp_tso_should_defer`, `tcp_fragment`; spec/send-path.md G6..G8, SP-1..SP-9).
 
+use crate::cong;
 use crate::mss::{sk_gso_max_segs, sk_gso_max_size};
 use crate::rtt::tcp_min_rtt;
 use crate::seq::{after, before};
@@ -10,7 +11,7 @@ use crate::stack::Cx;
 use crate::time::{NSEC_PER_MSEC, NSEC_PER_USEC};
 
 /// `sk_pacing_shift`: a super-frame holds about 1/1024 s at the pacing rate.
-const PACING_SHIFT: u32 = 10;
+pub(crate) const PACING_SHIFT: u32 = 10;
 /// Linux's `2 * SKB_TRUESIZE(GSO_LEGACY_MAX_SIZE)`: what fragments of retransmitted data may cost beside `sndbuf`.
 const FRAGMENT_SLACK: u32 = 2 * (65_536 + SKB_TRUESIZE);
 
@@ -34,7 +35,7 @@ pub(crate) fn tcp_tso_segs(sk: &TcpSock, cx: &Cx<'_, '_>, mss_now: u32) -> u32 {
     }
     let bytes = bytes.min(u64::from(max)) as u32;
     (bytes / mss_now)
-        .max(cx.sh.sysctl.tcp_min_tso_segs)
+        .max(cong::min_tso_segs(sk, &cx.sh.sysctl))
         .min(sk_gso_max_segs(sk))
 }
 

@@ -192,8 +192,8 @@ impl Config {
             "congestion" => {
                 self.congestion = match value {
                     "" => None,
-                    "cubic" | "reno" => Some(value.to_owned()),
-                    _ => return Err(refuse("cubic, reno")),
+                    "cubic" | "reno" | "bbr" => Some(value.to_owned()),
+                    _ => return Err(refuse("cubic, reno, bbr")),
                 }
             }
             "message_options" => self.message_options = switch()?,

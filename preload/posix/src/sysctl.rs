@@ -188,6 +188,9 @@ pub(crate) fn read() -> Sysctl {
     if let Some(t) = text("ipv4/tcp_allowed_congestion_control", &mut [0; MAX_TEXT]) {
         s.tcp_allowed_congestion_control = t.to_owned();
     }
+    if let Some(t) = text("ipv4/tcp_available_congestion_control", &mut [0; MAX_TEXT]) {
+        s.tcp_available_congestion_control = t.to_owned();
+    }
     s
 }
 

@@ -90,10 +90,15 @@ mod tests {
         };
         assert_eq!(judge(&stock), []);
         assert_eq!(judge(&|_| None), []);
+        let bbr = |name: &str| match name {
+            "ipv4.tcp_congestion_control" => Some("bbr".to_owned()),
+            other => stock(other),
+        };
+        assert_eq!(judge(&bbr), []);
         let odd = |name: &str| {
             Some(match name {
                 "ipv4.tcp_rmem" => "4096 131072 131072".to_owned(),
-                "ipv4.tcp_congestion_control" => "bbr".to_owned(),
+                "ipv4.tcp_congestion_control" => "dctcp".to_owned(),
                 "ipv4.tcp_sack" => "0".to_owned(),
                 other => return stock(other),
             })
@@ -102,6 +107,6 @@ mod tests {
         assert_eq!(whats.len(), 3);
         assert!(whats[0].contains("tcp_sack"));
         assert!(whats[1].contains("tcp_rmem ends at 131072"));
-        assert!(whats[2].contains("bbr") && whats[2].contains("cubic"));
+        assert!(whats[2].contains("dctcp") && whats[2].contains("cubic"));
     }
 }

@@ -1,11 +1,19 @@
 //! Congestion control: Linux's `tcp_congestion_ops` as an enum, so that a socket's state stays plain data.
 
+mod bbr;
 mod cubic;
+mod minmax;
 mod reno;
 
+use alloc::boxed::Box;
+
+pub use bbr::Bbr;
 pub use cubic::Cubic;
 
+use crate::rate::RateSample;
 use crate::sock::{CaState, TcpSock};
+use crate::stack::Cx;
+use crate::sysctl::Sysctl;
 use crate::time::Instant;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +24,8 @@ pub enum CongestionControl {
     Reno,
     /// RFC 9438 with HyStart, as Linux's tcp_cubic.
     Cubic(Cubic),
+    /// BBR version 1, as Linux's tcp_bbr; without state until the connection is established.
+    Bbr(Option<Box<Bbr>>),
 }
 
 impl Default for CongestionControl {
@@ -31,6 +41,7 @@ impl CongestionControl {
         match name {
             "reno" => Some(Self::Reno),
             "cubic" => Some(Self::Cubic(Cubic::default())),
+            "bbr" => Some(Self::Bbr(None)),
             _ => None,
         }
     }
@@ -41,14 +52,71 @@ impl CongestionControl {
         match self {
             Self::Reno => "reno",
             Self::Cubic(_) => "cubic",
+            Self::Bbr(_) => "bbr",
+        }
+    }
+
+    /// The same algorithm without state.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        match self {
+            Self::Reno => Self::Reno,
+            Self::Cubic(_) => Self::Cubic(Cubic::default()),
+            Self::Bbr(_) => Self::Bbr(None),
+        }
+    }
+
+    /// Does it set window and pacing rate all by itself (Linux `cong_control`)? Growth, reduction and decay of the window
+    /// are then none of anybody else's business.
+    #[inline]
+    #[must_use]
+    pub const fn has_control(&self) -> bool {
+        matches!(self, Self::Bbr(_))
+    }
+
+    /// What the send buffer holds, as a multiple of the window: loss recovery needs two, and BBR goes on sending at full
+    /// rate meanwhile (Linux `sndbuf_expand`).
+    #[must_use]
+    pub const fn sndbuf_factor(&self) -> u32 {
+        match self {
+            Self::Reno | Self::Cubic(_) => 2,
+            Self::Bbr(_) => 3,
         }
     }
 }
 
 /// The connection is established, or the algorithm was changed: Linux `tcp_init_congestion_control`.
-pub fn init(sk: &mut TcpSock, now: Instant) {
+pub fn init(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     sk.prior_ssthresh = 0;
-    with_cubic(sk, |ca, sk| ca.init(sk, now));
+    with_cubic(sk, |ca, sk| ca.init(sk, cx.now));
+    if let CongestionControl::Bbr(_) = sk.ca {
+        let bbr = Bbr::new(sk, cx.now, cx.jitter(u32::MAX));
+        sk.ca = CongestionControl::Bbr(Some(Box::new(bbr)));
+    }
+}
+
+/// Takes an ack over from everybody else, where the algorithm wants that (Linux `cong_control`).
+pub fn control(sk: &mut TcpSock, rs: &RateSample, now: Instant) {
+    with_bbr(sk, |ca, sk| ca.on_ack(sk, rs, now));
+}
+
+/// Fewest segments of a super-frame.
+#[must_use]
+pub fn min_tso_segs(sk: &TcpSock, sysctl: &Sysctl) -> u32 {
+    match sk.ca {
+        CongestionControl::Reno | CongestionControl::Cubic(_) => sysctl.tcp_min_tso_segs,
+        CongestionControl::Bbr(_) => bbr::min_tso_segs(sk),
+    }
+}
+
+/// What TCP_CC_INFO reads, as words: BBR's `struct tcp_bbr_info`. The others tell nothing.
+#[must_use]
+pub fn info(sk: &TcpSock) -> Option<[u32; 5]> {
+    match &sk.ca {
+        CongestionControl::Reno | CongestionControl::Cubic(_) => None,
+        CongestionControl::Bbr(None) => Some([0; 5]),
+        CongestionControl::Bbr(Some(bbr)) => Some(bbr.info(sk)),
+    }
 }
 
 /// The slow-start threshold after a loss, in segments, at least 2.
@@ -56,6 +124,11 @@ pub fn ssthresh(sk: &mut TcpSock) -> u32 {
     match &mut sk.ca {
         CongestionControl::Reno => reno::ssthresh(sk),
         CongestionControl::Cubic(ca) => ca.recalc_ssthresh(sk.snd_cwnd),
+        CongestionControl::Bbr(_) => {
+            // Losses leave the threshold alone; the window is remembered.
+            with_bbr(sk, |ca, sk| ca.save_cwnd(sk));
+            sk.snd_ssthresh
+        }
     }
 }
 
@@ -82,12 +155,17 @@ pub fn cong_avoid(sk: &mut TcpSock, now: Instant, acked: u32) {
             let cnt = ca.cnt;
             tcp_cong_avoid_ai(sk, cnt, acked);
         }
+        CongestionControl::Bbr(_) => {}
     }
 }
 
 /// The window to return to when a reduction proves to have been wrong.
-#[must_use]
-pub fn undo_cwnd(sk: &TcpSock) -> u32 {
+pub fn undo_cwnd(sk: &mut TcpSock) -> u32 {
+    if sk.ca.has_control() {
+        // BBR returns to its own window when recovery ends.
+        with_bbr(sk, |ca, sk| ca.undo(sk));
+        return sk.snd_cwnd;
+    }
     sk.snd_cwnd.max(sk.prior_cwnd)
 }
 
@@ -95,6 +173,7 @@ pub fn undo_cwnd(sk: &TcpSock) -> u32 {
 pub fn set_state(sk: &mut TcpSock, state: CaState, now: Instant) {
     if state == CaState::Loss {
         with_cubic(sk, |ca, sk| ca.reset_on_loss(sk, now));
+        with_bbr(sk, |ca, sk| ca.on_loss_state(sk));
     }
 }
 
@@ -102,6 +181,7 @@ pub fn set_state(sk: &mut TcpSock, state: CaState, now: Instant) {
 pub fn cwnd_event_tx_start(sk: &mut TcpSock, now: Instant) {
     let lsndtime = sk.lsndtime;
     with_cubic(sk, |ca, _| ca.tx_start(lsndtime, now));
+    with_bbr(sk, |ca, sk| ca.tx_start(sk, now));
 }
 
 /// An ack brought an RTT sample of `rtt_us` microseconds; negative when it brought none.
@@ -116,6 +196,15 @@ fn with_cubic(sk: &mut TcpSock, f: impl FnOnce(&mut Cubic, &mut TcpSock)) {
         let mut ca = ca.clone();
         f(&mut ca, sk);
         sk.ca = CongestionControl::Cubic(ca);
+    }
+}
+
+fn with_bbr(sk: &mut TcpSock, f: impl FnOnce(&mut Bbr, &mut TcpSock)) {
+    if let CongestionControl::Bbr(slot) = &mut sk.ca
+        && let Some(mut ca) = slot.take()
+    {
+        f(&mut ca, sk);
+        sk.ca = CongestionControl::Bbr(Some(ca));
     }
 }
 

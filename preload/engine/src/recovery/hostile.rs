@@ -111,6 +111,10 @@ fn step(b: &mut Bench, rng: &mut Rng) -> bool {
 }
 
 fn run(seed: u64, sack: bool, tstamp: bool) {
+    run_with(seed, sack, tstamp, |_, _| {});
+}
+
+fn run_with(seed: u64, sack: bool, tstamp: bool, prepare: fn(&mut Bench, &mut Rng)) {
     let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut b = if sack { Bench::new() } else { Bench::reno() };
     b.sk.tstamp_ok = tstamp;
@@ -119,6 +123,7 @@ fn run(seed: u64, sack: bool, tstamp: bool) {
         b.sk.opts.pacing_needed = true;
         b.sk.opts.max_pacing_rate = 5_000_000;
     }
+    prepare(&mut b, &mut rng);
     for _ in 0..400 {
         if !step(&mut b, &mut rng) {
             break;
@@ -139,6 +144,22 @@ fn run(seed: u64, sack: bool, tstamp: bool) {
 fn with_sack() {
     for seed in 1..120 {
         run(seed, true, seed % 2 == 0);
+    }
+}
+
+/// A peer that acks at will feeds BBR's model with nonsense.
+#[test]
+fn with_bbr() {
+    for seed in 1..120 {
+        run_with(seed, seed % 3 != 0, seed % 2 == 0, |b, rng| {
+            b.sk.ca = cong::CongestionControl::Bbr(None);
+            let cwnd = 4 + rng.below(60);
+            b.with(|sk, cx| {
+                sk.snd_cwnd = cwnd;
+                cong::init(sk, cx);
+            });
+            assert!(b.sk.pacing_rate > 0);
+        });
     }
 }
 

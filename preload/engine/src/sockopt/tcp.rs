@@ -178,7 +178,11 @@ pub(super) fn get(
         t::TCP_THIN_DUPACK | t::TCP_IS_MPTCP => out.int(0),
         t::TCP_USER_TIMEOUT => out.uint(o.user_timeout_ms),
         t::TCP_NOTSENT_LOWAT => out.uint(o.notsent_lowat),
-        t::TCP_CC_INFO | t::TCP_ULP => Ok(0),
+        t::TCP_CC_INFO => match cong::info(sk) {
+            Some(words) => out.bytes(words.map(u32::to_ne_bytes).as_flattened()),
+            None => Ok(0),
+        },
+        t::TCP_ULP => Ok(0),
         t::TCP_SAVE_SYN => out.int(o.save_syn.into()),
         t::TCP_SAVED_SYN => saved_syn(sk, out),
         t::TCP_INQ => out.flag(o.inq),
@@ -336,7 +340,8 @@ fn set_quickack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, v: i32) {
     }
 }
 
-/// SO-54. What the namespace does not allow to all needs CAP_NET_ADMIN.
+/// SO-54. What the namespace does not allow to all needs CAP_NET_ADMIN. With it Linux loads the module that is missing:
+/// we take it that there is one.
 fn set_congestion(
     sk: &mut TcpSock,
     cx: &mut Cx<'_, '_>,
@@ -353,15 +358,24 @@ fn set_congestion(
     let name = val.split(|b| *b == 0).next().unwrap_or_default();
     let name = core::str::from_utf8(name).map_err(|_| Error::NoEnt)?;
     let ca = CongestionControl::by_name(name).ok_or(Error::NoEnt)?;
-    let allowed = &cx.sh.sysctl.tcp_allowed_congestion_control;
-    if !caps.net_admin && !allowed.split_whitespace().any(|a| a == name) {
-        return Err(Error::Perm);
+    // What the socket has already is not asked for.
+    if ca.name() == sk.ca.name() {
+        return Ok(());
     }
-    if ca.name() != sk.ca.name() {
-        sk.ca = ca;
-        if !idle(sk) {
-            cong::init(sk, cx.now);
+    let among = |list: &str| list.split_whitespace().any(|a| a == name);
+    let sysctl = &cx.sh.sysctl;
+    let available = &sysctl.tcp_available_congestion_control;
+    if !caps.net_admin {
+        if !available.is_empty() && !among(available) {
+            return Err(Error::NoEnt);
         }
+        if !among(&sysctl.tcp_allowed_congestion_control) {
+            return Err(Error::Perm);
+        }
+    }
+    sk.ca = ca;
+    if !idle(sk) {
+        cong::init(sk, cx);
     }
     Ok(())
 }

@@ -449,8 +449,51 @@ fn so_54_congestion_by_name() {
     );
     bed.stack.sh.sysctl.tcp_allowed_congestion_control = "cubic".into();
     let mut set = |v: &[u8], caps| bed.set_bytes(SOL_TCP, t::TCP_CONGESTION, v, caps);
+    assert_eq!(set(b"reno", NOBODY), Ok(()), "nothing to change");
+    assert_eq!(set(b"cubic", NOBODY), Ok(()));
     assert_eq!(set(b"reno", NOBODY), Err(Error::Perm));
     assert_eq!(set(b"reno", ROOT), Ok(()));
+}
+
+#[test]
+fn so_54_bbr_where_the_host_has_it() {
+    let mut bed = Bed::established();
+    let sysctl = &mut bed.stack.sh.sysctl;
+    sysctl.tcp_available_congestion_control = "reno cubic".into();
+    sysctl.tcp_allowed_congestion_control = "reno cubic".into();
+    let set = |bed: &mut Bed, v: &[u8], caps| bed.set_bytes(SOL_TCP, t::TCP_CONGESTION, v, caps);
+    assert_eq!(set(&mut bed, b"bbr", NOBODY), Err(Error::NoEnt));
+    bed.stack.sh.sysctl.tcp_available_congestion_control = "reno cubic bbr".into();
+    assert_eq!(set(&mut bed, b"bbr", NOBODY), Err(Error::Perm));
+    bed.stack.sh.sysctl.tcp_allowed_congestion_control = "reno cubic bbr".into();
+    bed.sk().srtt_us = 8 * 20_000;
+    bed.sk().rtt_min.s[0].1 = 20_000;
+    bed.sk().snd_cwnd = 10;
+    assert_eq!(set(&mut bed, b"bbr", NOBODY), Ok(()));
+    assert_eq!(
+        bed.get_bytes(SOL_TCP, t::TCP_CONGESTION, 3),
+        Ok(b"bbr".to_vec())
+    );
+    // On a connection it takes effect at once.
+    assert!(bed.sk().opts.pacing_needed);
+    let rate = bed.sk().pacing_rate;
+    assert!(rate.abs_diff(10 * 1460 * 50 * 739 / 256 * 99 / 100) < rate / 1000);
+    let info = bed.get_bytes(SOL_TCP, t::TCP_CC_INFO, 100).unwrap();
+    let words: Vec<u32> = info
+        .chunks(4)
+        .map(|w| u32::from_ne_bytes(w.try_into().unwrap()))
+        .collect();
+    assert_eq!(words, [0, 0, 20_000, 739, 739]);
+    assert_eq!(
+        bed.get_bytes(SOL_TCP, t::TCP_CC_INFO, 9).unwrap(),
+        info[..9]
+    );
+    assert_eq!(set(&mut bed, b"cubic", NOBODY), Ok(()));
+    assert_eq!(bed.get_bytes(SOL_TCP, t::TCP_CC_INFO, 100), Ok(vec![]));
+    // Without a connection there is no model yet.
+    let mut bed = Bed::closed();
+    assert_eq!(set(&mut bed, b"bbr", ROOT), Ok(()));
+    assert_eq!(bed.get_bytes(SOL_TCP, t::TCP_CC_INFO, 100), Ok(vec![0; 20]));
 }
 
 #[test]

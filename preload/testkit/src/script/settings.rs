@@ -102,6 +102,7 @@ fn sysctl(sysctl: &mut Sysctl, name: &str, value: &str) -> Result<(), String> {
         tcp_ecn_fallback tcp_reflect_tos;
         tcp_wmem tcp_rmem;
         tcp_congestion_control tcp_allowed_congestion_control
+        tcp_available_congestion_control
     );
     Ok(())
 }
