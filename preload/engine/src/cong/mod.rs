@@ -24,7 +24,7 @@ pub enum CongestionControl {
     Reno,
     /// RFC 9438 with HyStart, as Linux's tcp_cubic.
     Cubic(Cubic),
-    /// BBR version 1, as Linux's tcp_bbr; without state until the connection is established.
+    /// BBR version 1, as Linux's tcp_bbr; without state, all zeros, until there is something to do.
     Bbr(Option<Box<Bbr>>),
 }
 
@@ -89,10 +89,7 @@ impl CongestionControl {
 pub fn init(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     sk.prior_ssthresh = 0;
     with_cubic(sk, |ca, sk| ca.init(sk, cx.now));
-    if let CongestionControl::Bbr(_) = sk.ca {
-        let bbr = Bbr::new(sk, cx.now, cx.jitter(u32::MAX));
-        sk.ca = CongestionControl::Bbr(Some(Box::new(bbr)));
-    }
+    with_bbr(sk, |ca, sk| ca.init(sk, cx.now, cx.jitter(u32::MAX)));
 }
 
 /// Takes an ack over from everybody else, where the algorithm wants that (Linux `cong_control`).
@@ -200,9 +197,9 @@ fn with_cubic(sk: &mut TcpSock, f: impl FnOnce(&mut Cubic, &mut TcpSock)) {
 }
 
 fn with_bbr(sk: &mut TcpSock, f: impl FnOnce(&mut Bbr, &mut TcpSock)) {
-    if let CongestionControl::Bbr(slot) = &mut sk.ca
-        && let Some(mut ca) = slot.take()
-    {
+    if let CongestionControl::Bbr(slot) = &mut sk.ca {
+        // Before the connection is established Linux runs on zeros, and some of it stays.
+        let mut ca = slot.take().unwrap_or_default();
         f(&mut ca, sk);
         sk.ca = CongestionControl::Bbr(Some(ca));
     }

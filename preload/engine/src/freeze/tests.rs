@@ -3,6 +3,7 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use sidewire_uapi::socket as so;
+use sidewire_uapi::tcp::TCP_CONGESTION;
 
 use super::*;
 use crate::sendmsg::SendCall;
@@ -134,6 +135,22 @@ fn a_connection_goes_on_in_mid_transfer() {
 fn a_second_round_gives_the_same_bytes() {
     let bytes = freeze(&mut busy()).unwrap();
     let mut new = thaw(&bytes).unwrap();
+    assert_eq!(freeze(&mut new).unwrap(), bytes);
+}
+
+#[test]
+fn bbrs_model_comes_along() {
+    let mut bed = busy();
+    bed.stack.sh.sysctl.tcp_allowed_congestion_control = "bbr".into();
+    bed.set_bytes(so::SOL_TCP, TCP_CONGESTION, b"bbr", NOBODY)
+        .unwrap();
+    let before = bed.sk().ca.clone();
+    let rate = bed.sk().pacing_rate;
+    let bytes = freeze(&mut bed).unwrap();
+    let mut new = thaw(&bytes).unwrap();
+    assert_eq!(new.sk().ca, before);
+    assert!(new.sk().opts.pacing_needed);
+    assert_eq!(new.sk().pacing_rate, rate);
     assert_eq!(freeze(&mut new).unwrap(), bytes);
 }
 

@@ -107,9 +107,18 @@ pub struct Summary {
 /// # Panics
 /// When anything is wrong; the message names the seed.
 pub fn run(profile: &Profile, seed: u64) -> Summary {
+    watch(profile, seed, &mut |_, _| {})
+}
+
+/// The same, and shows `look` the clients' sockets after each step, with the virtual time since the
+/// beginning, nanoseconds.
+///
+/// # Panics
+/// As [`run`].
+pub fn watch(profile: &Profile, seed: u64, look: &mut dyn FnMut(u64, &TcpSock)) -> Summary {
     let guard = SeedInMessage(seed);
     let mut sim = Sim::new(profile, seed);
-    let summary = sim.run();
+    let summary = sim.run(look);
     sim.finish();
     std::mem::forget(guard);
     summary
@@ -236,11 +245,14 @@ impl Sim {
         end.programs.push(program);
     }
 
-    fn run(&mut self) -> Summary {
+    fn run(&mut self, look: &mut dyn FnMut(u64, &TcpSock)) -> Summary {
         let mut steps_at_once = 0;
         let mut transferred = None;
         loop {
             self.step();
+            let client = &self.ends[Side::Client as usize].host;
+            let since = self.now - START;
+            client.stack.for_each(|_, sock| look(since, sock));
             let all_accepted = self.connections.values().all(|c| c.accepted);
             let mut programs = self.ends.iter().flat_map(|end| &end.programs);
             if transferred.is_none() && all_accepted && programs.all(Program::has_all) {

@@ -109,23 +109,24 @@ fn bandwidth(segments: u32, us: u64) -> u32 {
 }
 
 impl Bbr {
-    /// The state of a connection that begins. `seed` chooses the start phases (Linux `bbr_init`).
-    pub(super) fn new(sk: &mut TcpSock, now: Instant, seed: u32) -> Self {
+    /// A connection begins. `seed` chooses the start phases (Linux `bbr_init`).
+    pub(super) fn init(&mut self, sk: &mut TcpSock, now: Instant, seed: u32) {
         sk.snd_ssthresh = TCP_INFINITE_SSTHRESH;
         sk.opts.pacing_needed = true;
-        let mut bbr = Self {
+        *self = Self {
             min_rtt_us: tcp_min_rtt(sk),
             min_rtt_stamp: now,
             next_rtt_delivered: sk.delivered,
-            pacing_gain: HIGH_GAIN,
-            cwnd_gain: HIGH_GAIN,
+            // As they are until the first ack: TCP_CC_INFO of a new connection reads PROBE_RTT's where it connected (the
+            // SYN-ACK came to a state of zeros, whose round-trip time had expired), 0 where it was accepted.
+            pacing_gain: self.pacing_gain,
+            cwnd_gain: self.cwnd_gain,
             prng: seed,
             ..Self::default()
         };
-        bbr.init_pacing_rate(sk);
-        bbr.policer.reset(sk);
-        bbr.aggregation.restart(now);
-        bbr
+        self.init_pacing_rate(sk);
+        self.policer.reset(sk);
+        self.aggregation.restart(now);
     }
 
     /// An ack (Linux `bbr_main`): the model, then what follows from it.

@@ -24,7 +24,8 @@ impl Path {
         sk.delivered = 1;
         let now = Instant(100 * NSEC_PER_SEC);
         sk.delivered_mstamp = now;
-        let bbr = Bbr::new(&mut sk, now, 1);
+        let mut bbr = Bbr::default();
+        bbr.init(&mut sk, now, 1);
         Self { sk, bbr, now }
     }
 
@@ -93,10 +94,27 @@ fn it_begins_with_the_first_window_in_a_round_trip_at_the_high_gain() {
     assert!(p.sk.pacing_rate.abs_diff(expected) < expected / 10_000);
     let mut sk = TcpSock::new(false, 0, &Sysctl::default());
     sk.opts.max_pacing_rate = 5_000;
-    let bbr = Bbr::new(&mut sk, Instant(1), 1);
+    let mut bbr = Bbr::default();
+    bbr.init(&mut sk, Instant(1), 1);
     assert_eq!(sk.pacing_rate, 5_000);
     assert!(!bbr.has_seen_rtt);
     assert_eq!(bbr.bdp(bw(1), BBR_UNIT), 10, "no round-trip time yet");
+}
+
+/// As seen on Linux: TCP_CC_INFO right after connect(2) and accept(2).
+#[test]
+fn gains_before_the_first_ack() {
+    let p = Path::new();
+    assert_eq!(p.bbr.info(&p.sk)[3..], [0, 0]);
+    let mut p = Path::new();
+    p.bbr = Bbr::default();
+    p.round(1);
+    assert_eq!(p.sk.app_limited, 3);
+    p.bbr.init(&mut p.sk, p.now, 1);
+    assert_eq!(p.bbr.info(&p.sk)[3..], [BBR_UNIT, BBR_UNIT]);
+    assert_eq!(p.bbr.mode, Mode::Startup);
+    p.round(1);
+    assert_eq!(p.bbr.info(&p.sk)[3..], [HIGH_GAIN, HIGH_GAIN]);
 }
 
 #[test]
