@@ -107,6 +107,45 @@ static void ip(int fd)
 	each("SO-75", "IP option 200", fd, SOL_IP, 200, V(1));
 }
 
+/* Whether the kernel's TCP has that congestion control. */
+static int available(const char *name)
+{
+	char list[512] = "";
+	FILE *file = fopen("/proc/sys/net/ipv4/tcp_available_congestion_control", "r");
+	if (!file)
+		return 0;
+	size_t got = fread(list, 1, sizeof list - 1, file);
+	fclose(file);
+	list[got] = 0;
+	for (char *word = strtok(list, " \n"); word; word = strtok(NULL, " \n"))
+		if (!strcmp(word, name))
+			return 1;
+	return 0;
+}
+
+/* BBR before and after the first ack; with a connection it is new in the place of another. */
+static void bbr(int fd, const char *when)
+{
+	unsigned int info[5] = {0};
+	socklen_t length = sizeof info;
+	char text[64];
+	sprintf(text, "%s: TCP_CONGESTION", when);
+	ROW("SO-54", text, setsockopt(fd, SOL_TCP, TCP_CONGESTION, "reno", 4));
+	ROW("SO-54", text, setsockopt(fd, SOL_TCP, TCP_CONGESTION, "bbr", 3));
+	get_bytes("SO-54", text, fd, SOL_TCP, TCP_CONGESTION, 20);
+	for (int acked = 0; acked < 2; acked++) {
+		sprintf(text, "%s: TCP_CC_INFO", when);
+		ROW("SO-62", text, getsockopt(fd, SOL_TCP, TCP_CC_INFO, info, &length));
+		row("SO-62", "%s: length %u, bandwidth %d, gains %u %u", when, length, info[0] > 0, info[3], info[4]);
+		if (send(fd, "x", 1, MSG_NOSIGNAL) != 1)
+			break;
+		usleep(300 * 1000);
+	}
+	length = 9;
+	ROW("SO-62", text, getsockopt(fd, SOL_TCP, TCP_CC_INFO, info, &length));
+	row("SO-62", "%s: length %u of 9", when, length);
+}
+
 static void segment_sizes(const char *host, int port)
 {
 	struct sockaddr_in a = address(host, port);
@@ -165,6 +204,14 @@ int main(int argc, char **argv)
 	ip(fd);
 	timestamp(fd);
 	close(fd);
+	if (available("bbr")) {
+		fd = tcp_socket();
+		bbr(fd, "BBR, not connected");
+		close(fd);
+		fd = peer(argv[1], atoi(argv[2]), "discard");
+		bbr(fd, "BBR, connected");
+		close(fd);
+	}
 	segment_sizes(argv[1], atoi(argv[2]));
 	saved_syn(argv[1], atoi(argv[2]));
 	puts("done");
