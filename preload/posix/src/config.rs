@@ -71,7 +71,7 @@ pub struct Config {
     pub inspect: bool,
     /// `capability`: what `sidewire run` gives a program without CAP_NET_RAW. The library does not ask.
     pub capability: Capability,
-    /// `congestion`: the congestion control of new sockets, in place of the host's.
+    /// `congestion`: the congestion control of new sockets, in place of the host's and the routes'.
     pub congestion: Option<String>,
     /// `message_options`: a message's own SO_MARK and SCM_TXTIME count for its segments.
     pub message_options: bool,

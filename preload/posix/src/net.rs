@@ -497,11 +497,14 @@ fn dst(route: &Route, key: &FlowKey, generation: u32) -> Result<Dst, Error> {
     })
 }
 
-/// What the engine is told of the metrics of a route. A congestion control that it lacks becomes its default.
+/// What the engine is told of the metrics of a route. A congestion control that it lacks becomes its default; what the user
+/// chose for the program counts for more.
 fn metrics(m: &Metrics) -> RouteMetrics {
+    let chosen = crate::config::get().congestion.is_some();
     let congctl = m
         .congctl
         .as_ref()
+        .filter(|_| !chosen)
         .map(|name| CongestionControl::by_name(name).unwrap_or_default().name());
     let rto_min_ms = m.rto_min.filter(|_| m.rto_min_locked).unwrap_or(0);
     RouteMetrics {
@@ -514,7 +517,7 @@ fn metrics(m: &Metrics) -> RouteMetrics {
         ecn: m.ecn,
         fastopen_no_cookie: m.fastopen_no_cookie,
         congctl,
-        congctl_locked: m.congctl_locked,
+        congctl_locked: m.congctl_locked && !chosen,
     }
 }
 
