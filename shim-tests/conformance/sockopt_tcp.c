@@ -139,7 +139,7 @@ static void bbr(int fd, const char *when)
 		row("SO-62", "%s: length %u, bandwidth %d, gains %u %u", when, length, info[0] > 0, info[3], info[4]);
 		if (send(fd, "x", 1, MSG_NOSIGNAL) != 1)
 			break;
-		usleep(300 * 1000);
+		wait_until_acked_but(fd, 0);
 	}
 	length = 9;
 	ROW("SO-62", text, getsockopt(fd, SOL_TCP, TCP_CC_INFO, info, &length));
@@ -209,6 +209,8 @@ int main(int argc, char **argv)
 		bbr(fd, "BBR, not connected");
 		close(fd);
 		fd = peer(argv[1], atoi(argv[2]), "discard");
+		/* No ack is on its way: the next one is that of what bbr() sends. */
+		wait_until_acked_but(fd, 0);
 		bbr(fd, "BBR, connected");
 		close(fd);
 	}
