@@ -11,7 +11,6 @@ use crate::event::Events;
 use crate::fastopen::client::tcp_fastopen_defer_connect;
 use crate::handshake::tcp_connect;
 use crate::init_sock::unspecified;
-
 use crate::isn::{secure_tcp_seq, secure_tcp_ts_off};
 use crate::net::{FlowKey, Tuple};
 use crate::output::tcp_send_active_reset;
