@@ -64,6 +64,7 @@ pub mod segment;
 pub mod sendmsg;
 pub mod seq;
 pub mod skb;
+pub mod small_queue;
 pub mod sndbuf;
 pub mod sock;
 pub mod sockopt;

@@ -180,6 +180,17 @@ pub struct Transmit<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TxTicket(pub NonZeroU64);
 
+/// Where something waits that has not left the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostQueue {
+    /// Nowhere; or it is no more than was asked about.
+    Clear,
+    /// Before the kernel: [`crate::Stack::tx_space`] is called when that has it.
+    Here,
+    /// In the device's queue, and so many bytes have to leave it. Nobody tells when they have.
+    Device(u32),
+}
+
 /// What became of a frame. Known before `snd_nxt` advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TxVerdict {
@@ -215,10 +226,14 @@ pub trait Net {
     fn route_generation(&self) -> u32;
     /// Hands a frame to the device, or puts it into a queue before it; never sleeps.
     fn transmit(&mut self, frame: &Transmit<'_>) -> TxVerdict;
-    /// True while a frame has not been handed to the device (Linux `skb_fclone_busy`). [`crate::Stack::tx_space`] is called
-    /// when it has been.
-    fn in_host_queue(&mut self, _ticket: TxTicket) -> bool {
-        false
+    /// Where a frame is that has not left the host (Linux `skb_fclone_busy`).
+    fn in_host_queue(&mut self, _ticket: TxTicket) -> HostQueue {
+        HostQueue::Clear
+    }
+    /// Where those frames of a connection are that have not left the host, when they are charged with more than `limit` bytes
+    /// (Linux `sk_wmem_alloc`).
+    fn small_queue(&mut self, _tuple: &Tuple, _limit: u32) -> HostQueue {
+        HostQueue::Clear
     }
     /// Takes frames of a connection back that have not been handed to the device, those with data or FIN from sequence number
     /// `from` on, and answers them in the order of their leaving. Nobody is told of them otherwise.

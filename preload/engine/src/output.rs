@@ -25,6 +25,7 @@ use crate::recovery::{tcp_enter_cwr, tcp_in_cwnd_reduction};
 use crate::retransmit::tcp_schedule_loss_probe;
 use crate::seq::{after, before};
 use crate::skb::{MessageOptions, SKB_TRUESIZE, Skb, tcphdr};
+use crate::small_queue::tcp_small_queue_check;
 pub use crate::sndbuf::tcp_check_space;
 use crate::sock::{TcpSock, ecn, icsk_ack, nagle};
 use crate::stack::Cx;
@@ -523,6 +524,11 @@ pub fn tcp_write_xmit(
             };
             if skb.len > limit && !tcp_fragment(sk, cx, Queue::Write, 0, limit, mss_now) {
                 held = Held::NoMemory;
+                break;
+            }
+            let truesize = sk.write_queue.front().map_or(0, |s| s.truesize);
+            if tcp_small_queue_check(sk, cx, truesize, 0) {
+                held = Held::SmallQueue;
                 break;
             }
             // An empty buffer belongs to a sender that sleeps for memory.

@@ -11,6 +11,7 @@ use crate::recovery::tcp_in_cwnd_reduction;
 use crate::rtt::tcp_rto_min_us;
 use crate::seq::{after, before};
 use crate::skb::{Sacked, tcphdr};
+use crate::small_queue::{skb_still_in_host_queue, tcp_small_queue_check};
 use crate::sock::{CaState, TcpSock, nagle};
 use crate::stack::Cx;
 use crate::timer::{
@@ -30,23 +31,6 @@ const TLP_SLACK_US: u64 = 8_000;
 /// Index of the buffer in `rtx_queue` that contains `seq`, or of the first one behind it.
 pub(crate) fn rtx_index(sk: &TcpSock, seq: u32) -> usize {
     sk.rtx_queue.partition_point(|s| !after(s.end_seq, seq))
-}
-
-/// True when the last copy of the buffer at `index` has not left the host: to send another one would help nobody. What waits
-/// is tried again when it has (Linux `skb_still_in_host_queue`).
-fn skb_still_in_host_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize) -> bool {
-    let Some(ticket) = sk.rtx_queue.get(index).and_then(|skb| skb.ticket) else {
-        return false;
-    };
-    if !cx.net.in_host_queue(ticket) {
-        return false;
-    }
-    cx.sh.mib.inc(Counter::TCPSpuriousRtxHostQueues);
-    if !sk.tx_blocked && !sk.tsq_throttled {
-        cx.sh.tx_blocked.push(cx.id);
-    }
-    sk.tsq_throttled = true;
-    true
 }
 
 /// Retransmits the first `segs` segments of the buffer at `index`, without any bookkeeping of recovery
@@ -246,7 +230,10 @@ pub fn tcp_xmit_retransmit_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
         if !sacked.contains(Sacked::LOST) {
             hole |= !sacked.intersects(Sacked::SACKED_RETRANS | Sacked::SACKED_ACKED);
         } else if !sacked.intersects(Sacked::SACKED_ACKED | Sacked::SACKED_RETRANS) {
-            if tcp_retransmit_skb(sk, cx, index, room.min(max_segs)).is_err() {
+            let truesize = skb.truesize;
+            if tcp_small_queue_check(sk, cx, truesize, 1)
+                || tcp_retransmit_skb(sk, cx, index, room.min(max_segs)).is_err()
+            {
                 break;
             }
             let segs = sk.rtx_queue.get(index).map_or(0, |s| s.pcount());

@@ -16,7 +16,9 @@ use sidewire_wire::tcp::{TcpFlags, TcpOptions, TcpView};
 use crate::ack::{AckFlag, AckOutcome, tcp_ack};
 use crate::error::Error;
 use crate::memory::{Fault, Frag, MemRef, Memory, Region, RegionKind};
-use crate::net::{Dst, FlowKey, Net, RouteMetrics, Transmit, Tuple, TxTicket, TxVerdict};
+use crate::net::{
+    Dst, FlowKey, HostQueue, Net, RouteMetrics, Transmit, Tuple, TxTicket, TxVerdict,
+};
 use crate::output::{tcp_data_snd_check, tcp_push_pending, tcp_queue_skb, tcp_send_mss};
 use crate::segment::Segment;
 use crate::seq::before;
@@ -79,6 +81,10 @@ struct Wire {
     /// What is in it.
     queue: VecDeque<(TxTicket, TxLate)>,
     tickets: u64,
+    /// Bytes in the device's queue.
+    device: u32,
+    /// The limits that the queue was compared with.
+    asked: Vec<u32>,
 }
 
 impl Wire {
@@ -125,8 +131,21 @@ impl Net for Wire {
         }
         TxVerdict::Sent
     }
-    fn in_host_queue(&mut self, ticket: TxTicket) -> bool {
-        self.queue.iter().any(|(t, _)| *t == ticket)
+    fn in_host_queue(&mut self, ticket: TxTicket) -> HostQueue {
+        if self.queue.iter().any(|(t, _)| *t == ticket) {
+            HostQueue::Here
+        } else if self.device > 0 && ticket.0.get() == self.tickets {
+            HostQueue::Device(self.device)
+        } else {
+            HostQueue::Clear
+        }
+    }
+    fn small_queue(&mut self, _: &Tuple, limit: u32) -> HostQueue {
+        self.asked.push(limit);
+        match self.device.checked_sub(limit) {
+            Some(excess) if excess > 0 => HostQueue::Device(excess),
+            _ => HostQueue::Clear,
+        }
     }
     fn recall(&mut self, _: &Tuple, from: u32) -> Vec<TxLate> {
         let (back, stays): (VecDeque<_>, _) = core::mem::take(&mut self.queue)
@@ -222,6 +241,8 @@ impl Bench {
                 queues: false,
                 queue: VecDeque::new(),
                 tickets: 0,
+                device: 0,
+                asked: Vec::new(),
             },
             region: Arc::new(Bytes(std::vec![0; 1 << 20])),
             base,
@@ -271,6 +292,16 @@ impl Bench {
     pub(crate) fn carry(&mut self) -> TxLate {
         let (_, frame) = self.wire.queue.pop_front().expect("a frame waits");
         frame
+    }
+
+    /// From now on so many bytes wait in the device's queue, the newest frame among them.
+    pub(crate) fn device_holds(&mut self, bytes: u32) {
+        self.wire.device = bytes;
+    }
+
+    /// The limits of small queues that the device's was compared with since the last call.
+    pub(crate) fn asked(&mut self) -> Vec<u32> {
+        core::mem::take(&mut self.wire.asked)
     }
 
     pub(crate) fn mtu(&mut self, mtu: u32) {

@@ -589,7 +589,7 @@ fn tcp_delack_timer(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     cx.sh.mib.inc(Counter::DelayedACKs);
 }
 
-/// Pacing lets the next frame go (Linux `tcp_tsq_write`).
+/// Pacing lets the next frame go, or those that waited in the host have left (Linux `tcp_tsq_write`).
 fn tcp_pace_kick(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk.in_state(&[TcpState::Close, TcpState::Listen, TcpState::SynSent]) {
         return;

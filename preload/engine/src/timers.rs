@@ -13,7 +13,7 @@ pub enum Timer {
     DelAck,
     /// Keepalive; FIN_WAIT2 of orphans.
     Keepalive,
-    /// Pacing: the next frame may go.
+    /// Pacing, or what waits in the host: the next frame may go.
     Pacing,
     /// Compressed SACK.
     CompAck,

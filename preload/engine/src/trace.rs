@@ -192,6 +192,8 @@ pub enum Held {
     Nothing,
     /// Pacing.
     Pacing,
+    /// Enough of the connection waits in the host (TCP small queues).
+    SmallQueue,
     /// The congestion window.
     Cwnd,
     /// The peer's window.

@@ -145,6 +145,12 @@ fn unsent(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, pcount: u32) {
     if sk.tlp_high_seq != 0 && after(sk.tlp_high_seq, snd_nxt) {
         sk.tlp_high_seq = 0;
     }
+    if sk.opts.pacing_needed
+        && let Some(skb) = sk.write_queue.front()
+    {
+        sk.tcp_wstamp_ns = sk.tcp_wstamp_ns.min(skb.skb_mstamp);
+        sk.timers.cancel(Timer::Pacing);
+    }
     // Room in a queue is no reason to try at once what was just thrown away.
     if core::mem::take(&mut sk.tx_blocked) {
         sk.tsq_throttled = false;

@@ -121,8 +121,17 @@ impl From<Errno> for TxVerdict {
     }
 }
 
+/// How much of what went out by a socket has not left the host yet.
+pub trait Outq: Clone + Send + Sync {
+    /// Bytes, as the kernel charges them (SIOCOUTQ).
+    fn bytes(&self) -> usize;
+}
+
 /// The way out.
 pub trait FrameSink {
+    /// What [`FrameSink::outq`] answers.
+    type Outq: Outq;
+
     /// Hands one frame to the device. Never sleeps.
     fn send(&mut self, frame: &TxFrame<'_>) -> TxVerdict;
 
@@ -148,6 +157,12 @@ pub trait FrameSink {
 
     /// The descriptor that polls POLLOUT when frames are taken again after [`TxVerdict::NoSpace`].
     fn writable_fd(&self) -> RawFd;
+
+    /// What waits in the host of the frames of this sink, and of those that share its socket.
+    fn outq(&self) -> Self::Outq;
+
+    /// Sends by a socket of its own from now on. False where none can be had.
+    fn separate(&mut self) -> bool;
 }
 
 /// Who answers for the TCP checksum of a received frame.

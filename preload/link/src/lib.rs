@@ -8,6 +8,7 @@ pub mod fd;
 pub mod frame;
 pub mod holder;
 pub mod netlink;
+pub mod outq;
 pub mod packet;
 pub mod pair;
 pub mod pcapng;

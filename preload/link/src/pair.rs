@@ -9,6 +9,7 @@ use crate::frame::{
     FrameSink, FrameSource, MAX_FRAGS, MAX_FRAME, MAX_HEADERS, Rest, RxFrame, RxMeta, TxFrame,
     TxVerdict,
 };
+use crate::outq::SocketOutq;
 use crate::packet::vnet::{self, VNET_HDR_LEN};
 use crate::raw;
 use std::mem::zeroed;
@@ -78,6 +79,8 @@ pub struct PairSink {
 }
 
 impl FrameSink for PairSink {
+    type Outq = SocketOutq;
+
     fn send(&mut self, frame: &TxFrame<'_>) -> TxVerdict {
         let Some(header) = vnet::for_tcp(frame.headers, 0, frame.gso_size) else {
             return TxVerdict::Refused(Errno::EINVAL);
@@ -127,6 +130,14 @@ impl FrameSink for PairSink {
 
     fn writable_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    fn outq(&self) -> Self::Outq {
+        SocketOutq::new(self.fd.clone())
+    }
+
+    fn separate(&mut self) -> bool {
+        false
     }
 }
 

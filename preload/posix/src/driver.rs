@@ -361,7 +361,10 @@ fn timers(inner: &mut Inner) {
         engine.on_timers(&mut io);
     }
     if inner.net.next_deadline() <= now.0 {
-        inner.net.on_timer(now.0);
+        if inner.net.on_timer(now.0) {
+            let (engine, mut io) = inner.split();
+            engine.tx_space(&mut io);
+        }
         inner.tell_unreachable();
     }
 }

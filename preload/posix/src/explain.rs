@@ -323,6 +323,7 @@ fn held_words(held: Held) -> String {
     let words = match held {
         Held::Nothing => "they are being put together",
         Held::Pacing => "pacing",
+        Held::SmallQueue => "enough waits before the device",
         Held::Cwnd => "congestion window",
         Held::Rwnd => "the peer's window",
         Held::Cork => "cork",

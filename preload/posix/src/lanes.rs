@@ -11,6 +11,11 @@
 //! Where the queueing discipline drops a frame the lane *halts* until the engine knows: Linux sends nothing behind a segment
 //! that was dropped here, so the engine takes back what waits ([`Entrances::recall`]).
 //!
+//! What has been handed over may wait in the device's queue: the engine asks how much ([`Entrances::small_queue`]). As long as
+//! that is little the lanes share a packet socket; a lane before which more waits gets one of its own, for which the kernel
+//! tells it alone, and which does not stop the others where its device is slow. (Not from the start: to close a packet socket
+//! takes the kernel some milliseconds.)
+//!
 //! Locks: whoever has a carrier's lock takes those of the arenas at most, never the stack's; so it may be waited for under
 //! that one.
 
@@ -20,18 +25,23 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use arrayvec::ArrayVec;
 use libc::iovec;
+use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 use rtrb::{Consumer, Producer, RingBuffer};
 use sidewire_engine::memory::Frag;
-use sidewire_engine::net::{MAX_HEADER, Tuple, TxTicket, TxVerdict};
+use sidewire_engine::net::{HostQueue, MAX_HEADER, Tuple, TxTicket, TxVerdict};
 use sidewire_engine::seq::before;
 use sidewire_engine::skb::MAX_SKB_FRAGS;
 use sidewire_engine::tx_late::TxLate;
-use sidewire_link::frame::{FrameSink, TxFrame, TxTime, TxVerdict as Verdict};
+use sidewire_link::frame::{FrameSink, Outq, TxFrame, TxTime, TxVerdict as Verdict};
 use sidewire_link::packet::PacketSink;
 use sidewire_wire::ethernet::MacAddr;
 use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::{TcpFlags, TcpView};
+
+mod tally;
+
+use tally::Tally;
 
 /// Lanes of a stack; connections share them by their ports.
 pub(crate) const LANES: usize = 16;
@@ -41,6 +51,14 @@ const DEPTH: usize = 16;
 const BATCH: usize = 8;
 /// Frames of a lane that one call carries.
 const QUOTA: usize = 4 * BATCH;
+
+/// What the kernel charges to the packet socket for a frame beside its payload: headers, its own structures, and the rest of
+/// the last page, on the whole.
+const FRAME_CHARGE: u32 = 1024;
+
+/// How long a frame that went out by the shared packet socket is looked for among what waits behind that: it may be another
+/// connection's, of a device that stands still.
+const SHARED_FOR: u64 = 1_000_000_000;
 
 /// Some of the lanes, a bit for each.
 pub(crate) type Which = u16;
@@ -64,6 +82,11 @@ impl Parcel {
     /// Its payload, in bytes.
     pub(crate) fn len(&self) -> u32 {
         self.frags.iter().map(|f| f.len).sum()
+    }
+
+    /// What the kernel will charge for it, in bytes.
+    fn charge(&self) -> u32 {
+        self.len() + FRAME_CHARGE
     }
 
     fn frame<'a>(&'a self, iov: &'a [iovec]) -> TxFrame<'a> {
@@ -147,11 +170,21 @@ struct Carrier<S> {
     parcels: Consumer<Numbered>,
 }
 
-struct Lane<S> {
+struct Lane<S: FrameSink> {
     n: usize,
     carrier: Mutex<Carrier<S>>,
     /// Frames in it.
     waiting: AtomicUsize,
+    /// What they will be charged, in bytes.
+    charge: AtomicUsize,
+    /// The packet socket that all lanes begin with.
+    shared: S::Outq,
+    /// The lane's own.
+    own: OnceCell<S::Outq>,
+    /// The next carrier is to open one.
+    wants_own: AtomicBool,
+    /// None can be had.
+    no_own: AtomicBool,
     /// The number of the last frame that has left it.
     carried: AtomicU64,
     /// The number of a frame whose leaving the engine wants to hear of, 0 for none.
@@ -164,15 +197,45 @@ struct Lane<S> {
     halted: AtomicBool,
 }
 
-impl<S> Lane<S> {
+impl<S: FrameSink> Lane<S> {
     fn waits(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
     /// Frames up to this number have left it.
-    fn left(&self, number: u64, frames: usize) {
+    fn left(&self, number: u64, frames: usize, charge: u32) {
         self.carried.store(number, Ordering::SeqCst);
         self.waiting.fetch_sub(frames, Ordering::SeqCst);
+        self.charge.fetch_sub(charge as usize, Ordering::SeqCst);
+    }
+
+    /// True while the frame of that number is in it; [`Carried::room`] says when it has left.
+    fn holds(&self, number: u64) -> bool {
+        if self.carried.load(Ordering::SeqCst) >= number {
+            return false;
+        }
+        // The first of several: when it has left, all are asked for again.
+        let awaited = self.awaited.load(Ordering::SeqCst);
+        if awaited == 0 || number < awaited {
+            self.awaited.store(number, Ordering::SeqCst);
+        }
+        // The carrier may have looked at `awaited` just before: then it has left.
+        self.carried.load(Ordering::SeqCst) < number
+    }
+
+    /// What waits of it here and in the kernel, in bytes; others that share its packet socket count as well. When more than
+    /// `limit` waits in the kernel, only a socket of its own can tell whose it is.
+    fn backlog(&self, limit: u32) -> u64 {
+        // In this order: a frame that is handed over meanwhile counts twice, not never.
+        let here = self.charge.load(Ordering::SeqCst);
+        let Some(own) = self.own.get() else {
+            let shared = self.shared.bytes();
+            if shared > limit as usize && !self.no_own.load(Ordering::Relaxed) {
+                self.wants_own.store(true, Ordering::Relaxed);
+            }
+            return (here + shared) as u64;
+        };
+        (here + own.bytes()) as u64
     }
 
     /// True once when the frame has left that the engine waits for.
@@ -196,8 +259,10 @@ pub(crate) struct Carried {
     pub(crate) late: Vec<Late>,
     /// There is room again in a lane that had none, or a frame has left that was awaited.
     pub(crate) room: bool,
-    /// The packet socket is full.
+    /// The shared packet socket is full.
     pub(crate) full: bool,
+    /// A lane's own packet socket is full: it is tried again soon.
+    pub(crate) own_full: bool,
     /// A quota is used up: somebody else is to carry on.
     pub(crate) left: bool,
 }
@@ -205,12 +270,12 @@ pub(crate) struct Carried {
 impl Carried {
     /// Nothing is left to be done.
     pub(crate) fn quiet(&self) -> bool {
-        self.late.is_empty() && !self.room && !self.full && !self.left
+        self.late.is_empty() && !self.room && !self.full && !self.own_full && !self.left
     }
 }
 
 /// The lanes of a stack: where frames come out.
-pub(crate) struct Lanes<S = PacketSink>([Lane<S>; LANES]);
+pub(crate) struct Lanes<S: FrameSink = PacketSink>([Lane<S>; LANES]);
 
 /// Where frames go in. Behind the stack's lock.
 pub(crate) struct Entrances([Entrance; LANES]);
@@ -219,24 +284,29 @@ struct Entrance {
     parcels: Producer<Numbered>,
     /// The number of the last frame that was put in.
     last: u64,
+    tally: Tally,
 }
 
 /// Empty lanes.
-pub(crate) fn open<S>(sink: impl Fn() -> S) -> (Entrances, Lanes<S>) {
+pub(crate) fn open<S: FrameSink>(sink: impl Fn() -> S) -> (Entrances, Lanes<S>) {
     let mut entrances = ArrayVec::<_, LANES>::new();
     let lanes = core::array::from_fn(|n| {
         let (entrance, parcels) = RingBuffer::new(DEPTH);
         entrances.push(Entrance {
             parcels: entrance,
             last: 0,
+            tally: Tally::new(),
         });
+        let sink = sink();
         Lane {
             n,
-            carrier: Mutex::new(Carrier {
-                sink: sink(),
-                parcels,
-            }),
+            shared: sink.outq(),
+            carrier: Mutex::new(Carrier { sink, parcels }),
             waiting: AtomicUsize::new(0),
+            charge: AtomicUsize::new(0),
+            own: OnceCell::new(),
+            wants_own: AtomicBool::new(false),
+            no_own: AtomicBool::new(false),
             carried: AtomicU64::new(0),
             awaited: AtomicU64::new(0),
             starved: AtomicBool::new(false),
@@ -260,10 +330,11 @@ const TICKET_LANES: u64 = LANES as u64;
 
 impl Entrances {
     /// Puts a frame into a lane. None when it is full: [`Carried::room`] follows.
-    pub(crate) fn put<S>(
+    pub(crate) fn put<S: FrameSink>(
         &mut self,
         lanes: &Lanes<S>,
         n: usize,
+        now: u64,
         parcel: impl FnOnce() -> Parcel,
     ) -> Option<TxTicket> {
         let (entrance, lane) = (&mut self.0[n], &lanes.0[n]);
@@ -278,16 +349,17 @@ impl Entrances {
         let number = entrance.last;
         // Counted first: a carrier takes nothing off that was not added. There is room, and nobody else puts anything in.
         lane.waiting.fetch_add(1, Ordering::SeqCst);
-        let taken = entrance.parcels.push(Numbered {
-            number,
-            parcel: parcel(),
-        });
+        let parcel = parcel();
+        let charge = parcel.charge();
+        lane.charge.fetch_add(charge as usize, Ordering::SeqCst);
+        entrance.tally.add(number, charge, now);
+        let taken = entrance.parcels.push(Numbered { number, parcel });
         debug_assert!(taken.is_ok());
         NonZeroU64::new(number * TICKET_LANES + n as u64).map(TxTicket)
     }
 
     /// Takes the frames of a connection out of its lane that hold data or FIN from `from` on, in their order.
-    pub(crate) fn recall<S>(
+    pub(crate) fn recall<S: FrameSink>(
         &mut self,
         lanes: &Lanes<S>,
         tuple: &Tuple,
@@ -318,7 +390,60 @@ impl Entrances {
             }
         }
         lane.waiting.fetch_sub(back.len(), Ordering::SeqCst);
+        let charge: u32 = back.iter().map(|(_, parcel)| parcel.charge()).sum();
+        lane.charge.fetch_sub(charge as usize, Ordering::SeqCst);
         back
+    }
+
+    /// Where the frames of a connection's lane are, when they are charged with more than `limit` bytes. Under the stack's lock.
+    pub(crate) fn small_queue<S: FrameSink>(
+        &mut self,
+        lanes: &Lanes<S>,
+        tuple: &Tuple,
+        limit: u32,
+    ) -> HostQueue {
+        let n = of_ports(tuple.local.port(), tuple.remote.port());
+        let (entrance, lane) = (&mut self.0[n], &lanes.0[n]);
+        if entrance.tally.most() <= u64::from(limit) {
+            return HostQueue::Clear;
+        }
+        let backlog = lane.backlog(limit);
+        entrance.tally.found(backlog);
+        let Some(excess) = backlog.checked_sub(u64::from(limit)).filter(|&n| n > 0) else {
+            return HostQueue::Clear;
+        };
+        if lane.holds(entrance.last) {
+            HostQueue::Here
+        } else {
+            HostQueue::Device(u32::try_from(excess).unwrap_or(u32::MAX))
+        }
+    }
+
+    /// Where the frame of that ticket is, at `now` nanoseconds of the monotonic clock. Under the stack's lock.
+    pub(crate) fn whereabouts<S: FrameSink>(
+        &mut self,
+        lanes: &Lanes<S>,
+        ticket: TxTicket,
+        now: u64,
+    ) -> HostQueue {
+        let n = (ticket.0.get() % TICKET_LANES) as usize;
+        let number = ticket.0.get() / TICKET_LANES;
+        let (entrance, lane) = (&mut self.0[n], &lanes.0[n]);
+        if lane.holds(number) {
+            return HostQueue::Here;
+        }
+        let since = match lane.own.get() {
+            Some(_) => 0,
+            None => now.saturating_sub(SHARED_FOR),
+        };
+        if entrance.tally.until(number, since) > 0 {
+            entrance.tally.found(lane.backlog(u32::MAX));
+            let left = entrance.tally.until(number, since);
+            if left > 0 {
+                return HostQueue::Device(u32::try_from(left).unwrap_or(u32::MAX));
+            }
+        }
+        HostQueue::Clear
     }
 }
 
@@ -326,6 +451,9 @@ impl<S: FrameSink> Carrier<S> {
     /// Hands over what the lane holds, at most so many frames; how many. Stops where the packet socket is full, and with
     /// `halts` where data was dropped.
     fn carry(&mut self, lane: &Lane<S>, most: usize, halts: bool, carried: &mut Carried) -> usize {
+        if lane.wants_own.swap(false, Ordering::Relaxed) {
+            self.open_own(lane);
+        }
         let mut all = 0;
         loop {
             let n = self.parcels.slots().min(BATCH).min(most - all);
@@ -376,6 +504,7 @@ impl<S: FrameSink> Carrier<S> {
                 .take(done)
                 .last()
                 .map(|n| n.number);
+            let charge = parcels().take(done).map(Parcel::charge).sum();
             drop(frames);
             chunk.commit(done);
             all += done;
@@ -384,11 +513,13 @@ impl<S: FrameSink> Carrier<S> {
                 lane.halted.store(true, Ordering::SeqCst);
             }
             if let Some(last) = last {
-                lane.left(last, done);
+                lane.left(last, done, charge);
             }
             if full {
                 lane.full.store(true, Ordering::SeqCst);
-                carried.full = true;
+                let own = lane.own.get().is_some();
+                carried.full |= !own;
+                carried.own_full |= own;
             }
             if full || halted {
                 return all;
@@ -396,10 +527,20 @@ impl<S: FrameSink> Carrier<S> {
         }
     }
 
+    /// The lane's frames leave by a packet socket of its own from now on, if one can be had.
+    #[cold]
+    fn open_own(&mut self, lane: &Lane<S>) {
+        if self.sink.separate() {
+            let _ = lane.own.set(self.sink.outq());
+        } else {
+            lane.no_own.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Throws away what the lane holds.
     fn discard(&mut self, lane: &Lane<S>, carried: &mut Carried) {
         while let Ok(Numbered { number, parcel }) = self.parcels.pop() {
-            lane.left(number, 1);
+            lane.left(number, 1, parcel.charge());
             carried.late.push(Late {
                 len: parcel.len(),
                 headers: parcel.headers,
@@ -458,7 +599,7 @@ impl<S: FrameSink> Lanes<S> {
     /// [`Lanes::drain`], after which nothing is left: what the packet socket has no room for is thrown away.
     pub(crate) fn empty(&self) -> Carried {
         let mut carried = self.drain();
-        if carried.full {
+        if carried.full || carried.own_full {
             for lane in &self.0 {
                 lane.carrier.lock().discard(lane, &mut carried);
             }
@@ -471,28 +612,12 @@ impl<S: FrameSink> Lanes<S> {
         self.0.iter().any(Lane::waits)
     }
 
-    /// True while the frame of that ticket is in a lane; [`Carried::room`] says when it has left. Under the stack's lock.
-    pub(crate) fn holds(&self, ticket: TxTicket) -> bool {
-        let lane = &self.0[(ticket.0.get() % TICKET_LANES) as usize];
-        let number = ticket.0.get() / TICKET_LANES;
-        if lane.carried.load(Ordering::SeqCst) >= number {
-            return false;
-        }
-        // The first of several: when it has left, all are asked for again.
-        let awaited = lane.awaited.load(Ordering::SeqCst);
-        if awaited == 0 || number < awaited {
-            lane.awaited.store(number, Ordering::SeqCst);
-        }
-        // The carrier may have looked at `awaited` just before: then it has left.
-        lane.carried.load(Ordering::SeqCst) < number
-    }
-
     /// The engine was told of what was dropped: frames of this lane may leave again.
     pub(crate) fn resume(&self, n: usize) {
         self.0[n].halted.store(false, Ordering::SeqCst);
     }
 
-    /// The packet socket takes frames again.
+    /// The packet sockets may take frames again.
     pub(crate) fn space(&self) {
         for lane in &self.0 {
             lane.full.store(false, Ordering::SeqCst);

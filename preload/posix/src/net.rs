@@ -8,8 +8,8 @@ use sidewire_engine::Error;
 use sidewire_engine::cong::CongestionControl;
 use sidewire_engine::memory::Frag;
 use sidewire_engine::net::{
-    Dst, FlowKey, MAX_HEADER, Net, RouteMetrics, Transmit, Tuple, TxTicket, TxTime, TxTstamp,
-    TxVerdict,
+    Dst, FlowKey, HostQueue, MAX_HEADER, Net, RouteMetrics, Transmit, Tuple, TxTicket, TxTime,
+    TxTstamp, TxVerdict,
 };
 use sidewire_engine::skb::MAX_SKB_FRAGS;
 use sidewire_engine::tx_late::TxLate;
@@ -25,7 +25,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use crate::capture::Capture;
-use crate::lanes::{self, Entrances, Lanes, Late, Parcel, Which, iovecs};
+use crate::lanes::{self, Carried, Entrances, Lanes, Late, Parcel, Which, iovecs};
 use crate::stack::monotonic_ns;
 use crate::syscall;
 use crate::tstamps::{self, Awaited, Told};
@@ -39,6 +39,8 @@ const HOP_AGE: u64 = 1_000_000_000;
 const CROWD: usize = 8;
 /// How long the packet socket is left alone that was full, while nobody sleeps until it is not, in nanoseconds.
 const RETRY: u64 = 100_000;
+/// How long one is left alone that is a lane's own: nobody sleeps until it is not.
+const OWN_RETRY: u64 = 500_000;
 
 /// Next hops that are kept at hand.
 const HOPS: usize = 16;
@@ -122,6 +124,8 @@ pub struct LinkNet {
     late: Vec<Late>,
     /// When a full packet socket is tried again.
     retry_at: u64,
+    /// When a lane's own that was full is, nanoseconds of the monotonic clock.
+    own_retry_at: u64,
     routes: Routes,
     neighbours: Neighbours,
     /// An epoll descriptor over what netlink and ARP have to say.
@@ -167,6 +171,7 @@ impl LinkNet {
             direct: capture.wanted(),
             late: Vec::new(),
             retry_at: 0,
+            own_retry_at: u64::MAX,
             routes,
             neighbours,
             events,
@@ -206,7 +211,7 @@ impl LinkNet {
     /// When [`LinkNet::on_timer`] is due, in nanoseconds of the monotonic clock; `u64::MAX` for never.
     #[must_use]
     pub fn next_deadline(&self) -> u64 {
-        self.deadline
+        self.deadline.min(self.own_retry_at)
     }
 
     /// Reads notifications and ARP replies, and sends what waited for them. True when routes changed.
@@ -218,12 +223,32 @@ impl LinkNet {
         changed
     }
 
-    /// Repeats requests for neighbours and gives up on silent ones.
-    pub fn on_timer(&mut self, now: u64) {
+    /// Repeats requests for neighbours and gives up on silent ones. True when lanes that were full are to be tried again.
+    pub fn on_timer(&mut self, now: u64) -> bool {
         if now >= self.deadline {
             self.neighbours.on_timer(now);
             self.settle();
         }
+        let retry = now >= self.own_retry_at;
+        if retry {
+            self.own_retry_at = u64::MAX;
+            self.space();
+        }
+        retry
+    }
+
+    /// A lane's own packet socket was full.
+    pub(crate) fn retry_own(&mut self) {
+        self.own_retry_at = self.own_retry_at.min(monotonic_ns() + OWN_RETRY);
+    }
+
+    /// Frames could not be handed over.
+    fn keep(&mut self, carried: Carried) {
+        self.full |= carried.full;
+        if carried.own_full {
+            self.retry_own();
+        }
+        self.late.extend(carried.late);
     }
 
     /// Destinations given up since the last call.
@@ -286,16 +311,14 @@ impl LinkNet {
     pub(crate) fn release_pages(&mut self) {
         if self.lanes.wait() {
             let carried = self.lanes.empty();
-            self.full |= carried.full;
-            self.late.extend(carried.late);
+            self.keep(carried);
         }
     }
 
     /// Waits until no frame is on its way from here.
     pub(crate) fn drain(&mut self) -> Vec<Late> {
         let carried = self.lanes.drain();
-        self.full |= carried.full;
-        self.late.extend(carried.late);
+        self.keep(carried);
         self.take_late()
     }
 
@@ -547,7 +570,7 @@ impl Net for LinkNet {
         let port =
             |i| u16::from_be_bytes([f.headers[f.l4_offset + i], f.headers[f.l4_offset + i + 1]]);
         let lane = lanes::of_ports(port(0), port(2));
-        let ticket = self.entrances.put(&self.lanes, lane, || Parcel {
+        let ticket = self.entrances.put(&self.lanes, lane, self.now, || Parcel {
             ifindex: hop.ifindex,
             dst_mac: hop.dst_mac,
             src_mac: hop.src_mac,
@@ -569,12 +592,18 @@ impl Net for LinkNet {
         TxVerdict::Queued(ticket)
     }
 
-    fn in_host_queue(&mut self, ticket: TxTicket) -> bool {
-        if ticket.0.get() & TICKET_HELD != 0 {
-            self.held.iter().any(|h| h.ticket == ticket)
+    fn in_host_queue(&mut self, ticket: TxTicket) -> HostQueue {
+        if ticket.0.get() & TICKET_HELD == 0 {
+            self.entrances.whereabouts(&self.lanes, ticket, self.now)
+        } else if self.held.iter().any(|h| h.ticket == ticket) {
+            HostQueue::Here
         } else {
-            self.lanes.holds(ticket)
+            HostQueue::Clear
         }
+    }
+
+    fn small_queue(&mut self, tuple: &Tuple, limit: u32) -> HostQueue {
+        self.entrances.small_queue(&self.lanes, tuple, limit)
     }
 
     fn recall(&mut self, tuple: &Tuple, from: u32) -> Vec<TxLate> {
@@ -597,9 +626,9 @@ impl LinkNet {
     fn send_behind(&mut self, f: &Transmit<'_>, hop: &Hop) -> TxVerdict {
         if self.lanes.wait() {
             let carried = self.lanes.drain();
-            self.late.extend(carried.late);
-            if carried.full {
-                self.full = true;
+            let no_space = carried.full || carried.own_full;
+            self.keep(carried);
+            if no_space {
                 return TxVerdict::NoSpace;
             }
         }

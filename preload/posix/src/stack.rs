@@ -262,6 +262,9 @@ impl NetStack {
             }
             let mut inner = self.inner.lock();
             inner.tell_late(carried.late);
+            if carried.own_full {
+                inner.net.retry_own();
+            }
             if carried.room {
                 let (engine, mut io) = inner.split();
                 engine.tx_space(&mut io);

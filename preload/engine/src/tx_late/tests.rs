@@ -38,6 +38,26 @@ fn the_newest_frame_becomes_unsent() {
 }
 
 #[test]
+fn pacing_does_not_count_it() {
+    let mut b = Bench::new();
+    b.sk.opts.pacing_needed = true;
+    b.sk.info.data_segs_out = 100;
+    b.sk.pacing_rate = 1_000_000;
+    b.sk.opts.max_pacing_rate = 1_000_000;
+    b.write(MSS);
+    b.after_ms(2);
+    let (was, now) = (b.sk.tcp_wstamp_ns, b.now);
+    assert!(was < now);
+    b.write(3 * MSS);
+    assert!(b.sk.timers.armed(Timer::Pacing) && b.sk.tcp_wstamp_ns > now);
+    let late = frame(&b, MSS, b.sk.snd_nxt.wrapping_sub(b.base) - MSS);
+    b.with(|sk, cx| dropped(sk, cx, &late));
+    // As if it had not been tried: the next ack tries again, no timer does.
+    assert_eq!(b.sk.tcp_wstamp_ns, now);
+    assert!(!b.sk.timers.armed(Timer::Pacing));
+}
+
+#[test]
 fn alone_it_waits_for_the_probe_timer() {
     let mut b = Bench::new();
     b.write(100);

@@ -57,6 +57,7 @@ use crate::fd::{Fd, move_high};
 use crate::frame::{FrameSource, RxFrame};
 use crate::raw;
 use filter::Insn;
+use sidewire_uapi::socket::SO_NETNS_COOKIE;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -150,6 +151,27 @@ impl PacketSocket {
     pub fn set_filter(&self, program: &[Insn]) -> Result<(), Errno> {
         filter::attach(self.fd.as_raw_fd(), program)
     }
+}
+
+/// A packet socket that only sends, in the network namespace of another one.
+///
+/// # Errors
+/// EPERM without CAP_NET_RAW; ENONET where the calling thread is in another namespace; EMFILE, ENFILE, ENOBUFS.
+fn way_out_beside(other: &Fd) -> Result<Fd, Errno> {
+    let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK;
+    let fd = move_high(raw::socket(libc::AF_PACKET, kind, 0)?)?;
+    let netns = |fd: &Fd| raw::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, 0u64);
+    if netns(&fd)? != netns(other)? {
+        return Err(Errno::ENONET);
+    }
+    raw::setsockopt(
+        fd.as_raw_fd(),
+        libc::SOL_PACKET,
+        libc::PACKET_VNET_HDR,
+        &1i32,
+    )?;
+    grow_buffer(fd.as_raw_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
+    Ok(fd)
 }
 
 /// Asks for [`PACKET_BUFFER`] by the privileged option, then for as much as the sysctl allows.

@@ -7,10 +7,12 @@
 use super::tstamp::{self, Timing};
 use super::uring::{self, SharedRing};
 use super::vnet::{self, VNET_HDR_LEN};
+use super::way_out_beside;
 use crate::Errno;
 use crate::cut::Cutter;
 use crate::fd::Fd;
 use crate::frame::{FrameSink, MAX_FRAGS, MAX_FRAME, MAX_HEADERS, MAX_L2, TxFrame, TxVerdict};
+use crate::outq::SocketOutq;
 use crate::raw;
 use arrayvec::ArrayVec;
 use sidewire_uapi::socket::{SCM_TS_OPT_ID, SCM_TXTIME};
@@ -367,6 +369,8 @@ impl PacketSink {
 }
 
 impl FrameSink for PacketSink {
+    type Outq = SocketOutq;
+
     fn send(&mut self, frame: &TxFrame<'_>) -> TxVerdict {
         match PacketSink::vnet(frame) {
             Err(verdict) => verdict,
@@ -425,6 +429,19 @@ impl FrameSink for PacketSink {
 
     fn writable_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    fn outq(&self) -> SocketOutq {
+        SocketOutq::new(self.fd.clone())
+    }
+
+    fn separate(&mut self) -> bool {
+        let Ok(fd) = way_out_beside(&self.fd) else {
+            return false;
+        };
+        self.fd = Arc::new(fd);
+        self.timing = Timing::default();
+        true
     }
 }
 

@@ -91,6 +91,10 @@ struct Device {
     /// Frames before it is full again, 0 for never.
     fills_after: usize,
     taken: AtomicUsize,
+    /// Bytes in its queue.
+    holds: AtomicUsize,
+    /// What a socket of the lane's own would stand before.
+    behind: Option<Arc<Device>>,
     /// Runs with each frame that it takes.
     meanwhile: Option<Box<dyn Fn() + Send + Sync>>,
 }
@@ -107,7 +111,18 @@ impl Device {
 
 struct Sink(Arc<Device>);
 
+#[derive(Clone)]
+struct Queue(Arc<Device>);
+
+impl Outq for Queue {
+    fn bytes(&self) -> usize {
+        self.0.holds.load(Ordering::SeqCst)
+    }
+}
+
 impl FrameSink for Sink {
+    type Outq = Queue;
+
     fn send(&mut self, frame: &TxFrame<'_>) -> Verdict {
         let device = &self.0;
         if let Some(answer) = device.answers.lock().pop()
@@ -134,6 +149,20 @@ impl FrameSink for Sink {
     fn writable_fd(&self) -> RawFd {
         -1
     }
+
+    fn outq(&self) -> Queue {
+        Queue(self.0.clone())
+    }
+
+    fn separate(&mut self) -> bool {
+        match self.0.behind.clone() {
+            Some(own) => {
+                self.0 = own;
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 fn bench(device: Device) -> (Entrances, Lanes<Sink>, Arc<Device>) {
@@ -146,10 +175,14 @@ fn bench(device: Device) -> (Entrances, Lanes<Sink>, Arc<Device>) {
 fn put(entrances: &mut Entrances, lanes: &Lanes<Sink>, port: u16, seqs: &[u32]) -> TxTicket {
     let mut last = None;
     for seq in seqs {
-        last = entrances.put(lanes, lane(port), || parcel(port, *seq, 100));
+        last = entrances.put(lanes, lane(port), 0, || parcel(port, *seq, 100));
         assert!(last.is_some(), "the lane is full");
     }
     last.expect("a frame")
+}
+
+fn holds(lanes: &Lanes<Sink>, ticket: TxTicket) -> bool {
+    lanes.0[(ticket.0.get() % TICKET_LANES) as usize].holds(ticket.0.get() / TICKET_LANES)
 }
 
 const PORT: u16 = 1024;
@@ -172,11 +205,11 @@ fn frames_leave_in_order_lap_after_lap() {
         let seqs: Vec<u32> = (seq..).take(n).collect();
         seq += n as u32;
         let ticket = put(&mut entrances, &lanes, PORT, &seqs);
-        assert!(lanes.wait() && lanes.holds(ticket));
+        assert!(lanes.wait() && holds(&lanes, ticket));
         let carried = lanes.carry(1 << lane(PORT));
         // It was asked for.
         assert!(carried.room && carried.late.is_empty());
-        assert!(!lanes.wait() && !lanes.holds(ticket));
+        assert!(!lanes.wait() && !holds(&lanes, ticket));
         assert!(lanes.carry(ALL).quiet());
     }
     assert_eq!(device.sent(), (0..seq).collect::<Vec<_>>());
@@ -198,7 +231,7 @@ fn a_lane_that_was_full_tells_of_room_once() {
     let (mut entrances, lanes, device) = bench(Device::default());
     let seqs: Vec<u32> = (0..DEPTH as u32).collect();
     put(&mut entrances, &lanes, PORT, &seqs);
-    let refused = entrances.put(&lanes, lane(PORT), || unreachable!("no room"));
+    let refused = entrances.put(&lanes, lane(PORT), 0, || unreachable!("no room"));
     assert_eq!(refused, None);
     assert!(lanes.carry(ALL).room);
     assert!(lanes.carry(ALL).quiet());
@@ -224,16 +257,123 @@ fn an_awaited_frame_is_told_of_when_it_has_left_and_not_before() {
     let (mut entrances, lanes, device) = bench(Device::default());
     let first = put(&mut entrances, &lanes, PORT, &[1]);
     let second = put(&mut entrances, &lanes, NEIGHBOUR, &[2]);
-    assert!(lanes.holds(second) && lanes.holds(first));
+    assert!(holds(&lanes, second) && holds(&lanes, first));
     device.answers(&[Verdict::NoSpace]);
     assert!(!lanes.carry(ALL).room);
     lanes.space();
     device.answers(&[Verdict::Sent, Verdict::NoSpace]);
     assert!(lanes.carry(ALL).room, "the first has left");
-    assert!(!lanes.holds(first) && lanes.holds(second));
+    assert!(!holds(&lanes, first) && holds(&lanes, second));
     lanes.space();
     assert!(lanes.carry(ALL).room);
     assert!(lanes.carry(ALL).quiet());
+}
+
+/// A packet socket for all, before which so many bytes wait, and a lane's own, before which others do.
+fn slow(shared: usize, own: usize) -> Device {
+    Device {
+        holds: AtomicUsize::new(shared),
+        behind: Some(Arc::new(Device {
+            holds: AtomicUsize::new(own),
+            ..Device::default()
+        })),
+        ..Device::default()
+    }
+}
+
+/// Bytes that two frames of 100 are charged with.
+const TWO: u32 = 2 * (100 + FRAME_CHARGE);
+
+#[test]
+fn a_lane_before_which_much_waits_gets_a_socket_of_its_own() {
+    let (mut entrances, lanes, device) = bench(slow(9000, 10));
+    put(&mut entrances, &lanes, PORT, &[1, 2]);
+    let ask = |entrances: &mut Entrances, limit| {
+        let queue = entrances.small_queue(&lanes, &tuple(PORT), limit);
+        let wants = |n: usize| lanes.0[n].wants_own.load(Ordering::SeqCst);
+        assert!((0..LANES).all(|n| n == lane(PORT) || !wants(n)));
+        (queue, wants(lane(PORT)))
+    };
+    // No more than was put in can wait: nobody asks.
+    assert_eq!(ask(&mut entrances, TWO), (HostQueue::Clear, false));
+    assert_eq!(ask(&mut entrances, TWO - 1), (HostQueue::Here, true));
+    assert!(
+        lanes.carry(ALL).room,
+        "what waited is told when it has left"
+    );
+    let own = device.behind.clone().expect("slow");
+    assert_eq!((device.sent(), own.sent()), (vec![], vec![1, 2]));
+    // What waits behind the shared one is not of this lane.
+    assert_eq!(ask(&mut entrances, 10), (HostQueue::Clear, false));
+    put(&mut entrances, &lanes, PORT, &[3]);
+    lanes.carry(ALL);
+    own.holds.store(700, Ordering::SeqCst);
+    assert_eq!(ask(&mut entrances, 650), (HostQueue::Device(50), false));
+    own.holds.store(0, Ordering::SeqCst);
+    assert_eq!(ask(&mut entrances, 650), (HostQueue::Clear, false));
+}
+
+#[test]
+fn where_no_other_socket_can_be_had_all_share_one() {
+    let device = Device {
+        holds: AtomicUsize::new(9000),
+        ..Device::default()
+    };
+    let (mut entrances, lanes, device) = bench(device);
+    put(&mut entrances, &lanes, PORT, &[1, 2]);
+    let ask = |entrances: &mut Entrances| entrances.small_queue(&lanes, &tuple(PORT), 100);
+    assert_eq!(ask(&mut entrances), HostQueue::Here);
+    lanes.carry(ALL);
+    assert_eq!(device.sent(), [1, 2]);
+    assert_eq!(ask(&mut entrances), HostQueue::Device(8900));
+    assert!(!lanes.0[lane(PORT)].wants_own.load(Ordering::SeqCst));
+}
+
+#[test]
+fn an_own_socket_that_is_full_stops_no_other_lane() {
+    let (mut entrances, lanes, device) = bench(slow(9000, 0));
+    put(&mut entrances, &lanes, PORT, &[1, 2]);
+    entrances.small_queue(&lanes, &tuple(PORT), 1);
+    let own = device.behind.clone().expect("slow");
+    own.answers(&[Verdict::Sent, Verdict::NoSpace]);
+    put(&mut entrances, &lanes, PORT + 1, &[7]);
+    let carried = lanes.carry(ALL);
+    assert!(carried.own_full && !carried.full && !carried.quiet());
+    assert_eq!((own.sent(), device.sent()), (vec![1], vec![7]));
+    lanes.space();
+    assert!(!lanes.carry(ALL).own_full);
+    assert_eq!(own.sent(), [1, 2]);
+}
+
+#[test]
+fn a_frame_is_found_in_the_devices_queue() {
+    let (mut entrances, lanes, device) = bench(slow(0, 0));
+    let first = put(&mut entrances, &lanes, PORT, &[1]);
+    let second = put(&mut entrances, &lanes, PORT, &[2]);
+    let ask = |entrances: &mut Entrances, now| {
+        [first, second].map(|ticket| entrances.whereabouts(&lanes, ticket, now))
+    };
+    assert_eq!(ask(&mut entrances, 0), [HostQueue::Here; 2]);
+    lanes.carry(ALL);
+    device.holds.store(TWO as usize, Ordering::SeqCst);
+    assert_eq!(
+        ask(&mut entrances, 0),
+        [HostQueue::Device(TWO / 2), HostQueue::Device(TWO)]
+    );
+    device.holds.store(TWO as usize / 2, Ordering::SeqCst);
+    assert_eq!(
+        ask(&mut entrances, 0),
+        [HostQueue::Clear, HostQueue::Device(TWO / 2)]
+    );
+    // What waits behind a socket that others use as well may be theirs.
+    assert_eq!(ask(&mut entrances, SHARED_FOR + 1), [HostQueue::Clear; 2]);
+    // Too many have followed.
+    for seq in 0..64 {
+        put(&mut entrances, &lanes, PORT, &[seq]);
+        lanes.carry(ALL);
+    }
+    device.holds.store(1 << 20, Ordering::SeqCst);
+    assert_eq!(ask(&mut entrances, 0), [HostQueue::Clear; 2]);
 }
 
 #[test]
@@ -247,7 +387,7 @@ fn who_carries_leaves_the_rest_after_its_quota() {
         meanwhile: Some(Box::new(move || {
             if let Some((entrances, lanes)) = others.lock().as_mut() {
                 let seq = seq.fetch_add(1, Ordering::SeqCst) as u32;
-                entrances.put(lanes, lane(PORT), || parcel(PORT, seq, 100));
+                entrances.put(lanes, lane(PORT), 0, || parcel(PORT, seq, 100));
             }
         })),
         ..Device::default()
@@ -286,7 +426,7 @@ fn a_drop_halts_the_lane_until_the_engine_knows() {
     put(&mut entrances, &lanes, NEIGHBOUR, &[7]);
     put(&mut entrances, &lanes, PORT, &[1200, 900]);
     // A bare ack.
-    entrances.put(&lanes, lane(PORT), || parcel(PORT, 1300, 0));
+    entrances.put(&lanes, lane(PORT), 0, || parcel(PORT, 1300, 0));
     device.answers(&[Verdict::Sent, Verdict::Dropped]);
     let carried = lanes.carry(ALL);
     let late: Vec<_> = carried.late.iter().filter_map(Late::of).collect();
@@ -312,7 +452,7 @@ fn a_drop_halts_the_lane_until_the_engine_knows() {
 #[test]
 fn an_ack_that_is_dropped_halts_nothing() {
     let (mut entrances, lanes, device) = bench(Device::default());
-    entrances.put(&lanes, lane(PORT), || parcel(PORT, 1, 0));
+    entrances.put(&lanes, lane(PORT), 0, || parcel(PORT, 1, 0));
     put(&mut entrances, &lanes, PORT, &[2]);
     device.answers(&[Verdict::Dropped]);
     assert_eq!(lanes.carry(ALL).late.len(), 1);
@@ -366,7 +506,7 @@ fn no_frame_is_stranded_or_overtakes_another() {
                 let n = lane(port);
                 for seq in 0..FRAMES {
                     loop {
-                        let taken = stack.lock().put(lanes, n, || parcel(port, seq, 1));
+                        let taken = stack.lock().put(lanes, n, 0, || parcel(port, seq, 1));
                         settle(1 << n);
                         if taken.is_some() {
                             break;

@@ -1,0 +1,93 @@
+//! TCP small queues: what of a connection waits in the host and has not left its device (Linux `tcp_small_queue_check`,
+//! `skb_still_in_host_queue`).
+//!
+//! More than about a millisecond of it would only be delay: for the connection itself, whose round-trip time it adds to, and
+//! for whoever shares the device. And a segment that still waits here is not sent again.
+
+use crate::mib::Counter;
+use crate::net::HostQueue;
+use crate::skb::SKB_TRUESIZE;
+use crate::sock::TcpSock;
+use crate::stack::Cx;
+use crate::time::{NSEC_PER_SEC, NSEC_PER_USEC};
+use crate::timers::Timer;
+
+/// `sk_pacing_shift`: the bytes that the pacing rate gives in so small a part of a second, 1/1024, may wait.
+const PACING_SHIFT: u32 = 10;
+/// Linux hears of each frame that leaves the device; here the queue is looked at again after the time that the excess takes
+/// at the pacing rate, which is at most twice what the path takes, within these bounds.
+const LOOK_MIN_NS: u64 = 250 * NSEC_PER_USEC;
+const LOOK_MAX_NS: u64 = 10_000 * NSEC_PER_USEC;
+
+/// True when a buffer of this `truesize` has to wait, since enough of the connection waits in the host. A retransmission may
+/// find twice as much there (`factor` 1, else 0).
+pub(crate) fn tcp_small_queue_check(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    truesize: u32,
+    factor: u32,
+) -> bool {
+    // With nothing behind it no ack would let it go.
+    if sk.rtx_queue.len() <= 1 {
+        return false;
+    }
+    let mut limit = (2 * u64::from(truesize)).max(sk.pacing_rate >> PACING_SHIFT);
+    if !sk.opts.pacing_needed {
+        limit = limit.min(u64::from(cx.sh.sysctl.tcp_limit_output_bytes));
+    }
+    let limit = u32::try_from(limit << factor).unwrap_or(u32::MAX);
+    // No more can wait than is in flight: on most paths the network needs not be asked.
+    let in_flight = sk.snd_nxt.wrapping_sub(sk.snd_una);
+    let charged = u64::from(in_flight) + sk.rtx_queue.len() as u64 * u64::from(SKB_TRUESIZE);
+    // `sk_wmem_alloc` begins with 1, so that what is charged must stay below the limit.
+    charged >= u64::from(limit)
+        && waits(sk, cx, truesize, |cx, sk| {
+            cx.net.small_queue(&sk.tuple, limit - 1)
+        })
+}
+
+/// True when the last copy of the buffer at `index` has not left the host: to send another one would help nobody. What waits
+/// is tried again when it has (Linux `skb_still_in_host_queue`).
+pub(crate) fn skb_still_in_host_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize) -> bool {
+    let Some(skb) = sk.rtx_queue.get(index) else {
+        return false;
+    };
+    let Some(ticket) = skb.ticket else {
+        return false;
+    };
+    let truesize = skb.truesize;
+    let still = waits(sk, cx, truesize, |cx, _| cx.net.in_host_queue(ticket));
+    if still {
+        cx.sh.mib.inc(Counter::TCPSpuriousRtxHostQueues);
+    }
+    still
+}
+
+/// Asks where frames are; when in the host, sees to it that the connection goes on when they have left.
+fn waits(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    truesize: u32,
+    ask: impl FnOnce(&mut Cx<'_, '_>, &TcpSock) -> HostQueue,
+) -> bool {
+    match ask(cx, sk) {
+        HostQueue::Clear => return false,
+        HostQueue::Here => {
+            if !sk.tx_blocked && !sk.tsq_throttled {
+                cx.sh.tx_blocked.push(cx.id);
+            }
+            sk.tsq_throttled = true;
+        }
+        HostQueue::Device(excess) => {
+            let rate = sk.pacing_rate.clamp(1, u64::from(u32::MAX));
+            // Frames leave as a whole.
+            let ns = u64::from(excess.max(truesize)) * NSEC_PER_SEC / rate;
+            let look = cx.now + ns.clamp(LOOK_MIN_NS, LOOK_MAX_NS);
+            sk.timers.set(Timer::Pacing, look);
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;

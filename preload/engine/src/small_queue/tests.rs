@@ -1,0 +1,125 @@
+use super::*;
+use crate::sock::{CaState, nagle};
+use crate::testbench::{Bench, MSS};
+use crate::time::Instant;
+
+/// Ten segments are in flight, each sent by itself; the rate gives 600 kB a second.
+fn slow() -> Bench {
+    let mut b = Bench::new();
+    b.gso(MSS + 40, 1);
+    b.sk.pacing_rate = 600_000;
+    b.sk.opts.max_pacing_rate = 600_000;
+    b.sk.snd_cwnd = 10;
+    b
+}
+
+#[test]
+fn two_segments_wait_before_a_slow_device() {
+    let mut b = slow();
+    let charge = MSS + SKB_TRUESIZE;
+    b.write(2 * MSS);
+    assert!(b.asked().is_empty());
+    b.device_holds(2 * charge);
+    assert!(b.write(4 * MSS).is_empty());
+    assert_eq!(b.asked(), [2 * charge - 1]);
+    // One of them is to leave, which takes the rate 3.8 ms.
+    let ns = u64::from(charge) * NSEC_PER_SEC / 600_000;
+    assert_eq!(b.sk.timers.at(Timer::Pacing), b.now + ns);
+    let (_, sent) = b.fire();
+    assert!(sent.is_empty(), "nothing has left meanwhile");
+    b.device_holds(2 * charge - 1);
+    let (_, sent) = b.fire();
+    assert_eq!(b.ranges(&sent)[0], (2 * MSS, 3 * MSS));
+}
+
+#[test]
+fn an_ack_looks_again() {
+    let mut b = slow();
+    b.write(2 * MSS);
+    b.device_holds(u32::MAX);
+    assert!(b.write(4 * MSS).is_empty());
+    b.device_holds(0);
+    let sent = b.ack(MSS, &[]);
+    assert_eq!(
+        b.ranges(&sent),
+        [2, 3, 4, 5].map(|n| (n * MSS, (n + 1) * MSS))
+    );
+}
+
+#[test]
+fn behind_the_last_buffer_in_flight_another_one_goes() {
+    let mut b = Bench::new();
+    let limit = 5 * MSS;
+    b.sk.nonagle = nagle::OFF;
+    b.sk.pacing_rate = u64::from(limit) << PACING_SHIFT;
+    b.sk.opts.max_pacing_rate = b.sk.pacing_rate;
+    b.device_holds(u32::MAX);
+    assert_eq!(b.write(5 * MSS).len(), 1);
+    // What waits in the host may be somebody else's, and then no ack is on its way.
+    assert_eq!(b.write(100).len(), 1);
+    assert!(b.asked().is_empty());
+    assert_eq!(b.write(100).len(), 0);
+    assert_eq!(b.asked(), [limit - 1]);
+    assert_eq!(b.ack(5 * MSS, &[]).len(), 1);
+}
+
+#[test]
+fn a_millisecond_of_a_fast_connection_waits() {
+    let mut b = slow();
+    b.sk.pacing_rate = 1_000_000_000;
+    b.sk.snd_cwnd = 10_000;
+    b.device_holds(u32::MAX);
+    let rate_gives = (1_000_000_000u32 >> PACING_SHIFT) / (MSS + SKB_TRUESIZE);
+    // While no more is in flight than may wait nobody is asked.
+    let sent = b.write(600 * MSS).len() as u32;
+    assert_eq!((sent, b.asked().len()), (rate_gives + 1, 1));
+    assert_eq!(b.sk.timers.at(Timer::Pacing), b.now + LOOK_MAX_NS);
+}
+
+#[test]
+fn the_setting_bounds_what_is_not_paced() {
+    for (paced, bound) in [(false, 20_000), (true, 1 << 20)] {
+        let mut b = slow();
+        b.stack.sh.sysctl.tcp_limit_output_bytes = 20_000;
+        b.sk.pacing_rate = 1 << 30;
+        b.sk.opts.max_pacing_rate = 1 << 30;
+        b.sk.opts.pacing_needed = paced;
+        b.sk.info.data_segs_out = 0;
+        b.sk.snd_cwnd = 10_000;
+        b.device_holds(u32::MAX);
+        for _ in 0..900 {
+            b.write(MSS);
+            b.sk.tcp_wstamp_ns = Instant(0);
+        }
+        assert_eq!(b.asked().first(), Some(&(bound - 1)), "paced: {paced}");
+    }
+}
+
+#[test]
+fn a_retransmission_finds_twice_the_room() {
+    let mut b = slow();
+    let charge = MSS + SKB_TRUESIZE;
+    b.write(8 * MSS);
+    b.device_holds(4 * charge);
+    b.asked();
+    let sent = b.ack(0, &[(4 * MSS, 8 * MSS)]);
+    assert_eq!((sent.len(), b.asked()), (0, alloc::vec![4 * charge - 1]));
+    assert_eq!(b.sk.ca_state, CaState::Recovery);
+    b.device_holds(4 * charge - 1);
+    let (_, sent) = b.fire();
+    assert_eq!(b.ranges(&sent)[0], (0, MSS));
+}
+
+#[test]
+fn what_waits_in_the_device_is_not_sent_again() {
+    let mut b = Bench::new();
+    b.queues();
+    b.write(2 * MSS);
+    b.carry();
+    b.device_holds(5_000);
+    // The tail's probe, then the timeout of a tail alone.
+    let spurious = |b: &Bench| b.stack.sh.mib.get(Counter::TCPSpuriousRtxHostQueues);
+    let (_, sent) = b.fire();
+    assert_eq!((sent.len(), spurious(&b)), (0, 1));
+    assert!(b.sk.timers.armed(Timer::Pacing));
+}
