@@ -7,6 +7,7 @@ mod cut;
 pub mod fd;
 pub mod frame;
 pub mod holder;
+pub mod late_close;
 pub mod netlink;
 pub mod outq;
 pub mod packet;

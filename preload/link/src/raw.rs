@@ -38,6 +38,69 @@ pub(crate) fn io_uring_enter(fd: RawFd, submit: u32, complete: u32) -> Result<us
     }
 }
 
+/// Makes an empty table of so many registered files (Linux 5.19).
+pub(crate) fn io_uring_register_sparse(ring: RawFd, files: u32) -> Result<(), Errno> {
+    const IORING_REGISTER_FILES2: u32 = 13;
+    const IORING_RSRC_REGISTER_SPARSE: u32 = 1;
+    /// Linux `struct io_uring_rsrc_register`.
+    #[repr(C)]
+    struct Register {
+        nr: u32,
+        flags: u32,
+        resv2: u64,
+        data: u64,
+        tags: u64,
+    }
+    let register = Register {
+        nr: files,
+        flags: IORING_RSRC_REGISTER_SPARSE,
+        resv2: 0,
+        data: 0,
+        tags: 0,
+    };
+    let len = size_of::<Register>();
+    // SAFETY: the kernel reads the live structure.
+    unsafe {
+        syscall!(
+            Sysno::io_uring_register,
+            ring,
+            IORING_REGISTER_FILES2,
+            &raw const register,
+            len
+        )
+    }?;
+    Ok(())
+}
+
+/// Puts a descriptor's file at a place of that table.
+pub(crate) fn io_uring_register_file(ring: RawFd, slot: u32, fd: RawFd) -> Result<(), Errno> {
+    const IORING_REGISTER_FILES_UPDATE: u32 = 6;
+    /// Linux `struct io_uring_rsrc_update`.
+    #[repr(C)]
+    struct Update {
+        offset: u32,
+        resv: u32,
+        data: u64,
+    }
+    let fds = [fd];
+    let update = Update {
+        offset: slot,
+        resv: 0,
+        data: fds.as_ptr() as u64,
+    };
+    // SAFETY: the kernel reads the live structure and the one number that it names.
+    unsafe {
+        syscall!(
+            Sysno::io_uring_register,
+            ring,
+            IORING_REGISTER_FILES_UPDATE,
+            &raw const update,
+            1
+        )
+    }?;
+    Ok(())
+}
+
 /// A close-on-exec socket, at whatever number the kernel gives.
 pub(crate) fn socket(domain: i32, ty: i32, protocol: i32) -> Result<Fd, Errno> {
     // SAFETY: no pointers.

@@ -9,8 +9,11 @@
 
 use core::sync::atomic::Ordering;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use libc::pollfd;
+use parking_lot::Mutex;
 
 use crate::company::Company;
 use crate::driver::{self, round};
@@ -65,12 +68,39 @@ enum Frames {
     Awaited,
 }
 
-/// Starts the pump of a stack.
-pub(crate) fn start(stack: &'static NetStack) {
-    if thread::spawn("sidewire-pump", STACK_SIZE, move || run(stack)).is_err() {
-        // RLIMIT_NPROC: whoever calls drives; a program that computes for long acks late.
-        stack.driver.no_pump.store(true, Ordering::Relaxed);
+/// Has a stack opened by the thread that is then its pump: to open one takes more stack than a thread of the program's may
+/// have left.
+pub(crate) fn start<E: Send + 'static>(
+    open: impl FnOnce() -> Result<&'static NetStack, E> + Send + 'static,
+) -> Result<&'static NetStack, E> {
+    let open = Arc::new(Mutex::new(Some(open)));
+    let (opened, result) = sync_channel(1);
+    let theirs = open.clone();
+    let spawned = thread::spawn("sidewire-pump", STACK_SIZE, move || {
+        let Some(open) = theirs.lock().take() else {
+            return;
+        };
+        let stack = open();
+        let found = stack.as_ref().ok().copied();
+        if opened.send(stack).is_ok()
+            && let Some(stack) = found
+        {
+            run(stack);
+        }
+    });
+    if spawned.is_ok()
+        && let Ok(stack) = result.recv()
+    {
+        return stack;
     }
+    let open = open.lock().take();
+    let Some(open) = open else {
+        unreachable!("nobody else has opened it");
+    };
+    let stack = open()?;
+    // RLIMIT_NPROC: whoever calls drives; a program that computes for long acks late.
+    stack.driver.no_pump.store(true, Ordering::Relaxed);
+    Ok(stack)
 }
 
 fn run(stack: &'static NetStack) {

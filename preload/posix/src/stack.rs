@@ -478,7 +478,13 @@ impl NetStack {
     #[cold]
     fn open(cookie: u64, pid: i32) -> Result<&'static Self, Unavailable> {
         let (socket, neighbours, claim) = match PacketSocket::open() {
-            Ok(socket) => (socket, Neighbours::open(), None),
+            Ok(socket) => {
+                let neighbours = Neighbours::open();
+                if let Ok(neighbours) = &neighbours {
+                    socket.close_late(neighbours.arp_fd());
+                }
+                (socket, neighbours, None)
+            }
             Err(Errno::EPERM) => {
                 let taken = reserve::take(cookie).map_err(Unavailable::HandedOver)?;
                 let neighbours = Neighbours::with_arp(taken.arp);
@@ -486,6 +492,16 @@ impl NetStack {
             }
             Err(e) => return Err(Unavailable::Packet(e)),
         };
+        crate::pump::start(move || Self::open_over(socket, neighbours, claim, cookie, pid))
+    }
+
+    fn open_over(
+        socket: PacketSocket,
+        neighbours: Result<Neighbours, Errno>,
+        claim: Option<Claim>,
+        cookie: u64,
+        pid: i32,
+    ) -> Result<&'static Self, Unavailable> {
         let net = neighbours
             .and_then(|neighbours| LinkNet::open(&socket, neighbours))
             .map_err(Unavailable::Netlink)?;
@@ -495,7 +511,7 @@ impl NetStack {
         let deferred = source
             .queue()
             .map(|queue| DeferredFrames::new(queue, socket.rcvbuf()));
-        let stack = Box::leak(Box::new(Self {
+        Ok(Box::leak(Box::new(Self {
             cookie,
             lanes: net.lanes(),
             deferred: deferred.clone(),
@@ -514,8 +530,6 @@ impl NetStack {
             generation: GENERATION.load(Ordering::Relaxed),
             retired: AtomicBool::new(false),
             claim,
-        }));
-        crate::pump::start(stack);
-        Ok(stack)
+        })))
     }
 }

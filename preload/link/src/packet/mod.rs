@@ -55,6 +55,7 @@ pub use send::PacketSink;
 use crate::Errno;
 use crate::fd::{Fd, move_high};
 use crate::frame::{FrameSource, RxFrame};
+use crate::late_close::LateClose;
 use crate::raw;
 use filter::Insn;
 use sidewire_uapi::socket::SO_NETNS_COOKIE;
@@ -74,6 +75,8 @@ pub struct PacketSocket {
     rcvbuf: i32,
     /// For batches in one piece.
     ring: uring::SharedRing,
+    /// Holds the socket, and those that it gets for company, beyond the end of the process.
+    late: Arc<LateClose>,
 }
 
 impl PacketSocket {
@@ -82,11 +85,13 @@ impl PacketSocket {
     /// # Errors
     /// EPERM without CAP_NET_RAW; EAFNOSUPPORT without packet sockets in the kernel; EMFILE, ENFILE, ENOBUFS.
     pub fn open() -> Result<PacketSocket, Errno> {
-        PacketSocket::from_fd(move_high(raw::socket(
+        let socket = PacketSocket::from_fd(move_high(raw::socket(
             libc::AF_PACKET,
             libc::SOCK_RAW | libc::SOCK_NONBLOCK,
             0,
-        )?)?)
+        )?)?)?;
+        socket.close_late(socket.fd.as_raw_fd());
+        Ok(socket)
     }
 
     /// Takes an open, non-blocking packet socket that is bound to nothing or lets no frame pass.
@@ -105,7 +110,13 @@ impl PacketSocket {
             fd: Arc::new(fd),
             rcvbuf,
             ring: uring::LazyRing::shared(usize::try_from(sndbuf).unwrap_or(0)),
+            late: Arc::default(),
         })
+    }
+
+    /// Has the kernel close this descriptor's file after the end of the process, not in it.
+    pub fn close_late(&self, fd: RawFd) {
+        self.late.hold(fd);
     }
 
     /// The receive buffer that was granted, as getsockopt tells it.
@@ -115,7 +126,7 @@ impl PacketSocket {
 
     /// The way out; any number may exist, one per thread that sends.
     pub fn sink(&self) -> PacketSink {
-        PacketSink::new(self.fd.clone(), self.ring.clone())
+        PacketSink::new(self.fd.clone(), self.ring.clone(), self.late.clone())
     }
 
     /// The way in by a ring, or without one where the kernel refuses it, and starts to receive. Only one may exist.

@@ -12,6 +12,7 @@ use crate::Errno;
 use crate::cut::Cutter;
 use crate::fd::Fd;
 use crate::frame::{FrameSink, MAX_FRAGS, MAX_FRAME, MAX_HEADERS, MAX_L2, TxFrame, TxVerdict};
+use crate::late_close::LateClose;
 use crate::outq::SocketOutq;
 use crate::raw;
 use arrayvec::ArrayVec;
@@ -199,6 +200,7 @@ pub struct PacketSink {
     timing: Timing,
     cutter: Option<Box<Cutter>>,
     ring: SharedRing,
+    late: Arc<LateClose>,
     way: Way,
 }
 
@@ -215,7 +217,7 @@ impl std::fmt::Debug for PacketSink {
 unsafe impl Send for PacketSink {}
 
 impl PacketSink {
-    pub(super) fn new(fd: Arc<Fd>, ring: SharedRing) -> PacketSink {
+    pub(super) fn new(fd: Arc<Fd>, ring: SharedRing, late: Arc<LateClose>) -> PacketSink {
         let messages = (0..BATCH).map(|_| Message::empty()).collect();
         PacketSink {
             fd,
@@ -225,6 +227,7 @@ impl PacketSink {
             timing: Timing::default(),
             cutter: None,
             ring,
+            late,
             way: Way::default(),
         }
     }
@@ -439,6 +442,7 @@ impl FrameSink for PacketSink {
         let Ok(fd) = way_out_beside(&self.fd) else {
             return false;
         };
+        self.late.hold(fd.as_raw_fd());
         self.fd = Arc::new(fd);
         self.timing = Timing::default();
         true

@@ -1,0 +1,74 @@
+//! Packet sockets that end without their process.
+//!
+//! To close a packet socket takes the kernel an RCU grace period (Linux `packet_release`, `synchronize_net`): 10 to 30 ms
+//! each, for which a process that ends would wait. A file that is registered with an io_uring is held by that as well, and
+//! what a ring of a process that has ended held is closed by a worker of the kernel's.
+
+use crate::Errno;
+use crate::fd::{Fd, move_high};
+use crate::raw;
+use once_cell::sync::OnceCell;
+use std::mem::zeroed;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Files that one can hold.
+const FILES: u32 = 24;
+
+/// Holds files until after the end of the last process that has it.
+#[derive(Debug, Default)]
+pub struct LateClose {
+    /// Made with the first file; none where the kernel refuses rings.
+    ring: OnceCell<Option<Fd>>,
+    held: AtomicU32,
+}
+
+impl LateClose {
+    fn open() -> Result<Fd, Errno> {
+        // SAFETY: transparent over a structure of integers; all zero asks for nothing special.
+        let mut params: io_uring::Parameters = unsafe { zeroed() };
+        let ring = move_high(raw::io_uring_setup(1, &mut params)?)?;
+        raw::io_uring_register_sparse(ring.as_raw_fd(), FILES)?;
+        Ok(ring)
+    }
+
+    /// Holds the file of a descriptor. Beyond 24 of them, and where the kernel has no such rings, it is closed with its last
+    /// descriptor, as ever.
+    pub fn hold(&self, fd: RawFd) {
+        if let Some(ring) = self.ring.get_or_init(|| LateClose::open().ok()) {
+            let slot = self.held.fetch_add(1, Ordering::Relaxed);
+            if slot < FILES {
+                // A file less is one that is waited for.
+                let _ = raw::io_uring_register_file(ring.as_raw_fd(), slot, fd);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Outq;
+    use crate::outq::SocketOutq;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    /// A message on its way is charged to its sender until the receiver's file is gone.
+    #[test]
+    fn a_file_is_held_until_the_ring_goes() {
+        let held = LateClose::default();
+        let (a, b) = raw::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM).unwrap();
+        held.hold(b.as_raw_fd());
+        let sent = raw::send(a.as_raw_fd(), b"!", 0);
+        assert_eq!(sent, Ok(1));
+        let waiting = SocketOutq::new(Arc::new(a));
+        drop(b);
+        assert!(waiting.bytes() > 0, "nobody holds it");
+        drop(held);
+        let patience = Instant::now() + Duration::from_secs(20);
+        while waiting.bytes() > 0 {
+            assert!(Instant::now() < patience, "it is held for ever");
+            std::thread::yield_now();
+        }
+    }
+}
