@@ -4,6 +4,7 @@
 //! More than about a millisecond of it would only be delay: for the connection itself, whose round-trip time it adds to, and
 //! for whoever shares the device. And a segment that still waits here is not sent again.
 
+use crate::info::tcp_compute_delivery_rate;
 use crate::mib::Counter;
 use crate::net::HostQueue;
 use crate::skb::SKB_TRUESIZE;
@@ -15,7 +16,7 @@ use crate::timers::Timer;
 /// `sk_pacing_shift`: the bytes that the pacing rate gives in so small a part of a second, 1/1024, may wait.
 const PACING_SHIFT: u32 = 10;
 /// Linux hears of each frame that leaves the device; here the queue is looked at again after the time that the excess takes
-/// at the pacing rate, which is at most twice what the path takes, within these bounds.
+/// at the rate of late, within these bounds.
 const LOOK_MIN_NS: u64 = 250 * NSEC_PER_USEC;
 const LOOK_MAX_NS: u64 = 10_000 * NSEC_PER_USEC;
 
@@ -79,9 +80,13 @@ fn waits(
             sk.tsq_throttled = true;
         }
         HostQueue::Device(excess) => {
-            let rate = sk.pacing_rate.clamp(1, u64::from(u32::MAX));
+            // The pacing rate is more than the device's where that, not the congestion window, is the bound.
+            let rate = match tcp_compute_delivery_rate(sk) {
+                0 => sk.pacing_rate,
+                delivered => delivered.clamp(sk.pacing_rate / 8, sk.pacing_rate),
+            };
             // Frames leave as a whole.
-            let ns = u64::from(excess.max(truesize)) * NSEC_PER_SEC / rate;
+            let ns = u64::from(excess.max(truesize)) * NSEC_PER_SEC / rate.max(1);
             let look = cx.now + ns.clamp(LOOK_MIN_NS, LOOK_MAX_NS);
             sk.timers.set(Timer::Pacing, look);
         }

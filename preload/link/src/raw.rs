@@ -129,6 +129,13 @@ pub(crate) fn dup_cloexec(fd: RawFd, min: RawFd) -> Result<Fd, Errno> {
     Ok(Fd::from_raw(fd as RawFd))
 }
 
+/// Lets the number `to` mean the file of `from`, close-on-exec.
+pub(crate) fn dup3(from: RawFd, to: RawFd) -> Result<(), Errno> {
+    // SAFETY: no pointers.
+    unsafe { syscall!(Sysno::dup3, from, to, libc::O_CLOEXEC) }?;
+    Ok(())
+}
+
 /// Opens a file anew through /proc: the descriptor has a file description of its own.
 pub(crate) fn reopen(fd: RawFd) -> Result<Fd, Errno> {
     let mut path = arrayvec::ArrayString::<32>::new();

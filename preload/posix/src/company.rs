@@ -15,8 +15,8 @@ use sidewire_link::fd::{Fd, move_high};
 use crate::stack::{MAX_STACKS, monotonic_ns};
 use crate::syscall;
 
-/// Threads of the library's own: a pump for each stack, and the one that calls completions back.
-const OWN_MAX: usize = MAX_STACKS + 1;
+/// Threads of the library's own: a pump for each stack, one that gives it a ring, and the one that calls completions back.
+const OWN_MAX: usize = 2 * MAX_STACKS + 1;
 /// Their numbers; 0 for none.
 static OWN: [AtomicI32; OWN_MAX] = [const { AtomicI32::new(0) }; OWN_MAX];
 
@@ -59,6 +59,14 @@ pub(crate) fn enroll() {
         {
             return;
         }
+    }
+}
+
+/// The calling thread is about to end.
+pub(crate) fn leave() {
+    let me = syscall::gettid();
+    for slot in &OWN {
+        let _ = slot.compare_exchange(me, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 

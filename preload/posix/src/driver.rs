@@ -39,11 +39,13 @@ pub(crate) const PUMP: u32 = 2;
 /// `leader_until` and `pump_until` of one who is awake and will look at the deadline before it sleeps.
 const AWAKE: u64 = 0;
 
-/// Descriptors that the leader watches on its own account: the packet socket, its eventfd, netlink.
-const OWN_FDS: usize = 3;
+/// Descriptors that the leader watches on its own account: the packet socket as it receives, its eventfd, netlink, the packet
+/// socket as it sends.
+const OWN_FDS: usize = 4;
 const FRAMES: usize = 0;
 const WAKE: usize = 1;
 const NETLINK: usize = 2;
+const WAY_OUT: usize = 3;
 /// Descriptors of the caller's that are watched without allocating.
 const EXTRA_FAST: usize = 61;
 
@@ -92,10 +94,11 @@ pub struct Driver {
     pub(crate) sleeps: AtomicU64,
     followers: Mutex<Vec<*const Waiter>>,
     wake: Fd,
-    /// An epoll descriptor over `wake`, `packet_fd` (edge-triggered) and `netlink_fd`.
+    /// An epoll descriptor over `wake`, `packet_fd` (edge-triggered), `netlink_fd` and, for errors, `way_out_fd`.
     own: Fd,
     pub(crate) pump_wake: Fd,
     packet_fd: i32,
+    way_out_fd: i32,
     netlink_fd: i32,
     /// Eventfds of followers that watch descriptors of their own; taken and given back.
     spare: Mutex<Vec<Fd>>,
@@ -110,6 +113,8 @@ pub struct Driver {
     pub(crate) autocorked: AtomicBool,
     /// The pump is to carry the lanes.
     pub(crate) left_to_pump: AtomicBool,
+    /// The way in is to have a ring.
+    pub(crate) turn_wanted: AtomicBool,
 }
 
 // SAFETY: the followers' pointers are used under their lock only, and a waiter leaves the list before it goes.
@@ -128,13 +133,18 @@ fn high_epoll() -> Result<Fd, Errno> {
 impl Driver {
     pub(crate) fn new(source: &PacketSource, net: &LinkNet) -> Result<Self, Errno> {
         let (wake, own) = (high_eventfd()?, high_epoll()?);
-        let watched = [source.readable_fd(), wake.as_raw_fd(), net.events_fd()];
-        for (slot, fd) in watched.into_iter().enumerate() {
-            // The ring is looked at before each sleep: only what comes after that is of interest.
-            let edge = if slot == FRAMES { libc::EPOLLET } else { 0 };
-            syscall::epoll_add(own.as_raw_fd(), fd, libc::EPOLLIN | edge, slot as u64)?;
+        let watched = [
+            (wake.as_raw_fd(), WAKE, libc::EPOLLIN),
+            (net.events_fd(), NETLINK, libc::EPOLLIN),
+            // One that was handed over has one number.
+            (net.writable_fd(), WAY_OUT, libc::EPOLLET),
+        ];
+        for (fd, slot, events) in watched {
+            if fd != source.readable_fd() {
+                syscall::epoll_add(own.as_raw_fd(), fd, events, slot as u64)?;
+            }
         }
-        Ok(Self {
+        let driver = Self {
             role: AtomicU32::new(NOBODY),
             leader_until: AtomicU64::new(AWAKE),
             pump_until: AtomicU64::new(AWAKE),
@@ -147,6 +157,7 @@ impl Driver {
             own,
             pump_wake: high_eventfd()?,
             packet_fd: source.readable_fd(),
+            way_out_fd: net.writable_fd(),
             netlink_fd: net.events_fd(),
             spare: Mutex::new(Vec::new()),
             // With one allowed CPU the peer may need it: the first spin waits its turn.
@@ -161,7 +172,38 @@ impl Driver {
             want_tx: AtomicBool::new(false),
             autocorked: AtomicBool::new(false),
             left_to_pump: AtomicBool::new(false),
-        })
+            turn_wanted: AtomicBool::new(false),
+        };
+        driver.watch_frames()?;
+        Ok(driver)
+    }
+
+    /// Frames come by another file under the same number: `change` puts it there. Whoever sleeps on the old one wakes.
+    pub(crate) fn frames_come_by(
+        &self,
+        change: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        syscall::epoll_remove(self.own.as_raw_fd(), self.packet_fd)?;
+        let changed = change();
+        self.watch_frames()?;
+        syscall::eventfd_signal(self.wake.as_raw_fd());
+        self.kick_pump();
+        changed
+    }
+
+    fn watch_frames(&self) -> Result<(), Errno> {
+        // The ring is looked at before each sleep: only what comes after that is of interest.
+        let events = libc::EPOLLIN | libc::EPOLLET;
+        syscall::epoll_add(self.own.as_raw_fd(), self.packet_fd, events, FRAMES as u64)
+    }
+
+    /// More frames come than are well received without a ring: the pump sees to one. Told once.
+    pub(crate) fn want_turn(&self) {
+        if !self.turn_wanted.load(Ordering::Relaxed)
+            && !self.turn_wanted.swap(true, Ordering::SeqCst)
+        {
+            self.kick_pump();
+        }
     }
 
     /// True when `at` comes before any of those who watch deadlines will look. Called under the stack lock.
@@ -226,9 +268,9 @@ impl Driver {
         syscall::eventfd_signal(self.pump_wake.as_raw_fd());
     }
 
-    /// The packet socket, and what netlink has to say.
-    pub(crate) fn frame_fds(&self) -> (i32, i32) {
-        (self.packet_fd, self.netlink_fd)
+    /// The packet socket as it receives, what netlink has to say, and the packet socket as it sends.
+    pub(crate) fn frame_fds(&self) -> [i32; 3] {
+        [self.packet_fd, self.netlink_fd, self.way_out_fd]
     }
 
     pub(crate) fn has_leader(&self) -> bool {
@@ -491,6 +533,7 @@ fn drive(
         want(d.packet_fd, libc::POLLIN),
         want(d.wake.as_raw_fd(), libc::POLLIN),
         want(d.netlink_fd, libc::POLLIN),
+        want(d.way_out_fd, 0),
     ];
     let mut set = PollSet::new(&own, extra);
     // An extra descriptor that is ready beats sleep, not the frames that wait: those are taken first.
@@ -549,7 +592,7 @@ fn drive(
             stack.bring_deferred();
             let now = monotonic_ns();
             let timeout = until(now, deadline.0, ahead_of(now, next));
-            fds[FRAMES].events = libc::POLLIN | if tx { libc::POLLOUT } else { 0 };
+            fds[WAY_OUT].events = if tx { libc::POLLOUT } else { 0 };
             syscall::ppoll(fds, timeout, sigmask)
         };
         waiter.unpark();
@@ -568,10 +611,10 @@ fn drive(
         if fds[NETLINK].revents != 0 {
             netlink(stack);
         }
-        if fds[FRAMES].revents & libc::POLLOUT != 0 {
+        if fds[WAY_OUT].revents & libc::POLLOUT != 0 {
             tx_space(stack);
         }
-        if fds[FRAMES].revents & libc::POLLERR != 0 {
+        if (fds[FRAMES].revents | fds[WAY_OUT].revents) & libc::POLLERR != 0 {
             stack.with(Inner::tell_tstamps);
         }
         let theirs = &fds[OWN_FDS..];

@@ -15,7 +15,7 @@ use sidewire_link::holder::{
 };
 use sidewire_link::packet::PacketSocket;
 use sidewire_link::packet::filter::PortFilter;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use crate::syscall;
 
@@ -142,6 +142,16 @@ impl Holders {
         // A device on which no silent listener could be had answers RST; the connection there ends as it would for a
         // program that was killed.
         let _ = self.kernel.devices_changed(devices, &[]);
+    }
+
+    /// The filter goes to another packet socket.
+    pub(crate) fn filter_to(&mut self, fd: RawFd) -> Result<(), Errno> {
+        self.filter.attach(fd)
+    }
+
+    /// The filter goes to the packet socket where it was.
+    pub(crate) fn filter_again(&mut self) -> Result<(), Errno> {
+        self.filter.attach(self.socket.as_raw_fd())
     }
 
     fn add_port(&mut self, local: SocketAddr) -> Result<(), Errno> {

@@ -40,6 +40,7 @@ pub mod syscall;
 mod sysctl;
 mod thread;
 mod tstamps;
+mod turn;
 pub mod ubuf;
 pub mod undertaker;
 pub mod wait;

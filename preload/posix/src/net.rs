@@ -208,6 +208,12 @@ impl LinkNet {
         self.events.as_raw_fd()
     }
 
+    /// Polls POLLOUT when a packet socket that was full takes frames again, and POLLERR when it has timestamps.
+    #[must_use]
+    pub fn writable_fd(&self) -> i32 {
+        self.sink.writable_fd()
+    }
+
     /// When [`LinkNet::on_timer`] is due, in nanoseconds of the monotonic clock; `u64::MAX` for never.
     #[must_use]
     pub fn next_deadline(&self) -> u64 {

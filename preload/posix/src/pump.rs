@@ -19,7 +19,7 @@ use crate::company::Company;
 use crate::driver::{self, round};
 use crate::inspection::Inspection;
 use crate::stack::{Inner, NetStack, monotonic_ns};
-use crate::{syscall, thread};
+use crate::{syscall, thread, turn};
 
 /// Shortest tick, in nanoseconds.
 const TICK_MIN: u64 = 1_000_000;
@@ -116,6 +116,9 @@ fn run(stack: &'static NetStack) {
         if d.left_to_pump.swap(false, Ordering::SeqCst) {
             stack.with(|inner| inner.net.lade_all());
         }
+        if d.turn_wanted.load(Ordering::SeqCst) {
+            turn::start(stack);
+        }
         let now = monotonic_ns();
         let activity = (
             d.rounds.load(Ordering::Relaxed),
@@ -208,12 +211,14 @@ fn sleep(stack: &'static NetStack, outside: &mut Outside, at: u64, armed: bool) 
         want(-1),
         outside.company.poll_entry(),
         want(outside.inspection.as_ref().map_or(-1, Inspection::fd)),
+        want(-1),
     ];
+    fds[5].events = 0;
     if armed {
         stack.bring_deferred();
-        (fds[1].fd, fds[2].fd) = d.frame_fds();
+        [fds[1].fd, fds[2].fd, fds[5].fd] = d.frame_fds();
         if d.want_tx.load(Ordering::Relaxed) {
-            fds[1].events |= libc::POLLOUT;
+            fds[5].events = libc::POLLOUT;
         }
     }
     let timeout = match at.min(outside.company.look_at()) {
@@ -240,10 +245,10 @@ fn sleep(stack: &'static NetStack, outside: &mut Outside, at: u64, armed: bool) 
     if fds[2].revents != 0 {
         driver::netlink(stack);
     }
-    if fds[1].revents & libc::POLLOUT != 0 {
+    if fds[5].revents & libc::POLLOUT != 0 {
         driver::tx_space(stack);
     }
-    if fds[1].revents & libc::POLLERR != 0 {
+    if (fds[1].revents | fds[5].revents) & libc::POLLERR != 0 {
         stack.with(Inner::tell_tstamps);
     }
 }

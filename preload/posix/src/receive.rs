@@ -2,6 +2,7 @@
 
 use sidewire_engine::memory::Frag;
 use sidewire_engine::segment::{Ingress, RxCsum};
+use sidewire_link::Errno;
 use sidewire_link::frame::{Checksum, FrameSource, MAX_HEADERS, Rest, RxFrame, RxMeta};
 use sidewire_wire::checksum;
 use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, QuotedTcp, v4_unreachable};
@@ -142,6 +143,22 @@ impl Inner {
         }
         self.net.stats.rx_frames += got.frames as u64;
         got
+    }
+
+    /// Takes everything that has come by a way in that ends, after which `end` sees to it that nothing more does.
+    ///
+    /// # Errors
+    /// What `end` says.
+    pub(crate) fn take_all(
+        &mut self,
+        end: impl FnOnce(&mut Self) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        end(self)?;
+        self.net.stats.rx_drops += u64::from(self.source.take_drops());
+        while self.take_batch().frames > 0 {
+            self.end_batch();
+        }
+        Ok(())
     }
 
     /// Lets the engine ack and send what the frames of a batch made due.

@@ -7,13 +7,14 @@ use core::net::IpAddr;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
+use once_cell::sync::OnceCell;
 use parking_lot::{Mutex, MutexGuard};
 use sidewire_engine::fastopen::PeerMetrics;
 use sidewire_engine::net::TxVerdict;
 use sidewire_engine::{Instant, Io, Stack};
 use sidewire_link::Errno;
 use sidewire_link::netlink::Neighbours;
-use sidewire_link::packet::{PacketSocket, PacketSource};
+use sidewire_link::packet::{PacketSocket, PacketSource, Turn};
 use sidewire_link::reserve::{self, Claim};
 use std::sync::Arc;
 
@@ -167,7 +168,9 @@ pub struct NetStack {
     /// Frames on their way to the device.
     lanes: Arc<Lanes>,
     /// Payload that is still in the packet socket's queue.
-    deferred: Option<Arc<DeferredFrames>>,
+    deferred: OnceCell<Arc<DeferredFrames>>,
+    /// By which the way in is given a ring.
+    turn: Mutex<Option<Turn>>,
     /// Who drives and who sleeps.
     pub driver: Driver,
     /// Process that made it; a forked child does not drive its parent's connections.
@@ -277,9 +280,22 @@ impl NetStack {
         }
     }
 
+    /// The turn to a ring, once.
+    pub(crate) fn take_turn(&self) -> Option<Turn> {
+        self.turn.lock().take()
+    }
+
+    /// Large frames are left in the packet socket's queue from now on.
+    pub(crate) fn defer_by(
+        &self,
+        frames: impl FnOnce() -> Arc<DeferredFrames>,
+    ) -> Arc<DeferredFrames> {
+        self.deferred.get_or_init(frames).clone()
+    }
+
     /// For who is about to wait until the packet socket is readable: it is as long as a payload is left in its queue.
     pub(crate) fn bring_deferred(&'static self) {
-        if self.deferred.as_ref().is_some_and(|d| d.any()) {
+        if self.deferred.get().is_some_and(|d| d.any()) {
             self.with(Inner::bring_deferred);
         }
     }
@@ -331,6 +347,9 @@ impl NetStack {
         let full = inner.net.take_full();
         if full {
             self.driver.want_tx.store(true, Ordering::Relaxed);
+        }
+        if inner.source.wants_ring() {
+            self.driver.want_turn();
         }
         afterwards.full = full;
         afterwards.kick = full || self.driver.too_late(inner.next_deadline());
@@ -506,7 +525,7 @@ impl NetStack {
             .and_then(|neighbours| LinkNet::open(&socket, neighbours))
             .map_err(Unavailable::Netlink)?;
         let holders = Holders::new(&socket, net.device_names());
-        let source = socket.source().map_err(Unavailable::Packet)?;
+        let (source, turn) = socket.first_source().map_err(Unavailable::Packet)?;
         let driver = Driver::new(&source, &net).map_err(Unavailable::Packet)?;
         let deferred = source
             .queue()
@@ -514,7 +533,8 @@ impl NetStack {
         Ok(Box::leak(Box::new(Self {
             cookie,
             lanes: net.lanes(),
-            deferred: deferred.clone(),
+            deferred: deferred.clone().map_or_else(OnceCell::new, OnceCell::from),
+            turn: Mutex::new(turn),
             inner: Mutex::new(Inner {
                 engine: Stack::new(crate::sysctl::read(), crate::secrets::load(cookie)),
                 net,

@@ -148,6 +148,15 @@ pub fn epoll_create() -> Result<c_int, Errno> {
     unsafe { syscall!(Sysno::epoll_create1, libc::EPOLL_CLOEXEC) }.map(|fd| fd as c_int)
 }
 
+/// `epoll_ctl` with EPOLL_CTL_DEL.
+///
+/// # Errors
+/// As the system call.
+pub fn epoll_remove(epfd: c_int, fd: c_int) -> Result<(), Errno> {
+    // SAFETY: no pointers.
+    unsafe { syscall!(Sysno::epoll_ctl, epfd, libc::EPOLL_CTL_DEL, fd, 0) }.map(drop)
+}
+
 /// Adds a descriptor to an epoll descriptor, for these EPOLL* bits; `data` comes with each event.
 ///
 /// # Errors

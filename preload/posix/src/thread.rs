@@ -20,6 +20,7 @@ pub(crate) fn spawn(
         .spawn(|| {
             company::enroll();
             body();
+            company::leave();
         });
     signals::mask(libc::SIG_SETMASK, Some(before));
     spawned.map(drop)

@@ -209,21 +209,22 @@ fn drive(stacks: &mut [Locked], longest: u64, left: impl Fn(&Inner) -> bool) {
         if more || next <= now || !any_of(stacks, &left) {
             continue;
         }
-        let mut fds: ArrayVec<pollfd, { 2 * MAX_STACKS }> = ArrayVec::new();
+        let mut fds: ArrayVec<pollfd, { 3 * MAX_STACKS }> = ArrayVec::new();
         for (stack, inner) in stacks.iter_mut() {
-            let (frames, netlink) = stack.driver.frame_fds();
+            let [frames, netlink, way_out] = stack.driver.frame_fds();
             let driver = &stack.driver;
             inner.bring_deferred();
             // It may have been full since before the fork.
             let full = inner.net.take_full() || driver.want_tx.load(Ordering::Relaxed);
             driver.want_tx.store(full, Ordering::Relaxed);
             let out = if full { libc::POLLOUT } else { 0 };
-            fds.push(want(frames, libc::POLLIN | out));
+            fds.push(want(frames, libc::POLLIN));
             fds.push(want(netlink, libc::POLLIN));
+            fds.push(want(way_out, out));
         }
         let _ = syscall::ppoll(&mut fds, next - now, None);
-        for ((stack, inner), fds) in stacks.iter_mut().zip(fds.chunks(2)) {
-            if fds[0].revents & libc::POLLOUT != 0 {
+        for ((stack, inner), fds) in stacks.iter_mut().zip(fds.chunks(3)) {
+            if fds[2].revents & libc::POLLOUT != 0 {
                 stack.driver.want_tx.store(false, Ordering::Relaxed);
                 inner.drain();
                 let (engine, mut io) = inner.split();

@@ -44,6 +44,7 @@ mod receive;
 mod ring;
 mod send;
 pub mod tstamp;
+mod turn;
 mod uring;
 pub mod vnet;
 
@@ -51,9 +52,10 @@ pub use queue::FrameQueue;
 pub use receive::BatchSource;
 pub use ring::{RingConfig, RingSource};
 pub use send::PacketSink;
+pub use turn::{Prepared, Turn};
 
 use crate::Errno;
-use crate::fd::{Fd, move_high};
+use crate::fd::{Fd, duplicate_high, move_high};
 use crate::frame::{FrameSource, RxFrame};
 use crate::late_close::LateClose;
 use crate::raw;
@@ -71,6 +73,8 @@ pub const PACKET_BUFFER: i32 = 32 << 20;
 #[derive(Debug)]
 pub struct PacketSocket {
     fd: Arc<Fd>,
+    /// The number by which frames are received: another one of the same socket, where a [`Turn`] can give it another.
+    rx: Arc<Fd>,
     /// The receive buffer that was granted, as getsockopt tells it (twice the bytes asked for).
     rcvbuf: i32,
     /// For batches in one piece.
@@ -91,7 +95,10 @@ impl PacketSocket {
             0,
         )?)?)?;
         socket.close_late(socket.fd.as_raw_fd());
-        Ok(socket)
+        Ok(PacketSocket {
+            rx: Arc::new(duplicate_high(socket.fd.as_raw_fd())?),
+            ..socket
+        })
     }
 
     /// Takes an open, non-blocking packet socket that is bound to nothing or lets no frame pass.
@@ -102,12 +109,13 @@ impl PacketSocket {
         let raw_fd = fd.as_raw_fd();
         raw::setsockopt(raw_fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1i32)?;
         grow_buffer(raw_fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
-        grow_buffer(raw_fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
-        let rcvbuf = raw::getsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 0i32)?;
+        let rcvbuf = grow_rcvbuf(raw_fd)?;
         let sndbuf = raw::getsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_SNDBUF, 0i32)?;
         filter::attach(raw_fd, &filter::drop_all())?;
+        let fd = Arc::new(fd);
         Ok(PacketSocket {
-            fd: Arc::new(fd),
+            rx: fd.clone(),
+            fd,
             rcvbuf,
             ring: uring::LazyRing::shared(usize::try_from(sndbuf).unwrap_or(0)),
             late: Arc::default(),
@@ -129,14 +137,36 @@ impl PacketSocket {
         PacketSink::new(self.fd.clone(), self.ring.clone(), self.late.clone())
     }
 
+    /// The way in, as [`PacketSocket::source`]; without a ring at first, where there is a [`Turn`] to give it one later. With
+    /// a small receive buffer, which could not hold what comes until then, it has one at once.
+    ///
+    /// # Errors
+    /// What bind(2) says.
+    pub fn first_source(&self) -> Result<(PacketSource, Option<Turn>), Errno> {
+        if !Arc::ptr_eq(&self.fd, &self.rx)
+            && RingConfig::for_rcvbuf(self.rcvbuf) == RingConfig::SMALL_SLOTS
+        {
+            let mut batch = BatchSource::new(self.rx.clone())?;
+            batch.set_stamps(true)?;
+            self.start()?;
+            let turn = Turn {
+                out: self.fd.clone(),
+                rx: self.rx.clone(),
+                late: self.late.clone(),
+            };
+            return Ok((PacketSource::Batch(Box::new(batch)), Some(turn)));
+        }
+        Ok((self.source()?, None))
+    }
+
     /// The way in by a ring, or without one where the kernel refuses it, and starts to receive. Only one may exist.
     ///
     /// # Errors
     /// What bind(2) says.
     pub fn source(&self) -> Result<PacketSource, Errno> {
-        let source = match RingSource::new(self.fd.clone(), RingConfig::for_rcvbuf(self.rcvbuf)) {
+        let source = match RingSource::new(self.rx.clone(), RingConfig::for_rcvbuf(self.rcvbuf)) {
             Ok(ring) => PacketSource::Ring(ring),
-            Err(_) => PacketSource::Batch(Box::new(BatchSource::new(self.fd.clone())?)),
+            Err(_) => PacketSource::Batch(Box::new(BatchSource::new(self.rx.clone())?)),
         };
         self.start()?;
         Ok(source)
@@ -147,12 +177,12 @@ impl PacketSocket {
     /// # Errors
     /// What bind(2) says.
     pub fn start(&self) -> Result<(), Errno> {
-        bind_protocol(self.fd.as_raw_fd(), libc::ETH_P_IP as u16)
+        bind_protocol(self.rx.as_raw_fd(), libc::ETH_P_IP as u16)
     }
 
-    /// The socket, to be shared with a source of a chosen kind.
+    /// The socket as it receives: for its filter, and to be shared with a source of a chosen kind.
     pub fn shared_fd(&self) -> Arc<Fd> {
-        self.fd.clone()
+        self.rx.clone()
     }
 
     /// Replaces the filter in one step: a frame sees the old or the new one.
@@ -160,7 +190,7 @@ impl PacketSocket {
     /// # Errors
     /// ENOMEM (net.core.optmem_max); EINVAL for a program that the kernel does not take.
     pub fn set_filter(&self, program: &[Insn]) -> Result<(), Errno> {
-        filter::attach(self.fd.as_raw_fd(), program)
+        filter::attach(self.rx.as_raw_fd(), program)
     }
 }
 
@@ -169,6 +199,16 @@ impl PacketSocket {
 /// # Errors
 /// EPERM without CAP_NET_RAW; ENONET where the calling thread is in another namespace; EMFILE, ENFILE, ENOBUFS.
 fn way_out_beside(other: &Fd) -> Result<Fd, Errno> {
+    let fd = socket_beside(other)?;
+    grow_buffer(fd.as_raw_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
+    Ok(fd)
+}
+
+/// A packet socket with vnet headers in the network namespace of another one.
+///
+/// # Errors
+/// As [`way_out_beside`].
+fn socket_beside(other: &Fd) -> Result<Fd, Errno> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK;
     let fd = move_high(raw::socket(libc::AF_PACKET, kind, 0)?)?;
     let netns = |fd: &Fd| raw::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, 0u64);
@@ -181,8 +221,13 @@ fn way_out_beside(other: &Fd) -> Result<Fd, Errno> {
         libc::PACKET_VNET_HDR,
         &1i32,
     )?;
-    grow_buffer(fd.as_raw_fd(), libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
     Ok(fd)
+}
+
+/// Asks for a large receive buffer; what was granted, as getsockopt tells it.
+fn grow_rcvbuf(fd: RawFd) -> Result<i32, Errno> {
+    grow_buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+    raw::getsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, 0i32)
 }
 
 /// Asks for [`PACKET_BUFFER`] by the privileged option, then for as much as the sysctl allows.
@@ -256,6 +301,12 @@ impl PacketSource {
             PacketSource::Closed(_) => return,
         };
         *self = PacketSource::Closed(fd.clone());
+    }
+
+    /// True for one without a ring that could use one.
+    #[inline]
+    pub fn wants_ring(&self) -> bool {
+        matches!(self, PacketSource::Batch(batch) if batch.busy())
     }
 
     /// Where large frames wait, of a source that can leave them there.

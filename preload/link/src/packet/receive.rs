@@ -1,7 +1,8 @@
-//! Receiving with recvmmsg, for kernels or sandboxes that refuse a ring: each frame is copied into a buffer of ours
-//! and then once more to where it belongs.
+//! Receiving with recvmmsg, for the first frames, and for kernels or sandboxes that refuse a ring: each frame is copied
+//! into a buffer of ours and then once more to where it belongs.
 
 use super::packet_drops;
+use super::turn::{Both, TURN_AFTER};
 use super::vnet::{self, VNET_HDR_LEN};
 use crate::Errno;
 use crate::fd::Fd;
@@ -39,6 +40,10 @@ pub struct BatchSource {
     stamped: bool,
     next: usize,
     filled: usize,
+    /// Frames taken so far, up to [`TURN_AFTER`].
+    taken: u32,
+    /// Another socket hears what this one does.
+    both: Option<Both>,
 }
 
 impl BatchSource {
@@ -58,6 +63,8 @@ impl BatchSource {
             stamped: false,
             next: 0,
             filled: 0,
+            taken: 0,
+            both: None,
         })
     }
 
@@ -163,6 +170,35 @@ impl BatchSource {
     pub(crate) fn fd(&self) -> &Arc<Fd> {
         &self.fd
     }
+
+    /// True when it has taken so many frames that a ring would be worth its making.
+    pub(super) fn busy(&self) -> bool {
+        self.taken >= TURN_AFTER
+    }
+
+    /// Remembers frames from now on.
+    pub(super) fn expect_both(&mut self, both: Both) {
+        self.both = Some(both);
+    }
+
+    /// What it remembers.
+    pub(super) fn both(&mut self) -> Option<Both> {
+        self.both.take()
+    }
+
+    fn advance(&mut self) {
+        if let Some(mut both) = self.both.take() {
+            let (meta, bytes) = self.current();
+            both.first(&RxFrame {
+                meta,
+                bytes,
+                rest: Rest::Here,
+            });
+            self.both = Some(both);
+        }
+        self.taken = TURN_AFTER.min(self.taken + 1);
+        self.next += 1;
+    }
 }
 
 impl FrameSource for BatchSource {
@@ -188,13 +224,13 @@ impl FrameSource for BatchSource {
         let (_, bytes) = self.current();
         // SAFETY: by the caller: `into` is mapped, and is none of our buffers.
         let n = unsafe { scatter(&bytes[skip.min(bytes.len())..], into) };
-        self.next += 1;
+        self.advance();
         Ok(n)
     }
 
     fn release(&mut self) {
         if self.next < self.filled {
-            self.next += 1;
+            self.advance();
         }
     }
 

@@ -4,6 +4,7 @@
 
 use super::packet_drops;
 use super::queue::FrameQueue;
+use super::turn::Both;
 use super::vnet::{self, VNET_HDR_LEN};
 use crate::Errno;
 use crate::fd::Fd;
@@ -80,6 +81,8 @@ pub struct RingSource {
     slots: u32,
     head: u32,
     peeked: Option<Peeked>,
+    /// What the socket before this one got as well.
+    both: Option<Both>,
 }
 
 // SAFETY: the mapping belongs to this object alone; the kernel's side synchronises through the slots' status words.
@@ -112,6 +115,7 @@ impl RingSource {
             slots,
             head: 0,
             peeked: None,
+            both: None,
         };
         ring.map()?;
         Ok(ring)
@@ -135,6 +139,39 @@ impl RingSource {
             unsafe { raw::munmap(self.base, self.map_len) };
             self.base = std::ptr::null_mut();
         }
+    }
+
+    /// Its socket has another number from now on, and there may be frames that another socket gave already.
+    pub(super) fn go_by(&mut self, fd: Arc<Fd>, both: Option<Both>) {
+        self.queue = FrameQueue::new(fd);
+        self.both = both;
+    }
+
+    /// Throws away frames that another socket gave already.
+    #[cold]
+    fn skip_doubles(&mut self) {
+        while let Some(both) = &self.both
+            && let Some(p) = self.peeked.or_else(|| self.next())
+        {
+            let frame = RxFrame {
+                meta: p.meta,
+                bytes: self.bytes(&p),
+                rest: p.rest,
+            };
+            let double = both.second(&frame);
+            self.peeked = Some(p);
+            match double {
+                None => self.both = None,
+                Some(false) => return,
+                Some(true) => self.release(),
+            }
+        }
+    }
+
+    /// The head slot, if the kernel has handed it over.
+    fn next(&self) -> Option<Peeked> {
+        let status = self.status().load(Ordering::Acquire);
+        (status & libc::TP_STATUS_USER != 0).then(|| self.look(status))
     }
 
     /// Where large frames wait.
@@ -240,18 +277,17 @@ impl RingSource {
 
 impl FrameSource for RingSource {
     fn peek(&mut self) -> Result<Option<RxFrame<'_>>, Errno> {
-        let p = match self.peeked {
-            Some(p) => p,
-            None if self.base.is_null() => return Ok(None),
-            None => {
-                let status = self.status().load(Ordering::Acquire);
-                if status & libc::TP_STATUS_USER == 0 {
-                    return Ok(None);
-                }
-                let p = self.look(status);
-                self.peeked = Some(p);
-                p
+        if self.peeked.is_none() {
+            if self.base.is_null() {
+                return Ok(None);
             }
+            if self.both.is_some() {
+                self.skip_doubles();
+            }
+            self.peeked = self.peeked.or_else(|| self.next());
+        }
+        let Some(p) = self.peeked else {
+            return Ok(None);
         };
         Ok(Some(RxFrame {
             meta: p.meta,
