@@ -272,6 +272,9 @@ impl MetricsTable {
 
     /// Tells of each peer of which something new is known since the last time.
     pub(crate) fn take_learned(&mut self, mut f: impl FnMut(MetricsKey, PeerMetrics)) {
+        if self.learned.is_empty() {
+            return;
+        }
         for key in core::mem::take(&mut self.learned) {
             if let Some(block) = self.find(&key) {
                 f(key, block.known);

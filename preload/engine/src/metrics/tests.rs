@@ -5,6 +5,7 @@ use sidewire_uapi::TcpState;
 
 use super::*;
 use crate::testbench::{Bench, MSS};
+use crate::testpeer::{Peer, Seg};
 use crate::time::NSEC_PER_MSEC;
 
 fn key(n: u32) -> MetricsKey {
@@ -277,12 +278,49 @@ fn only_good_ends_are_kept_and_only_where_it_is_wanted() {
     ends(&mut b, |_| {});
     assert_eq!(kept(&b), None, "no route");
     b.sk.dst = dst;
+    let dst = b.sk.dst.as_mut().unwrap();
+    let generation = core::mem::replace(&mut dst.generation, Dst::RESET);
+    ends(&mut b, |_| {});
+    assert_eq!(kept(&b), None, "let go of");
+    b.sk.dst.as_mut().unwrap().generation = generation;
     b.with(crate::state::tcp_reset);
     assert_eq!(kept(&b), None, "reset");
     let mut b = Bench::new();
     b.sk.state = TcpState::FinWait2;
     b.with(|sk, cx| crate::timewait::tcp_time_wait(sk, cx, true, 1));
     assert!(kept(&b).is_some());
+}
+
+#[test]
+fn whichever_side_ends_it() {
+    let mut last_ack = Peer::last_ack();
+    let seq = last_ack.sk().rcv_nxt;
+    last_ack.send(Seg {
+        seq,
+        ..last_ack.ack_of(2)
+    });
+    for peer in [last_ack, Peer::time_wait()] {
+        let key = MetricsKey::of(&peer.tuple);
+        assert!(peer.bed.stack.sh.metrics.find(&key).is_some());
+    }
+}
+
+#[test]
+fn of_many_ends_in_a_second_some_are_told() {
+    let mut b = Bench::new();
+    for n in 0..100 {
+        b.sk.tuple.remote = (Ipv4Addr::from(n), 80).into();
+        ends(&mut b, |_| {});
+        if n % 10 == 9 {
+            let told = learned(&mut b.stack.sh.metrics).len();
+            assert_eq!(told, [10, 6, 0, 0, 0, 0, 0, 0, 0, 0][n as usize / 10]);
+        }
+    }
+    b.after_ms(1_000);
+    ends(&mut b, |_| {});
+    let told = learned(&mut b.stack.sh.metrics);
+    assert_eq!(told[0].0, MetricsKey::of(&b.sk.tuple));
+    assert_eq!(Some(told[0].1.path), kept(&b));
 }
 
 /// A connection that begins with this known of the peer.
