@@ -13,7 +13,8 @@ use crate::patience::until;
 pub const NEAR: &str = "192.0.2.1";
 /// The address of [`Lab::far`].
 pub const FAR: &str = "192.0.2.2";
-const SUBNET: &str = "192.0.2.0/24";
+/// The addresses of both.
+pub const SUBNET: &str = "192.0.2.0/24";
 /// The name of the link's device in both namespaces.
 pub const DEVICE: &str = "sw0";
 

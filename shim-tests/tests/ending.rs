@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use shim_tests::compare::{PEER_PORT, start_peer};
 use shim_tests::cpu_time::cpu_ns;
-use shim_tests::lab::FAR;
+use shim_tests::lab::{DEVICE, FAR, NEAR, SUBNET};
 use shim_tests::library::Stack;
 use shim_tests::netcat::{Flavour, Part, move_file, receiver};
 use shim_tests::patience::until;
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
     }
     suite
         .both("peer_killed_and_restarted", &[], peer_killed)
+        .both("metrics_outlive_the_process", &[], metrics_outlive)
         .shim("undertaker_sleeps", &[], undertaker_sleeps)
         .run()
 }
@@ -183,6 +184,30 @@ fn undertaker_of(lab: &Lab) -> Result<u32> {
                 && netns(pid).is_ok_and(|ns| ns == near)
         })
         .context("nobody was left behind")
+}
+
+/// What a connection leaves behind, here what its route sets for the peer, counts for that of the next process, though the
+/// route sets it no longer.
+fn metrics_outlive(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let _peer = start_peer(&lab)?;
+    let port = PEER_PORT.to_string();
+    let route = |metrics: &[&str]| {
+        let to = ["route", "replace", SUBNET, "dev", DEVICE, "src", NEAR];
+        lab.near.run("ip", [&to, metrics].concat())
+    };
+    let reordering = || -> Result<String> {
+        let program = lab.near.program(probe("reordering"));
+        let finished = program.args([FAR, &port]).under(stack).run()?.success()?;
+        Ok(finished.stdout.trim().to_owned())
+    };
+    route(&["proto", "kernel", "scope", "link", "reordering", "9"])?;
+    ensure!(reordering()? == "3", "a first connection");
+    route(&["proto", "kernel", "scope", "link"])?;
+    // Its end may still be under way.
+    until("a connection that knows of the first one", || {
+        Ok((reordering()? == "9").then_some(()))
+    })
 }
 
 fn peer_killed(stack: &Stack) -> TestResult {

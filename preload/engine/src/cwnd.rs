@@ -19,10 +19,11 @@ pub(crate) fn tcp_set_ca_state(sk: &mut TcpSock, state: CaState, now: Instant) {
 
 /// The window to begin with: the route's, else RFC 6928's (Linux `tcp_init_cwnd`).
 pub(crate) fn tcp_init_cwnd(sk: &TcpSock) -> u32 {
-    match sk.route_metrics().initcwnd {
+    let cwnd = match sk.route_metrics().initcwnd {
         0 => TCP_INIT_CWND,
         of_route => of_route,
-    }
+    };
+    cwnd.min(sk.snd_cwnd_clamp)
 }
 
 /// `ssthresh` that stands for the present window (Linux `tcp_current_ssthresh`).

@@ -19,7 +19,7 @@ use crate::timer::{TimerOutcome, fire_timer};
 use crate::timewait::tcp_time_wait;
 
 /// Keyed hashing, so that a peer cannot choose collisions.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct TupleHash {
     key: [u8; 16],
 }

@@ -1,8 +1,8 @@
 //! TCP Fast Open, RFC 7413 (spec/fastopen.md): what both sides share. [`client`] is MSG_FASTOPEN and
-//! TCP_FASTOPEN_CONNECT, [`server`] the listener, [`metrics`] what is remembered of peers.
+//! TCP_FASTOPEN_CONNECT, [`server`] the listener; cookies are among the [`crate::metrics`].
 
+pub mod blackhole;
 pub(crate) mod client;
-pub mod metrics;
 pub(crate) mod server;
 
 #[cfg(test)]
@@ -19,7 +19,7 @@ use crate::sendmsg::SendCall;
 use crate::skb::UbufId;
 use crate::sock::TcpSock;
 
-pub use metrics::{MetricsCache, PeerMetrics};
+pub use blackhole::Blackhole;
 
 /// Bit of `net.ipv4.tcp_fastopen`: clients may.
 pub const TFO_CLIENT_ENABLE: u32 = 1;

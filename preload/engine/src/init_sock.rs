@@ -112,6 +112,7 @@ impl TcpSock {
             ca_state: CaState::Open,
             snd_cwnd: TCP_INIT_CWND,
             snd_cwnd_cnt: 0,
+            snd_cwnd_clamp: u32::MAX,
             snd_ssthresh: TCP_INFINITE_SSTHRESH,
             prior_ssthresh: 0,
             prior_cwnd: 0,

@@ -39,6 +39,7 @@ pub mod ioctl;
 pub mod isn;
 pub mod listen;
 pub mod memory;
+pub mod metrics;
 pub mod mib;
 pub mod mss;
 pub mod net;

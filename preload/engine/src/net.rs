@@ -1,6 +1,7 @@
 //! The network as the engine sees it: routes, and a place to put frames.
 
 use alloc::vec::Vec;
+use bitflags::bitflags;
 use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,54 @@ pub struct RouteMetrics {
     pub congctl: Option<&'static str>,
     /// TCP_CONGESTION cannot change it.
     pub congctl_locked: bool,
+    /// What the metrics of its peers begin with.
+    pub path: PathMetrics,
+}
+
+/// What is kept of a way between connections, and set by a route (`rtt 300ms` in ip-route(8)); 0 where nothing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathMetrics {
+    /// Eight times the round-trip time, in microseconds, as `srtt_us`.
+    pub rtt_us: u32,
+    /// Four times its deviation, in microseconds, as `mdev_us`.
+    pub rttvar_us: u32,
+    /// Slow-start threshold, in segments.
+    pub ssthresh: u32,
+    /// Congestion window, in segments; where it is locked, the largest.
+    pub cwnd: u32,
+    /// How far segments arrive out of their order.
+    pub reordering: u32,
+    /// What of these connections do not change.
+    pub locked: Locked,
+}
+
+impl PathMetrics {
+    /// Nothing.
+    pub const NONE: Self = Self {
+        rtt_us: 0,
+        rttvar_us: 0,
+        ssthresh: 0,
+        cwnd: 0,
+        reordering: 0,
+        locked: Locked::empty(),
+    };
+}
+
+bitflags! {
+    /// Of the [`PathMetrics`], those with `lock` in ip-route(8).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Locked: u8 {
+        /// The round-trip time.
+        const RTT = 1;
+        /// Its deviation.
+        const RTTVAR = 2;
+        /// The slow-start threshold.
+        const SSTHRESH = 4;
+        /// The congestion window.
+        const CWND = 8;
+        /// The reordering.
+        const REORDERING = 16;
+    }
 }
 
 impl RouteMetrics {
@@ -110,6 +159,7 @@ impl RouteMetrics {
         fastopen_no_cookie: false,
         congctl: None,
         congctl_locked: false,
+        path: PathMetrics::NONE,
     };
 }
 

@@ -110,10 +110,11 @@ pub(crate) fn tcp_tsopt_ecr_before(sk: &TcpSock, stamp: u32) -> bool {
 /// The ack is for an original, or nothing was retransmitted at all.
 fn tcp_packet_delayed(sk: &TcpSock) -> bool {
     if sk.retrans_stamp != 0 {
-        tcp_tsopt_ecr_before(sk, sk.retrans_stamp)
-    } else {
-        sk.state != sidewire_uapi::TcpState::SynSent
+        return tcp_tsopt_ecr_before(sk, sk.retrans_stamp);
     }
+    // Nothing, unless the stamp was cleared: by the ack of a SYN, or by [`non_sack_preventing_reopen`].
+    let cleared = !sk.sack_ok && !before(sk.snd_una, sk.high_seq);
+    !cleared && sk.state != sidewire_uapi::TcpState::SynSent
 }
 
 fn tcp_may_undo(sk: &TcpSock) -> bool {

@@ -12,6 +12,7 @@ use crate::header::tcp_time_stamp;
 use crate::input::{Verdict, now_s, paws_reject, tcp_oow_rate_limited};
 use crate::isn::{secure_tcp_seq, secure_tcp_ts_off};
 use crate::listen::RequestSock;
+use crate::metrics::{MetricsKey, tcp_peer_is_proven};
 use crate::mib::Counter;
 use crate::mss::{dst_metric_advmss, tcp_mss_clamp, tcp_sync_mss};
 use crate::net::FlowKey;
@@ -87,8 +88,8 @@ impl Stack {
         let sk = self.socks.get(id)?;
         let listen = sk.listen.as_ref()?;
         let bound = listen.backlog.max(MIN_SYN_QUEUE);
-        let max = self.sh.sysctl.tcp_max_syn_backlog;
-        if (listen.qlen >= bound || listen.qlen >= max - (max >> 2)) && isn.is_none() {
+        let qlen = listen.qlen;
+        if qlen >= bound && isn.is_none() {
             self.sh.mib.inc(Counter::TCPReqQFullDrop);
             return None;
         }
@@ -106,6 +107,14 @@ impl Stack {
                 tos: sk.opts.ip_tos & !3,
             })
             .ok()?;
+        // The last quarter is for peers with which connections went well before.
+        let max = self.sh.sysctl.tcp_max_syn_backlog;
+        if qlen > max - (max >> 2) && isn.is_none() {
+            let key = MetricsKey::of(&seg.tuple);
+            if !tcp_peer_is_proven(&mut self.sh.metrics, &key, &dst.metrics, io.now) {
+                return None;
+            }
+        }
         let req = new_request(sk, &self.sh.sysctl, seg, dst, id);
         let req = RequestSock {
             snt_isn: isn

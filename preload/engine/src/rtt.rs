@@ -177,7 +177,7 @@ pub fn tcp_synack_rtt_meas(sk: &mut TcpSock, cx: &Cx<'_, '_>, snt_synack: Instan
     tcp_ack_update_rtt(sk, cx, AckFlag::SYN_ACKED, us, -1, us, &mut rs);
 }
 
-/// RTO of a connection whose handshake gave no sample (RFC 6298 §5.7; Linux `tcp_init_metrics`).
+/// RTO of a connection whose handshake gave no sample and of whose peer none is known (RFC 6298 §5.7; Linux `tcp_init_metrics`).
 pub(crate) fn tcp_rto_fallback(sk: &mut TcpSock) {
     if sk.srtt_us == 0 {
         sk.rttvar_us = TCP_TIMEOUT_FALLBACK_US;

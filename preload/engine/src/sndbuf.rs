@@ -19,7 +19,9 @@ pub fn tcp_sndbuf_expand(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
     // Worst case: each segment has a buffer of its own.
     let per_mss =
         (u32::from(sk.mss_clamp).max(sk.mss_cache) + PER_SEGMENT).next_power_of_two() + SK_BUFF;
-    let nr_segs = TCP_INIT_CWND.max(sk.snd_cwnd).max(sk.reordering + 1);
+    let nr_segs = TCP_INIT_CWND
+        .max(sk.snd_cwnd)
+        .max(sk.reordering.saturating_add(1));
     let sndmem = (sk.ca.sndbuf_factor() * per_mss).saturating_mul(nr_segs);
     if sk.sndbuf < sndmem {
         sk.sndbuf = sndmem.min(cx.sh.sysctl.tcp_wmem[2]).max(sk.sndbuf);

@@ -291,6 +291,8 @@ pub struct TcpSock {
     pub ca_state: CaState,
     pub snd_cwnd: u32,
     pub snd_cwnd_cnt: u32,
+    /// Largest `snd_cwnd`, of a route's `cwnd lock`.
+    pub snd_cwnd_clamp: u32,
     pub snd_ssthresh: u32,
     pub prior_ssthresh: u32,
     pub prior_cwnd: u32,

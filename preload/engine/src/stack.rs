@@ -10,7 +10,7 @@ use alloc::boxed::Box;
 use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
 use hashbrown::HashMap;
 use sidewire_uapi::tcp::TcpState;
@@ -19,10 +19,11 @@ use slotmap::{SlotMap, new_key_type};
 use crate::demux::TupleHash;
 use crate::error::Error;
 use crate::event::Events;
-use crate::fastopen::{MetricsCache, PeerMetrics};
+use crate::fastopen::Blackhole;
 use crate::init_sock::unspecified;
 use crate::listen::RequestSock;
 use crate::memory::Memory;
+use crate::metrics::{MetricsKey, MetricsTable, PeerMetrics};
 use crate::mib::Mib;
 use crate::net::{Net, Tuple};
 use crate::page_frag::PageFrag;
@@ -103,8 +104,10 @@ pub struct Shared {
     pub trace: Option<Box<Trace>>,
     /// State of the small generator for jitter.
     pub prng: u64,
-    /// Fast-open cookies and what else is remembered per destination.
-    pub metrics: MetricsCache,
+    /// What is kept of peers between connections.
+    pub metrics: MetricsTable,
+    /// Whether fast open is off for a while.
+    pub blackhole: Blackhole,
     /// Sockets that no program holds any more and that are not closed yet (Linux `tcp_orphan_count`).
     pub orphans: u32,
     /// The page fragment that copying sends fill.
@@ -247,7 +250,7 @@ impl Stack {
             tws: SlotMap::with_key(),
             ehash: HashMap::with_hasher(hash.clone()),
             lhash: HashMap::with_hasher(hash.clone()),
-            ports: HashMap::with_hasher(hash),
+            ports: HashMap::with_hasher(hash.clone()),
             heap: BinaryHeap::new(),
             released: Vec::new(),
             sh: Shared {
@@ -263,7 +266,8 @@ impl Stack {
                 trace: None,
                 // Xorshift must not start at 0.
                 prng: seed | 1,
-                metrics: MetricsCache::default(),
+                metrics: MetricsTable::new(hash),
+                blackhole: Blackhole::default(),
                 orphans: 0,
                 page_frag: None,
                 locked_pages: 0,
@@ -415,14 +419,19 @@ impl Stack {
         }
     }
 
-    /// Tells of each peer that told something new for later connections, here or elsewhere (FO-28).
-    pub fn take_learned(&mut self, f: impl FnMut(IpAddr, PeerMetrics)) {
+    /// Tells of each peer of which something new is known for later connections, here or elsewhere (FO-28).
+    pub fn take_learned(&mut self, f: impl FnMut(MetricsKey, PeerMetrics)) {
         self.sh.metrics.take_learned(f);
     }
 
+    /// Is it worth while to ask other stacks of the host what they know of a peer, before a connection to it begins?
+    pub fn asks_about(&mut self, now: Instant, key: &MetricsKey, fastopen: bool) -> bool {
+        self.sh.metrics.asks(key, fastopen, now)
+    }
+
     /// Another stack of the host knows this of a peer.
-    pub fn learn(&mut self, now: Instant, peer: IpAddr, told: PeerMetrics) {
-        self.sh.metrics.learn(peer, told, now);
+    pub fn learn(&mut self, now: Instant, key: &MetricsKey, told: &PeerMetrics) {
+        self.sh.metrics.learn(key, told, now);
     }
 
     /// True when the process may end without taking anything from a peer: no orphan, nothing unsent or unacknowledged.

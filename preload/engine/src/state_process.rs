@@ -9,6 +9,7 @@ use crate::fastopen::server as fastopen;
 use crate::input::{
     Verdict, ack_each_hole, read_timestamps, tcp_send_challenge_ack, tcp_validate_incoming,
 };
+use crate::metrics::tcp_update_metrics;
 use crate::mib::Counter;
 use crate::rcvbuf::tcp_init_rcv_space;
 use crate::segment::Segment;
@@ -83,6 +84,7 @@ pub(crate) fn tcp_rcv_state_process(
             return Verdict::Done;
         }
         TcpState::LastAck if sk.snd_una == sk.write_seq => {
+            tcp_update_metrics(sk, cx);
             tcp_done(sk, cx);
             return Verdict::Done;
         }

@@ -78,6 +78,7 @@ pub struct Sysctl {
     pub tcp_pingpong_thresh: u32,
     pub tcp_retrans_collapse: bool,
     pub tcp_no_metrics_save: bool,
+    pub tcp_no_ssthresh_metrics_save: bool,
     /// Name in `tcp_congestion_control`; one that we lack becomes cubic.
     pub tcp_congestion_control: String,
     pub tcp_allowed_congestion_control: String,
@@ -164,6 +165,7 @@ impl Default for Sysctl {
             tcp_pingpong_thresh: 1,
             tcp_retrans_collapse: true,
             tcp_no_metrics_save: false,
+            tcp_no_ssthresh_metrics_save: true,
             tcp_congestion_control: String::from("cubic"),
             tcp_allowed_congestion_control: String::from("reno cubic"),
             tcp_available_congestion_control: String::new(),

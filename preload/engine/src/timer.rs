@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::event::Events;
 use crate::fastopen;
 use crate::header::tcp_time_stamp;
+use crate::metrics::tcp_init_metrics;
 use crate::mib::Counter;
 use crate::output::{
     At, XmitError, rebuild_header, tcp_current_mss, tcp_event_new_data_sent, tcp_send_ack,
@@ -660,12 +661,11 @@ pub fn fire_timer(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, timer: Timer) -> TimerO
     }
 }
 
-/// First values of the sender when a connection is established (Linux `tcp_init_metrics`, the sender's part of
-/// `tcp_init_transfer`): RTO, congestion window, congestion control, send buffer.
+/// First values of the sender when a connection is established (the sender's part of Linux's `tcp_init_transfer`): RTO,
+/// congestion window, congestion control, send buffer.
 pub fn tcp_init_transfer_snd(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     rebuild_header(sk, cx);
-    sk.snd_ssthresh = TCP_INFINITE_SSTHRESH;
-    crate::rtt::tcp_rto_fallback(sk);
+    tcp_init_metrics(sk, cx);
     // RFC 5681: a handshake that had to be repeated twice begins with one segment.
     sk.snd_cwnd = if sk.info.total_retrans > 1 && sk.undo_marker != 0 {
         1

@@ -6,6 +6,7 @@ use core::cmp::Reverse;
 
 use crate::header::tcp_time_stamp;
 use crate::input::{now_s, paws_reject, tcp_oow_rate_limited};
+use crate::metrics::tcp_update_metrics;
 use crate::mib::Counter;
 use crate::net::{Dst, Tuple};
 use crate::reply::{BareAck, tcp_send_bare_ack, tcp_send_reset};
@@ -332,6 +333,7 @@ pub(crate) fn tcp_time_wait(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, fin_wait2: bo
     } else {
         cx.sh.mib.inc(Counter::TCPTimeWaitOverflow);
     }
+    tcp_update_metrics(sk, cx);
     tcp_done(sk, cx);
 }
 

@@ -39,6 +39,8 @@ fn routes_are_the_kernels() {
         "ip route add 10.20.0.0/16 via 10.9.0.2 mtu 1400 advmss 1300 initcwnd 20 hoplimit 9
         ip route add 10.21.0.0/16 via 10.9.0.2 initrwnd 5 window 9000 rto_min 30ms quickack 1 features ecn \
             fastopen_no_cookie 1 congctl lock reno
+        ip route add 10.22.0.0/16 via 10.9.0.2 rtt lock 300ms rttvar 20ms ssthresh lock 30 cwnd 40 reordering lock 7
+        ip route add 10.23.0.0/16 via 10.9.0.2 rtt 1s rttvar lock 1s ssthresh 3 cwnd lock 4 reordering 5
         ip route add unreachable 10.30.0.0/16
         ip route add prohibit 10.31.0.0/16
         ip route add blackhole 10.32.0.0/16
@@ -89,6 +91,29 @@ fn routes_are_the_kernels() {
         ..Metrics::default()
     };
     assert_eq!(metrics, expected);
+    let expected = Metrics {
+        rtt: Some(8 * 300),
+        rtt_locked: true,
+        rttvar: Some(4 * 20),
+        ssthresh: Some(30),
+        ssthresh_locked: true,
+        cwnd: Some(40),
+        reordering: Some(7),
+        reordering_locked: true,
+        ..Metrics::default()
+    };
+    assert_eq!(look("10.22.1.1").unwrap().metrics, expected);
+    let expected = Metrics {
+        rtt: Some(8 * 1000),
+        rttvar: Some(4 * 1000),
+        rttvar_locked: true,
+        ssthresh: Some(3),
+        cwnd: Some(4),
+        cwnd_locked: true,
+        reordering: Some(5),
+        ..Metrics::default()
+    };
+    assert_eq!(look("10.23.1.1").unwrap().metrics, expected);
     let own = look("10.9.0.11").unwrap();
     assert!(own.is_local && own.loopback);
     assert!(look("127.0.0.1").unwrap().is_local);

@@ -1,6 +1,7 @@
 //! Files that the processes of a user share until the next boot: small, and not to be had where none can be made.
 
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
 
@@ -30,10 +31,27 @@ pub(crate) fn open(kind: &str, new: impl Fn(&CStr) -> bool) -> Option<Fd> {
 
 /// Named after boot and user, so that an old one is never read.
 fn path(dir: &str, uid: usize, kind: &str) -> Option<CString> {
+    let [high, low] = boot_id()?;
+    CString::new(format!("{dir}/sidewire-{uid}-{high:016x}{low:016x}.{kind}")).ok()
+}
+
+/// The kernel's random number of this boot, in two halves. It is read once, which is half of what it takes to open a file;
+/// two threads that do it at once find the same.
+fn boot_id() -> Option<[u64; 2]> {
+    static KNOWN: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+    let known = KNOWN.each_ref().map(|half| half.load(Ordering::Relaxed));
+    if !known.contains(&0) {
+        return Some(known);
+    }
     let mut buf = [0u8; 64];
-    let boot = syscall::read_file(c"/proc/sys/kernel/random/boot_id", &mut buf).ok()?;
-    let boot = core::str::from_utf8(boot).ok()?.trim();
-    CString::new(format!("{dir}/sidewire-{uid}-{boot}.{kind}")).ok()
+    let text = syscall::read_file(c"/proc/sys/kernel/random/boot_id", &mut buf).ok()?;
+    let text = core::str::from_utf8(text).ok()?.trim().replace('-', "");
+    let id = u128::from_str_radix(&text, 16).ok()?;
+    let id = [(id >> 64) as u64, id as u64];
+    for (half, value) in KNOWN.iter().zip(id) {
+        half.store(value, Ordering::Relaxed);
+    }
+    Some(id)
 }
 
 /// Makes an empty file, which must not be there.

@@ -8,8 +8,8 @@ use sidewire_engine::Error;
 use sidewire_engine::cong::CongestionControl;
 use sidewire_engine::memory::Frag;
 use sidewire_engine::net::{
-    Dst, FlowKey, HostQueue, MAX_HEADER, Net, RouteMetrics, Transmit, Tuple, TxTicket, TxTime,
-    TxTstamp, TxVerdict,
+    Dst, FlowKey, HostQueue, Locked, MAX_HEADER, Net, PathMetrics, RouteMetrics, Transmit, Tuple,
+    TxTicket, TxTime, TxTstamp, TxVerdict,
 };
 use sidewire_engine::skb::MAX_SKB_FRAGS;
 use sidewire_engine::tx_late::TxLate;
@@ -547,6 +547,27 @@ fn metrics(m: &Metrics) -> RouteMetrics {
         fastopen_no_cookie: m.fastopen_no_cookie,
         congctl,
         congctl_locked: m.congctl_locked && !chosen,
+        path: path_metrics(m),
+    }
+}
+
+fn path_metrics(m: &Metrics) -> PathMetrics {
+    let locked = [
+        (m.rtt_locked, Locked::RTT),
+        (m.rttvar_locked, Locked::RTTVAR),
+        (m.ssthresh_locked, Locked::SSTHRESH),
+        (m.cwnd_locked, Locked::CWND),
+        (m.reordering_locked, Locked::REORDERING),
+    ];
+    // The parts of a millisecond are those of the estimates.
+    let us = |ms: Option<u32>| ms.unwrap_or(0).saturating_mul(1000);
+    PathMetrics {
+        rtt_us: us(m.rtt),
+        rttvar_us: us(m.rttvar),
+        ssthresh: m.ssthresh.unwrap_or(0),
+        cwnd: m.cwnd.unwrap_or(0),
+        reordering: m.reordering.unwrap_or(0),
+        locked: locked.into_iter().filter(|l| l.0).map(|l| l.1).collect(),
     }
 }
 

@@ -3,13 +3,12 @@
 //! Lock order: [`NetStack`]'s mutex, then a file's wait queue, then leaf locks. Nothing sleeps with any of them held.
 
 use core::ffi::c_int;
-use core::net::IpAddr;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 use once_cell::sync::OnceCell;
 use parking_lot::{Mutex, MutexGuard};
-use sidewire_engine::fastopen::PeerMetrics;
+use sidewire_engine::metrics::{MetricsKey, PeerMetrics};
 use sidewire_engine::net::TxVerdict;
 use sidewire_engine::{Instant, Io, Stack};
 use sidewire_link::Errno;
@@ -196,8 +195,8 @@ struct Afterwards {
     full: bool,
     /// Lanes that have got frames.
     laden: Which,
-    /// What peers have told that other processes want to know.
-    learned: Vec<(IpAddr, PeerMetrics)>,
+    /// What was learned of peers, and other processes want to know.
+    learned: Vec<(MetricsKey, PeerMetrics)>,
 }
 
 impl NetStack {
@@ -240,16 +239,23 @@ impl NetStack {
         if afterwards.kick {
             self.driver.kick();
         }
-        for (peer, told) in &afterwards.learned {
-            peers::remember(self.cookie, *peer, told);
+        for (peer, known) in &afterwards.learned {
+            peers::remember(self.cookie, peer, known);
         }
     }
 
-    /// Before a fast open to `peer`: what it told other processes.
-    pub(crate) fn recall_peer(&'static self, peer: IpAddr) {
-        if let Some(told) = peers::recall(self.cookie, peer) {
-            self.with(|i| i.engine.learn(Instant(monotonic_ns()), peer, told));
+    /// Before a connection to `peer`: what other processes know of it.
+    pub(crate) fn recall_peer(&'static self, peer: &MetricsKey) {
+        if let Some(known) = peers::recall(self.cookie, peer) {
+            self.with(|i| i.engine.learn(Instant(monotonic_ns()), peer, &known));
         }
+    }
+
+    /// The same as after each call, for who holds the lock all the time: tells other processes what was learned.
+    pub(crate) fn remember_peers(&self, inner: &mut Inner) {
+        inner
+            .engine
+            .take_learned(|peer, known| peers::remember(self.cookie, &peer, &known));
     }
 
     /// Tells the engine what became of frames that were on their way, and carries what it sends then, until nothing is left
@@ -339,7 +345,7 @@ impl NetStack {
         } = inner;
         engine.take_released(|tuple| holders.release(&tuple));
         engine.take_ubufs(ubuf::complete);
-        engine.take_learned(|peer, told| afterwards.learned.push((peer, told)));
+        engine.take_learned(|peer, known| afterwards.learned.push((peer, known)));
         let autocorked = engine.autocorked();
         if autocorked != self.driver.autocorked.load(Ordering::Relaxed) {
             self.driver.autocorked.store(autocorked, Ordering::Relaxed);

@@ -174,6 +174,10 @@ pub(crate) fn read() -> Sysctl {
     number("ipv4/tcp_pingpong_thresh", &mut s.tcp_pingpong_thresh);
     flag("ipv4/tcp_retrans_collapse", &mut s.tcp_retrans_collapse);
     flag("ipv4/tcp_no_metrics_save", &mut s.tcp_no_metrics_save);
+    flag(
+        "ipv4/tcp_no_ssthresh_metrics_save",
+        &mut s.tcp_no_ssthresh_metrics_save,
+    );
     number("ipv4/ip_default_ttl", &mut s.ip_default_ttl);
     number("ipv4/ip_no_pmtu_disc", &mut s.ip_no_pmtu_disc);
     if let Some(t) = text("ipv4/tcp_congestion_control", &mut [0; MAX_TEXT]) {

@@ -196,6 +196,7 @@ fn drive(stacks: &mut [Locked], longest: u64, left: impl Fn(&Inner) -> bool) {
         for (stack, inner) in stacks.iter_mut() {
             more |= driver::round(stack, inner);
             inner.engine.take_events(|_, _, _| {});
+            stack.remember_peers(inner);
             let Inner {
                 engine, holders, ..
             } = &mut **inner;

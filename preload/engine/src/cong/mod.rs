@@ -215,7 +215,7 @@ pub fn tcp_is_cwnd_limited(sk: &TcpSock) -> bool {
 pub fn tcp_slow_start(sk: &mut TcpSock, acked: u32) -> u32 {
     let cwnd = sk.snd_cwnd.saturating_add(acked).min(sk.snd_ssthresh);
     let left = acked - (cwnd - sk.snd_cwnd);
-    sk.snd_cwnd = cwnd;
+    sk.snd_cwnd = cwnd.min(sk.snd_cwnd_clamp);
     left
 }
 
@@ -232,4 +232,5 @@ pub fn tcp_cong_avoid_ai(sk: &mut TcpSock, w: u32, acked: u32) {
         sk.snd_cwnd_cnt -= delta * w;
         sk.snd_cwnd += delta;
     }
+    sk.snd_cwnd = sk.snd_cwnd.min(sk.snd_cwnd_clamp);
 }

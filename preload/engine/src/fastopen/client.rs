@@ -14,6 +14,7 @@ use crate::calls::ConnectCall;
 use crate::error::Error;
 use crate::handshake::tcp_connect;
 use crate::memory::{Frag, IovIter};
+use crate::metrics::MetricsKey;
 use crate::mib::Counter;
 use crate::mss::{net_header_len, tcp_mss_clamp, tcp_sync_mss};
 use crate::net::{FlowKey, RouteMetrics};
@@ -75,11 +76,11 @@ struct CookieCheck {
 fn tcp_fastopen_cookie_check(
     sk: &TcpSock,
     sh: &Shared,
-    (peer, route): (IpAddr, &RouteMetrics),
+    (key, route): (MetricsKey, &RouteMetrics),
     now: Instant,
 ) -> CookieCheck {
-    let (mss, cookie) = sh.metrics.get(peer);
-    let (data, option) = if sh.metrics.disabled(&sh.sysctl, now) {
+    let (mss, cookie) = sh.metrics.cookie(&key);
+    let (data, option) = if sh.blackhole.disabled(&sh.sysctl, now) {
         (false, None)
     } else if sh.sysctl.tcp_fastopen & TFO_CLIENT_NO_COOKIE != 0
         || sk.opts.fastopen_no_cookie
@@ -98,7 +99,7 @@ pub(crate) fn tcp_fastopen_defer_connect(sk: &mut TcpSock, cx: &Cx<'_, '_>) -> b
     if !sk.opts.fastopen_connect || sk.fastopen_req.is_some() || sk.repair.on {
         return false;
     }
-    let to = (sk.tuple.remote.ip(), sk.route_metrics());
+    let to = (MetricsKey::of(&sk.tuple), sk.route_metrics());
     let check = tcp_fastopen_cookie_check(sk, cx.sh, to, cx.now);
     sk.defer_connect = check.data;
     if !check.data {
@@ -272,7 +273,11 @@ fn syn_payload(
             tos: sk.opts.ip_tos & !3,
         })
         .ok()?;
-    let to = (peer, &dst.metrics);
+    let key = MetricsKey {
+        saddr: dst.saddr,
+        daddr: peer,
+    };
+    let to = (key, &dst.metrics);
     if !tcp_fastopen_cookie_check(sk, cx.sh, to, cx.now).data {
         return None;
     }
@@ -295,12 +300,12 @@ fn syn_payload(
 /// for one (Linux `tcp_send_syn_data`).
 pub(crate) fn tcp_send_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result<(), XmitError> {
     sk.mss_clamp = sk.advmss;
-    let to = (sk.tuple.remote.ip(), sk.route_metrics());
+    let to = (MetricsKey::of(&sk.tuple), sk.route_metrics());
     let check = tcp_fastopen_cookie_check(sk, cx.sh, to, cx.now);
     if check.mss != 0 {
         sk.mss_clamp = check.mss;
     }
-    sk.syn_fastopen_ch |= cx.sh.metrics.was_disabled() && check.option.is_some();
+    sk.syn_fastopen_ch |= cx.sh.blackhole.was_disabled() && check.option.is_some();
     if !check.data && check.option.is_some() {
         sk.fastopen_client_fail = client_fail::COOKIE_UNAVAILABLE;
     }
@@ -412,10 +417,12 @@ pub(crate) fn tcp_rcv_fastopen_synack(
         }
     }
     let mss = seg.opts.mss.unwrap_or(sk.mss_clamp);
-    let peer = sk.tuple.remote.ip();
-    cx.sh
-        .metrics
-        .set(peer, mss, cookie, syn_drop, try_exp, cx.now);
+    if let Some(dst) = &sk.dst {
+        let to = (&MetricsKey::of(&sk.tuple), &dst.metrics);
+        cx.sh
+            .metrics
+            .set_cookie(to, mss, cookie, syn_drop, try_exp, cx.now);
+    }
     if data_left {
         for i in 0..sk.rtx_queue.len() {
             tcp_mark_skb_lost(sk, cx, i);
@@ -444,7 +451,7 @@ pub(crate) fn detect_blackhole(sk: &TcpSock, cx: &mut Cx<'_, '_>, expired: bool)
     let fastopen = sk.syn_fastopen || sk.syn_data || sk.syn_data_acked;
     if fastopen && (sk.retransmits == 2 || (sk.retransmits < 2 && expired)) {
         let sysctl = &cx.sh.sysctl;
-        cx.sh.metrics.disable(sysctl, cx.now);
+        cx.sh.blackhole.disable(sysctl, cx.now);
     }
 }
 
@@ -456,10 +463,10 @@ pub(crate) fn tcp_fastopen_active_disable_ofo_check(sk: &TcpSock, cx: &mut Cx<'_
     }
     if sk.info.data_segs_in > 0 {
         if sk.syn_fastopen_ch {
-            cx.sh.metrics.worked();
+            cx.sh.blackhole.worked();
         }
     } else if sk.ofo_queue.len() == 1 && sk.ofo_queue[0].fin {
         let sysctl = &cx.sh.sysctl;
-        cx.sh.metrics.disable(sysctl, cx.now);
+        cx.sh.blackhole.disable(sysctl, cx.now);
     }
 }

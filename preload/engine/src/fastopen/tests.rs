@@ -38,7 +38,7 @@ fn off_after(segments: &[Seg], orphan: bool) -> bool {
         peer.close();
     }
     let now = peer.now();
-    peer.bed.stack.sh.metrics.disabled(&sysctl, now)
+    peer.bed.stack.sh.blackhole.disabled(&sysctl, now)
 }
 
 fn end_out_of_order() -> Seg {
@@ -65,14 +65,14 @@ fn data_after_a_blackhole_is_its_end() {
     let mut peer = Peer::established();
     let (stack, now) = (&mut peer.bed.stack, peer.bed.now);
     stack.sh.sysctl.tcp_fastopen_blackhole_timeout_s = 1;
-    stack.sh.metrics.disable(&stack.sh.sysctl, now);
+    stack.sh.blackhole.disable(&stack.sh.sysctl, now);
     peer.sk().syn_fastopen = true;
     peer.sk().syn_fastopen_ch = true;
     peer.send(Seg {
         len: 10,
         ..peer.ack_of(1)
     });
-    assert!(peer.bed.stack.sh.metrics.was_disabled());
+    assert!(peer.bed.stack.sh.blackhole.was_disabled());
     peer.close();
-    assert!(!peer.bed.stack.sh.metrics.was_disabled());
+    assert!(!peer.bed.stack.sh.blackhole.was_disabled());
 }

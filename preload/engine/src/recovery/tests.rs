@@ -207,3 +207,20 @@ fn a_sack_reneging_peer_is_noticed() {
     assert!(b.sk.is_sack_reneg);
     assert_eq!(b.sk.sacked_out, 0);
 }
+
+/// What was retransmitted is known to be lost, though the stamp of it is gone while the state holds.
+#[test]
+fn without_sack_the_ack_that_ends_a_loss_does_not_undo_it() {
+    let mut b = Bench::reno();
+    b.write(10 * MSS);
+    b.after_ms(300);
+    b.fire();
+    for i in 1..=10 {
+        b.ack(i * MSS, &[]);
+    }
+    assert_eq!((b.sk.ca_state, b.sk.retrans_stamp), (CaState::Loss, 0));
+    b.write(MSS);
+    b.ack(11 * MSS, &[]);
+    assert_eq!(b.sk.ca_state, CaState::Open);
+    assert_eq!((b.sk.snd_cwnd, b.sk.snd_ssthresh), (7, 7));
+}

@@ -6,6 +6,7 @@ use sidewire_wire::tcp::TcpOptions;
 use crate::calls::AcceptCall;
 use crate::error::Error;
 use crate::event::Events;
+use crate::metrics::{MetricsKey, PeerMetrics};
 use crate::mib::Counter;
 use crate::skb::tcphdr;
 use crate::stack::{Step, WaitReason};
@@ -192,6 +193,32 @@ fn handshakes_are_bounded() {
         count(&peer, Counter::TCPReqQFullDrop),
         1000 - u64::from(super::MIN_SYN_QUEUE)
     );
+}
+
+/// The last quarter of `tcp_max_syn_backlog` is for peers that ended a connection well before.
+#[test]
+fn proven_peers_have_handshakes_in_reserve() {
+    let mut peer = Peer::listening(5);
+    peer.bed.stack.sh.sysctl.tcp_max_syn_backlog = 8;
+    let answered = |peer: &mut Peer, port| {
+        from_port(peer, port);
+        peer.send(SYN);
+        peer.sent().len()
+    };
+    let first: usize = (9_000..9_020).map(|port| answered(&mut peer, port)).sum();
+    assert_eq!(first, 7);
+    assert_eq!(count(&peer, Counter::ListenDrops), 13);
+    let (key, now) = (MetricsKey::of(&peer.tuple), peer.now());
+    let mut known = PeerMetrics {
+        stamp: now,
+        ..PeerMetrics::default()
+    };
+    peer.bed.stack.learn(now, &key, &known);
+    assert_eq!(answered(&mut peer, 9_100), 0, "of no known RTT");
+    known.path.rtt_us = 1;
+    peer.bed.stack.learn(now, &key, &known);
+    let then: usize = (9_200..9_220).map(|port| answered(&mut peer, port)).sum();
+    assert_eq!(then, 20);
 }
 
 /// spec/errors.md ER-69.

@@ -62,6 +62,26 @@ pub struct Metrics {
     pub fastopen_no_cookie: bool,
     /// Name of the congestion control.
     pub congctl: Option<ArrayString<TCP_CA_NAME_MAX>>,
+    /// Round-trip time, eighths of a millisecond.
+    pub rtt: Option<u32>,
+    /// It is not to be changed by what connections meet.
+    pub rtt_locked: bool,
+    /// Its deviation, quarters of a millisecond.
+    pub rttvar: Option<u32>,
+    /// It is not to be changed.
+    pub rttvar_locked: bool,
+    /// Slow-start threshold, segments.
+    pub ssthresh: Option<u32>,
+    /// It is not to be changed.
+    pub ssthresh_locked: bool,
+    /// Congestion window, segments.
+    pub cwnd: Option<u32>,
+    /// It is the largest.
+    pub cwnd_locked: bool,
+    /// How far segments arrive out of their order, segments.
+    pub reordering: Option<u32>,
+    /// It is not to be changed.
+    pub reordering_locked: bool,
 }
 
 /// Bytes that the name of a congestion control may have, its end among them.
@@ -342,6 +362,11 @@ const TOS_ROUTED: u8 = 0x1c;
 
 /// Numbers of metrics in the mask of locked ones.
 const RTAX_MTU: u32 = 2;
+const RTAX_RTT: u32 = 4;
+const RTAX_RTTVAR: u32 = 5;
+const RTAX_SSTHRESH: u32 = 6;
+const RTAX_CWND: u32 = 7;
+const RTAX_REORDERING: u32 = 9;
 const RTAX_RTO_MIN: u32 = 13;
 const RTAX_CC_ALGO: u32 = 16;
 /// Of `features`: ECN.
@@ -355,6 +380,11 @@ impl Metrics {
                 self.mtu_locked = locked(RTAX_MTU);
                 self.rto_min_locked = locked(RTAX_RTO_MIN);
                 self.congctl_locked = locked(RTAX_CC_ALGO);
+                self.rtt_locked = locked(RTAX_RTT);
+                self.rttvar_locked = locked(RTAX_RTTVAR);
+                self.ssthresh_locked = locked(RTAX_SSTHRESH);
+                self.cwnd_locked = locked(RTAX_CWND);
+                self.reordering_locked = locked(RTAX_REORDERING);
             }
             RouteMetric::Mtu(v) => self.mtu = Some(v),
             RouteMetric::Advmss(v) => self.advmss = Some(v),
@@ -362,6 +392,11 @@ impl Metrics {
             RouteMetric::Hoplimit(v) => self.hoplimit = Some(v),
             RouteMetric::InitCwnd(v) => self.initcwnd = Some(v),
             RouteMetric::InitRwnd(v) => self.initrwnd = Some(v),
+            RouteMetric::Rtt(v) => self.rtt = Some(v),
+            RouteMetric::RttVar(v) => self.rttvar = Some(v),
+            RouteMetric::SsThresh(v) => self.ssthresh = Some(v),
+            RouteMetric::Cwnd(v) => self.cwnd = Some(v),
+            RouteMetric::Reordering(v) => self.reordering = Some(v),
             RouteMetric::RtoMin(v) => self.rto_min = Some(v),
             RouteMetric::QuickAck(v) => self.quickack = v != 0,
             RouteMetric::Features(bits) => self.ecn = bits & RTAX_FEATURE_ECN != 0,

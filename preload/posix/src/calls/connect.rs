@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 
 use libc::{sockaddr, socklen_t};
 use sidewire_engine::calls::ConnectCall;
+use sidewire_engine::metrics::MetricsKey;
 use sidewire_engine::net::FlowKey;
 use sidewire_engine::sendmsg::NameArg;
 use sidewire_link::Errno;
@@ -116,17 +117,16 @@ unsafe fn prepare(
         // An AF_INET6 socket takes AF_INET addresses (Linux tcp_v6_connect says no, inet_stream_connect to v4 yes).
         return Err(libc::EAFNOSUPPORT);
     }
-    let way = way_to(file, fd, unmapped(given.parse().ok_or(libc::EINVAL)?))?;
-    if let Way::Engine(remote) = way
-        && stack.with(|i| i.engine.sock(id).is_some_and(|sk| sk.opts.fastopen_connect))
-    {
-        stack.recall_peer(remote.ip());
-    }
-    Ok(way)
+    way_to(
+        file,
+        fd,
+        unmapped(given.parse().ok_or(libc::EINVAL)?),
+        false,
+    )
 }
 
 /// Who carries a connection to `remote`; what the engine needs for it is taken.
-fn way_to(file: &FileRef, fd: c_int, remote: SocketAddr) -> Result<Way, c_int> {
+fn way_to(file: &FileRef, fd: c_int, remote: SocketAddr, fastopen: bool) -> Result<Way, c_int> {
     let stack = file.stack();
     let IpAddr::V4(daddr) = remote.ip() else {
         return Ok(Way::Kernel(Reason::Ipv6));
@@ -142,7 +142,13 @@ fn way_to(file: &FileRef, fd: c_int, remote: SocketAddr) -> Result<Way, c_int> {
         .with(|i| plan(file, i, remote))
         .and_then(|plan| match plan {
             Plan::Kernel(reason) => Ok(Way::Kernel(reason)),
-            Plan::From(saddr) => reserve(file, fd, saddr, remote),
+            Plan::From(saddr) => {
+                let way = reserve(file, fd, saddr, remote)?;
+                if let Way::Engine(_) = way {
+                    recall_peer(file, saddr, remote, fastopen);
+                }
+                Ok(way)
+            }
         })
 }
 
@@ -157,15 +163,29 @@ pub(super) fn before_fastopen(file: &FileRef, fd: c_int, name: &[u8]) -> Result<
     let Some(remote) = remote else {
         return Ok(false);
     };
-    match way_to(file, fd, remote)? {
+    match way_to(file, fd, remote, true)? {
         Way::Kernel(reason) => {
             to_kernel(file, reason);
             Ok(true)
         }
-        Way::Engine(_) | Way::Disconnect => {
-            stack.recall_peer(remote.ip());
-            Ok(false)
-        }
+        Way::Engine(_) | Way::Disconnect => Ok(false),
+    }
+}
+
+/// What other processes know of the peer counts for the connection.
+fn recall_peer(file: &FileRef, saddr: IpAddr, remote: SocketAddr, fastopen: bool) {
+    let peer = MetricsKey {
+        saddr,
+        daddr: remote.ip(),
+    };
+    let (stack, id) = (file.stack(), file.id());
+    let asks = stack.with(|i| {
+        let (engine, io) = i.split();
+        let fastopen = fastopen || engine.sock(id).is_some_and(|sk| sk.opts.fastopen_connect);
+        engine.asks_about(io.now, &peer, fastopen)
+    });
+    if asks {
+        stack.recall_peer(&peer);
     }
 }
 

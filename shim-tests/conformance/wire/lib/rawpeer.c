@@ -588,6 +588,13 @@ struct peer peer_new(void)
 	return p;
 }
 
+struct peer peer_beside(const struct peer *other)
+{
+	struct peer p = peer_new();
+	p.address = other->address;
+	return p;
+}
+
 struct segment peer_syn(struct peer *p)
 {
 	struct segment s;

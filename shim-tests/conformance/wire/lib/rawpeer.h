@@ -102,6 +102,8 @@ void near_route(const char *metrics);
 
 /* A peer at an address of its own, with near's socket. */
 struct peer peer_new(void);
+/* The same at the address of another one. */
+struct peer peer_beside(const struct peer *other);
 /* Near's connect(), and the SYN that it caused. */
 struct segment peer_syn(struct peer *p);
 /* The answer to the SYN; `options` as bytes follow the usual ones. */

@@ -72,7 +72,7 @@ impl Bbr {
 
     pub(super) fn set_cwnd(&mut self, sk: &mut TcpSock, rs: &RateSample, bw: u32) {
         if rs.acked_sacked > 0 {
-            sk.snd_cwnd = self.next_cwnd(sk, rs, bw);
+            sk.snd_cwnd = self.next_cwnd(sk, rs, bw).min(sk.snd_cwnd_clamp);
         }
         if self.mode == Mode::ProbeRtt {
             sk.snd_cwnd = sk.snd_cwnd.min(MIN_CWND);
