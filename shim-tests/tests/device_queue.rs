@@ -66,7 +66,7 @@ fn small_queue(stack: &Stack) -> TestResult {
     let some = 5 * 68_000;
     ensure!((1..=some).contains(&most), "{most} bytes waited");
     let carried = &outcome.carried;
-    let again = carried.stats.map_or(0, |s| s.retransmits) + carried.near.retrans_segs;
+    let again = carried.stats.as_ref().map_or(0, |s| s.retransmits) + carried.near.retrans_segs;
     ensure!(again == 0, "{carried:?}");
     if stack.is_sidewire() {
         test.all_by_engine(&outcome)?;
