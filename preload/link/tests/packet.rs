@@ -6,7 +6,9 @@ use netns::{Netns, enter, ifindex, sh, veth};
 use sidewire_link::frame::{Checksum, FrameSink, FrameSource, Rest, TxFrame, TxVerdict};
 use sidewire_link::netlink::{LinkKind, Routes};
 use sidewire_link::packet::filter::PortFilter;
-use sidewire_link::packet::{BatchSource, PacketSink, PacketSocket, RingConfig, RingSource};
+use sidewire_link::packet::{
+    BatchSource, PacketSink, PacketSocket, PacketSource, RingConfig, RingSource,
+};
 use sidewire_wire::checksum;
 use sidewire_wire::ethernet::MacAddr;
 use sidewire_wire::ipv4::{Ipv4Header, Ipv4View};
@@ -14,6 +16,9 @@ use sidewire_wire::tcp::{TcpFlags, TcpHeader, TcpView, set_checksum};
 use sidewire_wire::tcp_options::TcpOptions;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 const A: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 const B: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
@@ -24,6 +29,11 @@ const PORT: u16 = 7777;
 
 /// Headers of a segment from A to B's [`PORT`], as the engine makes them.
 fn headers(payload_len: usize) -> Vec<u8> {
+    numbered(payload_len, 1000)
+}
+
+/// The same with a sequence number of choice.
+fn numbered(payload_len: usize, seq: u32) -> Vec<u8> {
     let mut out = vec![0; 40];
     let ip = Ipv4Header {
         tos: 0,
@@ -39,7 +49,7 @@ fn headers(payload_len: usize) -> Vec<u8> {
     let tcp = TcpHeader {
         src_port: 1234,
         dst_port: PORT,
-        seq: 1000,
+        seq,
         ack_seq: 1,
         flags: TcpFlags::ACK | TcpFlags::PSH,
         window: 500,
@@ -482,6 +492,87 @@ fn batch_in_one_piece_by_one_ring_for_all() {
         );
         assert!(source.peek().unwrap().is_none());
         assert_eq!(rings(), others + usize::from(allowed));
+    }
+}
+
+/// The sequence number of the next frame, taken; none when none waits.
+fn next_seq(source: &mut PacketSource) -> Option<u32> {
+    let f = source.peek().unwrap()?;
+    let ip = Ipv4View::parse_prefix(f.bytes, f.meta.len as usize).unwrap();
+    let seq = TcpView::parse_prefix(ip.payload(), ip.payload_len())
+        .unwrap()
+        .seq();
+    source.release();
+    Some(seq)
+}
+
+#[test]
+fn each_frame_is_seen_once_while_a_ring_comes() {
+    const FRAMES: u32 = 20_000;
+    if !enter("each_frame_is_seen_once_while_a_ring_comes") {
+        return;
+    }
+    let peer = Netns::new();
+    veth(&peer);
+    for round in 0..5 {
+        let (source, turn) = peer.run(|| open_port(PORT).first_source().unwrap());
+        let (mut source, Some(turn)) = (source, turn) else {
+            assert_ne!(round, 0, "the receive buffer is large");
+            return;
+        };
+        let turn = Arc::new(turn);
+        let seen = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut sink = PacketSocket::open().unwrap().sink();
+                let data = pattern(600);
+                for seq in 0..FRAMES {
+                    // The queues of the receiver hold so many. One that has failed takes no more.
+                    let patience = Instant::now() + Duration::from_secs(20);
+                    while seq > seen.load(Ordering::Relaxed) + 2000 {
+                        if Instant::now() > patience {
+                            return;
+                        }
+                        std::thread::yield_now();
+                    }
+                    let h = numbered(data.len(), seq);
+                    let sent = sink.send(&frame(&h, &[iov(&data)], 0));
+                    assert_eq!(sent, TxVerdict::Sent);
+                }
+            });
+            let mut expected = 0;
+            let mut take = |source: &mut PacketSource, until: u32| {
+                while expected < until {
+                    match next_seq(source) {
+                        Some(seq) => {
+                            assert_eq!(seq, expected, "round {round}");
+                            expected += 1;
+                            seen.store(expected, Ordering::Relaxed);
+                        }
+                        None if until == u32::MAX => return,
+                        None => wait(source.readable_fd(), libc::POLLIN),
+                    }
+                }
+            };
+            take(&mut source, 1000);
+            assert!(source.wants_ring());
+            let theirs = turn.clone();
+            let prepared = peer.run(move || theirs.prepare().unwrap());
+            // They have come meanwhile.
+            take(&mut source, 2000);
+            let attach = |fd| {
+                let mut filter = PortFilter::new(false);
+                assert!(filter.add(PORT, None));
+                filter.attach(fd)
+            };
+            turn.begin(&prepared, &mut source, attach).unwrap();
+            take(&mut source, u32::MAX);
+            turn.complete(prepared, &mut source).unwrap();
+            assert!(matches!(source, PacketSource::Ring(_)));
+            turn.settle();
+            take(&mut source, FRAMES);
+            assert_eq!(next_seq(&mut source), None);
+        });
     }
 }
 
