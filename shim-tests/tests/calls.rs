@@ -25,7 +25,13 @@ fn main() -> ExitCode {
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
-    for name in ["inherited", "ep_local"] {
+    for name in [
+        "inherited",
+        "passed",
+        "moved_asleep",
+        "moved_options",
+        "ep_local",
+    ] {
         suite = suite.both(name, &[], move |stack| shared_as_native(name, stack));
     }
     suite

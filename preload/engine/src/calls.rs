@@ -150,4 +150,10 @@ impl RecvCall {
             ..Self::default()
         }
     }
+
+    /// Bytes handed out so far, by a call that has not ended.
+    #[must_use]
+    pub fn copied(&self) -> usize {
+        self.copied
+    }
 }

@@ -122,6 +122,14 @@ impl Stack {
         self.sh.mib.inc(Counter::NoSocket);
         // On a port of ours the kernel keeps silent, so the answer is ours too (spec/errors.md ER-80).
         if self.ports.contains_key(&seg.tuple.local.port()) {
+            self.reset_stranger(io, seg);
+        }
+    }
+
+    /// Answers RST to what belongs to no connection of ours, unless it belongs to one of the kernel's: of this process,
+    /// which gave it away, or of another one.
+    pub(crate) fn reset_stranger(&mut self, io: &mut Io<'_>, seg: &Segment) {
+        if !seg.rst() && !io.net.kernel_has(&seg.tuple) {
             tcp_send_reset(&mut self.sh, io.net, seg);
         }
     }

@@ -290,6 +290,11 @@ pub trait Net {
     fn recall(&mut self, _tuple: &Tuple, _from: u32) -> Vec<TxLate> {
         Vec::new()
     }
+    /// True when the kernel's TCP has a connection with this four-tuple, of whatever process: what belongs to it is not for us
+    /// to answer. Asked before an RST.
+    fn kernel_has(&mut self, _tuple: &Tuple) -> bool {
+        false
+    }
     /// True when frames are queued until the caller lets go of the stack: a long send pauses ([`crate::WaitReason::Backlog`]),
     /// so that they leave while they are warm and acks come in.
     fn crowded(&self) -> bool {

@@ -65,7 +65,7 @@ impl Stack {
             return;
         }
         if seg.ack() {
-            tcp_send_reset(&mut self.sh, io.net, seg);
+            self.reset_stranger(io, seg);
             return;
         }
         if !seg.syn() || seg.fin() {

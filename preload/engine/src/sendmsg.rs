@@ -183,6 +183,12 @@ impl<'a> SendCall<'a> {
         call
     }
 
+    /// Bytes taken so far, by a call that has not ended.
+    #[must_use]
+    pub fn copied(&self) -> usize {
+        self.progress.copied + self.progress.copied_syn
+    }
+
     pub(crate) const fn has(&self, flag: i32) -> bool {
         self.flags & flag != 0
     }

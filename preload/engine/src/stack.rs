@@ -214,7 +214,7 @@ pub struct Stack {
     /// Listeners by local address; an unspecified IP is the wildcard.
     pub(crate) lhash: HashMap<SocketAddr, SocketId, crate::demux::TupleHash>,
     /// Local ports in use: entries of `ehash` and `lhash` with each.
-    pub(crate) ports: HashMap<u16, u32, crate::demux::TupleHash>,
+    pub(crate) ports: HashMap<u16, u32, TupleHash>,
     /// Lazy heap of deadlines: an entry may be stale; `timer_queued` of its owner says which counts.
     pub(crate) heap: BinaryHeap<Reverse<(Instant, TimerOwner)>>,
     /// Tuples whose holders may go ([`Stack::take_released`]).

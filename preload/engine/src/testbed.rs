@@ -13,7 +13,7 @@ use sidewire_uapi::TcpState;
 
 use crate::error::Error;
 use crate::memory::{Fault, Frag, IovIter, MemRef, Memory, PAGE_FRAG_SIZE, Region, RegionKind};
-use crate::net::{Dst, FlowKey, Net, RouteMetrics, Transmit, TxVerdict};
+use crate::net::{Dst, FlowKey, Net, RouteMetrics, Transmit, Tuple, TxVerdict};
 use crate::sendmsg::SendCall;
 use crate::skb::SKB_TRUESIZE;
 use crate::sock::TcpSock;
@@ -231,6 +231,8 @@ pub(crate) struct Wire {
     pub(crate) no_route: bool,
     /// Frames wait for the caller to let go of the stack.
     pub(crate) crowded: bool,
+    /// Every four-tuple is a connection of the kernel's.
+    pub(crate) kernel_has_all: bool,
 }
 
 /// The route of every test.
@@ -269,6 +271,9 @@ impl Net for Wire {
     }
     fn crowded(&self) -> bool {
         self.crowded
+    }
+    fn kernel_has(&mut self, _: &Tuple) -> bool {
+        self.kernel_has_all
     }
 }
 

@@ -30,6 +30,8 @@ pub struct File {
     pub wait: WaitQueue,
     /// Held by the call that sends, except while it sleeps (Linux: the socket's lock).
     pub(crate) sending: Mutex<()>,
+    /// [`File::moved`].
+    moved: AtomicBool,
     /// What is reserved with the kernel.
     pub port: Mutex<Port>,
     /// Whom its events are signalled to; none until the program asks.
@@ -60,6 +62,7 @@ impl File {
             listener: AtomicI32::new(-1),
             wait: WaitQueue::new(),
             sending: Mutex::new(()),
+            moved: AtomicBool::new(false),
             port: Mutex::new(Port::new()),
             owner: Mutex::new(None),
         }
@@ -82,6 +85,7 @@ impl File {
         file.id.store(id.data().as_ffi(), Ordering::Relaxed);
         file.nonblock.store(false, Ordering::Relaxed);
         file.v6.store(v6, Ordering::Relaxed);
+        file.moved.store(false, Ordering::Relaxed);
         file.set_kernel_listener(None);
         *file.port.lock() = Port::new();
         *file.owner.lock() = None;
@@ -112,6 +116,23 @@ impl File {
     #[must_use]
     pub fn id(&self) -> SocketId {
         KeyData::from_ffi(self.id.load(Ordering::Relaxed)).into()
+    }
+
+    /// True when the engine has given the socket to the kernel: a call that slept on it meanwhile is made again there, after
+    /// [`File::when_moved`].
+    #[inline]
+    pub(crate) fn moved(&self) -> bool {
+        self.moved.load(Ordering::Acquire)
+    }
+
+    /// The engine gives the socket away: under the stack lock, by whoever has [`File::sending`].
+    pub(crate) fn set_moved(&self) {
+        self.moved.store(true, Ordering::Release);
+    }
+
+    /// Returns when the kernel has all of it.
+    pub(crate) fn when_moved(&self) {
+        drop(self.sending.lock());
     }
 
     /// While it listens: polls POLLIN when a client waits that the kernel carries, from this host or over IPv6.

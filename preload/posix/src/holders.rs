@@ -76,6 +76,16 @@ impl Listener {
         Some(child)
     }
 
+    /// Where it listens.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Its connections are to let another socket listen there, whatever the program's option says.
+    pub(crate) fn let_others_in(&mut self) {
+        self.options.reuse = true;
+    }
+
     /// Changes the backlog.
     ///
     /// # Errors

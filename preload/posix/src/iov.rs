@@ -102,6 +102,20 @@ impl Iovecs {
         }
     }
 
+    /// The entries that are left behind `done` bytes.
+    #[must_use]
+    pub fn behind(&self, mut done: usize) -> Vec<iovec> {
+        let left = self.as_slice().iter().map(|e| {
+            let skip = done.min(e.iov_len);
+            done -= skip;
+            iovec {
+                iov_base: e.iov_base.wrapping_byte_add(skip),
+                iov_len: e.iov_len - skip,
+            }
+        });
+        left.filter(|e| e.iov_len > 0).collect()
+    }
+
     /// A cursor over them.
     #[must_use]
     pub fn iter(&self) -> ProgramIov<'_> {

@@ -1,6 +1,7 @@
 //! Routes, neighbours and the way out: the engine's [`Net`] over the link.
 
-use core::net::IpAddr;
+use core::cell::OnceCell;
+use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU64;
 
 use arrayvec::ArrayVec;
@@ -17,7 +18,7 @@ use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
 use sidewire_link::frame::{FrameSink, TxFrame};
 use sidewire_link::netlink::{
-    DeviceInfo, LinkKind, Metrics, Neighbours, Resolution, Route, Routes,
+    DeviceInfo, LinkKind, Metrics, Neighbours, Resolution, Route, Routes, SockDiag,
 };
 use sidewire_link::packet::{PacketSink, PacketSocket};
 use sidewire_wire::ethernet::MacAddr;
@@ -145,6 +146,8 @@ pub struct LinkNet {
     /// Counters.
     pub stats: LinkStats,
     pub(crate) capture: Capture,
+    /// Opened with the first stranger; none where that fails.
+    diag: OnceCell<Option<SockDiag>>,
     /// The monotonic clock as the engine was told last, nanoseconds.
     pub(crate) now: u64,
 }
@@ -184,6 +187,7 @@ impl LinkNet {
             tstamps: Awaited::default(),
             stats: LinkStats::default(),
             capture,
+            diag: OnceCell::new(),
             now: 0,
         })
     }
@@ -578,6 +582,15 @@ impl Net for LinkNet {
             return Err(Error::NetUnreach);
         }
         dst(&route, key, self.route_generation())
+    }
+
+    fn kernel_has(&mut self, tuple: &Tuple) -> bool {
+        let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (tuple.local, tuple.remote) else {
+            return false;
+        };
+        let diag = self.diag.get_or_init(|| SockDiag::open().ok());
+        diag.as_ref()
+            .is_some_and(|diag| diag.has_connection(local, remote) == Ok(true))
     }
 
     fn route_generation(&self) -> u32 {

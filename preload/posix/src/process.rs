@@ -128,20 +128,30 @@ fn share(which: impl Fn(c_int) -> bool, tell: bool) {
     }
     let _inside = signals::enter();
     fdtable::for_each(|fd| {
-        if !which(fd) {
-            return;
+        if which(fd) {
+            give(fd, tell);
         }
-        let why = match handover::give(fd, Reason::Shared) {
-            Ok(()) => return,
-            Err(Refused::Kernel(_)) => "the kernel did not take it",
-            Err(_) if !tell => return,
-            Err(Refused::Capability) => "that takes CAP_NET_ADMIN",
-            Err(Refused::State(_)) => "it is being opened or closed",
-        };
-        crate::warning!(
-            "descriptor {fd} cannot be shared with another process: {why} (preload/DEVIATIONS.md)"
-        );
     });
+}
+
+/// Gives one descriptor's socket to the kernel: another process is about to be sent it.
+pub(crate) fn share_one(fd: c_int) {
+    if !signals::in_vfork() {
+        give(fd, true);
+    }
+}
+
+fn give(fd: c_int, tell: bool) {
+    let why = match handover::give(fd, Reason::Shared) {
+        Ok(()) => return,
+        Err(Refused::Kernel(_)) => "the kernel did not take it",
+        Err(_) if !tell => return,
+        Err(Refused::Capability) => "that takes CAP_NET_ADMIN",
+        Err(Refused::State(_)) => "it is being opened or closed",
+    };
+    crate::warning!(
+        "descriptor {fd} cannot be shared with another process: {why} (preload/DEVIATIONS.md)"
+    );
 }
 
 /// In the child of a fork.

@@ -198,6 +198,13 @@ impl Set {
         }
     }
 
+    /// True when some are the kernel's now: the set is to be made again.
+    fn moved(&self) -> bool {
+        let files = self.watches.iter().filter_map(|w| w.file.as_ref());
+        let moved = files.filter(|f| f.moved()).inspect(|f| f.when_moved());
+        moved.count() > 0
+    }
+
     fn ready(&self) -> usize {
         self.watches.iter().filter(|w| w.revents != 0).count()
     }
@@ -205,7 +212,7 @@ impl Set {
     /// Waits until something is ready or the deadline has passed; how many are ready. The thread is inside.
     ///
     /// # Errors
-    /// EINTR; what the kernel says of its descriptors.
+    /// EINTR; what the kernel says of its descriptors. ERESTARTSYS, too, where it has to be made again.
     fn wait(&mut self, deadline: Instant) -> Result<usize, c_int> {
         let ready = self.look();
         // Before a sleep, too: it may begin with a spin, which looks at the ring only.
@@ -220,6 +227,9 @@ impl Set {
                 let _queued = Queued::new(&self.watches, &waiter);
                 loop {
                     waiter.reset();
+                    if self.moved() {
+                        return Err(ERESTARTSYS);
+                    }
                     if levels(&self.watches, self.always, |_, _| {}) {
                         break Woken::Event;
                     }

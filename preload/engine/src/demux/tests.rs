@@ -234,3 +234,25 @@ fn strangers() {
     assert_eq!(peer.sent(), []);
     assert_eq!(peer.bed.stack.mib().get(Counter::NoSocket), 3);
 }
+
+/// A connection of the kernel's beside ours on one port, with and without a listener of ours.
+#[test]
+fn the_kernels_own_are_no_strangers() {
+    let mut peer = Peer::established();
+    peer.sent();
+    peer.tuple.remote.set_port(1);
+    for kernel in [true, false] {
+        peer.bed.wire.kernel_has_all = kernel;
+        peer.send(Seg { ack: 1234, ..SEND });
+        assert_eq!(peer.sent().len(), usize::from(!kernel));
+    }
+    peer.bed.with(|stack, io, _| {
+        let listener = stack.find_listener(&([10, 0, 0, 1], 80).into());
+        stack.abort(io, listener.expect("a listener"));
+    });
+    for kernel in [true, false] {
+        peer.bed.wire.kernel_has_all = kernel;
+        peer.send(Seg { ack: 1234, ..SEND });
+        assert_eq!(peer.sent().len(), usize::from(!kernel));
+    }
+}

@@ -481,6 +481,8 @@ impl Drop for ListenHolder {
         // filtered listener cannot refuse: silence is the nearest.
         if self.fd.is_none() && Arc::strong_count(&self.port) > 1 {
             let _ = filter::attach(self.port.first_fd(), &filter::drop_all());
+        } else {
+            port::stop(self.fd());
         }
     }
 }

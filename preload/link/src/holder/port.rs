@@ -132,6 +132,13 @@ pub(super) fn listen(fd: RawFd, backlog: i32, options: &HoldOptions) -> Result<(
     result
 }
 
+/// Ends a listener that is about to be closed. The close alone would not while a thread polls it: the poll keeps the socket
+/// until it returns, and nobody else could listen there.
+pub(super) fn stop(fd: RawFd) {
+    let _ = set_reuse(fd, 1);
+    let _ = name::disconnect(fd);
+}
+
 fn min_ttl_socket(local: &SocketAddr, device: &str, options: &HoldOptions) -> Result<Fd, Errno> {
     let (level, option) = match local {
         SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),

@@ -14,7 +14,7 @@ use sidewire_uapi::poll::POLLIN;
 
 use super::address::{encode, is_v6, write_out};
 use super::socket::{Reason, adopt, count_engine, count_kernel, forget_stale};
-use super::{Queued, answer_int, errno_of, want_in};
+use super::{MOVED, Queued, answer_int, errno_of, want_in};
 use crate::driver::{self, Woken};
 use crate::file::FileRef;
 use crate::signals::ERESTARTSYS;
@@ -52,7 +52,7 @@ unsafe fn accept_flags(
     len: *mut socklen_t,
     flags: Option<c_int>,
 ) -> c_int {
-    let Some(file) = fdtable::get(fd) else {
+    let by_kernel = || {
         // SAFETY: the caller's arguments.
         let got = unsafe {
             match flags {
@@ -63,7 +63,10 @@ unsafe fn accept_flags(
         if got >= 0 {
             forget_stale(got);
         }
-        return got;
+        got
+    };
+    let Some(file) = fdtable::get(fd) else {
+        return by_kernel();
     };
     let flags = flags.unwrap_or(0);
     if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
@@ -71,9 +74,12 @@ unsafe fn accept_flags(
         return -1;
     }
     // SAFETY: the program's pointers.
-    answer_int(signals::call(&file, || unsafe {
-        accept_once(&file, addr, len, flags)
-    }))
+    let got = signals::call(&file, || unsafe { accept_once(&file, addr, len, flags) });
+    if got == Err(MOVED) {
+        drop(file);
+        return by_kernel();
+    }
+    answer_int(got)
 }
 
 /// What came.
@@ -174,6 +180,9 @@ fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
     let mut timed = false;
     loop {
         let s = stack.with(|inner| {
+            if file.moved() {
+                return None;
+            }
             waiter.reset();
             if inner.engine.poll(id) & POLLIN == 0 {
                 driver::poll_once(stack, inner);
@@ -188,8 +197,12 @@ fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
                     waiter: &waiter,
                 });
             }
-            s
+            Some(s)
         });
+        let Some(s) = s else {
+            file.when_moved();
+            return Err(MOVED);
+        };
         let empty = matches!(s, Step::Wait { .. } | Step::Ready(Err(Error::Again)));
         if empty {
             let child = match &file.port.lock().listener {

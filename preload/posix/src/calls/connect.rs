@@ -17,7 +17,7 @@ use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
 use super::shutdown::may_stop_listening;
 use super::socket::{Reason, count_engine, to_kernel};
 use super::unbind::unbind_if_over;
-use super::{answer_int, run_in_turn};
+use super::{MOVED, answer_int, run_in_turn};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::stack::Inner;
@@ -59,6 +59,10 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
             }
         }
     });
+    if r == Err(MOVED) {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::connect(fd, addr, len) };
+    }
     if r != Err(libc::EINPROGRESS) {
         // Refused, or dissolved.
         unbind_if_over(&file, fd);

@@ -7,9 +7,13 @@
 //! Between the end of our holder and the kernel's own socket a listener that hears nothing keeps the port ([`guard`]), and
 //! the socket hears nothing until it is complete: the peer sends again what it sends meanwhile.
 
+mod options;
+
 use core::ffi::c_int;
 use core::net::SocketAddr;
 
+use sidewire_engine::Step;
+use sidewire_engine::calls::CloseCall;
 use sidewire_engine::memory::{Fault, Frag};
 use sidewire_engine::sock::{TcpSock, nagle, shutdown};
 use sidewire_link::Errno;
@@ -23,6 +27,7 @@ use syscalls::{Sysno, syscall};
 use super::address::{bind_shadow, encode, is_v6, shadow_name};
 use super::socket::{Reason, to_kernel};
 use crate::file::FileRef;
+use crate::holders::Listener;
 use crate::stack::Inner;
 use crate::{copy, fdtable, signals, syscall};
 
@@ -257,10 +262,14 @@ fn guard(local: SocketAddr) -> Result<Fd, Errno> {
 }
 
 /// Takes the connection out of the engine; its port is free for the kernel's socket then, behind the guard.
-fn take_out(inner: &mut Inner, file: &FileRef) -> Result<(Image, Option<Fd>), Refused> {
+fn take_out(
+    inner: &mut Inner,
+    file: &FileRef,
+) -> Result<(Image, options::Values, Option<Fd>), Refused> {
     let id = file.id();
     let v6 = is_v6(file);
     inner.drain();
+    let options = options::Values::of(inner, id);
     let (engine, mut io) = inner.split();
     let sk = engine.sock(id).ok_or(Refused::State(TcpState::Close))?;
     let image = Image::of(sk, v6, io.now.as_ms() as u32)?;
@@ -269,23 +278,48 @@ fn take_out(inner: &mut Inner, file: &FileRef) -> Result<(Image, Option<Fd>), Re
         .freeze(&mut io, id)
         .map_err(|_| Refused::State(TcpState::Established))?;
     // Where the guard cannot be had, the peer's next segment may be answered by RST.
+    file.set_moved();
     let guard = guard(tuple.local).ok();
     inner.holders.release(&tuple);
-    Ok((image, guard))
+    Ok((image, options, guard))
 }
 
-fn listener(file: FileRef, fd: c_int, why: Reason) {
-    let stack = file.stack();
-    let backlog = stack.with(|i| {
-        let listen = i.engine.sock(file.id()).and_then(|sk| sk.listen.as_ref());
-        listen.map_or(libc::SOMAXCONN, |l| {
+/// A listener becomes the kernel's in one go: nobody is to find a socket that does not listen. Refused, it stays.
+fn listener(file: &FileRef, fd: c_int) -> Result<(), Refused> {
+    let id = file.id();
+    file.stack().with(|inner| {
+        let listen = inner.engine.sock(id).and_then(|sk| sk.listen.as_ref());
+        let backlog = listen.map_or(libc::SOMAXCONN, |l| {
             c_int::try_from(l.backlog).unwrap_or(c_int::MAX)
-        })
-    });
-    to_kernel(&file, why);
-    // The engine's listener and its holder go with the last reference.
-    drop(file);
-    let _ = syscall::listen(fd, backlog);
+        });
+        let Some(mut held) = file.port.lock().listener.take() else {
+            return Err(Refused::State(TcpState::Listen));
+        };
+        let local = held.local();
+        // The connections that live on hold their port by themselves, and let the kernel's listener in.
+        held.let_others_in();
+        inner.holders.unlisten(held);
+        if let Err(e) = syscall::lend_reuse(fd, || syscall::listen(fd, backlog)) {
+            let again = inner.holders.listen(local, fd, is_v6(file), backlog);
+            file.set_kernel_listener(again.as_ref().ok().map(Listener::poll_fd));
+            file.port.lock().listener = again.ok();
+            // Without the capability the connections share what held the listener's port.
+            return Err(match file.port.lock().listener {
+                Some(_) => Refused::Capability,
+                None => Refused::Kernel(e.into_raw()),
+            });
+        }
+        file.set_kernel_listener(None);
+        file.set_moved();
+        let (engine, mut io) = inner.split();
+        let mut call = CloseCall::default();
+        let closed = engine.close(&mut io, id, true, &mut call);
+        debug_assert!(
+            matches!(closed, Step::Ready(())),
+            "a listener does not linger"
+        );
+        Ok(())
+    })
 }
 
 /// Gives the socket behind `fd` to the kernel: every descriptor of it is a plain one afterwards. What is not connected and
@@ -299,10 +333,18 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
     };
     let _inside = signals::enter();
     let stack = file.stack();
+    // A send that pauses ends first; what sleeps on the socket goes on when the kernel has all of it.
+    let _turn = file.sending.lock();
+    if file.moved() {
+        return Ok(());
+    }
     match stack.with(|i| i.engine.state(file.id())) {
         TcpState::Listen => {
-            listener(file, fd, why);
-            return Ok(());
+            let done = listener(&file, fd);
+            if done.is_ok() {
+                to_kernel(&file, why);
+            }
+            return done;
         }
         TcpState::Close => {
             to_kernel(&file, why);
@@ -314,11 +356,13 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
     let on = repair::ON;
     syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &on)
         .map_err(|_| Refused::Capability)?;
-    // A send that pauses ends first.
-    let _turn = file.sending.lock();
     let done = stack
         .with(|inner| take_out(inner, &file))
-        .and_then(|(image, _guard)| image.restore(fd).map_err(Refused::Kernel));
+        .and_then(|(image, options, _guard)| {
+            let done = image.restore(fd);
+            options.set(fd);
+            done.map_err(Refused::Kernel)
+        });
     if let Err(Refused::State(_)) = done {
         let off = repair::OFF_NO_WP;
         let _ = syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &off);

@@ -11,6 +11,7 @@ mod dup;
 mod file_pages;
 pub(crate) mod handover;
 mod recv;
+mod rights;
 mod scm;
 mod send;
 mod sendfile;
@@ -96,6 +97,9 @@ fn mask_of(reason: WaitReason) -> u32 {
     bits.bits()
 }
 
+/// What a call gives that found its socket given to the kernel: it is made again there. A number that no program sees.
+const MOVED: c_int = 520;
+
 /// A waiter in a file's queue; leaves it when it goes.
 struct Queued<'a> {
     file: &'a File,
@@ -111,7 +115,7 @@ impl Drop for Queued<'_> {
 /// Runs one engine call to its end: takes what the ring holds before it gives up, sleeps where the engine says so.
 ///
 /// `step` gets the engine, the socket, and whether a signal is pending. The result is the call's, with ERESTARTSYS where a
-/// signal interrupted a wait without a timeout (Linux `sock_intr_errno`).
+/// signal interrupted a wait without a timeout (Linux `sock_intr_errno`), and [`MOVED`].
 fn run<T>(
     file: &FileRef,
     step: impl FnMut(&mut Inner, SocketId, bool) -> StepResult<T>,
@@ -149,6 +153,9 @@ fn run_in_turn<T>(
     let mut mine = turn.map(Mutex::lock);
     loop {
         let s = stack.with(|inner| {
+            if file.moved() {
+                return None;
+            }
             waiter.reset();
             let s = once(inner, signal);
             if let (Step::Wait { reason, .. }, None) = (&s, &queued)
@@ -162,17 +169,22 @@ fn run_in_turn<T>(
                     waiter: &waiter,
                 });
             }
-            s
+            Some(s)
         });
         match s {
-            Step::Ready(Ok(v)) => return Ok(v),
-            Step::Ready(Err(Error::Intr)) if !timed => return Err(ERESTARTSYS),
-            Step::Ready(Err(e)) => return Err(errno_of(e)),
-            Step::Wait {
+            None => {
+                drop(mine);
+                file.when_moved();
+                return Err(MOVED);
+            }
+            Some(Step::Ready(Ok(v))) => return Ok(v),
+            Some(Step::Ready(Err(Error::Intr))) if !timed => return Err(ERESTARTSYS),
+            Some(Step::Ready(Err(e))) => return Err(errno_of(e)),
+            Some(Step::Wait {
                 reason: WaitReason::Backlog,
                 ..
-            } => {}
-            Step::Wait { deadline, .. } => {
+            }) => {}
+            Some(Step::Wait { deadline, .. }) => {
                 timed = deadline != Instant::NEVER;
                 drop(mine);
                 let woken = driver::sleep(stack, &waiter, deadline, &mut [], None);

@@ -8,15 +8,15 @@ use sidewire_engine::calls::RecvCall;
 use sidewire_engine::memory::IovIter;
 use sidewire_engine::{Error, Step};
 use sidewire_uapi::socket::{
-    MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_PEEK, MSG_WAITFORONE,
+    MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_PEEK, MSG_WAITALL, MSG_WAITFORONE,
 };
 
 use super::address::write_out;
-use super::{answer, answer_int, errno_of, run, scm};
+use super::{MOVED, answer, answer_int, errno_of, run, scm};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, ProgramIov, UIO_MAXIOV};
 use crate::stack::monotonic_ns;
-use crate::{copy, fdtable, real, signals};
+use crate::{copy, fdtable, raw, real, signals};
 
 /// One engine receive to its end.
 pub(super) fn recv_iter<I: IovIter>(
@@ -36,11 +36,15 @@ pub(super) fn recv_iter<I: IovIter>(
                 })
                 .map_err(errno_of)?
         } else {
-            run(file, |i, id, signal| -> Step<Result<usize, Error>> {
+            let run = run(file, |i, id, signal| -> Step<Result<usize, Error>> {
                 call.signal = signal;
                 let (engine, mut io) = i.split();
                 engine.recvmsg(&mut io, id, &mut call, &mut iter)
-            })?
+            });
+            match run {
+                Err(MOVED) if call.copied() > 0 => call.copied(),
+                run => run?,
+            }
         };
         Ok((n, call))
     })
@@ -51,8 +55,48 @@ fn target(iov: &Iovecs, flags: c_int) -> ProgramIov<'_> {
     iov.iter().taking(flags & MSG_PEEK == 0)
 }
 
-fn recv_iov(file: &FileRef, iov: &Iovecs, flags: c_int) -> Result<usize, c_int> {
-    recv_iter(file, flags, || target(iov, flags)).map(|(n, _)| n)
+fn recv_iov(file: &FileRef, fd: c_int, iov: &Iovecs, flags: c_int) -> Result<usize, c_int> {
+    let got = recv_iter(file, flags, || target(iov, flags)).map(|(n, _)| n);
+    if file.moved() {
+        rest_by_kernel(file, fd, iov, flags, got)
+    } else {
+        got
+    }
+}
+
+/// What the kernel adds to a receive under which it got the socket: all, or what MSG_WAITALL lacks.
+fn rest_by_kernel(
+    file: &FileRef,
+    fd: c_int,
+    iov: &Iovecs,
+    flags: c_int,
+    got: Result<usize, c_int>,
+) -> Result<usize, c_int> {
+    let done = match got {
+        Err(MOVED) => 0,
+        Ok(n)
+            if (1..iov.iter().remaining()).contains(&n)
+                && flags & MSG_WAITALL != 0
+                && flags & (MSG_PEEK | MSG_DONTWAIT) == 0
+                && !file.nonblock.load(Ordering::Relaxed) =>
+        {
+            n
+        }
+        got => return got,
+    };
+    let mut rest = iov.behind(done);
+    // SAFETY: all-zero is a valid msghdr; its entries are the program's.
+    let got = unsafe {
+        let mut msg: msghdr = core::mem::zeroed();
+        msg.msg_iov = rest.as_mut_ptr();
+        msg.msg_iovlen = rest.len();
+        real::recvmsg(fd, &raw mut msg, flags)
+    };
+    match usize::try_from(got) {
+        Ok(n) => Ok(done + n),
+        Err(_) if done > 0 => Ok(done),
+        Err(_) => Err(raw::errno()),
+    }
 }
 
 /// `read`.
@@ -68,7 +112,7 @@ pub unsafe fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
         // Linux sock_read_iter: nothing is looked at.
         return 0;
     }
-    answer(recv_iov(&file, &Iovecs::single(buf.cast(), len), 0))
+    answer(recv_iov(&file, fd, &Iovecs::single(buf.cast(), len), 0))
 }
 
 /// `readv`.
@@ -95,7 +139,7 @@ pub(crate) unsafe fn readv_with(fd: c_int, iov: *const iovec, n: c_int, flags: c
         if iov.iter().remaining() == 0 {
             return Ok(0);
         }
-        recv_iov(&file, &iov, flags)
+        recv_iov(&file, fd, &iov, flags)
     }))
 }
 
@@ -108,7 +152,7 @@ pub unsafe fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ss
         // SAFETY: the caller's arguments.
         return unsafe { real::recv(fd, buf, len, flags) };
     };
-    answer(recv_iov(&file, &Iovecs::single(buf.cast(), len), flags))
+    answer(recv_iov(&file, fd, &Iovecs::single(buf.cast(), len), flags))
 }
 
 /// `recvfrom`. TCP has no address to give: the length becomes 0 (RV-17).
@@ -127,7 +171,7 @@ pub unsafe fn recvfrom(
         // SAFETY: the caller's arguments.
         return unsafe { real::recvfrom(fd, buf, len, flags, addr, alen) };
     };
-    let r = recv_iov(&file, &Iovecs::single(buf.cast(), len), flags);
+    let r = recv_iov(&file, fd, &Iovecs::single(buf.cast(), len), flags);
     answer(r.and_then(|n| {
         if !addr.is_null() {
             // SAFETY: the program's pointers.
@@ -167,7 +211,17 @@ unsafe fn one_message(
             return Err(libc::EINVAL);
         }
         let iov = Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
-        let (n, call) = recv_iter(file, flags, || target(&iov, flags))?;
+        let (n, call) = match recv_iter(file, flags, || target(&iov, flags)) {
+            Err(MOVED) => {
+                return usize::try_from(real::recvmsg(fd, msg, flags)).map_err(|_| raw::errno());
+            }
+            got => got?,
+        };
+        let n = if file.moved() {
+            rest_by_kernel(file, fd, &iov, flags, Ok(n))?
+        } else {
+            n
+        };
         let mut out = scm::Writer::new(hdr.msg_control.cast(), hdr.msg_controllen, fd);
         for cmsg in &call.cmsgs {
             out.put(cmsg, super::address::is_v6(file))?;

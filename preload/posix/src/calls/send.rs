@@ -8,10 +8,10 @@ use sidewire_engine::Error;
 use sidewire_engine::memory::IovIter;
 use sidewire_engine::sendmsg::{NameArg, SendCall};
 use sidewire_engine::stack::Caps;
-use sidewire_uapi::socket::{MSG_FASTOPEN, MSG_MORE, MSG_ZEROCOPY};
+use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_FASTOPEN, MSG_MORE, MSG_ZEROCOPY};
 
 use super::address::GivenAddr;
-use super::{answer, answer_int, caps, connect, errno_of, run_in_turn};
+use super::{MOVED, answer, answer_int, caps, connect, errno_of, rights, run_in_turn};
 use crate::explain::{self, Called};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, UIO_MAXIOV};
@@ -77,12 +77,60 @@ pub(super) fn send_iter<I: IovIter>(
         if call.sigpipe {
             syscall::tgkill(syscall::gettid(), libc::SIGPIPE);
         }
-        r
+        match r {
+            // They went to the kernel with the socket.
+            Err(MOVED) if call.copied() > 0 => Ok(call.copied()),
+            r => r,
+        }
     })
 }
 
-fn send_iov(file: &FileRef, iov: &Iovecs, args: SendArgs<'_>) -> Result<usize, c_int> {
-    send_iter(file, args, || iov.iter())
+fn send_iov(file: &FileRef, fd: c_int, iov: &Iovecs, args: SendArgs<'_>) -> Result<usize, c_int> {
+    let sent = send_iter(file, args, || iov.iter());
+    if file.moved() {
+        rest_by_kernel(file, fd, iov, args, sent)
+    } else {
+        sent
+    }
+}
+
+/// What the kernel adds to a send under which it got the socket: all, or what a blocking one lacks.
+fn rest_by_kernel(
+    file: &FileRef,
+    fd: c_int,
+    iov: &Iovecs,
+    args: SendArgs<'_>,
+    sent: Result<usize, c_int>,
+) -> Result<usize, c_int> {
+    let done = match sent {
+        Err(MOVED) => 0,
+        Ok(n)
+            if (1..iov.iter().remaining()).contains(&n)
+                && args.ubuf.is_none()
+                && args.flags & MSG_DONTWAIT == 0
+                && !file.nonblock.load(Ordering::Relaxed) =>
+        {
+            n
+        }
+        sent => return sent,
+    };
+    let mut rest = iov.behind(done);
+    // SAFETY: all-zero is a valid msghdr; its entries are the program's, and the control data is ours.
+    let sent = unsafe {
+        let mut msg: msghdr = core::mem::zeroed();
+        msg.msg_iov = rest.as_mut_ptr();
+        msg.msg_iovlen = rest.len();
+        if done == 0 && !args.control.is_empty() {
+            msg.msg_control = args.control.as_ptr().cast_mut().cast();
+            msg.msg_controllen = args.control.len();
+        }
+        kernel_message(fd, &raw const msg, args.flags, args.ubuf)
+    };
+    match sent {
+        Ok(n) => Ok(done + n),
+        Err(_) if done > 0 => Ok(done),
+        sent => sent,
+    }
 }
 
 /// MSG_FASTOPEN connects, and not every connection is the engine's: true when the kernel has the socket now.
@@ -130,7 +178,7 @@ pub unsafe fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
         return unsafe { real::write(fd, buf, len) };
     };
     let iov = Iovecs::single(buf.cast(), len);
-    answer(send_iov(&file, &iov, SendArgs::default()))
+    answer(send_iov(&file, fd, &iov, SendArgs::default()))
 }
 
 /// `writev`.
@@ -162,7 +210,7 @@ pub(crate) unsafe fn writev_with(fd: c_int, iov: *const iovec, n: c_int, flags: 
             flags,
             ..SendArgs::default()
         };
-        send_iov(&file, &iov, args)
+        send_iov(&file, fd, &iov, args)
     }))
 }
 
@@ -180,7 +228,7 @@ pub unsafe fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> 
         flags,
         ..SendArgs::default()
     };
-    answer(send_iov(&file, &iov, args))
+    answer(send_iov(&file, fd, &iov, args))
 }
 
 /// `sendto`.
@@ -205,7 +253,7 @@ pub unsafe fn sendto(
             flags,
             ..SendArgs::default()
         };
-        return answer(send_iov(&file, &iov, args));
+        return answer(send_iov(&file, fd, &iov, args));
     }
     // SAFETY: the program's pointer.
     let given = unsafe { GivenAddr::read(addr, alen) };
@@ -219,7 +267,7 @@ pub unsafe fn sendto(
             name: Some(given.bytes()),
             ..SendArgs::default()
         };
-        send_iov(&file, &iov, args)
+        send_iov(&file, fd, &iov, args)
     }))
 }
 
@@ -238,6 +286,7 @@ pub(super) fn native_flags(flags: c_int) -> Result<(), c_int> {
 /// The contract of the C function.
 pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
     let Some(file) = fdtable::get(fd) else {
+        rights::share(msg);
         // SAFETY: the caller's arguments.
         return unsafe { real::sendmsg(fd, msg, flags) };
     };
@@ -337,7 +386,7 @@ unsafe fn one_message(
             ubuf,
             splice: false,
         };
-        send_iov(file, &iov, args)
+        send_iov(file, fd, &iov, args)
     }
 }
 
@@ -348,6 +397,7 @@ unsafe fn one_message(
 pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -> c_int {
     let mut file = fdtable::get(fd);
     if file.is_none() {
+        rights::share_each(msgs, (n as usize).min(UIO_MAXIOV));
         // SAFETY: the caller's arguments.
         return unsafe { real::sendmmsg(fd, msgs, n, flags) };
     }
@@ -364,8 +414,8 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -
         } else {
             0
         };
-        if flags & MSG_FASTOPEN != 0 && done > 0 {
-            // The first message may have made the socket the kernel's.
+        if done > 0 && (flags & MSG_FASTOPEN != 0 || file.as_ref().is_some_and(|f| f.moved())) {
+            // A message may have made the socket the kernel's, or another thread has.
             file = fdtable::get(fd);
         }
         // SAFETY: the program's array; the fields' addresses are only computed.

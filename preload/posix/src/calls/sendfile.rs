@@ -9,10 +9,10 @@ use libc::{off_t, size_t, ssize_t};
 use sidewire_engine::memory::{Fault, IovIter, MemRef, RegionKind};
 use syscalls::{Errno, Sysno, syscall};
 
-use super::answer;
 use super::file_pages::{WORTH_MAPPING, send_pages};
 use super::recv::recv_iter;
 use super::send::{SendArgs, send_iter};
+use super::{MOVED, answer};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, MAX_RW_COUNT};
 use crate::{copy, fdtable, real};
@@ -32,7 +32,11 @@ pub unsafe fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size
         (None, None) => unsafe { real::sendfile(out, input, offset, count) },
         (Some(to), None) => {
             // SAFETY: the caller's arguments.
-            answer(unsafe { from_file(&to, input, offset, count.min(MAX_RW_COUNT)) })
+            match unsafe { from_file(&to, input, offset, count.min(MAX_RW_COUNT)) } {
+                // SAFETY: the same.
+                Err(MOVED) => unsafe { real::sendfile(out, input, offset, count) },
+                sent => answer(sent),
+            }
         }
         // A socket cannot be read by position (Linux: EINVAL).
         (_, Some(_)) => answer(Err(libc::EINVAL)),

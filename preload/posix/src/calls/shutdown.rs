@@ -19,6 +19,9 @@ pub fn shutdown(fd: c_int, how: c_int) -> c_int {
     let id = file.id();
     // Behind what another thread is sending.
     let _turn = file.sending.lock();
+    if file.moved() {
+        return real::shutdown(fd, how);
+    }
     let r = may_stop_listening(&file, |i| {
         let (engine, mut io) = i.split();
         engine.shutdown(&mut io, id, how)

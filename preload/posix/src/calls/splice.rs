@@ -10,9 +10,9 @@ use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_MORE, MSG_PEEK, MSG_TRUNC};
 use std::os::fd::AsRawFd;
 use syscalls::{Errno, Sysno, syscall};
 
-use super::answer;
 use super::send::{SendArgs, send_iter};
 use super::sendfile::{CHUNK, read_at, recv_into};
+use super::{MOVED, answer};
 use crate::file::FileRef;
 use crate::iov::MAX_RW_COUNT;
 use crate::{fdtable, real};
@@ -43,11 +43,11 @@ pub unsafe fn splice(
     } else {
         0
     };
-    answer(match (from, to) {
+    let done = match (from, to) {
         (Some(_), Some(_)) => Err(libc::EINVAL),
         (Some(from), None) if is_pipe(out) => {
             if off_in.is_null() && off_out.is_null() {
-                to_pipe(&from, out, len, dont_wait)
+                to_pipe(&from, input, out, len, dont_wait)
             } else {
                 Err(libc::ESPIPE)
             }
@@ -65,7 +65,12 @@ pub unsafe fn splice(
             }
         }
         _ => Err(libc::EINVAL),
-    })
+    };
+    match done {
+        // SAFETY: the caller's arguments.
+        Err(MOVED) => unsafe { real::splice(input, off_in, out, off_out, len, flags) },
+        done => answer(done),
+    }
 }
 
 fn is_pipe(fd: c_int) -> bool {
@@ -78,7 +83,13 @@ fn is_pipe(fd: c_int) -> bool {
 }
 
 /// One chunk out of the socket: looked at, written to the pipe, then taken.
-fn to_pipe(from: &FileRef, out: c_int, len: usize, dont_wait: c_int) -> Result<usize, c_int> {
+fn to_pipe(
+    from: &FileRef,
+    input: c_int,
+    out: c_int,
+    len: usize,
+    dont_wait: c_int,
+) -> Result<usize, c_int> {
     if from.stack().with(|i| i.engine.at_urgent_byte(from.id())) {
         return match from.nonblock.load(Ordering::Relaxed) {
             true => Err(libc::EAGAIN),
@@ -92,7 +103,11 @@ fn to_pipe(from: &FileRef, out: c_int, len: usize, dont_wait: c_int) -> Result<u
     }
     let written = write_pipe(out, &buf[..got], dont_wait != 0)?;
     // Somebody else may have read the same bytes meanwhile; two readers of one stream share it in no defined way.
-    let _ = recv_into(from, &mut buf[..written], MSG_TRUNC | MSG_DONTWAIT);
+    let flags = MSG_TRUNC | MSG_DONTWAIT;
+    if recv_into(from, &mut buf[..written], flags) == Err(MOVED) {
+        // SAFETY: a live slice.
+        unsafe { real::recv(input, buf.as_mut_ptr().cast(), written, flags) };
+    }
     Ok(written)
 }
 

@@ -1,0 +1,162 @@
+/* Threads that sleep on sockets while another one forks: what they wait for comes to them all the same.
+ *
+ *   moved_asleep HOST PORT     the peer program listens there
+ */
+#include "show.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#define BYTES (3 << 20)
+
+static const char *host;
+static int port;
+
+struct sleeper {
+	const char *how;
+	int fd, pipe[2], at, other;
+	pid_t tid;
+	sem_t begun;
+	char result[200];
+};
+
+static unsigned char data[BYTES];
+
+static void say(struct sleeper *s, long value, const char *more)
+{
+	if (value < 0)
+		snprintf(s->result, sizeof s->result, "%s: %ld %s", s->how, value, strerrorname_np(errno));
+	else
+		snprintf(s->result, sizeof s->result, "%s: %ld %s", s->how, value, more);
+}
+
+static void *sleeps(void *argument)
+{
+	struct sleeper *s = argument;
+	const char *how = s->how;
+	char text[16] = "";
+	s->tid = gettid();
+	sem_post(&s->begun);
+	if (!strcmp(how, "accept")) {
+		int one = accept(s->fd, NULL, NULL);
+		say(s, one < 0 ? -1 : recv(one, text, 6, MSG_WAITALL), text);
+		close(one);
+	} else if (!strcmp(how, "read")) {
+		say(s, read(s->fd, text, 5), text);
+	} else if (!strcmp(how, "recvmsg")) {
+		struct iovec parts[2] = {{text, 2}, {text + 2, 8}};
+		struct msghdr m = {.msg_iov = parts, .msg_iovlen = 2};
+		say(s, recvmsg(s->fd, &m, 0), text);
+	} else if (!strcmp(how, "recv all")) {
+		say(s, recv(s->fd, text, 10, MSG_WAITALL), text);
+	} else if (!strcmp(how, "send")) {
+		say(s, send(s->fd, data, sizeof data, 0), "");
+	} else if (!strcmp(how, "writev")) {
+		struct iovec parts[3] = {{data, 7}, {data, 0}, {data + 7, sizeof data - 7}};
+		say(s, writev(s->fd, parts, 3), "");
+	} else if (!strcmp(how, "poll")) {
+		struct pollfd p[2] = {{.fd = s->pipe[0], .events = POLLIN}, {.fd = s->fd, .events = POLLIN}};
+		int n = poll(p, 2, 20000);
+		snprintf(text, sizeof text, "%x %x", p[0].revents, p[1].revents);
+		say(s, n, text);
+	} else if (!strcmp(how, "select")) {
+		fd_set set;
+		FD_ZERO(&set);
+		FD_SET(s->fd, &set);
+		struct timeval t = {20, 0};
+		int n = select(s->fd + 1, &set, NULL, NULL, &t);
+		say(s, n, n > 0 && FD_ISSET(s->fd, &set) ? "it" : "");
+	} else if (!strncmp(how, "epoll", 5)) {
+		struct epoll_event e = {.events = EPOLLIN | (strcmp(how, "epoll") ? EPOLLET : 0)};
+		int ep = epoll_create1(0);
+		epoll_ctl(ep, EPOLL_CTL_ADD, s->fd, &e);
+		int n = epoll_wait(ep, &e, 1, 20000);
+		snprintf(text, sizeof text, "%x", n > 0 ? e.events : 0);
+		say(s, n, text);
+		close(ep);
+	}
+	return NULL;
+}
+
+/* Waits until a thread sleeps in the kernel. */
+static void asleep(pid_t tid)
+{
+	char path[64], line[256] = "";
+	snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+	for (int quiet = 0; quiet < 20; usleep(1000)) {
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		ssize_t n = read(fd, line, sizeof line - 1);
+		close(fd);
+		char *state = n > 0 ? strrchr(line, ')') : NULL;
+		quiet = state && state[2] == 'S' ? quiet + 1 : 0;
+	}
+}
+
+static int speak(struct sleeper *s)
+{
+	int fd = s->other >= 0 ? s->other : s->fd;
+	if (!strcmp(s->how, "accept")) {
+		char text[32];
+		snprintf(text, sizeof text, "call %d", s->at);
+		return peer(host, port, text);
+	}
+	if (!strncmp(s->how, "send", 4) || !strcmp(s->how, "writev"))
+		return peer(host, port, "open");
+	send_text(fd, strcmp(s->how, "recv all") ? "after" : "fterw");
+	return -1;
+}
+
+static void one(const char *how)
+{
+	struct sleeper s = {.how = how, .other = -1};
+	pthread_t thread;
+	int out;
+	sem_init(&s.begun, 0, 0);
+	if (pipe(s.pipe))
+		err(2, "pipe");
+	if (!strcmp(how, "accept"))
+		s.fd = listener(5, &s.at);
+	else if (!strcmp(how, "send") || !strcmp(how, "writev"))
+		s.fd = peer(host, port, "gated");
+	else
+		s.fd = peer(host, port, "echo");
+	if (!strcmp(how, "recv all")) {
+		send_text(s.fd, "befor");
+		wait_for(s.fd, POLLIN);
+	}
+	pthread_create(&thread, NULL, sleeps, &s);
+	sem_wait(&s.begun);
+	asleep(s.tid);
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(0);
+	waitpid(pid, NULL, 0);
+	out = speak(&s);
+	pthread_join(thread, NULL);
+	puts(s.result);
+	fflush(stdout);
+	close(out);
+	close(s.fd);
+	close(s.pipe[0]);
+	close(s.pipe[1]);
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const ways[] = {"accept", "read",   "recvmsg", "recv all", "send",
+					   "writev", "poll", "select",  "epoll",   "epoll, edges"};
+	if (argc != 3)
+		errx(2, "usage: moved_asleep HOST PORT");
+	host = argv[1];
+	port = atoi(argv[2]);
+	for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
+		one(ways[i]);
+	puts("done");
+	return 0;
+}
