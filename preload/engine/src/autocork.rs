@@ -1,19 +1,19 @@
 //! Automatic corking (spec/send-path.md G4; Linux `tcp_should_autocork`): a small tail waits for the bytes of the next call
 //! while an earlier frame of its socket is still on its way out.
 //!
-//! Linux learns from the device when a frame has left it. A packet socket does not tell, so two signs stand for that:
-//! the packet socket is full, or the program is in the middle of a *run* of sends, one right after the other, on this
-//! socket or on several in turn, with nothing read in between. In a run the earlier frames are a few microseconds old, and
-//! each frame that is spared is a frame less for the peer as well. What waits is released when it makes a full frame, when
-//! the program reads or is about to sleep ([`Stack::release_autocorked`]), and after [`HOLD_NS`] in any case. TCP_NODELAY
-//! means no waiting in a run.
+//! Linux hears from the device when a frame has left it. Here the queue is asked ([`tail_waits_for_device`]), and there are two
+//! more signs: the packet socket is full, or the program is in the middle of a *run* of sends, one right after the other, on
+//! this socket or on several in turn, with nothing read in between. In a run the earlier frames are a few microseconds old,
+//! and each frame that is spared is a frame less for the peer as well. What waits in a run is released when it makes a full
+//! frame, when the program reads or is about to sleep ([`Stack::release_autocorked`]), and after [`HOLD_NS`] in any case.
+//! TCP_NODELAY means no waiting in a run.
 
 use crate::mib::Counter;
 use crate::output::tcp_data_snd_check;
 use crate::push::tcp_skb_can_collapse_to;
+use crate::small_queue::tail_waits_for_device;
 use crate::sock::{TcpSock, nagle};
 use crate::stack::{Cx, Io, Stack};
-use crate::sysctl::Sysctl;
 use crate::time::{Instant, NSEC_PER_MSEC, NSEC_PER_USEC};
 use crate::timers::Timer;
 
@@ -53,23 +53,34 @@ impl SendRun {
     }
 }
 
-/// Should the tail wait?
-pub(crate) fn tcp_should_autocork(sk: &TcpSock, sysctl: &Sysctl, size_goal: u32) -> bool {
+/// Does the tail wait? If so, somebody will see to it.
+pub(crate) fn tcp_should_autocork(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, size_goal: u32) -> bool {
+    sk.tail_waits = false;
+    if !cx.sh.sysctl.tcp_autocorking || sk.rtx_queue.is_empty() {
+        return false;
+    }
+    let Some(tail) = sk.write_queue.back().filter(|skb| {
+        skb.len < size_goal && skb.tx_flags.is_empty() && tcp_skb_can_collapse_to(skb)
+    }) else {
+        return false;
+    };
+    let truesize = tail.truesize;
     let run = sk.send_run.on() && sk.nonagle & nagle::OFF == 0;
-    sysctl.tcp_autocorking
-        && (sk.tx_blocked || run)
-        && !sk.rtx_queue.is_empty()
-        && sk.write_queue.back().is_some_and(|skb| {
-            skb.len < size_goal && skb.tx_flags.is_empty() && tcp_skb_can_collapse_to(skb)
-        })
+    if !sk.tx_blocked {
+        if run {
+            hold_in_run(sk, cx);
+        } else if tail_waits_for_device(sk, cx, truesize) {
+            sk.tail_waits = true;
+        } else {
+            return false;
+        }
+    }
+    cx.sh.mib.inc(Counter::TCPAutoCorking);
+    true
 }
 
-/// The tail waits.
-pub(crate) fn hold(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
-    cx.sh.mib.inc(Counter::TCPAutoCorking);
-    if sk.tx_blocked {
-        return;
-    }
+/// The tail waits for the next send.
+fn hold_in_run(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if !sk.autocorked {
         sk.autocorked = true;
         cx.sh.autocorked.push(cx.id);
@@ -77,6 +88,14 @@ pub(crate) fn hold(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if !sk.timers.armed(Timer::Pacing) {
         sk.timers.set(Timer::Pacing, cx.now + HOLD_NS);
     }
+}
+
+/// The device was given time: true when the tail that waits for it goes on waiting.
+pub(crate) fn tail_waits_on(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
+    let tail = sk.write_queue.back().filter(|_| sk.tail_waits);
+    let truesize = tail.map(|skb| skb.truesize);
+    sk.tail_waits = truesize.is_some_and(|truesize| tail_waits_for_device(sk, cx, truesize));
+    sk.tail_waits
 }
 
 /// True when an ack need not let the tail out: it waits alone, and somebody is there to take the ack, so the run goes on.
@@ -117,3 +136,6 @@ impl Stack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,6 +104,7 @@ impl TcpSock {
             nospace: false,
             tx_blocked: false,
             tsq_throttled: false,
+            tail_waits: false,
             lsndtime: Instant::ZERO,
             ip_id: 0,
 

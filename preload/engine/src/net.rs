@@ -285,6 +285,11 @@ pub trait Net {
     fn small_queue(&mut self, _tuple: &Tuple, _limit: u32) -> HostQueue {
         HostQueue::Clear
     }
+    /// As [`Net::small_queue`], for a small tail that could wait for the next bytes; `Clear` is right for who would have to
+    /// ask too often.
+    fn tail_waits(&mut self, _tuple: &Tuple, _limit: u32) -> HostQueue {
+        HostQueue::Clear
+    }
     /// Takes frames of a connection back that have not been handed to the device, those with data or FIN from sequence number
     /// `from` on, and answers them in the order of their leaving. Nobody is told of them otherwise.
     fn recall(&mut self, _tuple: &Tuple, _from: u32) -> Vec<TxLate> {

@@ -3,7 +3,7 @@
 
 use sidewire_uapi::socket::{MSG_MORE, MSG_OOB};
 
-use crate::autocork::{self, tcp_should_autocork};
+use crate::autocork::tcp_should_autocork;
 use crate::event::Events;
 use crate::output;
 use crate::seq::after;
@@ -98,7 +98,7 @@ pub fn tcp_push(
         tcp_mark_push(sk); // G2
     }
     tcp_mark_urg(sk, flags);
-    let autocork = tcp_should_autocork(sk, &cx.sh.sysctl, size_goal);
+    let autocork = tcp_should_autocork(sk, cx, size_goal);
     let nonagle = if more { nagle::CORK } else { nonagle }; // G5
     cx.trace(|| TraceStep::Push {
         psh: !more || forced,
@@ -107,7 +107,6 @@ pub fn tcp_push(
         nonagle,
     });
     if autocork {
-        autocork::hold(sk, cx);
         return;
     }
     output::tcp_push_pending(sk, cx, mss_now, nonagle);

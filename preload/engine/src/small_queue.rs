@@ -64,6 +64,13 @@ pub(crate) fn skb_still_in_host_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, ind
     still
 }
 
+/// True when as much of the connection as a tail of this `truesize` waits in the host: for automatic corking (G4).
+pub(crate) fn tail_waits_for_device(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, truesize: u32) -> bool {
+    waits(sk, cx, truesize, |cx, sk| {
+        cx.net.tail_waits(&sk.tuple, truesize.saturating_sub(1))
+    })
+}
+
 /// Asks where frames are; when in the host, sees to it that the connection goes on when they have left.
 fn waits(
     sk: &mut TcpSock,

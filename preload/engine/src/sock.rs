@@ -281,6 +281,8 @@ pub struct TcpSock {
     /// `TSQ_THROTTLED`).
     #[serde(skip)]
     pub tsq_throttled: bool,
+    /// A small tail waits until earlier frames have left the device (`autocork`).
+    pub tail_waits: bool,
     pub lsndtime: Instant,
     pub ip_id: u16,
 

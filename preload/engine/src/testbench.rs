@@ -147,6 +147,9 @@ impl Net for Wire {
             _ => HostQueue::Clear,
         }
     }
+    fn tail_waits(&mut self, tuple: &Tuple, limit: u32) -> HostQueue {
+        self.small_queue(tuple, limit)
+    }
     fn recall(&mut self, _: &Tuple, from: u32) -> Vec<TxLate> {
         let (back, stays): (VecDeque<_>, _) = core::mem::take(&mut self.queue)
             .into_iter()

@@ -2,6 +2,7 @@
 
 use sidewire_uapi::tcp::TcpState;
 
+use crate::autocork::tail_waits_on;
 use crate::cong;
 use crate::cwnd::tcp_init_cwnd;
 use crate::error::Error;
@@ -597,6 +598,9 @@ fn tcp_pace_kick(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     }
     if sk.lost_out > sk.retrans_out && sk.snd_cwnd > sk.packets_in_flight() {
         tcp_xmit_retransmit_queue(sk, cx);
+    }
+    if tail_waits_on(sk, cx) {
+        return;
     }
     let mss_now = tcp_current_mss(sk, cx);
     tcp_write_xmit(sk, cx, mss_now, sk.nonagle, 0);

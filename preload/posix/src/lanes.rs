@@ -31,7 +31,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use sidewire_engine::memory::Frag;
 use sidewire_engine::net::{HostQueue, MAX_HEADER, Tuple, TxTicket, TxVerdict};
 use sidewire_engine::seq::before;
-use sidewire_engine::skb::MAX_SKB_FRAGS;
+use sidewire_engine::skb::{MAX_SKB_FRAGS, SKB_TRUESIZE};
 use sidewire_engine::tx_late::TxLate;
 use sidewire_link::frame::{FrameSink, Outq, TxFrame, TxTime, TxVerdict as Verdict};
 use sidewire_link::packet::PacketSink;
@@ -53,12 +53,18 @@ const BATCH: usize = 8;
 const QUOTA: usize = 4 * BATCH;
 
 /// What the kernel charges to the packet socket for a frame beside its payload: headers, its own structures, and the rest of
-/// the last page, on the whole.
+/// the last page, on the whole; and for a frame that is not longer than [`SMALL_FRAME`].
 const FRAME_CHARGE: u32 = 1024;
+const SMALL_CHARGE: u32 = 832;
+const SMALL_FRAME: u32 = 320;
 
 /// How long a frame that went out by the shared packet socket is looked for among what waits behind that: it may be another
 /// connection's, of a device that stands still.
 const SHARED_FOR: u64 = 1_000_000_000;
+
+/// How long a queue that was found empty is not asked again on behalf of small tails, in nanoseconds: to ask costs a quarter of
+/// a small send.
+const CLEAR_FOR: u64 = 10_000;
 
 /// Some of the lanes, a bit for each.
 pub(crate) type Which = u16;
@@ -86,7 +92,16 @@ impl Parcel {
 
     /// What the kernel will charge for it, in bytes.
     fn charge(&self) -> u32 {
-        self.len() + FRAME_CHARGE
+        if self.len() <= SMALL_FRAME - MAX_HEADER as u32 {
+            SMALL_CHARGE
+        } else {
+            self.len() + FRAME_CHARGE
+        }
+    }
+
+    /// What Linux's TCP would, in bytes.
+    fn truesize(&self) -> u32 {
+        self.len() + SKB_TRUESIZE
     }
 
     fn frame<'a>(&'a self, iov: &'a [iovec]) -> TxFrame<'a> {
@@ -224,13 +239,13 @@ impl<S: FrameSink> Lane<S> {
     }
 
     /// What waits of it here and in the kernel, in bytes; others that share its packet socket count as well. When more than
-    /// `limit` waits in the kernel, only a socket of its own can tell whose it is.
-    fn backlog(&self, limit: u32) -> u64 {
+    /// `parts` waits in the kernel, only a socket of its own can tell whose it is.
+    fn backlog(&self, parts: u32) -> u64 {
         // In this order: a frame that is handed over meanwhile counts twice, not never.
         let here = self.charge.load(Ordering::SeqCst);
         let Some(own) = self.own.get() else {
             let shared = self.shared.bytes();
-            if shared > limit as usize && !self.no_own.load(Ordering::Relaxed) {
+            if shared > parts as usize && !self.no_own.load(Ordering::Relaxed) {
                 self.wants_own.store(true, Ordering::Relaxed);
             }
             return (here + shared) as u64;
@@ -352,7 +367,7 @@ impl Entrances {
         let parcel = parcel();
         let charge = parcel.charge();
         lane.charge.fetch_add(charge as usize, Ordering::SeqCst);
-        entrance.tally.add(number, charge, now);
+        entrance.tally.add(number, parcel.truesize(), charge, now);
         let taken = entrance.parcels.push(Numbered { number, parcel });
         debug_assert!(taken.is_ok());
         NonZeroU64::new(number * TICKET_LANES + n as u64).map(TxTicket)
@@ -402,14 +417,25 @@ impl Entrances {
         tuple: &Tuple,
         limit: u32,
     ) -> HostQueue {
+        self.beyond(lanes, tuple, limit, limit)
+    }
+
+    /// The same. With more than `parts` behind the shared socket the lane gets one of its own.
+    fn beyond<S: FrameSink>(
+        &mut self,
+        lanes: &Lanes<S>,
+        tuple: &Tuple,
+        limit: u32,
+        parts: u32,
+    ) -> HostQueue {
         let n = of_ports(tuple.local.port(), tuple.remote.port());
         let (entrance, lane) = (&mut self.0[n], &lanes.0[n]);
         if entrance.tally.most() <= u64::from(limit) {
             return HostQueue::Clear;
         }
-        let backlog = lane.backlog(limit);
-        entrance.tally.found(backlog);
-        let Some(excess) = backlog.checked_sub(u64::from(limit)).filter(|&n| n > 0) else {
+        entrance.tally.found(lane.backlog(parts));
+        let most = entrance.tally.most();
+        let Some(excess) = most.checked_sub(u64::from(limit)).filter(|&n| n > 0) else {
             return HostQueue::Clear;
         };
         if lane.holds(entrance.last) {
@@ -417,6 +443,27 @@ impl Entrances {
         } else {
             HostQueue::Device(u32::try_from(excess).unwrap_or(u32::MAX))
         }
+    }
+
+    /// The same for a small tail, at `now` nanoseconds of the monotonic clock: who sends many is told of a queue that was
+    /// empty a moment ago.
+    pub(crate) fn tail_waits<S: FrameSink>(
+        &mut self,
+        lanes: &Lanes<S>,
+        tuple: &Tuple,
+        limit: u32,
+        now: u64,
+    ) -> HostQueue {
+        let n = of_ports(tuple.local.port(), tuple.remote.port());
+        let tally = &self.0[n].tally;
+        if tally.most() <= u64::from(limit) || tally.clear_at + CLEAR_FOR > now {
+            return HostQueue::Clear;
+        }
+        let queue = self.beyond(lanes, tuple, limit, u32::MAX);
+        if queue == HostQueue::Clear {
+            self.0[n].tally.clear_at = now;
+        }
+        queue
     }
 
     /// Where the frame of that ticket is, at `now` nanoseconds of the monotonic clock. Under the stack's lock.

@@ -646,6 +646,11 @@ impl Net for LinkNet {
         self.entrances.small_queue(&self.lanes, tuple, limit)
     }
 
+    fn tail_waits(&mut self, tuple: &Tuple, limit: u32) -> HostQueue {
+        self.entrances
+            .tail_waits(&self.lanes, tuple, limit, self.now)
+    }
+
     fn recall(&mut self, tuple: &Tuple, from: u32) -> Vec<TxLate> {
         let back = self.entrances.recall(&self.lanes, tuple, from);
         for (_, parcel) in &back {

@@ -1,0 +1,64 @@
+use alloc::vec::Vec;
+
+use crate::mib::Counter;
+use crate::push::tcp_push;
+use crate::skb::SKB_TRUESIZE;
+use crate::sock::nagle;
+use crate::testbench::{Bench, MSS, Sent};
+use crate::timers::Timer;
+
+/// Two segments are in flight, of which the second waits before the device.
+fn behind_a_segment() -> Bench {
+    let mut b = Bench::new();
+    b.sk.nonagle = nagle::OFF;
+    b.write(MSS);
+    b.write(MSS);
+    b.device_holds(MSS + SKB_TRUESIZE);
+    b
+}
+
+/// A send of a few bytes, as `tcp_sendmsg_locked` ends it.
+fn send(b: &mut Bench, n: u32) -> Vec<Sent> {
+    b.queue(n);
+    b.with(|sk, cx| tcp_push(sk, cx, 0, MSS, nagle::OFF, 10 * MSS));
+    b.sent()
+}
+
+fn corked(b: &Bench) -> u64 {
+    b.stack.sh.mib.get(Counter::TCPAutoCorking)
+}
+
+#[test]
+fn a_tail_waits_until_what_is_before_it_has_left() {
+    let mut b = behind_a_segment();
+    assert!(send(&mut b, 10).is_empty());
+    assert_eq!(corked(&b), 1);
+    // Nothing has left yet.
+    let (_, sent) = b.fire();
+    assert!(sent.is_empty() && b.sk.timers.armed(Timer::Pacing));
+    b.device_holds(0);
+    let (_, sent) = b.fire();
+    assert_eq!(b.ranges(&sent), [(2 * MSS, 2 * MSS + 10)]);
+    assert!(!b.sk.tail_waits);
+}
+
+#[test]
+fn an_ack_lets_it_out() {
+    let mut b = behind_a_segment();
+    assert!(send(&mut b, 10).is_empty());
+    assert_eq!(b.ack(MSS, &[]).len(), 1);
+}
+
+#[test]
+fn it_waits_for_nothing_smaller_than_itself() {
+    let mut b = behind_a_segment();
+    b.device_holds(10 + SKB_TRUESIZE - 1);
+    assert_eq!(send(&mut b, 10).len(), 1);
+    b.device_holds(MSS + SKB_TRUESIZE);
+    b.stack.sh.sysctl.tcp_autocorking = false;
+    assert_eq!(send(&mut b, 10).len(), 1);
+    b.stack.sh.sysctl.tcp_autocorking = true;
+    b.ack(2 * MSS + 20, &[]);
+    assert_eq!(send(&mut b, 10).len(), 1, "nothing is in flight");
+    assert_eq!(corked(&b), 0);
+}
