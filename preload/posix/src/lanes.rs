@@ -56,8 +56,8 @@ const QUOTA: usize = 4 * BATCH;
 /// the last page, on the whole.
 const FRAME_CHARGE: u32 = 1024;
 
-/// How long a frame that went out by the shared packet socket is looked for among what waits behind that: it may be another
-/// connection's, of a device that stands still.
+/// How long a frame that went out by a packet socket that others use as well is looked for among what waits behind that: it
+/// may be another connection's, of a device that stands still.
 const SHARED_FOR: u64 = 1_000_000_000;
 
 /// Some of the lanes, a bit for each.
@@ -329,14 +329,15 @@ pub(crate) fn of_ports(local: u16, remote: u16) -> usize {
 const TICKET_LANES: u64 = LANES as u64;
 
 impl Entrances {
-    /// Puts a frame into a lane. None when it is full: [`Carried::room`] follows.
+    /// Puts a frame into the lane of a connection with these ports. None when it is full: [`Carried::room`] follows.
     pub(crate) fn put<S: FrameSink>(
         &mut self,
         lanes: &Lanes<S>,
-        n: usize,
+        ports: (u16, u16),
         now: u64,
         parcel: impl FnOnce() -> Parcel,
     ) -> Option<TxTicket> {
+        let n = of_ports(ports.0, ports.1);
         let (entrance, lane) = (&mut self.0[n], &lanes.0[n]);
         if entrance.parcels.is_full() {
             lane.starved.store(true, Ordering::SeqCst);
@@ -352,7 +353,7 @@ impl Entrances {
         let parcel = parcel();
         let charge = parcel.charge();
         lane.charge.fetch_add(charge as usize, Ordering::SeqCst);
-        entrance.tally.add(number, charge, now);
+        entrance.tally.add(number, charge, now, ports);
         let taken = entrance.parcels.push(Numbered { number, parcel });
         debug_assert!(taken.is_ok());
         NonZeroU64::new(number * TICKET_LANES + n as u64).map(TxTicket)
@@ -433,8 +434,8 @@ impl Entrances {
             return HostQueue::Here;
         }
         let since = match lane.own.get() {
-            Some(_) => 0,
-            None => now.saturating_sub(SHARED_FOR),
+            Some(_) if !entrance.tally.mixed() => 0,
+            _ => now.saturating_sub(SHARED_FOR),
         };
         if entrance.tally.until(number, since) > 0 {
             entrance.tally.found(lane.backlog(u32::MAX));

@@ -20,6 +20,10 @@ pub(super) struct Tally {
     /// By the frame's number. Not in place: a stack may be opened on a small stack of the program's.
     marks: Box<[Mark]>,
     last: u64,
+    /// Whose the last one was, by its ports.
+    ports: (u16, u16),
+    /// Since nothing waited, frames of several connections were put in.
+    mixed: bool,
 }
 
 impl Tally {
@@ -29,11 +33,15 @@ impl Tally {
             left: 0,
             marks: Box::from([Mark::default(); MARKS]),
             last: 0,
+            ports: (0, 0),
+            mixed: false,
         }
     }
 
-    /// A frame of that number was put in.
-    pub(super) fn add(&mut self, number: u64, charge: u32, now: u64) {
+    /// A frame of that number was put in, of the connection with these ports.
+    pub(super) fn add(&mut self, number: u64, charge: u32, now: u64, ports: (u16, u16)) {
+        self.mixed |= self.ports != ports && self.most() > 0;
+        self.ports = ports;
         self.put += u64::from(charge);
         self.marks[(number % MARKS as u64) as usize] = Mark {
             put: self.put,
@@ -50,6 +58,12 @@ impl Tally {
     /// So much waits.
     pub(super) fn found(&mut self, waiting: u64) {
         self.left = self.left.max(self.put.saturating_sub(waiting));
+        self.mixed &= waiting > 0;
+    }
+
+    /// What waits may be of several connections, and for several devices.
+    pub(super) fn mixed(&self) -> bool {
+        self.mixed
     }
 
     /// How much has to leave until the frame of that number has; 0 when it has, is too old to be known, or was put in before
