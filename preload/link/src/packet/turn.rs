@@ -101,7 +101,6 @@ impl Turn {
     pub fn prepare(&self) -> Result<Prepared, Errno> {
         let fd = socket_beside(&self.out)?;
         filter::attach(fd.as_raw_fd(), &filter::drop_all())?;
-        self.late.hold(fd.as_raw_fd());
         let rcvbuf = grow_rcvbuf(fd.as_raw_fd())?;
         let config = RingConfig::for_rcvbuf(rcvbuf);
         let ring = RingSource::new(Arc::new(fd), config)?;
@@ -141,7 +140,7 @@ impl Turn {
     /// The number means the second socket from now on, and `source` is its ring.
     ///
     /// # Errors
-    /// EMFILE, when nothing has changed: the source goes on as it was, deaf.
+    /// EBADF, where RLIMIT_NOFILE has been lowered meanwhile; nothing has changed then: the source goes on as it was, deaf.
     pub fn complete(&self, prepared: Prepared, source: &mut PacketSource) -> Result<(), Errno> {
         let both = match source {
             PacketSource::Batch(batch) => batch.both(),
@@ -149,6 +148,8 @@ impl Turn {
         };
         let mut ring = prepared.ring;
         raw::dup3(ring.fd().as_raw_fd(), self.rx.as_raw_fd())?;
+        // Not before: one that is not used after all must go at once, and its ring with it.
+        self.late.hold(self.rx.as_raw_fd());
         ring.go_by(self.rx.clone(), both);
         *source = PacketSource::Ring(ring);
         Ok(())
