@@ -533,6 +533,8 @@ impl<S: FrameSink> Carrier<S> {
     fn open_own(&mut self, lane: &Lane<S>) {
         if self.sink.separate() {
             let _ = lane.own.set(self.sink.outq());
+            // It was the shared one that was.
+            lane.full.store(false, Ordering::SeqCst);
         } else {
             lane.no_own.store(true, Ordering::Relaxed);
         }
@@ -611,6 +613,13 @@ impl<S: FrameSink> Lanes<S> {
     /// True while a frame is on its way.
     pub(crate) fn wait(&self) -> bool {
         self.0.iter().any(Lane::waits)
+    }
+
+    /// True while the shared packet socket is full, as far as a lane has met it.
+    pub(crate) fn full(&self) -> bool {
+        self.0
+            .iter()
+            .any(|lane| lane.full.load(Ordering::SeqCst) && lane.own.get().is_none())
     }
 
     /// The engine was told of what was dropped: frames of this lane may leave again.

@@ -227,9 +227,20 @@ impl NetStack {
     fn carry(&'static self, afterwards: &Afterwards) -> Carried {
         let carried = self.lanes.carry(afterwards.laden);
         if afterwards.laden == lanes::ALL && !afterwards.full && !carried.full {
-            self.driver.want_tx.store(false, Ordering::Relaxed);
+            self.driver.want_tx.store(false, Ordering::SeqCst);
+            // Who carries at the same time may have met it full, and said so just before.
+            if self.lanes.full() {
+                self.await_space();
+            }
         }
         carried
+    }
+
+    /// The packet socket is full: whoever sleeps is to hear when it is not.
+    fn await_space(&self) {
+        if !self.driver.want_tx.swap(true, Ordering::SeqCst) {
+            self.driver.kick();
+        }
     }
 
     fn tell(&'static self, afterwards: &Afterwards) {
@@ -263,8 +274,8 @@ impl NetStack {
     #[cold]
     fn settle(&'static self, mut carried: Carried) {
         while !carried.quiet() {
-            if carried.full && !self.driver.want_tx.swap(true, Ordering::Relaxed) {
-                self.driver.kick();
+            if carried.full {
+                self.await_space();
             }
             if carried.left {
                 self.driver.leave_to_pump();

@@ -329,6 +329,51 @@ fn where_no_other_socket_can_be_had_all_share_one() {
     assert!(!lanes.0[lane(PORT)].wants_own.load(Ordering::SeqCst));
 }
 
+/// Two carry: what one meets after the other has looked is seen all the same.
+#[test]
+fn who_carries_all_may_miss_that_a_lane_is_full() {
+    type Shared = (Mutex<Entrances>, Lanes<Sink>);
+    let others: Arc<OnceCell<Shared>> = Arc::default();
+    let theirs = others.clone();
+    let once = AtomicBool::new(false);
+    let (entrances, lanes, device) = bench(Device {
+        meanwhile: Some(Box::new(move || {
+            let (entrances, lanes) = theirs.get().expect("set");
+            if !once.swap(true, Ordering::SeqCst) {
+                put(&mut entrances.lock(), lanes, PORT, &[1]);
+                assert!(lanes.carry(1 << lane(PORT)).full);
+            }
+        })),
+        ..Device::default()
+    });
+    // A lane behind it, in the order of carrying.
+    let later = (PORT..)
+        .find(|port| lane(*port) > lane(PORT))
+        .expect("one of 16");
+    device.answers(&[Verdict::Sent, Verdict::NoSpace]);
+    let (entrances, lanes) = others.get_or_init(|| (Mutex::new(entrances), lanes));
+    put(&mut entrances.lock(), lanes, later, &[7]);
+    assert!(!lanes.carry(ALL).full);
+    assert_eq!(device.sent(), [7]);
+    assert!(lanes.full());
+    lanes.space();
+    assert!(!lanes.full() && lanes.carry(ALL).quiet());
+    assert_eq!(device.sent(), [7, 1]);
+}
+
+#[test]
+fn a_lane_that_gets_its_own_socket_is_not_full() {
+    let (mut entrances, lanes, device) = bench(slow(9000, 0));
+    device.answers(&[Verdict::NoSpace]);
+    put(&mut entrances, &lanes, PORT, &[1]);
+    assert!(lanes.carry(ALL).full && lanes.full());
+    entrances.small_queue(&lanes, &tuple(PORT), 1);
+    lanes.drain();
+    put(&mut entrances, &lanes, PORT, &[2]);
+    lanes.carry(ALL);
+    assert_eq!(device.behind.as_ref().map(|own| own.sent()), Some(vec![1, 2]));
+}
+
 #[test]
 fn an_own_socket_that_is_full_stops_no_other_lane() {
     let (mut entrances, lanes, device) = bench(slow(9000, 0));
