@@ -371,7 +371,10 @@ fn a_lane_that_gets_its_own_socket_is_not_full() {
     lanes.drain();
     put(&mut entrances, &lanes, PORT, &[2]);
     lanes.carry(ALL);
-    assert_eq!(device.behind.as_ref().map(|own| own.sent()), Some(vec![1, 2]));
+    assert_eq!(
+        device.behind.as_ref().map(|own| own.sent()),
+        Some(vec![1, 2])
+    );
 }
 
 #[test]
@@ -580,7 +583,9 @@ fn no_frame_is_stranded_or_overtakes_another() {
                 let n = lane(port);
                 for seq in 0..FRAMES {
                     loop {
-                        let taken = stack.lock().put(lanes, (port, 80), 0, || parcel(port, seq, 1));
+                        let taken = stack
+                            .lock()
+                            .put(lanes, (port, 80), 0, || parcel(port, seq, 1));
                         settle(1 << n);
                         if taken.is_some() {
                             break;
