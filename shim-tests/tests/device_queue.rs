@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         .both("little_waits_in_it", &[], small_queue)
         .both("what_it_throws_away_was_never_sent", &[], drops)
         .shim("full_at_the_end", &[], full_at_end)
+        .both("numbers_stay_the_programs", &[], numbers)
         .both(
             "a_syn_that_waits_for_its_neighbour_is_not_repeated",
             &[Need::EgressHook],
@@ -117,6 +118,29 @@ fn full_at_end(stack: &Stack) -> TestResult {
     receiver.wait()?.success()?;
     let arrived = fs::metadata(&sink)?.len();
     ensure!(arrived == sent, "{arrived} of {sent} bytes arrived");
+    Ok(())
+}
+
+/// A program counts on the lowest free number for its next descriptor, also while the library opens some of its own: a packet
+/// socket before which much waits, one for a ring, what the pump looks at.
+fn numbers(stack: &Stack) -> TestResult {
+    for _ in 0..3 {
+        let lab = Lab::new(Link::default())?;
+        let shape = "tbf rate 50mbit burst 128kb limit 8mb";
+        let replace = ["qdisc", "replace", "dev", DEVICE, "root"];
+        lab.near
+            .run("tc", replace.into_iter().chain(shape.split(' ')))?;
+        let receiver = receiver(&lab, PEER_PORT, &lab.path("arrived"))?;
+        let finished = lab
+            .near
+            .program(probe("lowest_number"))
+            .args([FAR, &PEER_PORT.to_string(), &(6 * MIB).to_string()])
+            .under(stack)
+            .run()?
+            .success()?;
+        receiver.wait()?.success()?;
+        ensure!(finished.stdout == "0 wrong\n", "{}", finished.stdout);
+    }
     Ok(())
 }
 

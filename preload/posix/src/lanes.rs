@@ -39,6 +39,8 @@ use sidewire_wire::ethernet::MacAddr;
 use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::{TcpFlags, TcpView};
 
+use crate::thread;
+
 mod tally;
 
 use tally::Tally;
@@ -181,7 +183,7 @@ struct Lane<S: FrameSink> {
     shared: S::Outq,
     /// The lane's own.
     own: OnceCell<S::Outq>,
-    /// The next carrier is to open one.
+    /// The next carrier that is a thread of the program's is to open one.
     wants_own: AtomicBool,
     /// None can be had.
     no_own: AtomicBool,
@@ -452,7 +454,10 @@ impl<S: FrameSink> Carrier<S> {
     /// Hands over what the lane holds, at most so many frames; how many. Stops where the packet socket is full, and with
     /// `halts` where data was dropped.
     fn carry(&mut self, lane: &Lane<S>, most: usize, halts: bool, carried: &mut Carried) -> usize {
-        if lane.wants_own.swap(false, Ordering::Relaxed) {
+        if lane.wants_own.load(Ordering::Relaxed)
+            && !thread::own()
+            && lane.wants_own.swap(false, Ordering::Relaxed)
+        {
             self.open_own(lane);
         }
         let mut all = 0;

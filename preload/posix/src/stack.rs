@@ -24,7 +24,7 @@ use crate::holders::Holders;
 use crate::lanes::{self, Carried, Lanes, Late, Which};
 use crate::memory::Arenas;
 use crate::net::LinkNet;
-use crate::{peers, syscall, ubuf};
+use crate::{peers, syscall, thread, ubuf};
 
 /// Events that one locked section hands out without allocating; more are told while the lock is still held.
 const WAKES: usize = 64;
@@ -365,7 +365,10 @@ impl NetStack {
         if full {
             self.driver.want_tx.store(true, Ordering::Relaxed);
         }
-        if inner.source.wants_ring() {
+        if inner.source.wants_ring() && !thread::own() && self.driver.turn_needed() {
+            if let Some(turn) = &*self.turn.lock() {
+                turn.open();
+            }
             self.driver.want_turn();
         }
         afterwards.full = full;

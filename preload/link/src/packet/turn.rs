@@ -15,7 +15,7 @@ use crate::late_close::LateClose;
 use crate::raw;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Frames that a source without a ring has taken before it asks for one.
@@ -84,6 +84,8 @@ pub struct Turn {
     /// The number that frames are received by.
     pub(super) rx: Arc<Fd>,
     pub(super) late: Arc<LateClose>,
+    /// The second socket, where it has been opened already.
+    pub(super) second: Mutex<Option<Fd>>,
 }
 
 /// A socket with a ring that hears nothing yet.
@@ -94,12 +96,24 @@ pub struct Prepared {
 }
 
 impl Turn {
+    /// Opens the second socket, if that can be done from the calling thread; else [`Turn::prepare`] does.
+    pub fn open(&self) {
+        if let Ok(fd) = socket_beside(&self.out) {
+            *self.second.lock().unwrap_or_else(PoisonError::into_inner) = Some(fd);
+        }
+    }
+
     /// Makes the second socket. Takes a while.
     ///
     /// # Errors
     /// EPERM without CAP_NET_RAW; ENONET where the calling thread is in another network namespace; ENOMEM, EMFILE, ENOBUFS.
     pub fn prepare(&self) -> Result<Prepared, Errno> {
-        let fd = socket_beside(&self.out)?;
+        let opened = self
+            .second
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let fd = opened.map_or_else(|| socket_beside(&self.out), Ok)?;
         filter::attach(fd.as_raw_fd(), &filter::drop_all())?;
         let rcvbuf = grow_rcvbuf(fd.as_raw_fd())?;
         let config = RingConfig::for_rcvbuf(rcvbuf);
