@@ -8,14 +8,17 @@ use shim_tests::compare::{PEER_PORT, start_peer};
 use shim_tests::iperf3::{Amount, Iperf3, Role};
 use shim_tests::lab::{DEVICE, FAR};
 use shim_tests::library::Stack;
-use shim_tests::netcat::{Flavour, Part, move_file};
+use shim_tests::netcat::{Flavour, Part, move_file, receiver};
 use shim_tests::payload::MIB;
+use shim_tests::probe::probe;
 use shim_tests::{Lab, Link, Need, Suite, TestResult};
 
 fn main() -> ExitCode {
     Suite::new("device_queue")
         .both("little_waits_in_it", &[], small_queue)
         .both("what_it_throws_away_was_never_sent", &[], drops)
+        .shim("full_at_the_end", &[], full_at_end)
+        .both("numbers_stay_the_programs", &[], numbers)
         .both(
             "a_syn_that_waits_for_its_neighbour_is_not_repeated",
             &[Need::EgressHook],
@@ -91,6 +94,52 @@ fn drops(stack: &Stack) -> TestResult {
         moved.carried.all_by_engine(1)?;
         let dropped = counter(&lab, "nc-stats.json", "TCPLocalDrop")?;
         ensure!(dropped > 0, "the queue dropped nothing");
+    }
+    Ok(())
+}
+
+/// What a lane's own packet socket has no room for when the process ends leaves when it has.
+fn full_at_end(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let shape = "tbf rate 16mbit burst 128kb limit 8mb";
+    let replace = ["qdisc", "replace", "dev", DEVICE, "root"];
+    lab.near
+        .run("tc", replace.into_iter().chain(shape.split(' ')))?;
+    let sink = lab.path("arrived");
+    let receiver = receiver(&lab, PEER_PORT, &sink)?;
+    let finished = lab
+        .near
+        .program(probe("full_at_end"))
+        .args([FAR, &PEER_PORT.to_string()])
+        .under(stack)
+        .run()?
+        .success()?;
+    let sent: u64 = finished.stdout.trim().parse()?;
+    receiver.wait()?.success()?;
+    let arrived = fs::metadata(&sink)?.len();
+    ensure!(arrived == sent, "{arrived} of {sent} bytes arrived");
+    Ok(())
+}
+
+/// A program counts on the lowest free number for its next descriptor, also while the library opens some of its own: a packet
+/// socket before which much waits, one for a ring, what the pump looks at.
+fn numbers(stack: &Stack) -> TestResult {
+    for _ in 0..3 {
+        let lab = Lab::new(Link::default())?;
+        let shape = "tbf rate 50mbit burst 128kb limit 8mb";
+        let replace = ["qdisc", "replace", "dev", DEVICE, "root"];
+        lab.near
+            .run("tc", replace.into_iter().chain(shape.split(' ')))?;
+        let receiver = receiver(&lab, PEER_PORT, &lab.path("arrived"))?;
+        let finished = lab
+            .near
+            .program(probe("lowest_number"))
+            .args([FAR, &PEER_PORT.to_string(), &(6 * MIB).to_string()])
+            .under(stack)
+            .run()?
+            .success()?;
+        receiver.wait()?.success()?;
+        ensure!(finished.stdout == "0 wrong\n", "{}", finished.stdout);
     }
     Ok(())
 }

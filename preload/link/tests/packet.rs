@@ -3,6 +3,7 @@
 mod netns;
 
 use netns::{Netns, enter, ifindex, sh, veth};
+use sidewire_link::Errno;
 use sidewire_link::frame::{Checksum, FrameSink, FrameSource, Rest, TxFrame, TxVerdict};
 use sidewire_link::netlink::{LinkKind, Routes};
 use sidewire_link::packet::filter::PortFilter;
@@ -328,7 +329,7 @@ fn frames_are_left_and_taken_later() {
         assert_eq!(queue.peek(head, &[target(&mut start)]), Ok(1000));
         assert_eq!(queue.take(head, &[target(&mut first)]), Ok(9000));
         assert_eq!(queue.take(head, &[target(&mut second)]), Ok(12_000));
-        assert_eq!(queue.take(head, &[]), Err(sidewire_link::Errno::EAGAIN));
+        assert_eq!(queue.take(head, &[]), Err(Errno::EAGAIN));
     }
     for got in [start, first, second] {
         assert!(got[..] == data[..got.len()]);
@@ -370,7 +371,7 @@ fn fault_in_the_target_loses_one_frame_only() {
     };
     // SAFETY: the frame is queued, so the kernel checks the target, which is never mapped.
     let taken = unsafe { source.take(40, &[bad]) };
-    assert_eq!(taken, Err(sidewire_link::Errno::EFAULT));
+    assert_eq!(taken, Err(Errno::EFAULT));
     assert!(joined(receive(&mut source, 4500)) == data[4500..]);
 }
 
@@ -574,6 +575,51 @@ fn each_frame_is_seen_once_while_a_ring_comes() {
             assert_eq!(next_seq(&mut source), None);
         });
     }
+}
+
+/// A second socket that does not come to be used is gone: it would hear all frames, and keep as many as its ring holds.
+#[test]
+fn a_turn_that_fails_leaves_no_socket() {
+    if !enter("a_turn_that_fails_leaves_no_socket") {
+        return;
+    }
+    let peer = Netns::new();
+    veth(&peer);
+    let (source, turn) = peer.run(|| open_port(PORT).first_source().unwrap());
+    let (mut source, Some(turn)) = (source, turn) else {
+        return;
+    };
+    let turn = Arc::new(turn);
+    let sockets = || {
+        let all = peer.run(|| std::fs::read_to_string("/proc/thread-self/net/packet").unwrap());
+        all.lines().count() - 1
+    };
+    let prepare = || {
+        let turn = turn.clone();
+        peer.run(move || turn.prepare().unwrap())
+    };
+    assert_eq!(sockets(), 1);
+    let prepared = prepare();
+    assert_eq!(sockets(), 2);
+    turn.begin(&prepared, &mut source, |_| Err(Errno::ENOMEM))
+        .unwrap_err();
+    drop(prepared);
+    assert_eq!(sockets(), 1);
+    // The program has lowered its limit meanwhile.
+    let prepared = prepare();
+    turn.begin(&prepared, &mut source, |_| Ok(())).unwrap();
+    let limit = libc::rlimit {
+        rlim_cur: source.readable_fd() as u64,
+        rlim_max: source.readable_fd() as u64,
+    };
+    // SAFETY: a live structure.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    assert_eq!(
+        turn.complete(prepared, &mut source).unwrap_err(),
+        Errno::EBADF
+    );
+    assert!(matches!(source, PacketSource::Batch(_)));
+    assert_eq!(sockets(), 1);
 }
 
 #[test]

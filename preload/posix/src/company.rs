@@ -6,7 +6,7 @@
 //! becomes readable when that one ends, and takes the next. When there is none left it does what libc would have done.
 
 use core::sync::atomic::{AtomicI32, Ordering};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 
 use libc::pollfd;
 use sidewire_link::Errno;
@@ -25,8 +25,9 @@ const LOOK_NS: u64 = 1_000_000_000;
 
 /// A thread of the program, being watched.
 pub(crate) enum Company {
-    /// The main thread, to be looked at then (nanoseconds of the monotonic clock).
-    Main(u64),
+    /// The main thread, to be looked at then (nanoseconds of the monotonic clock), and its state: open all the time, since a
+    /// descriptor that comes and goes would have a number that the program may count on.
+    Main(u64, Option<Fd>),
     /// Another one: the main thread has ended.
     Thread(Fd),
     /// The kernel does not tell.
@@ -113,42 +114,45 @@ fn others() -> Others {
     Others::None
 }
 
-/// Whether the main thread has ended; none where that cannot be told.
-fn main_ended() -> Option<bool> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The name before the state is in parentheses, and may hold any.
-    let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
-    Some(state == 'Z')
+/// Whether the main thread has ended, by /proc/self/stat; none where that cannot be told.
+fn main_ended(stat: Option<&Fd>) -> Option<bool> {
+    let mut buf = [0; 512];
+    let stat = syscall::read_beginning(stat?.as_raw_fd(), &mut buf).ok()?;
+    // The name before the state is in parentheses, and may hold any bytes.
+    let end = stat.iter().rposition(|&b| b == b')')?;
+    Some(*stat[end + 1..].trim_ascii_start().first()? == b'Z')
 }
 
 impl Company {
     /// To be called by a pump that starts.
     pub(crate) fn new() -> Self {
-        Self::Main(monotonic_ns() + LOOK_NS)
+        let stat = std::fs::File::open("/proc/self/stat").ok();
+        let stat = stat.and_then(|file| move_high(Fd::from_raw(file.into_raw_fd())).ok());
+        Self::Main(monotonic_ns() + LOOK_NS, stat)
     }
 
     /// What to poll along, if anything.
     pub(crate) fn poll_entry(&self) -> pollfd {
         readable(match self {
             Self::Thread(fd) => fd.as_raw_fd(),
-            Self::Main(_) | Self::Unknown => -1,
+            Self::Main(..) | Self::Unknown => -1,
         })
     }
 
     /// When to call [`Company::look`] at the latest.
     pub(crate) fn look_at(&self) -> u64 {
         match self {
-            Self::Main(at) => *at,
+            Self::Main(at, _) => *at,
             Self::Thread(_) | Self::Unknown => u64::MAX,
         }
     }
 
     /// It is time to look, or the watched thread has ended: another one, or the end of the process.
     pub(crate) fn look(&mut self) {
-        if matches!(self, Self::Main(_)) {
-            match main_ended() {
+        if let Self::Main(at, stat) = self {
+            match main_ended(stat.as_ref()) {
                 Some(false) => {
-                    *self = Self::Main(monotonic_ns() + LOOK_NS);
+                    *at = monotonic_ns() + LOOK_NS;
                     return;
                 }
                 None => {

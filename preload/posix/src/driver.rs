@@ -197,11 +197,15 @@ impl Driver {
         syscall::epoll_add(self.own.as_raw_fd(), self.packet_fd, events, FRAMES as u64)
     }
 
+    /// True until [`Driver::want_turn`].
+    #[inline]
+    pub(crate) fn turn_needed(&self) -> bool {
+        !self.turn_wanted.load(Ordering::Relaxed)
+    }
+
     /// More frames come than are well received without a ring: the pump sees to one. Told once.
     pub(crate) fn want_turn(&self) {
-        if !self.turn_wanted.load(Ordering::Relaxed)
-            && !self.turn_wanted.swap(true, Ordering::SeqCst)
-        {
+        if !self.turn_wanted.swap(true, Ordering::SeqCst) {
             self.kick_pump();
         }
     }

@@ -39,6 +39,8 @@ use sidewire_wire::ethernet::MacAddr;
 use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::{TcpFlags, TcpView};
 
+use crate::thread;
+
 mod tally;
 
 use tally::Tally;
@@ -58,8 +60,8 @@ const FRAME_CHARGE: u32 = 1024;
 const SMALL_CHARGE: u32 = 832;
 const SMALL_FRAME: u32 = 320;
 
-/// How long a frame that went out by the shared packet socket is looked for among what waits behind that: it may be another
-/// connection's, of a device that stands still.
+/// How long a frame that went out by a packet socket that others use as well is looked for among what waits behind that: it
+/// may be another connection's, of a device that stands still.
 const SHARED_FOR: u64 = 1_000_000_000;
 
 /// How long a queue that was found empty is not asked again on behalf of small tails, in nanoseconds: to ask costs a quarter of
@@ -196,7 +198,7 @@ struct Lane<S: FrameSink> {
     shared: S::Outq,
     /// The lane's own.
     own: OnceCell<S::Outq>,
-    /// The next carrier is to open one.
+    /// The next carrier that is a thread of the program's is to open one.
     wants_own: AtomicBool,
     /// None can be had.
     no_own: AtomicBool,
@@ -344,14 +346,15 @@ pub(crate) fn of_ports(local: u16, remote: u16) -> usize {
 const TICKET_LANES: u64 = LANES as u64;
 
 impl Entrances {
-    /// Puts a frame into a lane. None when it is full: [`Carried::room`] follows.
+    /// Puts a frame into the lane of a connection with these ports. None when it is full: [`Carried::room`] follows.
     pub(crate) fn put<S: FrameSink>(
         &mut self,
         lanes: &Lanes<S>,
-        n: usize,
+        ports: (u16, u16),
         now: u64,
         parcel: impl FnOnce() -> Parcel,
     ) -> Option<TxTicket> {
+        let n = of_ports(ports.0, ports.1);
         let (entrance, lane) = (&mut self.0[n], &lanes.0[n]);
         if entrance.parcels.is_full() {
             lane.starved.store(true, Ordering::SeqCst);
@@ -367,7 +370,9 @@ impl Entrances {
         let parcel = parcel();
         let charge = parcel.charge();
         lane.charge.fetch_add(charge as usize, Ordering::SeqCst);
-        entrance.tally.add(number, parcel.truesize(), charge, now);
+        entrance
+            .tally
+            .add(number, parcel.truesize(), charge, now, ports);
         let taken = entrance.parcels.push(Numbered { number, parcel });
         debug_assert!(taken.is_ok());
         NonZeroU64::new(number * TICKET_LANES + n as u64).map(TxTicket)
@@ -480,8 +485,8 @@ impl Entrances {
             return HostQueue::Here;
         }
         let since = match lane.own.get() {
-            Some(_) => 0,
-            None => now.saturating_sub(SHARED_FOR),
+            Some(_) if !entrance.tally.mixed() => 0,
+            _ => now.saturating_sub(SHARED_FOR),
         };
         if entrance.tally.until(number, since) > 0 {
             entrance.tally.found(lane.backlog(u32::MAX));
@@ -498,7 +503,10 @@ impl<S: FrameSink> Carrier<S> {
     /// Hands over what the lane holds, at most so many frames; how many. Stops where the packet socket is full, and with
     /// `halts` where data was dropped.
     fn carry(&mut self, lane: &Lane<S>, most: usize, halts: bool, carried: &mut Carried) -> usize {
-        if lane.wants_own.swap(false, Ordering::Relaxed) {
+        if lane.wants_own.load(Ordering::Relaxed)
+            && !thread::own()
+            && lane.wants_own.swap(false, Ordering::Relaxed)
+        {
             self.open_own(lane);
         }
         let mut all = 0;
@@ -579,6 +587,8 @@ impl<S: FrameSink> Carrier<S> {
     fn open_own(&mut self, lane: &Lane<S>) {
         if self.sink.separate() {
             let _ = lane.own.set(self.sink.outq());
+            // It was the shared one that was.
+            lane.full.store(false, Ordering::SeqCst);
         } else {
             lane.no_own.store(true, Ordering::Relaxed);
         }
@@ -657,6 +667,13 @@ impl<S: FrameSink> Lanes<S> {
     /// True while a frame is on its way.
     pub(crate) fn wait(&self) -> bool {
         self.0.iter().any(Lane::waits)
+    }
+
+    /// True while the shared packet socket is full, as far as a lane has met it.
+    pub(crate) fn full(&self) -> bool {
+        self.0
+            .iter()
+            .any(|lane| lane.full.load(Ordering::SeqCst) && lane.own.get().is_none())
     }
 
     /// The engine was told of what was dropped: frames of this lane may leave again.

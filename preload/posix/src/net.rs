@@ -609,8 +609,9 @@ impl Net for LinkNet {
         }
         let port =
             |i| u16::from_be_bytes([f.headers[f.l4_offset + i], f.headers[f.l4_offset + i + 1]]);
-        let lane = lanes::of_ports(port(0), port(2));
-        let ticket = self.entrances.put(&self.lanes, lane, self.now, || Parcel {
+        let ports = (port(0), port(2));
+        let lane = lanes::of_ports(ports.0, ports.1);
+        let ticket = self.entrances.put(&self.lanes, ports, self.now, || Parcel {
             ifindex: hop.ifindex,
             dst_mac: hop.dst_mac,
             src_mac: hop.src_mac,

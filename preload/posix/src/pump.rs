@@ -42,6 +42,14 @@ struct Outside {
 }
 
 impl Outside {
+    fn open() -> Outside {
+        Outside {
+            company: Company::new(),
+            inspection: Inspection::open(),
+            slack: 0,
+        }
+    }
+
     fn slack(&mut self, ns: u64) {
         if self.slack != ns {
             self.slack = ns;
@@ -82,10 +90,12 @@ pub(crate) fn start<E: Send + 'static>(
         };
         let stack = open();
         let found = stack.as_ref().ok().copied();
+        // While the program's thread still waits: it may count on the number of its next descriptor.
+        let outside = Outside::open();
         if opened.send(stack).is_ok()
             && let Some(stack) = found
         {
-            run(stack);
+            run(stack, outside);
         }
     });
     if spawned.is_ok()
@@ -103,13 +113,8 @@ pub(crate) fn start<E: Send + 'static>(
     Ok(stack)
 }
 
-fn run(stack: &'static NetStack) {
+fn run(stack: &'static NetStack, mut outside: Outside) {
     let d = &stack.driver;
-    let mut outside = Outside {
-        company: Company::new(),
-        inspection: Inspection::open(),
-        slack: 0,
-    };
     let mut seen = (u64::MAX, u64::MAX);
     let mut tick = TICK_MIN;
     loop {

@@ -24,7 +24,7 @@ use crate::holders::Holders;
 use crate::lanes::{self, Carried, Lanes, Late, Which};
 use crate::memory::Arenas;
 use crate::net::LinkNet;
-use crate::{peers, syscall, ubuf};
+use crate::{peers, syscall, thread, ubuf};
 
 /// Events that one locked section hands out without allocating; more are told while the lock is still held.
 const WAKES: usize = 64;
@@ -227,9 +227,20 @@ impl NetStack {
     fn carry(&'static self, afterwards: &Afterwards) -> Carried {
         let carried = self.lanes.carry(afterwards.laden);
         if afterwards.laden == lanes::ALL && !afterwards.full && !carried.full {
-            self.driver.want_tx.store(false, Ordering::Relaxed);
+            self.driver.want_tx.store(false, Ordering::SeqCst);
+            // Who carries at the same time may have met it full, and said so just before.
+            if self.lanes.full() {
+                self.await_space();
+            }
         }
         carried
+    }
+
+    /// The packet socket is full: whoever sleeps is to hear when it is not.
+    fn await_space(&self) {
+        if !self.driver.want_tx.swap(true, Ordering::SeqCst) {
+            self.driver.kick();
+        }
     }
 
     fn tell(&'static self, afterwards: &Afterwards) {
@@ -263,8 +274,8 @@ impl NetStack {
     #[cold]
     fn settle(&'static self, mut carried: Carried) {
         while !carried.quiet() {
-            if carried.full && !self.driver.want_tx.swap(true, Ordering::Relaxed) {
-                self.driver.kick();
+            if carried.full {
+                self.await_space();
             }
             if carried.left {
                 self.driver.leave_to_pump();
@@ -354,7 +365,10 @@ impl NetStack {
         if full {
             self.driver.want_tx.store(true, Ordering::Relaxed);
         }
-        if inner.source.wants_ring() {
+        if inner.source.wants_ring() && !thread::own() && self.driver.turn_needed() {
+            if let Some(turn) = &*self.turn.lock() {
+                turn.open();
+            }
             self.driver.want_turn();
         }
         afterwards.full = full;

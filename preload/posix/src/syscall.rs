@@ -501,6 +501,16 @@ pub fn getrandom(buf: &mut [u8]) {
     }
 }
 
+/// Reads the beginning of an open file into `buf`, in one go; the part that was filled.
+///
+/// # Errors
+/// As pread.
+pub fn read_beginning(fd: c_int, buf: &mut [u8]) -> Result<&[u8], Errno> {
+    // SAFETY: the kernel writes to a live slice.
+    let len = unsafe { syscall!(Sysno::pread64, fd, buf.as_mut_ptr(), buf.len(), 0) }?;
+    Ok(&buf[..len])
+}
+
 /// Reads a small file into `buf`; the part that was filled.
 ///
 /// # Errors

@@ -1,8 +1,19 @@
 //! Threads of the library's own.
 
+use core::cell::Cell;
 use std::io;
 
 use crate::{company, signals};
+
+thread_local! {
+    static OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// True in a thread of the library's own. Such a one opens no descriptor while the program runs, where that can be helped: it
+/// would have the lowest free number for a moment, which the program may count on.
+pub(crate) fn own() -> bool {
+    OWN.get()
+}
 
 /// Starts a thread with all signals blocked: they are the program's.
 ///
@@ -18,6 +29,7 @@ pub(crate) fn spawn(
         .name(name.into())
         .stack_size(stack_size)
         .spawn(|| {
+            OWN.set(true);
             company::enroll();
             body();
             company::leave();

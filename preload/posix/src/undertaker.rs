@@ -195,6 +195,10 @@ fn drive(stacks: &mut [Locked], longest: u64, left: impl Fn(&Inner) -> bool) {
         let mut more = false;
         for (stack, inner) in stacks.iter_mut() {
             more |= driver::round(stack, inner);
+            // A lane's own packet socket was full since before the fork; nobody else carries what waits for it.
+            if inner.net.take_laden() != 0 {
+                inner.drain();
+            }
             inner.engine.take_events(|_, _, _| {});
             stack.remember_peers(inner);
             let Inner {

@@ -63,7 +63,7 @@ use filter::Insn;
 use sidewire_uapi::socket::SO_NETNS_COOKIE;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Send and receive buffer asked for, in bytes; the kernel doubles it, and cuts it to wmem_max and rmem_max where
 /// the force options are refused.
@@ -153,6 +153,7 @@ impl PacketSocket {
                 out: self.fd.clone(),
                 rx: self.rx.clone(),
                 late: self.late.clone(),
+                second: Mutex::new(None),
             };
             return Ok((PacketSource::Batch(Box::new(batch)), Some(turn)));
         }

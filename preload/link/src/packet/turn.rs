@@ -15,7 +15,7 @@ use crate::late_close::LateClose;
 use crate::raw;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Frames that a source without a ring has taken before it asks for one.
@@ -84,6 +84,8 @@ pub struct Turn {
     /// The number that frames are received by.
     pub(super) rx: Arc<Fd>,
     pub(super) late: Arc<LateClose>,
+    /// The second socket, where it has been opened already.
+    pub(super) second: Mutex<Option<Fd>>,
 }
 
 /// A socket with a ring that hears nothing yet.
@@ -94,14 +96,25 @@ pub struct Prepared {
 }
 
 impl Turn {
+    /// Opens the second socket, if that can be done from the calling thread; else [`Turn::prepare`] does.
+    pub fn open(&self) {
+        if let Ok(fd) = socket_beside(&self.out) {
+            *self.second.lock().unwrap_or_else(PoisonError::into_inner) = Some(fd);
+        }
+    }
+
     /// Makes the second socket. Takes a while.
     ///
     /// # Errors
     /// EPERM without CAP_NET_RAW; ENONET where the calling thread is in another network namespace; ENOMEM, EMFILE, ENOBUFS.
     pub fn prepare(&self) -> Result<Prepared, Errno> {
-        let fd = socket_beside(&self.out)?;
+        let opened = self
+            .second
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let fd = opened.map_or_else(|| socket_beside(&self.out), Ok)?;
         filter::attach(fd.as_raw_fd(), &filter::drop_all())?;
-        self.late.hold(fd.as_raw_fd());
         let rcvbuf = grow_rcvbuf(fd.as_raw_fd())?;
         let config = RingConfig::for_rcvbuf(rcvbuf);
         let ring = RingSource::new(Arc::new(fd), config)?;
@@ -141,7 +154,7 @@ impl Turn {
     /// The number means the second socket from now on, and `source` is its ring.
     ///
     /// # Errors
-    /// EMFILE, when nothing has changed: the source goes on as it was, deaf.
+    /// EBADF, where RLIMIT_NOFILE has been lowered meanwhile; nothing has changed then: the source goes on as it was, deaf.
     pub fn complete(&self, prepared: Prepared, source: &mut PacketSource) -> Result<(), Errno> {
         let both = match source {
             PacketSource::Batch(batch) => batch.both(),
@@ -149,6 +162,8 @@ impl Turn {
         };
         let mut ring = prepared.ring;
         raw::dup3(ring.fd().as_raw_fd(), self.rx.as_raw_fd())?;
+        // Not before: one that is not used after all must go at once, and its ring with it.
+        self.late.hold(self.rx.as_raw_fd());
         ring.go_by(self.rx.clone(), both);
         *source = PacketSource::Ring(ring);
         Ok(())

@@ -26,6 +26,10 @@ pub(super) struct Tally {
     marks: Box<[Mark]>,
     /// When nothing worth waiting for was found, nanoseconds of the monotonic clock.
     pub(super) clear_at: u64,
+    /// Whose the last frame was, by its ports.
+    ports: (u16, u16),
+    /// Since nothing waited, frames of several connections were put in.
+    mixed: bool,
 }
 
 impl Tally {
@@ -36,6 +40,8 @@ impl Tally {
             left: Mark::default(),
             marks: Box::from([Mark::default(); MARKS]),
             clear_at: 0,
+            ports: (0, 0),
+            mixed: false,
         }
     }
 
@@ -43,8 +49,17 @@ impl Tally {
         self.marks[(number % MARKS as u64) as usize]
     }
 
-    /// A frame of that number was put in.
-    pub(super) fn add(&mut self, number: u64, truesize: u32, charge: u32, now: u64) {
+    /// A frame of that number was put in, of the connection with these ports.
+    pub(super) fn add(
+        &mut self,
+        number: u64,
+        truesize: u32,
+        charge: u32,
+        now: u64,
+        ports: (u16, u16),
+    ) {
+        self.mixed |= self.ports != ports && self.most() > 0;
+        self.ports = ports;
         self.last = Mark {
             put: self.last.put + u64::from(truesize),
             charged: self.last.charged + u64::from(charge),
@@ -61,6 +76,7 @@ impl Tally {
 
     /// So much waits, in bytes of the kernel's, which are reckoned: the end of a frame that is nearest is meant.
     pub(super) fn found(&mut self, waiting: u64) {
+        self.mixed &= waiting > 0;
         let left = self.last.charged.saturating_sub(waiting);
         let oldest = (self.number + 1).saturating_sub(MARKS as u64);
         for number in (oldest..=self.number).rev() {
@@ -77,6 +93,11 @@ impl Tally {
                 return;
             }
         }
+    }
+
+    /// What waits may be of several connections, and for several devices.
+    pub(super) fn mixed(&self) -> bool {
+        self.mixed
     }
 
     /// How much has to leave until the frame of that number has; 0 when it has, is too old to be known, or was put in before
@@ -98,7 +119,7 @@ mod tests {
     fn three() -> Tally {
         let mut tally = Tally::new();
         for (number, truesize) in [(1, 100), (2, 1000), (3, 100)] {
-            tally.add(number, truesize, truesize + 7, number);
+            tally.add(number, truesize, truesize + 7, number, (1, 2));
         }
         tally
     }
@@ -135,7 +156,7 @@ mod tests {
     fn old_frames_are_forgotten() {
         let mut tally = three();
         for number in 4..=3 + MARKS as u64 {
-            tally.add(number, 10, 10, number);
+            tally.add(number, 10, 10, number, (1, 2));
         }
         assert_eq!(tally.until(3, 0), 0);
         assert_eq!(tally.until(4, 0), 1210);

@@ -175,7 +175,7 @@ fn bench(device: Device) -> (Entrances, Lanes<Sink>, Arc<Device>) {
 fn put(entrances: &mut Entrances, lanes: &Lanes<Sink>, port: u16, seqs: &[u32]) -> TxTicket {
     let mut last = None;
     for seq in seqs {
-        last = entrances.put(lanes, lane(port), 0, || parcel(port, *seq, 100));
+        last = entrances.put(lanes, (port, 80), 0, || parcel(port, *seq, 100));
         assert!(last.is_some(), "the lane is full");
     }
     last.expect("a frame")
@@ -231,7 +231,7 @@ fn a_lane_that_was_full_tells_of_room_once() {
     let (mut entrances, lanes, device) = bench(Device::default());
     let seqs: Vec<u32> = (0..DEPTH as u32).collect();
     put(&mut entrances, &lanes, PORT, &seqs);
-    let refused = entrances.put(&lanes, lane(PORT), 0, || unreachable!("no room"));
+    let refused = entrances.put(&lanes, (PORT, 80), 0, || unreachable!("no room"));
     assert_eq!(refused, None);
     assert!(lanes.carry(ALL).room);
     assert!(lanes.carry(ALL).quiet());
@@ -333,6 +333,54 @@ fn where_no_other_socket_can_be_had_all_share_one() {
     assert!(!lanes.0[lane(PORT)].wants_own.load(Ordering::SeqCst));
 }
 
+/// Two carry: what one meets after the other has looked is seen all the same.
+#[test]
+fn who_carries_all_may_miss_that_a_lane_is_full() {
+    type Shared = (Mutex<Entrances>, Lanes<Sink>);
+    let others: Arc<OnceCell<Shared>> = Arc::default();
+    let theirs = others.clone();
+    let once = AtomicBool::new(false);
+    let (entrances, lanes, device) = bench(Device {
+        meanwhile: Some(Box::new(move || {
+            let (entrances, lanes) = theirs.get().expect("set");
+            if !once.swap(true, Ordering::SeqCst) {
+                put(&mut entrances.lock(), lanes, PORT, &[1]);
+                assert!(lanes.carry(1 << lane(PORT)).full);
+            }
+        })),
+        ..Device::default()
+    });
+    // A lane behind it, in the order of carrying.
+    let later = (PORT..)
+        .find(|port| lane(*port) > lane(PORT))
+        .expect("one of 16");
+    device.answers(&[Verdict::Sent, Verdict::NoSpace]);
+    let (entrances, lanes) = others.get_or_init(|| (Mutex::new(entrances), lanes));
+    put(&mut entrances.lock(), lanes, later, &[7]);
+    assert!(!lanes.carry(ALL).full);
+    assert_eq!(device.sent(), [7]);
+    assert!(lanes.full());
+    lanes.space();
+    assert!(!lanes.full() && lanes.carry(ALL).quiet());
+    assert_eq!(device.sent(), [7, 1]);
+}
+
+#[test]
+fn a_lane_that_gets_its_own_socket_is_not_full() {
+    let (mut entrances, lanes, device) = bench(slow(9000, 0));
+    device.answers(&[Verdict::NoSpace]);
+    put(&mut entrances, &lanes, PORT, &[1]);
+    assert!(lanes.carry(ALL).full && lanes.full());
+    entrances.small_queue(&lanes, &tuple(PORT), 1);
+    lanes.drain();
+    put(&mut entrances, &lanes, PORT, &[2]);
+    lanes.carry(ALL);
+    assert_eq!(
+        device.behind.as_ref().map(|own| own.sent()),
+        Some(vec![1, 2])
+    );
+}
+
 #[test]
 fn an_own_socket_that_is_full_stops_no_other_lane() {
     let (mut entrances, lanes, device) = bench(slow(9000, 0));
@@ -382,6 +430,35 @@ fn a_frame_is_found_in_the_devices_queue() {
     assert_eq!(ask(&mut entrances, 0), [HostQueue::Clear; 2]);
 }
 
+/// Behind a lane's own socket, too, what waits may be another connection's, for a device that stands still.
+#[test]
+fn what_waits_for_a_neighbour_holds_nothing_back_for_ever() {
+    let (mut entrances, lanes, device) = bench(slow(9000, 0));
+    put(&mut entrances, &lanes, PORT, &[1]);
+    entrances.small_queue(&lanes, &tuple(PORT), 1);
+    lanes.carry(ALL);
+    let own = device.behind.clone().expect("slow");
+    assert_eq!(own.sent(), [1]);
+    own.holds.store(TWO as usize, Ordering::SeqCst);
+    let stands = put(&mut entrances, &lanes, PORT, &[2]);
+    let ask = |entrances: &mut Entrances, ticket, now| {
+        lanes.carry(ALL);
+        entrances.whereabouts(&lanes, ticket, now)
+    };
+    let device = HostQueue::Device(TWO);
+    assert_eq!(ask(&mut entrances, stands, SHARED_FOR + 1), device);
+    let left = put(&mut entrances, &lanes, NEIGHBOUR, &[7]);
+    assert_eq!(ask(&mut entrances, left, 0), device);
+    assert_eq!(ask(&mut entrances, left, SHARED_FOR + 1), HostQueue::Clear);
+    // Until nothing waits: from then on it is known whose it is.
+    own.holds.store(0, Ordering::SeqCst);
+    assert_eq!(ask(&mut entrances, left, 0), HostQueue::Clear);
+    own.holds.store(TWO as usize / 2, Ordering::SeqCst);
+    let waits = put(&mut entrances, &lanes, NEIGHBOUR, &[8]);
+    let device = HostQueue::Device(TWO / 2);
+    assert_eq!(ask(&mut entrances, waits, SHARED_FOR + 1), device);
+}
+
 #[test]
 fn who_carries_leaves_the_rest_after_its_quota() {
     type Filled = (Entrances, Arc<Lanes<Sink>>);
@@ -393,7 +470,7 @@ fn who_carries_leaves_the_rest_after_its_quota() {
         meanwhile: Some(Box::new(move || {
             if let Some((entrances, lanes)) = others.lock().as_mut() {
                 let seq = seq.fetch_add(1, Ordering::SeqCst) as u32;
-                entrances.put(lanes, lane(PORT), 0, || parcel(PORT, seq, 100));
+                entrances.put(lanes, (PORT, 80), 0, || parcel(PORT, seq, 100));
             }
         })),
         ..Device::default()
@@ -432,7 +509,7 @@ fn a_drop_halts_the_lane_until_the_engine_knows() {
     put(&mut entrances, &lanes, NEIGHBOUR, &[7]);
     put(&mut entrances, &lanes, PORT, &[1200, 900]);
     // A bare ack.
-    entrances.put(&lanes, lane(PORT), 0, || parcel(PORT, 1300, 0));
+    entrances.put(&lanes, (PORT, 80), 0, || parcel(PORT, 1300, 0));
     device.answers(&[Verdict::Sent, Verdict::Dropped]);
     let carried = lanes.carry(ALL);
     let late: Vec<_> = carried.late.iter().filter_map(Late::of).collect();
@@ -458,7 +535,7 @@ fn a_drop_halts_the_lane_until_the_engine_knows() {
 #[test]
 fn an_ack_that_is_dropped_halts_nothing() {
     let (mut entrances, lanes, device) = bench(Device::default());
-    entrances.put(&lanes, lane(PORT), 0, || parcel(PORT, 1, 0));
+    entrances.put(&lanes, (PORT, 80), 0, || parcel(PORT, 1, 0));
     put(&mut entrances, &lanes, PORT, &[2]);
     device.answers(&[Verdict::Dropped]);
     assert_eq!(lanes.carry(ALL).late.len(), 1);
@@ -512,7 +589,9 @@ fn no_frame_is_stranded_or_overtakes_another() {
                 let n = lane(port);
                 for seq in 0..FRAMES {
                     loop {
-                        let taken = stack.lock().put(lanes, n, 0, || parcel(port, seq, 1));
+                        let taken = stack
+                            .lock()
+                            .put(lanes, (port, 80), 0, || parcel(port, seq, 1));
                         settle(1 << n);
                         if taken.is_some() {
                             break;
