@@ -105,6 +105,7 @@ impl TcpSock {
             tx_blocked: false,
             tsq_throttled: false,
             tail_waits: false,
+            host_looks: 0,
             lsndtime: Instant::ZERO,
             ip_id: 0,
 

@@ -19,6 +19,8 @@ const PACING_SHIFT: u32 = 10;
 /// at the rate of late, within these bounds.
 const LOOK_MIN_NS: u64 = 250 * NSEC_PER_USEC;
 const LOOK_MAX_NS: u64 = 10_000 * NSEC_PER_USEC;
+/// Looks without success after which the next one comes later.
+const LOOKS: u8 = 2;
 
 /// True when a buffer of this `truesize` has to wait, since enough of the connection waits in the host. A retransmission may
 /// find twice as much there (`factor` 1, else 0).
@@ -79,7 +81,10 @@ fn waits(
     ask: impl FnOnce(&mut Cx<'_, '_>, &TcpSock) -> HostQueue,
 ) -> bool {
     match ask(cx, sk) {
-        HostQueue::Clear => return false,
+        HostQueue::Clear => {
+            sk.host_looks = 0;
+            return false;
+        }
         HostQueue::Here => {
             if !sk.tx_blocked && !sk.tsq_throttled {
                 cx.sh.tx_blocked.push(cx.id);
@@ -94,6 +99,9 @@ fn waits(
             };
             // Frames leave as a whole.
             let ns = u64::from(excess.max(truesize)) * NSEC_PER_SEC / rate.max(1);
+            // A device that stands still is looked at ever less often.
+            let ns = ns << sk.host_looks.saturating_sub(LOOKS);
+            sk.host_looks = (sk.host_looks + 1).min(LOOKS + 8);
             let look = cx.now + ns.clamp(LOOK_MIN_NS, LOOK_MAX_NS);
             sk.timers.set(Timer::Pacing, look);
         }

@@ -281,6 +281,8 @@ pub struct TcpSock {
     /// `TSQ_THROTTLED`).
     #[serde(skip)]
     pub tsq_throttled: bool,
+    /// How often what waits in the host was looked at without success.
+    pub host_looks: u8,
     /// A small tail waits until earlier frames have left the device (`autocork`).
     pub tail_waits: bool,
     pub lsndtime: Instant,

@@ -33,6 +33,24 @@ fn two_segments_wait_before_a_slow_device() {
 }
 
 #[test]
+fn a_device_that_stands_still_is_looked_at_less_often() {
+    let mut b = slow();
+    b.write(2 * MSS);
+    b.device_holds(u32::MAX - 1);
+    b.sk.pacing_rate = 1 << 40;
+    b.sk.opts.pacing_needed = false;
+    assert!(b.write(MSS).is_empty());
+    let mut waits = alloc::vec::Vec::new();
+    for _ in 0..12 {
+        waits.push(b.sk.timers.at(Timer::Pacing).since(b.now) / NSEC_PER_USEC);
+        b.fire();
+    }
+    assert!(waits.is_sorted() && waits[0] == waits[2], "{waits:?}");
+    assert!(waits[3] == 2 * waits[2] || waits[3] == 10_000, "{waits:?}");
+    assert_eq!(waits.last(), Some(&10_000));
+}
+
+#[test]
 fn an_ack_looks_again() {
     let mut b = slow();
     b.write(2 * MSS);

@@ -110,14 +110,13 @@ impl PacketSocket {
         raw::setsockopt(raw_fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1i32)?;
         grow_buffer(raw_fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
         let rcvbuf = grow_rcvbuf(raw_fd)?;
-        let sndbuf = raw::getsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_SNDBUF, 0i32)?;
         filter::attach(raw_fd, &filter::drop_all())?;
         let fd = Arc::new(fd);
         Ok(PacketSocket {
             rx: fd.clone(),
             fd,
             rcvbuf,
-            ring: uring::LazyRing::shared(usize::try_from(sndbuf).unwrap_or(0)),
+            ring: Arc::default(),
             late: Arc::default(),
         })
     }

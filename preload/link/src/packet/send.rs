@@ -200,6 +200,8 @@ pub struct PacketSink {
     timing: Timing,
     cutter: Option<Box<Cutter>>,
     ring: SharedRing,
+    /// Bytes that the socket's send buffer holds.
+    sndbuf: usize,
     late: Arc<LateClose>,
     way: Way,
 }
@@ -220,6 +222,7 @@ impl PacketSink {
     pub(super) fn new(fd: Arc<Fd>, ring: SharedRing, late: Arc<LateClose>) -> PacketSink {
         let messages = (0..BATCH).map(|_| Message::empty()).collect();
         PacketSink {
+            sndbuf: sndbuf(&fd),
             fd,
             messages,
             refusing: ArrayVec::new(),
@@ -337,7 +340,6 @@ impl PacketSink {
         self.way.in_one_piece = self.way.in_one_piece.checked_sub(1)?;
         // Where the carrier of another lane has it, sendmmsg will do.
         let mut shared = self.ring.try_lock().ok()?;
-        let sndbuf = shared.sndbuf;
         let ring = shared.open()?;
         let fd = self.fd.as_raw_fd();
         let bytes = |m: &Message| {
@@ -345,7 +347,7 @@ impl PacketSink {
             parts.iter().map(|p| p.iov_len).sum::<usize>() + FRAME_OVERHEAD
         };
         let charge: usize = self.messages[..batch.len()].iter().map(bytes).sum();
-        if raw::unsent(fd).ok()? + charge > sndbuf {
+        if raw::unsent(fd).ok()? + charge > self.sndbuf {
             return None;
         }
         let mut results = [Err(Errno::ECANCELED); BATCH];
@@ -369,6 +371,12 @@ impl PacketSink {
             Err(verdict) => verdict,
         }
     }
+}
+
+/// The send buffer that a socket was granted, in bytes.
+fn sndbuf(fd: &Fd) -> usize {
+    raw::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, 0i32)
+        .map_or(0, |n| usize::try_from(n).unwrap_or(0))
 }
 
 impl FrameSink for PacketSink {
@@ -443,6 +451,7 @@ impl FrameSink for PacketSink {
             return false;
         };
         self.late.hold(fd.as_raw_fd());
+        self.sndbuf = sndbuf(&fd);
         self.fd = Arc::new(fd);
         self.timing = Timing::default();
         true

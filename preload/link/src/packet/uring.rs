@@ -17,9 +17,8 @@ use std::sync::{Arc, Mutex};
 pub(super) const DEPTH: usize = 8;
 
 /// The ring of a packet socket, made when the first batch asks for it.
+#[derive(Default)]
 pub(super) struct LazyRing {
-    /// Bytes that the socket's send buffer holds.
-    pub(super) sndbuf: usize,
     ring: Option<Option<SendRing>>,
 }
 
@@ -27,11 +26,6 @@ pub(super) struct LazyRing {
 pub(super) type SharedRing = Arc<Mutex<LazyRing>>;
 
 impl LazyRing {
-    /// For a socket with a send buffer of so many bytes.
-    pub(super) fn shared(sndbuf: usize) -> SharedRing {
-        Arc::new(Mutex::new(LazyRing { sndbuf, ring: None }))
-    }
-
     /// The ring, unless the kernel refuses one, or another process made it.
     pub(super) fn open(&mut self) -> Option<&mut SendRing> {
         let ring = self.ring.get_or_insert_with(|| SendRing::open().ok());
@@ -42,9 +36,7 @@ impl LazyRing {
 
 impl std::fmt::Debug for LazyRing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LazyRing")
-            .field("sndbuf", &self.sndbuf)
-            .finish_non_exhaustive()
+        f.debug_struct("LazyRing").finish_non_exhaustive()
     }
 }
 
