@@ -36,6 +36,14 @@ fn counter(lab: &Lab, stats: &str, name: &str) -> Result<u64> {
         .with_context(|| format!("no counter {name} in {text}"))
 }
 
+/// The near device gets this queue.
+fn queue(lab: &Lab, shape: &str) -> TestResult {
+    let replace = ["qdisc", "replace", "dev", DEVICE, "root"];
+    lab.near
+        .run("tc", replace.into_iter().chain(shape.split(' ')))?;
+    Ok(())
+}
+
 /// Bytes that wait before the device now.
 fn waiting(lab: &Lab) -> Result<u64> {
     let shown = lab
@@ -51,10 +59,7 @@ fn waiting(lab: &Lab) -> Result<u64> {
 /// `tcp_small_queue_check` has it, though the congestion window grows with the queue. What waits there is not sent again.
 fn small_queue(stack: &Stack) -> TestResult {
     let lab = Lab::new(Link::default())?;
-    let shape = "tbf rate 50mbit burst 128kb limit 8mb";
-    let replace = ["qdisc", "replace", "dev", DEVICE, "root"];
-    lab.near
-        .run("tc", replace.into_iter().chain(shape.split(' ')))?;
+    queue(&lab, "tbf rate 50mbit burst 128kb limit 8mb")?;
     let test = Iperf3::new(Role::Client, &[], Amount::Bytes(6 * MIB));
     let (outcome, most) = std::thread::scope(|scope| -> Result<_> {
         let run = scope.spawn(|| test.run(&lab, stack));
@@ -80,10 +85,7 @@ fn small_queue(stack: &Stack) -> TestResult {
 /// A queue that holds less than the two super-frames that may wait there.
 fn drops(stack: &Stack) -> TestResult {
     let lab = Lab::new(Link::default())?;
-    let shape = "tbf rate 400mbit burst 128kb limit 100kb";
-    let replace = ["qdisc", "replace", "dev", DEVICE, "root"];
-    lab.near
-        .run("tc", replace.into_iter().chain(shape.split(' ')))?;
+    queue(&lab, "tbf rate 400mbit burst 128kb limit 100kb")?;
     let part = Part {
         listens: false,
         sends: true,
@@ -101,10 +103,7 @@ fn drops(stack: &Stack) -> TestResult {
 /// What a lane's own packet socket has no room for when the process ends leaves when it has.
 fn full_at_end(stack: &Stack) -> TestResult {
     let lab = Lab::new(Link::default())?;
-    let shape = "tbf rate 16mbit burst 128kb limit 8mb";
-    let replace = ["qdisc", "replace", "dev", DEVICE, "root"];
-    lab.near
-        .run("tc", replace.into_iter().chain(shape.split(' ')))?;
+    queue(&lab, "tbf rate 16mbit burst 128kb limit 8mb")?;
     let sink = lab.path("arrived");
     let receiver = receiver(&lab, PEER_PORT, &sink)?;
     let finished = lab
@@ -126,10 +125,7 @@ fn full_at_end(stack: &Stack) -> TestResult {
 fn numbers(stack: &Stack) -> TestResult {
     for _ in 0..3 {
         let lab = Lab::new(Link::default())?;
-        let shape = "tbf rate 50mbit burst 128kb limit 8mb";
-        let replace = ["qdisc", "replace", "dev", DEVICE, "root"];
-        lab.near
-            .run("tc", replace.into_iter().chain(shape.split(' ')))?;
+        queue(&lab, "tbf rate 50mbit burst 128kb limit 8mb")?;
         let receiver = receiver(&lab, PEER_PORT, &lab.path("arrived"))?;
         let finished = lab
             .near

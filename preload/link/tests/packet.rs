@@ -1,112 +1,20 @@
 //! Frames over veth and tun, between namespaces.
 
 mod netns;
+mod segments;
 
 use netns::{Netns, enter, ifindex, sh, veth};
+use segments::{A, B, PORT, frame, headers, iov, open_port, pattern, wait};
 use sidewire_link::Errno;
 use sidewire_link::frame::{Checksum, FrameSink, FrameSource, Rest, TxFrame, TxVerdict};
 use sidewire_link::netlink::{LinkKind, Routes};
 use sidewire_link::packet::filter::PortFilter;
-use sidewire_link::packet::{
-    BatchSource, PacketSink, PacketSocket, PacketSource, RingConfig, RingSource,
-};
+use sidewire_link::packet::{BatchSource, PacketSink, PacketSocket, RingConfig, RingSource};
 use sidewire_wire::checksum;
 use sidewire_wire::ethernet::MacAddr;
-use sidewire_wire::ipv4::{Ipv4Header, Ipv4View};
-use sidewire_wire::tcp::{TcpFlags, TcpHeader, TcpView, set_checksum};
-use sidewire_wire::tcp_options::TcpOptions;
-use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
-
-const A: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
-const B: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
-const MAC_A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa1]);
-const MAC_B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb2]);
-const TCP: u8 = 6;
-const PORT: u16 = 7777;
-
-/// Headers of a segment from A to B's [`PORT`], as the engine makes them.
-fn headers(payload_len: usize) -> Vec<u8> {
-    numbered(payload_len, 1000)
-}
-
-/// The same with a sequence number of choice.
-fn numbered(payload_len: usize, seq: u32) -> Vec<u8> {
-    let mut out = vec![0; 40];
-    let ip = Ipv4Header {
-        tos: 0,
-        total_len: (40 + payload_len) as u16,
-        id: 7,
-        dont_fragment: true,
-        ttl: 64,
-        protocol: TCP,
-        src: A,
-        dst: B,
-    };
-    let at = ip.emit(&mut out).unwrap();
-    let tcp = TcpHeader {
-        src_port: 1234,
-        dst_port: PORT,
-        seq,
-        ack_seq: 1,
-        flags: TcpFlags::ACK | TcpFlags::PSH,
-        window: 500,
-        urg_ptr: 0,
-    };
-    tcp.emit(&TcpOptions::default(), &mut out[at..]).unwrap();
-    let partial = checksum::pseudo_header_v4(A, B, TCP, (20 + payload_len) as u32);
-    set_checksum(&mut out[at..], partial);
-    out
-}
-
-fn iov(bytes: &[u8]) -> libc::iovec {
-    libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    }
-}
-
-fn frame<'a>(headers: &'a [u8], frags: &'a [libc::iovec], gso_size: u16) -> TxFrame<'a> {
-    TxFrame {
-        ifindex: ifindex("va"),
-        dst_mac: Some(MAC_B),
-        src_mac: MAC_A,
-        headers,
-        frags,
-        gso_size,
-        mark: 0,
-        priority: 0,
-        tstamp: None,
-        txtime: None,
-    }
-}
-
-fn wait(fd: RawFd, events: i16) {
-    let mut p = libc::pollfd {
-        fd,
-        events,
-        revents: 0,
-    };
-    // SAFETY: one live pollfd.
-    let n = unsafe { libc::poll(&mut p, 1, 10_000) };
-    assert_eq!(n, 1, "no event {events:#x} in 10 s");
-}
-
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
-}
-
-/// Opens a socket in the calling namespace that listens to `port`.
-fn open_port(port: u16) -> PacketSocket {
-    let socket = PacketSocket::open().unwrap();
-    let mut filter = PortFilter::new(false);
-    assert!(filter.add(port, None));
-    filter.attach(socket.shared_fd().as_raw_fd()).unwrap();
-    socket
-}
+use sidewire_wire::ipv4::Ipv4View;
+use sidewire_wire::tcp::TcpView;
+use std::os::fd::AsRawFd;
 
 /// The peer's end of [`PORT`], at work.
 fn receiving(peer: &Netns, config: RingConfig) -> RingSource {
@@ -494,132 +402,6 @@ fn batch_in_one_piece_by_one_ring_for_all() {
         assert!(source.peek().unwrap().is_none());
         assert_eq!(rings(), others + usize::from(allowed));
     }
-}
-
-/// The sequence number of the next frame, taken; none when none waits.
-fn next_seq(source: &mut PacketSource) -> Option<u32> {
-    let f = source.peek().unwrap()?;
-    let ip = Ipv4View::parse_prefix(f.bytes, f.meta.len as usize).unwrap();
-    let seq = TcpView::parse_prefix(ip.payload(), ip.payload_len())
-        .unwrap()
-        .seq();
-    source.release();
-    Some(seq)
-}
-
-#[test]
-fn each_frame_is_seen_once_while_a_ring_comes() {
-    const FRAMES: u32 = 20_000;
-    if !enter("each_frame_is_seen_once_while_a_ring_comes") {
-        return;
-    }
-    let peer = Netns::new();
-    veth(&peer);
-    for round in 0..5 {
-        let (source, turn) = peer.run(|| open_port(PORT).first_source().unwrap());
-        let (mut source, Some(turn)) = (source, turn) else {
-            assert_ne!(round, 0, "the receive buffer is large");
-            return;
-        };
-        let turn = Arc::new(turn);
-        let seen = AtomicU32::new(0);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut sink = PacketSocket::open().unwrap().sink();
-                let data = pattern(600);
-                for seq in 0..FRAMES {
-                    // The queues of the receiver hold so many. One that has failed takes no more.
-                    let patience = Instant::now() + Duration::from_secs(20);
-                    while seq > seen.load(Ordering::Relaxed) + 2000 {
-                        if Instant::now() > patience {
-                            return;
-                        }
-                        std::thread::yield_now();
-                    }
-                    let h = numbered(data.len(), seq);
-                    let sent = sink.send(&frame(&h, &[iov(&data)], 0));
-                    assert_eq!(sent, TxVerdict::Sent);
-                }
-            });
-            let mut expected = 0;
-            let mut take = |source: &mut PacketSource, until: u32| {
-                while expected < until {
-                    match next_seq(source) {
-                        Some(seq) => {
-                            assert_eq!(seq, expected, "round {round}");
-                            expected += 1;
-                            seen.store(expected, Ordering::Relaxed);
-                        }
-                        None if until == u32::MAX => return,
-                        None => wait(source.readable_fd(), libc::POLLIN),
-                    }
-                }
-            };
-            take(&mut source, 1000);
-            assert!(source.wants_ring());
-            let theirs = turn.clone();
-            let prepared = peer.run(move || theirs.prepare().unwrap());
-            // They have come meanwhile.
-            take(&mut source, 2000);
-            let attach = |fd| {
-                let mut filter = PortFilter::new(false);
-                assert!(filter.add(PORT, None));
-                filter.attach(fd)
-            };
-            turn.begin(&prepared, &mut source, attach).unwrap();
-            take(&mut source, u32::MAX);
-            turn.complete(prepared, &mut source).unwrap();
-            assert!(matches!(source, PacketSource::Ring(_)));
-            turn.settle();
-            take(&mut source, FRAMES);
-            assert_eq!(next_seq(&mut source), None);
-        });
-    }
-}
-
-/// A second socket that does not come to be used is gone: it would hear all frames, and keep as many as its ring holds.
-#[test]
-fn a_turn_that_fails_leaves_no_socket() {
-    if !enter("a_turn_that_fails_leaves_no_socket") {
-        return;
-    }
-    let peer = Netns::new();
-    veth(&peer);
-    let (source, turn) = peer.run(|| open_port(PORT).first_source().unwrap());
-    let (mut source, Some(turn)) = (source, turn) else {
-        return;
-    };
-    let turn = Arc::new(turn);
-    let sockets = || {
-        let all = peer.run(|| std::fs::read_to_string("/proc/thread-self/net/packet").unwrap());
-        all.lines().count() - 1
-    };
-    let prepare = || {
-        let turn = turn.clone();
-        peer.run(move || turn.prepare().unwrap())
-    };
-    assert_eq!(sockets(), 1);
-    let prepared = prepare();
-    assert_eq!(sockets(), 2);
-    turn.begin(&prepared, &mut source, |_| Err(Errno::ENOMEM))
-        .unwrap_err();
-    drop(prepared);
-    assert_eq!(sockets(), 1);
-    // The program has lowered its limit meanwhile.
-    let prepared = prepare();
-    turn.begin(&prepared, &mut source, |_| Ok(())).unwrap();
-    let limit = libc::rlimit {
-        rlim_cur: source.readable_fd() as u64,
-        rlim_max: source.readable_fd() as u64,
-    };
-    // SAFETY: a live structure.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-    assert_eq!(
-        turn.complete(prepared, &mut source).unwrap_err(),
-        Errno::EBADF
-    );
-    assert!(matches!(source, PacketSource::Batch(_)));
-    assert_eq!(sockets(), 1);
 }
 
 #[test]
