@@ -33,10 +33,45 @@ fn main() -> ExitCode {
         .both("idle_in_poll", &[], |stack| idle(stack, "poll"))
         .both("idle_in_epoll", &[], |stack| idle(stack, "epoll"))
         .both("idle_elsewhere", &[], |stack| idle(stack, "elsewhere"))
+        .shim("acks_while_it_computes", &[], acks_while_it_computes)
         .both("timers_without_a_thread", &[], timers_without_a_thread)
         .shim("without_net_raw_on_the_kernel", &[], without_net_raw)
         .shim("without_net_raw_strict_stops", &[], without_net_raw_strict)
         .run()
+}
+
+/// Who computes is stood in for: each frame wakes the pump, none waits until it looks again.
+fn acks_while_it_computes(stack: &Stack) -> TestResult {
+    const PORT: u16 = 7998;
+    // Less than the first window: beyond it acks are delayed.
+    const BURSTS: usize = 16;
+    let lab = Lab::new(Link::default())?;
+    let sender = lab
+        .far
+        .program(probe("bursts"))
+        .args([PORT.to_string(), BURSTS.to_string()])
+        .start()?;
+    lab.wait_for_listener(&lab.far, PORT)?;
+    let (trace, over) = (lab.path("trace"), lab.path("over"));
+    let computes = lab
+        .near
+        .program(probe("computes"))
+        .args([FAR, &PORT.to_string(), &over.to_string_lossy()])
+        .under(stack)
+        .wrapped(["strace", "-f", "-e", "trace=ppoll", "-o"])
+        .wrapped([trace.to_string_lossy()])
+        .start()?;
+    sender.wait()?.success()?;
+    fs::write(&over, "")?;
+    computes.wait()?.success()?;
+    let trace = fs::read_to_string(&trace)?;
+    let ended = |how: &str| trace.lines().filter(|line| line.contains(how)).count();
+    let (woken, looked) = (ended("revents=POLLIN"), ended("(Timeout)"));
+    ensure!(
+        woken >= BURSTS / 2 && looked < 3 * BURSTS / 4,
+        "woken {woken} times, looked {looked} times by itself"
+    );
+    Ok(())
 }
 
 /// A program that may not have a second thread, and a host that says nothing: connect gives up when it has to.

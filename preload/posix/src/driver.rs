@@ -26,8 +26,8 @@ use std::os::fd::AsRawFd;
 use crate::net::LinkNet;
 use crate::signals::{self, Sleeping};
 use crate::stack::{Inner, NetStack, monotonic_ns};
-use crate::syscall;
 use crate::wait::Waiter;
+use crate::{syscall, thread};
 
 /// Nobody drives.
 const NOBODY: u32 = 0;
@@ -89,7 +89,7 @@ pub struct Driver {
     pub(crate) pump_parked: AtomicBool,
     /// There is no pump: no thread could be made.
     pub(crate) no_pump: AtomicBool,
-    /// Rounds of [`Inner::receive`] so far, and sleeps of leaders: what the pump judges activity by.
+    /// Rounds of the program's threads that brought frames, and sleeps of leaders: what the pump judges activity by.
     pub(crate) rounds: AtomicU64,
     pub(crate) sleeps: AtomicU64,
     followers: Mutex<Vec<*const Waiter>>,
@@ -393,7 +393,9 @@ pub(crate) fn round(stack: &'static NetStack, inner: &mut Inner) -> bool {
     let got = inner.take_batch();
     if got.frames > 0 {
         inner.end_batch();
-        stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
+        if !thread::own() {
+            stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
+        }
     }
     timers(inner);
     got.more

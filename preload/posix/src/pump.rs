@@ -2,7 +2,9 @@
 //!
 //! It is in one of three moods. *Parked*: it sleeps until the engine's next deadline or a kick, because nothing is open or
 //! because a leader is there and has been asleep for a while; the leader kicks it when it leaves. *Ticking*: the program has
-//! driven since the last tick, so it looks again a little later, and the packet socket is left to the program. *Armed*:
+//! driven since the last tick, so it takes what lies there, looks again a little later, and leaves the packet socket to the
+//! program meanwhile: an ack is late by a tick at most, and a peer's loss probe comes after no less than two of its own
+//! kernel's ticks (RFC 8985 §7.2; eight milliseconds where that has 250 of them a second). *Armed*:
 //! nobody has driven for a whole tick: it polls the packet socket itself, at no cost until a frame comes. A leader that
 //! finds it armed takes the role and kicks it once. So a ping-pong never wakes it, and a program that computes still acks.
 //! In every mood it watches the engine's deadlines.
@@ -24,10 +26,10 @@ use crate::{syscall, thread, turn};
 /// Shortest tick, in nanoseconds.
 const TICK_MIN: u64 = 1_000_000;
 /// Longest tick, in nanoseconds: a program that keeps driving is looked at this rarely.
-const TICK_MAX: u64 = 4_000_000;
-/// How late a tick may be, in nanoseconds: it waits for an interrupt that comes anyhow (the kernel's own tick), rather than
-/// make one of its own.
-const TICK_SLACK: u64 = 4_000_000;
+const TICK_MAX: u64 = 3_000_000;
+/// How late a tick may be, in nanoseconds: it waits for an interrupt that comes anyhow (as a rule the kernel's own tick),
+/// rather than make one of its own.
+const TICK_SLACK: u64 = 2_000_000;
 /// How late a deadline may be, in nanoseconds.
 const DEADLINE_SLACK: u64 = 1_000;
 /// Stack of the thread, in bytes.
@@ -68,7 +70,7 @@ enum Mood {
 /// Whose the frames are that come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Frames {
-    /// The program's; but what is due must not overlook any that lie there.
+    /// The program's; but none lies there from one tick to the next.
     Programs,
     /// The pump's, which waits for none.
     Taken,
@@ -179,8 +181,7 @@ fn watch(stack: &'static NetStack, outside: &mut Outside, at: u64, frames: Frame
     let late = at.saturating_add(TICK_SLACK);
     let next = stack.with(|inner| {
         let ours = frames != Frames::Programs;
-        let due = inner.next_deadline() <= monotonic_ns();
-        let more = (ours || due) && round(stack, inner);
+        let more = round(stack, inner);
         if ours && more {
             return None;
         }
