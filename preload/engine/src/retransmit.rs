@@ -24,9 +24,10 @@ use crate::tso::{
     tcp_snd_wnd_test, tcp_tso_segs,
 };
 
-/// What a tail loss probe waits beside two round trips, microseconds: TM-10, as measured. (Linux adds 2 ms, its timer
-/// wheel the rest.)
-const TLP_SLACK_US: u64 = 8_000;
+/// What a tail loss probe waits beside two round trips, microseconds, before that is rounded up to ticks: Linux's
+/// TCP_TIMEOUT_MIN_US of 2 ms, and the half tick that its timer wheel fires late on average. On a short way that makes the
+/// 8 ms of TM-10; Linux takes from 4 to 8 there, as the tick comes.
+const TLP_SLACK_US: u64 = 4_000;
 
 /// Index of the buffer in `rtx_queue` that contains `seq`, or of the first one behind it.
 pub(crate) fn rtx_index(sk: &TcpSock, seq: u32) -> usize {

@@ -8,7 +8,7 @@ fn a_tail_loss_probe_sends_the_last_segment() {
     let mut b = Bench::new();
     b.write(3 * MSS);
     assert_eq!(b.sk.icsk_pending, IcskPending::LossProbe);
-    assert_eq!(b.due_ms(), 48);
+    assert_eq!(b.due_ms(), 44);
     let (_, sent) = b.fire();
     assert_eq!(b.ranges(&sent), [(2 * MSS, 3 * MSS)]);
     assert_eq!(b.sk.icsk_pending, IcskPending::Retrans);
@@ -18,6 +18,16 @@ fn a_tail_loss_probe_sends_the_last_segment() {
     b.ack(3 * MSS, &[]);
     b.ack(3 * MSS, &[(2 * MSS, 3 * MSS)]);
     assert_eq!((b.sk.tlp_high_seq, b.sk.snd_cwnd), (0, 10));
+}
+
+/// TM-10, measured on a short way.
+#[test]
+fn a_tail_loss_probe_waits_for_an_ack_that_is_a_little_late() {
+    let mut b = Bench::new();
+    b.sk.srtt_us = 8 * 100;
+    b.write(2 * MSS);
+    assert_eq!(b.sk.icsk_pending, IcskPending::LossProbe);
+    assert_eq!(b.due_ms(), 8);
 }
 
 #[test]
