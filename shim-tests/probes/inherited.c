@@ -6,6 +6,8 @@
 
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <spawn.h>
 #include <sys/epoll.h>
@@ -171,6 +173,55 @@ static void past_fork(void)
 	}
 }
 
+/* Reads all that there is, and whether it ends then; answers, and is through. */
+static int reads_to_the_end(int fd)
+{
+	static char buffer[65536];
+	long got = 0;
+	ssize_t n;
+	while ((n = recv(fd, buffer, sizeof buffer, 0)) > 0)
+		got += n;
+	SHOW(got);
+	SHOW(n);
+	SHOW(send(fd, "answer", 6, MSG_NOSIGNAL));
+	fflush(stdout);
+	return 0;
+}
+
+static int state_of(int fd)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof info;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len))
+		err(2, "TCP_INFO");
+	return info.tcpi_state;
+}
+
+/* The peer has finished by the time of the fork; what it sent is unread, or read in part. */
+static void half_closed(void)
+{
+	static const char *const commands[] = {"finish 0", "finish 5000", "finish 50000"};
+	for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++) {
+		char byte;
+		int fd = peer(host, port, commands[i]);
+		printf("# the peer has finished: %s\n", commands[i]);
+		wait_for(fd, POLLRDHUP);
+		SHOW(state_of(fd));
+		if (i == 2)
+			SHOW(recv(fd, &byte, 1, 0));
+		fflush(stdout);
+		pid_t pid = fork();
+		if (pid == 0) {
+			SHOW(state_of(fd));
+			_exit(reads_to_the_end(fd));
+		}
+		SHOW(end_of(pid));
+		SHOW(recv(fd, &byte, 1, 0));
+		SHOW(shutdown(fd, SHUT_WR));
+		close(fd);
+	}
+}
+
 /* A listener from before the fork; each side takes a connection. */
 static void listening(void)
 {
@@ -297,6 +348,7 @@ int main(int argc, char **argv)
 	in_transfer();
 	in_turns();
 	past_fork();
+	half_closed();
 	listening();
 	listening_in_epoll();
 	executed();

@@ -681,6 +681,11 @@ impl LinkNet {
         self.send_now(f, hop)
     }
 
+    /// Hands a frame of no connection of the engine's to the packet socket.
+    pub(crate) fn hand_over(&mut self, frame: &TxFrame<'_>) -> TxVerdict {
+        lanes::verdict(self.sink.send(frame))
+    }
+
     /// Hands a frame to the packet socket while the stack is locked.
     fn send_now(&mut self, f: &Transmit<'_>, hop: &Hop) -> TxVerdict {
         let iov = iovecs(f.frags);

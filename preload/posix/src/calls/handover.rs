@@ -8,6 +8,7 @@
 //! the socket hears nothing until it is complete: the peer sends again what it sends meanwhile.
 
 mod options;
+mod peers_fin;
 
 use core::ffi::c_int;
 use core::net::SocketAddr;
@@ -15,6 +16,7 @@ use core::net::SocketAddr;
 use sidewire_engine::Step;
 use sidewire_engine::calls::CloseCall;
 use sidewire_engine::memory::{Fault, Frag};
+use sidewire_engine::seq::after;
 use sidewire_engine::sock::{TcpSock, nagle, shutdown};
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
@@ -24,11 +26,12 @@ use sidewire_uapi::tcp::{self, repair};
 use std::os::fd::AsRawFd;
 use syscalls::{Sysno, syscall};
 
+use self::peers_fin::PeersFin;
 use super::address::{bind_shadow, encode, is_v6, shadow_name};
 use super::socket::{Reason, to_kernel};
 use crate::file::FileRef;
 use crate::holders::Listener;
-use crate::stack::Inner;
+use crate::stack::{Inner, NetStack};
 use crate::{copy, fdtable, signals, syscall};
 
 /// Why a connection stays the engine's.
@@ -36,7 +39,7 @@ use crate::{copy, fdtable, signals, syscall};
 pub(crate) enum Refused {
     /// No CAP_NET_ADMIN.
     Capability,
-    /// In a state that TCP_REPAIR cannot make: opening, or the peer has finished.
+    /// In a state that TCP_REPAIR cannot make: opening.
     State(TcpState),
     /// The kernel did not take it; the connection is lost.
     Kernel(c_int),
@@ -61,6 +64,7 @@ struct Image {
     window: [u32; 5],
     tsval: Option<u32>,
     nodelay: bool,
+    peers_fin: Option<PeersFin>,
     finished: bool,
 }
 
@@ -85,7 +89,8 @@ impl Image {
     fn of(sk: &TcpSock, v6: bool, now_ms: u32) -> Result<Self, Refused> {
         let finished = match sk.state {
             TcpState::Established => sk.shutdown & shutdown::SEND != 0,
-            TcpState::FinWait1 | TcpState::FinWait2 => true,
+            TcpState::CloseWait => false,
+            TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck => true,
             other => return Err(Refused::State(other)),
         };
         // What is not there any more ends the connection when it is sent: until then it stays where it is.
@@ -117,6 +122,13 @@ impl Image {
         }
         // The lowest bit chooses the unit; the value may only grow.
         let tsval = now_ms.wrapping_add(sk.tsoffset).wrapping_add(2) & !1;
+        let tsval = sk.tstamp_ok.then_some(tsval);
+        let peers_fin = PeersFin::of(sk, tsval);
+        // Announced last may be what begins behind the peer's FIN; the window ends where it did.
+        let rcv_wup = match &peers_fin {
+            Some(fin) if after(sk.rcv_wup, fin.seq()) => fin.seq(),
+            _ => sk.rcv_wup,
+        };
         Ok(Self {
             local: sk.tuple.local,
             remote: sk.tuple.remote,
@@ -133,17 +145,18 @@ impl Image {
                 sk.snd_wl1,
                 sk.snd_wnd,
                 sk.max_window.max(sk.snd_wnd),
-                sk.rcv_wnd,
-                sk.rcv_wup,
+                sk.rcv_wnd + sk.rcv_wup.wrapping_sub(rcv_wup),
+                rcv_wup,
             ],
-            tsval: sk.tstamp_ok.then_some(tsval),
+            tsval,
             nodelay: sk.nonagle & nagle::OFF != 0,
+            peers_fin,
             finished,
         })
     }
 
     /// Makes the kernel's socket `fd`, in repair mode already, this connection.
-    fn restore(&self, fd: c_int) -> Result<(), c_int> {
+    fn restore(&self, fd: c_int, stack: &'static NetStack) -> Result<(), c_int> {
         let set = |name, value: u32| {
             syscall::setsockopt(fd, libc::IPPROTO_TCP, name, &value).map_err(|e| e.into_raw())
         };
@@ -193,6 +206,9 @@ impl Image {
             .map_err(|e| e.into_raw())?;
         set(tcp::TCP_REPAIR, repair::OFF as u32)?;
         fill(fd, &self.unsent)?;
+        if let Some(fin) = &self.peers_fin {
+            fin.arrive(fd, stack);
+        }
         if self.finished {
             // SAFETY: no pointers.
             let _ = unsafe { syscall!(Sysno::shutdown, fd, libc::SHUT_WR) };
@@ -359,7 +375,7 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
     let done = stack
         .with(|inner| take_out(inner, &file))
         .and_then(|(image, options, _guard)| {
-            let done = image.restore(fd);
+            let done = image.restore(fd, stack);
             options.set(fd);
             done.map_err(Refused::Kernel)
         });

@@ -1,0 +1,138 @@
+//! The peer's FIN for a connection that has become the kernel's.
+//!
+//! TCP_REPAIR makes established connections only. Where the peer has finished, its FIN was acknowledged by us, and it will not
+//! send another one: the kernel gets one from here. It comes in by the loopback device, under the peer's name.
+
+use core::ffi::c_int;
+use core::net::SocketAddr;
+
+use arrayvec::ArrayVec;
+use libc::pollfd;
+use sidewire_engine::net::{MAX_HEADER, TxVerdict};
+use sidewire_engine::sock::TcpSock;
+use sidewire_link::Errno;
+use sidewire_link::frame::TxFrame;
+use sidewire_uapi::TcpState;
+use sidewire_uapi::socket::IPPROTO_TCP;
+use sidewire_wire::checksum;
+use sidewire_wire::ethernet::MacAddr;
+use sidewire_wire::ipv4::{HEADER_LEN, Ipv4Header};
+use sidewire_wire::tcp::{MAX_HEADER_LEN, TcpFlags, TcpHeader, set_checksum};
+use sidewire_wire::tcp_options::TcpOptions;
+use syscalls::{Sysno, syscall};
+
+use crate::stack::NetStack;
+use crate::syscall;
+
+/// Every namespace's `lo`.
+const LOOPBACK_IFINDEX: u32 = 1;
+/// How long the kernel may take to receive what comes by `lo`, in nanoseconds. As a rule it has it at once.
+const ARRIVES_WITHIN: u64 = 100_000_000;
+
+/// What of it is not in the connection's image.
+pub(super) struct PeersFin {
+    local: SocketAddr,
+    remote: SocketAddr,
+    seq: u32,
+    ack_seq: u32,
+    window: u16,
+    timestamps: Option<(u32, u32)>,
+}
+
+impl PeersFin {
+    /// None when the peer has not finished, as far as the connection knows.
+    pub(super) fn of(sk: &TcpSock, tsval: Option<u32>) -> Option<Self> {
+        let finished = [TcpState::CloseWait, TcpState::Closing, TcpState::LastAck];
+        finished.contains(&sk.state).then(|| Self {
+            local: sk.tuple.local,
+            remote: sk.tuple.remote,
+            seq: sk.rcv_nxt.wrapping_sub(1),
+            ack_seq: sk.snd_una,
+            window: u16::try_from(sk.snd_wnd >> sk.snd_wscale).unwrap_or(u16::MAX),
+            timestamps: tsval.map(|tsval| (sk.ts_recent, tsval)),
+        })
+    }
+
+    /// Its sequence number: so much the kernel has received before it.
+    pub(super) fn seq(&self) -> u32 {
+        self.seq
+    }
+
+    /// Lets the kernel's socket `fd` receive it. Where nothing comes in by `lo` (it is down, strict `rp_filter`, bound to a
+    /// device) the reader at least is told the end.
+    pub(super) fn arrive(&self, fd: c_int, stack: &'static NetStack) {
+        let sent = self.segment().is_some_and(|segment| {
+            stack.with(|i| i.net.hand_over(&frame(&segment)) == TxVerdict::Sent)
+        });
+        if !(sent && arrived(fd)) {
+            // SAFETY: no pointers.
+            let _ = unsafe { syscall!(Sysno::shutdown, fd, libc::SHUT_RD) };
+        }
+    }
+
+    fn segment(&self) -> Option<ArrayVec<u8, MAX_HEADER>> {
+        let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (self.local, self.remote) else {
+            return None;
+        };
+        let options = TcpOptions {
+            timestamps: self.timestamps,
+            ..TcpOptions::default()
+        };
+        let tcp = TcpHeader {
+            src_port: remote.port(),
+            dst_port: local.port(),
+            seq: self.seq,
+            ack_seq: self.ack_seq,
+            flags: TcpFlags::FIN | TcpFlags::ACK,
+            window: self.window,
+            urg_ptr: 0,
+        };
+        let mut out = [0; HEADER_LEN + MAX_HEADER_LEN];
+        let tcp_len = tcp.emit(&options, &mut out[HEADER_LEN..])? as u16;
+        let ip = Ipv4Header {
+            tos: 0,
+            total_len: HEADER_LEN as u16 + tcp_len,
+            id: 0,
+            dont_fragment: true,
+            ttl: 64,
+            protocol: IPPROTO_TCP,
+            src: *remote.ip(),
+            dst: *local.ip(),
+        };
+        ip.emit(&mut out)?;
+        let pseudo = checksum::pseudo_header_v4(ip.src, ip.dst, IPPROTO_TCP, tcp_len.into());
+        set_checksum(&mut out[HEADER_LEN..], pseudo);
+        let segment = out.get(..ip.total_len.into())?;
+        Some(segment.iter().copied().collect())
+    }
+}
+
+fn frame(headers: &[u8]) -> TxFrame<'_> {
+    TxFrame {
+        ifindex: LOOPBACK_IFINDEX,
+        dst_mac: Some(MacAddr([0; 6])),
+        src_mac: MacAddr([0; 6]),
+        headers,
+        frags: &[],
+        gso_size: 0,
+        mark: 0,
+        priority: 0,
+        tstamp: None,
+        txtime: None,
+    }
+}
+
+/// True when the kernel has had it.
+fn arrived(fd: c_int) -> bool {
+    let mut fds = [pollfd {
+        fd,
+        events: libc::POLLRDHUP,
+        revents: 0,
+    }];
+    loop {
+        match syscall::ppoll(&mut fds, ARRIVES_WITHIN, None) {
+            Err(Errno::EINTR) => {}
+            polled => return polled.is_ok_and(|n| n > 0),
+        }
+    }
+}
