@@ -70,7 +70,7 @@ enum Mood {
 /// Whose the frames are that come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Frames {
-    /// The program's; but none lies there from one tick to the next.
+    /// The program's; but without a leader none lies there from one tick to the next.
     Programs,
     /// The pump's, which waits for none.
     Taken,
@@ -181,7 +181,9 @@ fn watch(stack: &'static NetStack, outside: &mut Outside, at: u64, frames: Frame
     let late = at.saturating_add(TICK_SLACK);
     let next = stack.with(|inner| {
         let ours = frames != Frames::Programs;
-        let more = round(stack, inner);
+        // A leader has been told of what lies there.
+        let due = || inner.next_deadline() <= monotonic_ns();
+        let more = (!stack.driver.has_leader() || due()) && round(stack, inner);
         if ours && more {
             return None;
         }
