@@ -36,6 +36,9 @@ fn main() -> ExitCode {
         .both("rebind_without_net_admin", &[], |stack| {
             same_as_native_wrapped("rebind", &WITHOUT_NET_ADMIN, stack)
         })
+        .both("privileges_dropped", &[], |stack| {
+            same_as_native("privileges", stack)
+        })
         .both("time_wait_leaves_descriptors", &[], |stack| {
             same_as_native("few_descriptors", stack)
         })

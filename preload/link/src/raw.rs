@@ -148,6 +148,25 @@ pub(crate) fn reopen(fd: RawFd) -> Result<Fd, Errno> {
 
 /// The number of a file's inode.
 pub(crate) fn inode(fd: RawFd) -> Result<u64, Errno> {
+    Ok(statx(fd, libc::STATX_INO)?.stx_ino)
+}
+
+/// Whose a file is.
+pub(crate) fn owner(fd: RawFd) -> Result<u32, Errno> {
+    Ok(statx(fd, libc::STATX_UID)?.stx_uid)
+}
+
+/// Gives a file to another user.
+///
+/// # Errors
+/// EPERM without CAP_CHOWN.
+pub(crate) fn set_owner(fd: RawFd, uid: u32) -> Result<(), Errno> {
+    // SAFETY: no pointers.
+    unsafe { syscall!(Sysno::fchown, fd, uid, libc::gid_t::MAX) }?;
+    Ok(())
+}
+
+fn statx(fd: RawFd, mask: u32) -> Result<libc::statx, Errno> {
     let mut stat = MaybeUninit::<libc::statx>::uninit();
     // SAFETY: the kernel fills the structure on success, and it is read only then.
     unsafe {
@@ -156,10 +175,10 @@ pub(crate) fn inode(fd: RawFd) -> Result<u64, Errno> {
             fd,
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            libc::STATX_INO,
+            mask,
             stat.as_mut_ptr()
         )?;
-        Ok(stat.assume_init().stx_ino)
+        Ok(stat.assume_init())
     }
 }
 

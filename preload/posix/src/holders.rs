@@ -81,11 +81,6 @@ impl Listener {
         self.local
     }
 
-    /// Its connections are to let another socket listen there, whatever the program's option says.
-    pub(crate) fn let_others_in(&mut self) {
-        self.options.reuse = true;
-    }
-
     /// Changes the backlog.
     ///
     /// # Errors
@@ -213,21 +208,29 @@ impl Holders {
         })
     }
 
-    /// The listener closes: its connections get holders of their own, so that the port can be bound again.
-    pub fn unlisten(&mut self, listener: Listener) {
+    /// Connections of `listener` get holders of their own, so that the port can be bound again. False where some go on
+    /// sharing the listener's, without CAP_NET_ADMIN. `reuse`: they let another socket bind there.
+    pub fn part(&mut self, listener: &Listener, reuse: bool) -> bool {
         let local = listener.local;
         let own = HoldOptions {
             shadow: None,
+            reuse,
             ..listener.options.clone()
         };
         for (tuple, Held { holder, .. }) in &mut self.tuples {
             if tuple.local.port() == local.port() {
                 let shared = !holder.takes_descriptors();
-                // Where that cannot be had the connection goes on sharing, and the port stays held.
                 let _ = self.kernel.convert(holder, tuple.remote, &own);
                 self.descriptors += usize::from(shared && holder.takes_descriptors());
             }
         }
+        !listener.holder.is_shared()
+    }
+
+    /// The listener closes. What goes on sharing its holder keeps the port held.
+    pub fn unlisten(&mut self, listener: Listener) {
+        let local = listener.local;
+        self.part(&listener, listener.options.reuse);
         self.remove_port(local);
         if let Some(n) = self.listening.get_mut(&local.port()) {
             *n -= 1;

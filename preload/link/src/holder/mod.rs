@@ -238,6 +238,9 @@ impl Holders {
             // It is somebody else's.
             return Err(Errno::EADDRINUSE);
         }
+        // A group is one user's. A program that changes its effective one may have bound as another than it listened as.
+        let owner = raw::owner(shadow)?;
+        holds.iter().for_each(|hold| hold.belong_to(owner));
         let lend = |on: i32| {
             for hold in &holds {
                 hold.set_option(libc::SO_REUSEPORT, on);
@@ -464,6 +467,11 @@ impl ListenHolder {
         }
     }
 
+    /// Whether connections need this holder, too: the kernel lets nobody else listen meanwhile.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.port) > 1
+    }
+
     /// The holder of a connection that came in by this listener, to the address `local`.
     pub fn share(&self, local: SocketAddr) -> Holder {
         Holder {
@@ -479,7 +487,7 @@ impl Drop for ListenHolder {
     fn drop(&mut self) {
         // Connections that could not be converted go on needing the silence; local clients are to be refused, but a
         // filtered listener cannot refuse: silence is the nearest.
-        if self.fd.is_none() && Arc::strong_count(&self.port) > 1 {
+        if self.fd.is_none() && self.is_shared() {
             let _ = filter::attach(self.port.first_fd(), &filter::drop_all());
         } else {
             port::stop(self.fd());

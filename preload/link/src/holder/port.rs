@@ -203,8 +203,12 @@ impl PortHold {
     pub(super) fn listen(&self, backlog: i32, options: &HoldOptions) -> Result<(), Errno> {
         match &self.how {
             How::Filtered(fd) => {
-                // Undoes what the end of an earlier listener may have left.
-                filter::attach(fd.as_raw_fd(), &filter::only_loopback())?;
+                // Undoes what the end of an earlier listener may have left. Who has dropped the capability since keeps the
+                // filter that is there.
+                match filter::attach(fd.as_raw_fd(), &filter::only_loopback()) {
+                    Ok(()) | Err(Errno::EPERM) => {}
+                    Err(e) => return Err(e),
+                }
                 listen(fd.as_raw_fd(), backlog, options)
             }
             How::MinTtl { .. } => Ok(()),
@@ -250,17 +254,32 @@ impl PortHold {
 
     /// Sets a SOL_SOCKET option on every socket that holds the port.
     pub(super) fn set_option(&self, option: i32, value: i32) {
-        let set = |fd: &Fd| {
+        self.for_each(|fd| {
             // A refusal shows in the bind that follows.
-            let _ = raw::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, &value);
-        };
+            let _ = raw::setsockopt(fd, libc::SOL_SOCKET, option, &value);
+        });
+    }
+
+    /// Has every socket that holds the port belong to the user `uid`, as far as the program may.
+    pub(super) fn belong_to(&self, uid: u32) {
+        self.for_each(|fd| {
+            if raw::owner(fd) != Ok(uid) {
+                // As above.
+                let _ = raw::set_owner(fd, uid);
+            }
+        });
+    }
+
+    fn for_each(&self, mut act: impl FnMut(RawFd)) {
         match &self.how {
-            How::Filtered(fd) => set(fd),
+            How::Filtered(fd) => act(fd.as_raw_fd()),
             How::MinTtl {
                 bound, per_device, ..
             } => {
-                set(bound);
-                lock(per_device).iter().for_each(|(_, fd)| set(fd));
+                act(bound.as_raw_fd());
+                lock(per_device)
+                    .iter()
+                    .for_each(|(_, fd)| act(fd.as_raw_fd()));
             }
         }
     }

@@ -308,20 +308,23 @@ fn listener(file: &FileRef, fd: c_int) -> Result<(), Refused> {
         let backlog = listen.map_or(libc::SOMAXCONN, |l| {
             c_int::try_from(l.backlog).unwrap_or(c_int::MAX)
         });
-        let Some(mut held) = file.port.lock().listener.take() else {
+        let Some(held) = file.port.lock().listener.take() else {
             return Err(Refused::State(TcpState::Listen));
         };
         let local = held.local();
         // The connections that live on hold their port by themselves, and let the kernel's listener in.
-        held.let_others_in();
+        if !inner.holders.part(&held, true) {
+            // Without the capability they share what holds the listener's: two could not listen there.
+            file.port.lock().listener = Some(held);
+            return Err(Refused::Capability);
+        }
         inner.holders.unlisten(held);
         if let Err(e) = syscall::lend_reuse(fd, || syscall::listen(fd, backlog)) {
             let again = inner.holders.listen(local, fd, is_v6(file), backlog);
             file.set_kernel_listener(again.as_ref().ok().map(Listener::poll_fd));
             file.port.lock().listener = again.ok();
-            // Without the capability the connections share what held the listener's port.
             return Err(match file.port.lock().listener {
-                Some(_) => Refused::Capability,
+                Some(_) => Refused::State(TcpState::Listen),
                 None => Refused::Kernel(e.into_raw()),
             });
         }

@@ -1,0 +1,120 @@
+/* A server that begins as root and goes on as somebody else: it forks while a connection
+ * is at work, and binds its port again.
+ *
+ *   privileges HOST PORT     the peer program listens there
+ */
+#include "show.h"
+
+#include <linux/capability.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+enum { SOMEBODY = 65534 };
+
+static int listen_at(int port, uid_t as)
+{
+	struct sockaddr_in a = address("0.0.0.0", port);
+	int on = 1, fd = tcp_socket();
+	SHOW(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on));
+	SHOW(bind(fd, (struct sockaddr *)&a, sizeof a));
+	SHOW(seteuid(as));
+	SHOW(listen(fd, 4));
+	return fd;
+}
+
+static int called(int listener, const char *host, int port, int own_port)
+{
+	char command[32], buffer[8];
+	snprintf(command, sizeof command, "call %d", own_port);
+	close(peer(host, port, command));
+	int fd = accept(listener, NULL, NULL);
+	if (fd < 0)
+		err(2, "accept");
+	receive_exactly(fd, buffer, 6);
+	printf("%.6s\n", buffer);
+	return fd;
+}
+
+static void echoed(int fd, const char *text)
+{
+	char buffer[32];
+	send_text(fd, text);
+	receive_exactly(fd, buffer, strlen(text));
+	printf("%.*s\n", (int)strlen(text), buffer);
+	fflush(stdout);
+}
+
+/* Takes every capability, or takes all that are permitted again. */
+static void capabilities(int on)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2];
+	if (syscall(SYS_capget, &header, data))
+		err(2, "capget");
+	for (int i = 0; i < 2; i++)
+		data[i].effective = on ? data[i].permitted : 0;
+	if (syscall(SYS_capset, &header, data))
+		err(2, "capset");
+}
+
+/* As for a CGI program: the child has no use for the sockets. */
+static void a_child(void)
+{
+	int status;
+	pid_t child = fork();
+	if (child < 0)
+		err(2, "fork");
+	if (child == 0)
+		_exit(0);
+	SHOW(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void forks_without_capabilities(const char *host, int port)
+{
+	const struct linger reset = {.l_onoff = 1};
+	int own_port = 7071;
+	puts("# privileges dropped, then a fork");
+	int l = listen_at(own_port, 0);
+	int a = called(l, host, port, own_port);
+	capabilities(0);
+	a_child();
+	echoed(a, "the old one");
+	/* Nothing of it is left that could hold the port. */
+	SHOW(setsockopt(a, SOL_SOCKET, SO_LINGER, &reset, sizeof reset));
+	SHOW(close(a));
+	int b = called(l, host, port, own_port);
+	a_child();
+	echoed(b, "the new one");
+	SHOW(close(l));
+	echoed(b, "without a listener");
+	SHOW(close(b));
+	capabilities(1);
+}
+
+static void binds_again(const char *host, int port)
+{
+	int own_port = 7072;
+	puts("# bound as root, listening as somebody else, and again");
+	int first = listen_at(own_port, SOMEBODY);
+	int a = called(first, host, port, own_port);
+	SHOW(close(first));
+	SHOW(seteuid(0));
+	int second = listen_at(own_port, SOMEBODY);
+	int b = called(second, host, port, own_port);
+	echoed(a, "the old one");
+	echoed(b, "the new one");
+	SHOW(close(second));
+	SHOW(close(a));
+	SHOW(close(b));
+	SHOW(seteuid(0));
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 3)
+		errx(2, "usage: privileges HOST PORT");
+	forks_without_capabilities(argv[1], atoi(argv[2]));
+	binds_again(argv[1], atoi(argv[2]));
+	puts("done");
+	return 0;
+}
