@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         "passed",
         "moved_asleep",
         "moved_options",
+        "not_stderr",
         "ep_local",
     ] {
         suite = suite.both(name, &[], move |stack| shared_as_native(name, stack));

@@ -40,9 +40,42 @@ pub unsafe fn libc_call(number: Sysno, args: [usize; 6]) -> isize {
     }
 }
 
+/// Whether descriptor 2 is a place for lines that the program does not write: not a connection of its own, as a server has it
+/// there that inetd started or that forks as if, and nothing without a reader, which would end the program by SIGPIPE.
+fn stderr_takes_lines() -> bool {
+    let mut domain: c_int = 0;
+    let mut len = size_of::<c_int>() as libc::socklen_t;
+    let mut poll = libc::pollfd {
+        fd: libc::STDERR_FILENO,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    let now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let socket = [
+        libc::STDERR_FILENO as usize,
+        libc::SOL_SOCKET as usize,
+        libc::SO_DOMAIN as usize,
+        (&raw mut domain).addr(),
+        (&raw mut len).addr(),
+        0,
+    ];
+    let ready = [(&raw mut poll).addr(), 1, (&raw const now).addr(), 0, 0, 0];
+    // SAFETY: the kernel reads and fills live locals.
+    let (socket, ready) = unsafe { (call(Sysno::getsockopt, socket), call(Sysno::ppoll, ready)) };
+    let foreign = socket.is_ok() && domain != libc::AF_UNIX;
+    let broken = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
+    !foreign && (ready.is_err() || poll.revents & broken == 0)
+}
+
 /// Writes all of `bytes` to standard error, best effort, from any context (a signal handler, a
 /// panic, the atfork child).
 pub fn write_stderr(bytes: &[u8]) {
+    if !stderr_takes_lines() {
+        return;
+    }
     let mut rest = bytes;
     while !rest.is_empty() {
         // SAFETY: the slice is valid for its length; write(2) only reads it.
