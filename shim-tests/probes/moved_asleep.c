@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
@@ -147,6 +148,61 @@ static void one(const char *how)
 	close(s.pipe[1]);
 }
 
+static sem_t handled, go_on;
+
+static void handler(int signal)
+{
+	(void)signal;
+	sem_post(&handled);
+	while (sem_wait(&go_on))
+		;
+}
+
+static void *connects(void *argument)
+{
+	struct sleeper *s = argument;
+	struct sockaddr_in a = address(host, s->at);
+	s->tid = gettid();
+	sem_post(&s->begun);
+	say(s, connect(s->fd, (struct sockaddr *)&a, sizeof a), "");
+	return NULL;
+}
+
+/* The connection stands while the one who waits for it is held up by a signal, and has
+ * gone to the kernel when the call is made again. */
+static void connected(void)
+{
+	struct sleeper s = {.how = "connect", .fd = tcp_socket()};
+	struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+	pthread_t thread;
+	char text[16] = "";
+	int control = peer(host, port, "narrow");
+	for (size_t n = 0; !strchr(text, '\n') && n < sizeof text - 1; n++)
+		receive_exactly(control, text + n, 1);
+	s.at = atoi(text);
+	sem_init(&s.begun, 0, 0);
+	sem_init(&handled, 0, 0);
+	sem_init(&go_on, 0, 0);
+	sigaction(SIGUSR1, &action, NULL);
+	pthread_create(&thread, NULL, connects, &s);
+	sem_wait(&s.begun);
+	asleep(s.tid);
+	pthread_kill(thread, SIGUSR1);
+	sem_wait(&handled);
+	send_text(control, "x");
+	wait_for(s.fd, POLLOUT);
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(0);
+	waitpid(pid, NULL, 0);
+	sem_post(&go_on);
+	pthread_join(thread, NULL);
+	puts(s.result);
+	fflush(stdout);
+	close(control);
+	close(s.fd);
+}
+
 int main(int argc, char **argv)
 {
 	static const char *const ways[] = {"accept", "read",   "recvmsg", "recv all", "send",
@@ -157,6 +213,7 @@ int main(int argc, char **argv)
 	port = atoi(argv[2]);
 	for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
 		one(ways[i]);
+	connected();
 	puts("done");
 	return 0;
 }

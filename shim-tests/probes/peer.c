@@ -19,10 +19,14 @@
  *   abort PORT  connects there, and resets that connection
  *   steps S...  does one after the other: say=TEXT and urgent=TEXT send, await
  *               reads one byte, eof reads to the end, finish shuts down its side,
- *               close and reset end the connection
+ *               close and reset end the connection, tell=PORT sends the caller's
+ *               host a datagram, which names what eof met
+ *   narrow      says the port of a listener whose queue is full ("N\n"); reads a
+ *               byte, then accepts there, and holds what it accepted
  */
 #include <arpa/inet.h>
 #include <err.h>
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -46,11 +50,14 @@ static void echo(int fd)
 			return;
 }
 
-static void discard(int fd)
+/* The error that ended it, or 0. */
+static int discard(int fd)
 {
 	char buffer[1 << 16];
-	while (recv(fd, buffer, sizeof buffer, 0) > 0)
+	ssize_t n;
+	while ((n = recv(fd, buffer, sizeof buffer, 0)) > 0)
 		;
+	return n ? errno : 0;
 }
 
 static void supply(int fd, long left)
@@ -84,9 +91,47 @@ static int call_back(int fd, const char *port)
 	return called;
 }
 
+static void tell(const struct sockaddr_in *caller, const char *port, int error)
+{
+	struct sockaddr_in a = *caller;
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	const char *text = error ? strerrorname_np(error) : "end";
+	a.sin_port = htons((uint16_t)atoi(port));
+	if (sendto(fd, text, strlen(text) + 1, 0, (struct sockaddr *)&a, sizeof a) < 0)
+		warn("tell");
+	close(fd);
+}
+
+static void narrow(int fd)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET};
+	socklen_t length = sizeof a;
+	char text[16];
+	int queue = socket(AF_INET, SOCK_STREAM, 0), filler = socket(AF_INET, SOCK_STREAM, 0);
+	if (bind(queue, (struct sockaddr *)&a, sizeof a) || listen(queue, 0) ||
+	    getsockname(queue, (struct sockaddr *)&a, &length) ||
+	    connect(filler, (struct sockaddr *)&a, length))
+		warn("narrow");
+	snprintf(text, sizeof text, "%d\n", ntohs(a.sin_port));
+	send(fd, text, strlen(text), MSG_NOSIGNAL);
+	recv(fd, text, 1, 0);
+	int first = accept(queue, NULL, NULL), second = accept(queue, NULL, NULL);
+	discard(fd);
+	close(first);
+	close(second);
+	close(filler);
+	close(queue);
+	close(fd);
+}
+
 static void steps(int fd, char **rest)
 {
+	struct sockaddr_in caller;
+	socklen_t length = sizeof caller;
+	int met = 0;
 	char byte, *step;
+	if (getpeername(fd, (struct sockaddr *)&caller, &length))
+		warn("steps");
 	while ((step = strtok_r(NULL, " ", rest))) {
 		if (!strncmp(step, "say=", 4))
 			send(fd, step + 4, strlen(step + 4), MSG_NOSIGNAL);
@@ -95,16 +140,19 @@ static void steps(int fd, char **rest)
 		else if (!strcmp(step, "await") && recv(fd, &byte, 1, 0) != 1)
 			break;
 		else if (!strcmp(step, "eof"))
-			discard(fd);
+			met = discard(fd);
 		else if (!strcmp(step, "finish"))
 			shutdown(fd, SHUT_WR);
+		else if (!strncmp(step, "tell=", 5))
+			tell(&caller, step + 5, met);
 		else if (!strcmp(step, "reset")) {
 			reset(fd);
-			return;
+			fd = -1;
 		} else if (!strcmp(step, "close"))
 			break;
 	}
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 }
 
 static void *serve(void *argument)
@@ -150,6 +198,8 @@ static void *serve(void *argument)
 		if (write(gate[1], "", 1) != 1)
 			warn("open");
 		close(fd);
+	} else if (!strcmp(word, "narrow")) {
+		narrow(fd);
 	} else if (!strcmp(word, "hold")) {
 		int size = number ? atoi(number) : 0;
 		if (size && (setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) ||

@@ -24,10 +24,11 @@ use sidewire_link::packet::PacketSource;
 use std::os::fd::AsRawFd;
 
 use crate::net::LinkNet;
+use crate::round::round;
 use crate::signals::{self, Sleeping};
 use crate::stack::{Inner, NetStack, monotonic_ns};
+use crate::syscall;
 use crate::wait::Waiter;
-use crate::{syscall, thread};
 
 /// Nobody drives.
 const NOBODY: u32 = 0;
@@ -383,65 +384,6 @@ impl Driver {
             self.spin_credit.store(credit + 1, Ordering::Relaxed);
         }
     }
-}
-
-/// One round under the stack lock: frames, then timers. Returns whether more frames may wait.
-pub(crate) fn round(stack: &'static NetStack, inner: &mut Inner) -> bool {
-    if stack.retired() {
-        return false;
-    }
-    let got = inner.take_batch();
-    if got.frames > 0 {
-        inner.end_batch();
-        if !thread::own() {
-            stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-    timers(inner);
-    got.more
-}
-
-/// What time has made due.
-fn timers(inner: &mut Inner) {
-    let (engine, mut io) = inner.split();
-    let now = io.now;
-    if engine.next_deadline() <= now {
-        engine.on_timers(&mut io);
-    }
-    if inner.net.next_deadline() <= now.0 {
-        if inner.net.on_timer(now.0) {
-            let (engine, mut io) = inner.split();
-            engine.tx_space(&mut io);
-        }
-        inner.tell_unreachable();
-    }
-}
-
-/// Runs `call` behind the frames that wait and before what they make due: acks that have come make room for the bytes of a
-/// send, and what they let out leaves together with them. So a program that only sends drives by sending.
-pub(crate) fn within_round<R>(
-    stack: &'static NetStack,
-    inner: &mut Inner,
-    call: impl FnOnce(&mut Inner) -> R,
-) -> R {
-    if stack.retired() || !inner.frames_wait() {
-        return call(inner);
-    }
-    inner.take_batch();
-    let r = call(inner);
-    inner.end_batch();
-    stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
-    timers(inner);
-    r
-}
-
-/// Takes what waits without sleeping, for a call that would answer "not ready". True when there was something.
-pub fn poll_once(stack: &'static NetStack, inner: &mut Inner) -> bool {
-    if !inner.frames_wait() {
-        return false;
-    }
-    round(stack, inner);
-    true
 }
 
 /// Sleeps until `waiter` is fired, one of `extra` is ready, `deadline` passes or a signal comes; drives meanwhile when

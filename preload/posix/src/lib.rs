@@ -30,6 +30,7 @@ pub mod readiness;
 pub mod real;
 mod receive;
 pub mod report;
+mod round;
 mod secrets;
 mod sigio;
 pub mod signals;

@@ -18,8 +18,9 @@ use libc::pollfd;
 use parking_lot::Mutex;
 
 use crate::company::Company;
-use crate::driver::{self, round};
+use crate::driver;
 use crate::inspection::Inspection;
+use crate::round::round;
 use crate::stack::{Inner, NetStack, monotonic_ns};
 use crate::{syscall, thread, turn};
 

@@ -17,7 +17,7 @@ use crate::signals::{self, ERESTARTSYS};
 use crate::stack::{Inner, NetStack, monotonic_ns};
 use crate::syscall;
 use crate::wait::Waiter;
-use crate::{copy, fdtable, raw};
+use crate::{copy, fdtable, raw, round};
 
 pub mod epoll;
 mod interest;
@@ -129,7 +129,7 @@ fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> 
             // What the program has not read yet comes first: frames that wait stay with the kernel, and what they
             // would bring would only grow cold.
             let (next, any) = match look(inner) {
-                (_, false) if driver::poll_once(stack, inner) => look(inner),
+                (_, false) if round::poll_once(stack, inner) => look(inner),
                 seen => seen,
             };
             ready |= any;

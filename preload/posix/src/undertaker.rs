@@ -16,7 +16,7 @@ use syscalls::{Sysno, syscall};
 use crate::descriptors::around_internal;
 use crate::driver;
 use crate::stack::{self, Inner, MAX_STACKS, NetStack, monotonic_ns};
-use crate::{fdtable, memory, real, signals, syscall};
+use crate::{fdtable, memory, real, round, signals, syscall};
 
 /// An undertaker ends after this time whatever is left, in nanoseconds: longer than Linux keeps an orphan that does not
 /// answer (`tcp_orphan_retries`), and `tcp_fin_timeout`.
@@ -50,13 +50,15 @@ pub fn close_all(mut each: impl FnMut(c_int)) {
         // What another thread is sending counts as sent first.
         let _turn = file.sending.lock();
         stack.with(|inner| {
-            let (engine, mut io) = inner.split();
-            if engine.exists(id) {
-                // A signal ends the lingering before it begins.
-                let mut call = CloseCall::default();
-                call.signal = true;
-                let _ = engine.close(&mut io, id, true, &mut call);
-            }
+            round::up_to_date(stack, inner, |inner| {
+                let (engine, mut io) = inner.split();
+                if engine.exists(id) {
+                    // A signal ends the lingering before it begins.
+                    let mut call = CloseCall::default();
+                    call.signal = true;
+                    let _ = engine.close(&mut io, id, true, &mut call);
+                }
+            });
         });
     });
 }
@@ -194,7 +196,7 @@ fn drive(stacks: &mut [Locked], longest: u64, left: impl Fn(&Inner) -> bool) {
         let mut next = end;
         let mut more = false;
         for (stack, inner) in stacks.iter_mut() {
-            more |= driver::round(stack, inner);
+            more |= round::round(stack, inner);
             // A lane's own packet socket was full since before the fork; nobody else carries what waits for it.
             if inner.net.take_laden() != 0 {
                 inner.drain();

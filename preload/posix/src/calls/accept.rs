@@ -20,7 +20,7 @@ use crate::file::FileRef;
 use crate::signals::ERESTARTSYS;
 use crate::stack::Inner;
 use crate::wait::Waiter;
-use crate::{fdtable, raw, real, signals, syscall};
+use crate::{fdtable, raw, real, round, signals, syscall};
 
 /// True when a client of a kernel listener waits.
 pub(super) fn kernel_client_waits(file: &FileRef) -> bool {
@@ -185,7 +185,7 @@ fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
             }
             waiter.reset();
             if inner.engine.poll(id) & POLLIN == 0 {
-                driver::poll_once(stack, inner);
+                round::poll_once(stack, inner);
             }
             let s = from_wire(inner, file, id, nonblock, &mut call);
             if matches!(s, Step::Wait { .. }) && queued.is_none() {

@@ -7,7 +7,7 @@ use libc::{sockaddr, socklen_t};
 
 use super::{answer_int, errno_of};
 use crate::file::FileRef;
-use crate::{copy, fdtable, real, signals, syscall};
+use crate::{copy, fdtable, real, round, signals, syscall};
 
 /// Longest address that the kernel takes (Linux sizeof(struct sockaddr_storage)).
 const ADDR_MAX: usize = 128;
@@ -188,7 +188,8 @@ pub unsafe fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -
         return unsafe { real::getpeername(fd, addr, len) };
     };
     let _inside = signals::enter();
-    let peer = file.stack().with(|i| i.engine.peer(file.id()));
+    let stack = file.stack();
+    let peer = stack.with(|i| round::up_to_date(stack, i, |i| i.engine.peer(file.id())));
     answer_int(peer.map_err(errno_of).and_then(|peer| {
         let (bytes, n) = encode(peer, is_v6(&file));
         // SAFETY: the program's pointers.

@@ -11,7 +11,7 @@ use crate::driver::{self, Woken};
 use crate::file::File;
 use crate::readiness::epoll;
 use crate::wait::Waiter;
-use crate::{fdtable, raw, real, signals};
+use crate::{fdtable, raw, real, round, signals};
 use sidewire_link::fd::is_internal;
 
 /// `close`.
@@ -51,8 +51,11 @@ pub(crate) fn release(file: &'static File) {
     loop {
         let step = stack.with(|inner| {
             waiter.reset();
-            let (engine, mut io) = inner.split();
-            let step = engine.close(&mut io, id, nonblock, &mut call);
+            // Unread data that has come ends it by a RST (ER-72).
+            let step = round::up_to_date(stack, inner, |inner| {
+                let (engine, mut io) = inner.split();
+                engine.close(&mut io, id, nonblock, &mut call)
+            });
             match step {
                 Step::Ready(()) => {
                     inner.files -= 1;

@@ -21,7 +21,7 @@ use super::{MOVED, answer_int, run_in_turn};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::stack::Inner;
-use crate::{config, driver, fdtable, raw, real, signals, syscall, sysctl};
+use crate::{config, driver, fdtable, raw, real, round, signals, syscall, sysctl};
 
 /// `connect`.
 ///
@@ -33,6 +33,7 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
         return unsafe { real::connect(fd, addr, len) };
     };
     let mut prepared = None;
+    let mut begun = false;
     let r = signals::call(&file, || {
         if prepared.is_none() {
             // SAFETY: the program's pointer.
@@ -47,7 +48,7 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
                     _ => Err(raw::errno()),
                 }
             }
-            Some(Way::Engine(remote)) => handshake(&file, remote),
+            Some(Way::Engine(remote)) => handshake(&file, remote, &mut begun),
             Some(Way::Disconnect) | None => {
                 // Behind what another thread is sending.
                 let _turn = file.sending.lock();
@@ -61,7 +62,12 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
     });
     if r == Err(MOVED) {
         // SAFETY: the caller's arguments.
-        return unsafe { real::connect(fd, addr, len) };
+        let r = unsafe { real::connect(fd, addr, len) };
+        // The handshake that this call waited for was over when the kernel got the connection.
+        return match raw::errno() {
+            libc::EISCONN if r != 0 && begun => 0,
+            _ => r,
+        };
     }
     if r != Err(libc::EINPROGRESS) {
         // Refused, or dissolved.
@@ -77,13 +83,18 @@ enum Way {
     Disconnect,
 }
 
-fn handshake(file: &FileRef, remote: SocketAddr) -> Result<c_int, c_int> {
+/// `begun` becomes true with the call's first step, and stays so where it is made again after a signal.
+fn handshake(file: &FileRef, remote: SocketAddr, begun: &mut bool) -> Result<c_int, c_int> {
+    let stack = file.stack();
     let nonblock = file.nonblock.load(Ordering::Relaxed);
     let mut call = ConnectCall::default();
     run_in_turn(file, Some(&file.sending), |i, id, signal| {
+        *begun = true;
         call.signal = signal;
-        let (engine, mut io) = i.split();
-        engine.connect(&mut io, id, remote, nonblock, &mut call)
+        round::up_to_date(stack, i, |i| {
+            let (engine, mut io) = i.split();
+            engine.connect(&mut io, id, remote, nonblock, &mut call)
+        })
     })
     .map(|()| 0)
 }

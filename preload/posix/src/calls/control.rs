@@ -108,7 +108,7 @@ unsafe fn queue_length(file: &FileRef, request: u32, arg: *mut c_int) -> Result<
     let stack = file.stack();
     let n = stack
         .with(|i| {
-            crate::driver::poll_once(stack, i);
+            crate::round::poll_once(stack, i);
             let (engine, mut io) = i.split();
             engine.ioctl_int(&mut io, file.id(), request)
         })

@@ -50,10 +50,10 @@ use syscalls::{Sysno, syscall};
 
 use crate::driver::{self, Woken};
 use crate::file::{File, FileRef};
-use crate::raw;
 use crate::signals::ERESTARTSYS;
 use crate::stack::Inner;
 use crate::wait::Waiter;
+use crate::{raw, round};
 
 /// What a C function returns for a count.
 #[inline]
@@ -139,7 +139,7 @@ fn run_in_turn<T>(
                 ..
             } => s,
             Step::Wait { .. } | Step::Ready(Err(Error::Again))
-                if driver::poll_once(stack, inner) =>
+                if round::poll_once(stack, inner) =>
             {
                 step(inner, id, signal)
             }
@@ -201,7 +201,7 @@ fn run_in_turn<T>(
 pub fn poll_file(file: &FileRef, wants_out: bool) -> u32 {
     let (stack, id) = (file.stack(), file.id());
     let mut bits = stack.with(|inner| {
-        driver::poll_once(stack, inner);
+        round::poll_once(stack, inner);
         let bits = inner.engine.poll(id);
         if wants_out && bits & sidewire_uapi::poll::POLLOUT == 0 {
             inner.engine.poll_wanting_out(id);

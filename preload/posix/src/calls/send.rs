@@ -16,7 +16,7 @@ use crate::explain::{self, Called};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, UIO_MAXIOV};
 use crate::ubuf::{self, Promise};
-use crate::{copy, driver, fdtable, raw, real, signals, syscall};
+use crate::{copy, fdtable, raw, real, round, signals, syscall};
 
 /// Longest control data of a message, in bytes, however large optmem_max is.
 const CONTROL_MAX: usize = 1 << 20;
@@ -65,7 +65,7 @@ pub(super) fn send_iter<I: IovIter>(
         let stack = file.stack();
         let r = run_in_turn(file, Some(&file.sending), |i, id, signal| {
             call.signal = signal;
-            driver::within_round(stack, i, |i| {
+            round::within_round(stack, i, |i| {
                 i.net.begin_call();
                 let (engine, mut io) = i.split();
                 engine.sendmsg(&mut io, id, &mut call, &mut iter)

@@ -8,7 +8,7 @@ use super::unbind::unbind_if_over;
 use super::{answer_int, errno_of};
 use crate::file::FileRef;
 use crate::stack::Inner;
-use crate::{fdtable, real, signals};
+use crate::{fdtable, real, round, signals};
 
 /// `shutdown`.
 pub fn shutdown(fd: c_int, how: c_int) -> c_int {
@@ -32,10 +32,11 @@ pub fn shutdown(fd: c_int, how: c_int) -> c_int {
 
 /// Runs `f`, after which the socket may listen no more (ER-3, ER-25): its port is then given up.
 pub(super) fn may_stop_listening<R>(file: &FileRef, f: impl FnOnce(&mut Inner) -> R) -> R {
-    let (r, stopped) = file.stack().with(|i| {
+    let stack = file.stack();
+    let (r, stopped) = stack.with(|i| {
         let id = file.id();
         let listened = i.engine.state(id) == TcpState::Listen;
-        let r = f(i);
+        let r = round::up_to_date(stack, i, f);
         let stopped = listened && i.engine.state(id) == TcpState::Close;
         if stopped && let Some(listener) = file.port.lock().listener.take() {
             i.holders.unlisten(listener);

@@ -16,7 +16,7 @@ use sidewire_uapi::tcp;
 use super::address::{encode, is_v6};
 use super::{answer_int, caps, errno_of};
 use crate::file::FileRef;
-use crate::{copy, fdtable, raw, real, signals};
+use crate::{copy, fdtable, raw, real, round, signals};
 
 /// Longest value that is taken in or handed out, in bytes (SO_ATTACH_FILTER and TCP_REPAIR_OPTIONS are shorter).
 const VALUE_MAX: usize = 4096;
@@ -250,9 +250,12 @@ unsafe fn get(
     if unsafe { copy::from_program(buf.as_mut_ptr(), value.cast(), n) }.is_err() {
         buf = [0; VALUE_MAX];
     }
-    let got = file.stack().with(|i| {
-        let (engine, mut io) = i.split();
-        engine.getsockopt(&mut io, file.id(), level, name, room, &mut buf)
+    let stack = file.stack();
+    let got = stack.with(|i| {
+        round::up_to_date(stack, i, |i| {
+            let (engine, mut io) = i.split();
+            engine.getsockopt(&mut io, file.id(), level, name, room, &mut buf)
+        })
     });
     match got {
         Ok(got) => {
@@ -288,7 +291,8 @@ unsafe fn peer_name(
     value: *mut c_void,
     len: *mut socklen_t,
 ) -> Result<c_int, c_int> {
-    let peer = file.stack().with(|i| i.engine.peer(file.id()));
+    let stack = file.stack();
+    let peer = stack.with(|i| round::up_to_date(stack, i, |i| i.engine.peer(file.id())));
     let (bytes, n) = encode(peer.map_err(|_| libc::ENOTCONN)?, is_v6(file));
     // SAFETY: any bytes make a number.
     let room = unsafe { copy::read_value(len) }.map_err(|_| libc::EFAULT)? as c_int;

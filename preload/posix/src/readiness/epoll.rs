@@ -26,7 +26,7 @@ use crate::file::File;
 use crate::signals::ERESTARTSYS;
 use crate::stack::{NetStack, monotonic_ns};
 use crate::wait::Waiter;
-use crate::{copy, real, signals};
+use crate::{copy, real, round, signals};
 
 /// What is known of a descriptor number, to be read without a lock.
 static FACTS: [AtomicU8; MAX_FD] = [const { AtomicU8::new(0) }; MAX_FD];
@@ -315,7 +315,7 @@ type Events = SmallVec<[epoll_event; FEW]>;
 fn harvest(epoll: &Epoll, epfd: c_int, max: usize, out: &mut Events) {
     let stack = epoll.stack;
     if !epoll.state.lock().any_ready() {
-        stack.with(|inner| driver::poll_once(stack, inner));
+        stack.with(|inner| round::poll_once(stack, inner));
     }
     let items: SmallVec<[Arc<Item>; FEW]> = epoll.state.lock().take_ready(max).collect();
     let mut again: SmallVec<[Arc<Item>; FEW]> = SmallVec::new();
