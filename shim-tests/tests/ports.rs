@@ -39,6 +39,9 @@ fn main() -> ExitCode {
         .both("privileges_dropped", &[], |stack| {
             same_as_native("privileges", stack)
         })
+        .both("a_successor_is_left_alone", &[], |stack| {
+            same_as_native("successor", stack)
+        })
         .both("time_wait_leaves_descriptors", &[], |stack| {
             same_as_native("few_descriptors", stack)
         })

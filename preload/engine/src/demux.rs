@@ -122,14 +122,15 @@ impl Stack {
         self.sh.mib.inc(Counter::NoSocket);
         // On a port of ours the kernel keeps silent, so the answer is ours too (spec/errors.md ER-80).
         if self.ports.contains_key(&seg.tuple.local.port()) {
-            self.reset_stranger(io, seg);
+            // A listener that the kernel has there is none of ours.
+            self.reset_stranger(io, seg, true);
         }
     }
 
     /// Answers RST to what belongs to no connection of ours, unless it belongs to one of the kernel's: of this process,
-    /// which gave it away, or of another one.
-    pub(crate) fn reset_stranger(&mut self, io: &mut Io<'_>, seg: &Segment) {
-        if !seg.rst() && !io.net.kernel_has(&seg.tuple) {
+    /// which gave it away, or of another one. With `listener` it may also be for a listener of the kernel's.
+    pub(crate) fn reset_stranger(&mut self, io: &mut Io<'_>, seg: &Segment, listener: bool) {
+        if !seg.rst() && !io.net.kernel_has(&seg.tuple, listener) {
             tcp_send_reset(&mut self.sh, io.net, seg);
         }
     }

@@ -233,6 +233,8 @@ pub(crate) struct Wire {
     pub(crate) crowded: bool,
     /// Every four-tuple is a connection of the kernel's.
     pub(crate) kernel_has_all: bool,
+    /// The kernel has a listener everywhere.
+    pub(crate) kernel_listens: bool,
 }
 
 /// The route of every test.
@@ -272,8 +274,8 @@ impl Net for Wire {
     fn crowded(&self) -> bool {
         self.crowded
     }
-    fn kernel_has(&mut self, _: &Tuple) -> bool {
-        self.kernel_has_all
+    fn kernel_has(&mut self, _: &Tuple, listener: bool) -> bool {
+        self.kernel_has_all || listener && self.kernel_listens
     }
 }
 

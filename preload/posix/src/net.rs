@@ -1,6 +1,5 @@
 //! Routes, neighbours and the way out: the engine's [`Net`] over the link.
 
-use core::cell::OnceCell;
 use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU64;
 
@@ -18,7 +17,7 @@ use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
 use sidewire_link::frame::{FrameSink, TxFrame};
 use sidewire_link::netlink::{
-    DeviceInfo, LinkKind, Metrics, Neighbours, Resolution, Route, Routes, SockDiag,
+    DeviceInfo, Found, LinkKind, Metrics, Neighbours, Resolution, Route, Routes, SockDiag,
 };
 use sidewire_link::packet::{PacketSink, PacketSocket};
 use sidewire_wire::ethernet::MacAddr;
@@ -147,7 +146,8 @@ pub struct LinkNet {
     pub stats: LinkStats,
     pub(crate) capture: Capture,
     /// Opened with the first stranger; none where that fails.
-    diag: OnceCell<Option<SockDiag>>,
+    /// Open all the time: who asks may be a thread of the library's own ([`thread::own`](crate::thread::own)).
+    diag: Option<SockDiag>,
     /// The monotonic clock as the engine was told last, nanoseconds.
     pub(crate) now: u64,
 }
@@ -187,7 +187,7 @@ impl LinkNet {
             tstamps: Awaited::default(),
             stats: LinkStats::default(),
             capture,
-            diag: OnceCell::new(),
+            diag: SockDiag::open().ok(),
             now: 0,
         })
     }
@@ -584,13 +584,15 @@ impl Net for LinkNet {
         dst(&route, key, self.route_generation())
     }
 
-    fn kernel_has(&mut self, tuple: &Tuple) -> bool {
+    fn kernel_has(&mut self, tuple: &Tuple, listener: bool) -> bool {
         let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (tuple.local, tuple.remote) else {
             return false;
         };
-        let diag = self.diag.get_or_init(|| SockDiag::open().ok());
-        diag.as_ref()
-            .is_some_and(|diag| diag.has_connection(local, remote) == Ok(true))
+        match self.diag.as_ref().map(|diag| diag.find(local, remote)) {
+            Some(Ok(Found::Connection)) => true,
+            Some(Ok(Found::Listener)) => listener,
+            _ => false,
+        }
     }
 
     fn route_generation(&self) -> u32 {

@@ -1,4 +1,4 @@
-//! Whether the kernel has a connection (`NETLINK_SOCK_DIAG`, Linux `inet_diag_find_one_icsk`).
+//! Whether the kernel has a connection, or a listener (`NETLINK_SOCK_DIAG`, Linux `inet_diag_find_one_icsk`).
 
 use crate::Errno;
 use crate::fd::{Fd, move_high};
@@ -12,6 +12,17 @@ const LISTEN: u8 = 10;
 /// `struct nlmsghdr` and `struct inet_diag_req_v2`, in bytes.
 const HEADER: usize = 16;
 const REQUEST: usize = 56;
+
+/// A TCP socket of the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// None: it answers RST.
+    Nothing,
+    /// One that takes connections from there.
+    Listener,
+    /// One with exactly these two ends, in TIME_WAIT included.
+    Connection,
+}
 
 /// A socket that asks. Needs no capability.
 #[derive(Debug)]
@@ -29,11 +40,11 @@ impl SockDiag {
             .map(Self)
     }
 
-    /// True when a TCP socket of the kernel's has exactly these two ends, in TIME_WAIT included.
+    /// What the kernel has for a segment from `remote` to `local`.
     ///
     /// # Errors
     /// What netlink says. A kernel that cannot tell has none.
-    pub fn has_connection(&self, local: SocketAddrV4, remote: SocketAddrV4) -> Result<bool, Errno> {
+    pub fn find(&self, local: SocketAddrV4, remote: SocketAddrV4) -> Result<Found, Errno> {
         let fd = self.0.as_raw_fd();
         raw::send(fd, &request(local, remote), 0)?;
         // An error repeats the request.
@@ -61,19 +72,20 @@ fn request(local: SocketAddrV4, remote: SocketAddrV4) -> [u8; HEADER + REQUEST] 
     m
 }
 
-fn verdict(answer: &[u8]) -> Result<bool, Errno> {
+fn verdict(answer: &[u8]) -> Result<Found, Errno> {
     let kind = answer.get(4..6).ok_or(Errno::EBADMSG)?;
     let body = answer.get(HEADER..).unwrap_or_default();
     if kind == SOCK_DIAG_BY_FAMILY.to_ne_bytes() {
         // The family, then the state.
-        return body
-            .get(1)
-            .map(|state| *state != LISTEN)
-            .ok_or(Errno::EBADMSG);
+        return match body.get(1) {
+            Some(&LISTEN) => Ok(Found::Listener),
+            Some(_) => Ok(Found::Connection),
+            None => Err(Errno::EBADMSG),
+        };
     }
     let code = body.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
     match Errno::new(-code) {
-        Errno::ENOENT => Ok(false),
+        Errno::ENOENT => Ok(Found::Nothing),
         e => Err(e),
     }
 }

@@ -8,6 +8,6 @@ mod neighbours;
 mod routes;
 
 pub use device::{DeviceInfo, Features, LinkKind};
-pub use diag::SockDiag;
+pub use diag::{Found, SockDiag};
 pub use neighbours::{Neighbours, Resolution, Settled};
 pub use routes::{Metrics, Route, Routes};
