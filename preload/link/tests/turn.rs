@@ -88,7 +88,7 @@ fn each_frame_is_seen_once_while_a_ring_comes() {
             };
             turn.begin(&prepared, &mut source, attach).unwrap();
             take(&mut source, u32::MAX);
-            turn.complete(prepared, &mut source).unwrap();
+            turn.complete(&mut Some(prepared), &mut source).unwrap();
             assert!(matches!(source, PacketSource::Ring(_)));
             turn.settle();
             take(&mut source, FRAMES);
@@ -135,7 +135,7 @@ fn a_turn_that_fails_leaves_no_socket() {
     // SAFETY: a live structure.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
     assert_eq!(
-        turn.complete(prepared, &mut source).unwrap_err(),
+        turn.complete(&mut Some(prepared), &mut source).unwrap_err(),
         Errno::EBADF
     );
     assert!(matches!(source, PacketSource::Batch(_)));

@@ -18,21 +18,24 @@ pub(crate) fn start(stack: &'static NetStack) {
         let Ok(prepared) = turn.prepare() else {
             return;
         };
+        // One that is not used after all goes when the lock is free again: to close it takes the kernel some 10 ms.
+        let mut prepared = Some(prepared);
         let turned = stack.with(|inner| {
             if stack.retired() {
                 return Err(Errno::EBUSY);
             }
+            let ready = prepared.as_ref().ok_or(Errno::EBADF)?;
             inner.take_all(|inner| {
                 let Inner {
                     source, holders, ..
                 } = inner;
-                turn.begin(&prepared, source, |fd| holders.filter_to(fd))
+                turn.begin(ready, source, |fd| holders.filter_to(fd))
             })?;
-            let rcvbuf = prepared.rcvbuf();
+            let rcvbuf = ready.rcvbuf();
             let source = &mut inner.source;
             let changed = stack
                 .driver
-                .frames_come_by(|| turn.complete(prepared, source));
+                .frames_come_by(|| turn.complete(&mut prepared, source));
             if let Err(e) = changed {
                 let _ = inner.holders.filter_again();
                 return Err(e);

@@ -105,12 +105,16 @@ impl BatchSource {
             }
         }
         // SAFETY: every pointer set above names live memory that nothing else refers to.
-        let got = match unsafe { raw::recvmmsg(self.fd.as_raw_fd(), &mut msgs, libc::MSG_DONTWAIT) }
-        {
-            Ok(n) => n,
-            // ENETDOWN only says that some device went down.
-            Err(Errno::EAGAIN | Errno::ENETDOWN | Errno::EINTR) => 0,
-            Err(e) => return Err(e),
+        let mut receive =
+            || unsafe { raw::recvmmsg(self.fd.as_raw_fd(), &mut msgs, libc::MSG_DONTWAIT) };
+        let got = loop {
+            match receive() {
+                Ok(n) => break n,
+                // Only says that some device went down: the frames are still queued.
+                Err(Errno::ENETDOWN | Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => break 0,
+                Err(e) => return Err(e),
+            }
         };
         for (i, msg) in msgs[..got].iter().enumerate() {
             self.lens[i] = msg.msg_len;

@@ -154,14 +154,22 @@ impl Turn {
     /// The number means the second socket from now on, and `source` is its ring.
     ///
     /// # Errors
-    /// EBADF, where RLIMIT_NOFILE has been lowered meanwhile; nothing has changed then: the source goes on as it was, deaf.
-    pub fn complete(&self, prepared: Prepared, source: &mut PacketSource) -> Result<(), Errno> {
+    /// EBADF, where RLIMIT_NOFILE has been lowered meanwhile, or nothing is prepared; nothing has changed then: the source goes
+    /// on as it was, deaf.
+    pub fn complete(
+        &self,
+        prepared: &mut Option<Prepared>,
+        source: &mut PacketSource,
+    ) -> Result<(), Errno> {
+        let second = prepared.as_ref().ok_or(Errno::EBADF)?.ring.fd();
+        raw::dup3(second.as_raw_fd(), self.rx.as_raw_fd())?;
+        let Some(Prepared { mut ring, .. }) = prepared.take() else {
+            return Err(Errno::EBADF);
+        };
         let both = match source {
             PacketSource::Batch(batch) => batch.both(),
             _ => None,
         };
-        let mut ring = prepared.ring;
-        raw::dup3(ring.fd().as_raw_fd(), self.rx.as_raw_fd())?;
         // Not before: one that is not used after all must go at once, and its ring with it.
         self.late.hold(self.rx.as_raw_fd());
         ring.go_by(self.rx.clone(), both);
