@@ -16,6 +16,7 @@
  *   finish N    sends N bytes, shuts down its side, reads to the end
  *   call PORT   connects to the caller's host at PORT, sends "called", and echoes
  *               there; closes here at once
+ *   later PORT  connects there, closes here, and goes on so when somebody says "open"
  *   abort PORT  connects there, and resets that connection
  *   steps S...  does one after the other: say=TEXT and urgent=TEXT send, await
  *               reads one byte, eof reads to the end, finish shuts down its side,
@@ -221,6 +222,13 @@ static void *serve(void *argument)
 		int called = call_back(fd, number);
 		close(fd);
 		if (send(called, "called", 6, MSG_NOSIGNAL) == 6)
+			echo(called);
+		close(called);
+	} else if (!strcmp(word, "later") && number) {
+		char byte;
+		int called = call_back(fd, number);
+		close(fd);
+		if (read(gate[0], &byte, 1) == 1 && send(called, "called", 6, MSG_NOSIGNAL) == 6)
 			echo(called);
 		close(called);
 	} else if (!strcmp(word, "abort") && number) {

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         "inherited",
         "passed",
         "moved_asleep",
+        "moved_queue",
         "moved_options",
         "not_stderr",
         "ep_local",

@@ -1,7 +1,9 @@
 //! `listen` and `accept` (spec/errors.md ER-56 to ER-70).
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::net::SocketAddr;
 
 use sidewire_uapi::tcp::TcpState;
@@ -9,8 +11,14 @@ use sidewire_uapi::tcp::TcpState;
 use crate::calls::AcceptCall;
 use crate::error::Error;
 use crate::fastopen::{TFO_SERVER_ENABLE, TFO_SERVER_WO_SOCKOPT1};
-use crate::listen::ListenState;
-use crate::stack::{Io, RequestId, SocketId, Stack, Step, StepResult, WaitReason};
+use crate::listen::{Leaving, ListenState};
+use crate::net::Tuple;
+use crate::stack::{Io, RequestId, SocketId, Stack, Step, StepResult, TimerOwner, WaitReason};
+use crate::time::NSEC_PER_SEC;
+
+/// How long nobody accepts what a listener left behind before it is reset: who was given the kernel's listener may be the only
+/// one who does.
+const UNACCEPTED_NS: u64 = 30 * NSEC_PER_SEC;
 
 impl Stack {
     /// False when [`Stack::listen`] would say `Inval`: connected, or once connected and not dissolved since.
@@ -73,10 +81,7 @@ impl Stack {
 
     /// `id` listens no more: its address is free and its handshakes are forgotten.
     pub(crate) fn forget_listener(&mut self, id: SocketId, local: SocketAddr) {
-        if self.lhash.get(&local) == Some(&id) {
-            self.lhash.remove(&local);
-            self.release_port(local.port());
-        }
+        self.free_address(id, local);
         let pending: Vec<RequestId> = self
             .reqs
             .iter()
@@ -85,6 +90,81 @@ impl Stack {
             .collect();
         for req in pending {
             self.drop_request(req);
+        }
+    }
+
+    /// The four-tuples of what came in by the listener `id` and is not accepted yet, handshakes included.
+    #[must_use]
+    pub fn unaccepted(&self, id: SocketId) -> Vec<Tuple> {
+        let queue = self.socks.get(id).and_then(|sk| sk.listen.as_ref());
+        let children = queue.into_iter().flat_map(|l| &l.accept_queue);
+        let children = children.filter_map(|child| self.socks.get(*child));
+        // One that was reset in the queue has left the table.
+        let children = children.filter(|sk| sk.hashed).map(|sk| sk.tuple);
+        let open = self.reqs.iter().filter(|(_, req)| req.listener == id);
+        children.chain(open.map(|(_, req)| req.tuple)).collect()
+    }
+
+    /// The kernel listens in the place of `id` from now on: no handshake begins here any more. Those that have begun go on,
+    /// and what waits can be accepted, for a while: whoever gets the kernel's listener does not see it. The caller has a port
+    /// holder for each of [`Stack::unaccepted`].
+    pub fn leave_listening(&mut self, io: &mut Io<'_>, id: SocketId) {
+        let Some(sk) = self.socks.get_mut(id) else {
+            return;
+        };
+        let local = sk.tuple.local;
+        let Some(listen) = &mut sk.listen else {
+            return;
+        };
+        let until = io.now + UNACCEPTED_NS;
+        listen.leaving = Some(Leaving {
+            until,
+            timer_queued: until,
+        });
+        self.heap.push(Reverse((until, TimerOwner::Listener(id))));
+        for child in listen.accept_queue.clone() {
+            if let Some(sk) = self.socks.get_mut(child) {
+                sk.held = sk.hashed;
+            }
+        }
+        for (_, req) in &mut self.reqs {
+            req.held |= req.listener == id;
+        }
+        self.free_address(id, local);
+    }
+
+    /// True when nothing of a listener that has left is to be accepted any more.
+    #[must_use]
+    pub fn has_left(&self, id: SocketId) -> bool {
+        let listen = self.socks.get(id).and_then(|sk| sk.listen.as_ref());
+        listen.is_none_or(|l| l.leaving.is_some() && l.qlen == 0 && l.accept_queue.is_empty())
+    }
+
+    /// Nobody has accepted for long what a listener left behind.
+    pub(crate) fn leaving_timer(&mut self, io: &mut Io<'_>, id: SocketId) {
+        let Some(listen) = self.socks.get_mut(id).and_then(|sk| sk.listen.as_mut()) else {
+            return;
+        };
+        let Some(leaving) = &mut listen.leaving else {
+            return;
+        };
+        let mut over = VecDeque::new();
+        if leaving.until <= io.now {
+            leaving.until = io.now + UNACCEPTED_NS;
+            over = core::mem::take(&mut listen.accept_queue);
+        }
+        leaving.timer_queued = leaving.until;
+        self.heap
+            .push(Reverse((leaving.until, TimerOwner::Listener(id))));
+        for child in over {
+            self.abort(io, child);
+        }
+    }
+
+    fn free_address(&mut self, id: SocketId, local: SocketAddr) {
+        if self.lhash.get(&local) == Some(&id) {
+            self.lhash.remove(&local);
+            self.release_port(local.port());
         }
     }
 
@@ -107,6 +187,9 @@ impl Stack {
             return Step::Ready(Err(Error::Inval));
         };
         if let Some(child) = listen.accept_queue.pop_front() {
+            if let Some(leaving) = &mut listen.leaving {
+                leaving.until = io.now + UNACCEPTED_NS;
+            }
             if let Some(sk) = self.socks.get_mut(child) {
                 sk.parent = None;
                 sk.held = true;
@@ -145,3 +228,6 @@ impl Stack {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,17 @@ pub struct ListenState {
     pub young: u32,
     /// Fast-open children in SYN_RECV (FO-45).
     pub fastopen_qlen: u32,
+    /// The kernel listens in its place ([`crate::stack::Stack::leave_listening`]).
+    pub leaving: Option<Leaving>,
+}
+
+/// What came in by a listener before the kernel took its place.
+#[derive(Debug)]
+pub struct Leaving {
+    /// Whoever has not been accepted by then is reset.
+    pub until: Instant,
+    /// Entry in the stack's heap.
+    pub timer_queued: Instant,
 }
 
 /// A handshake in progress: Linux's `struct tcp_request_sock`.
@@ -87,6 +98,8 @@ pub struct RequestSock {
     pub mark: u32,
     /// SO_PRIORITY of the listener.
     pub priority: u32,
+    /// The caller keeps a port holder for it.
+    pub held: bool,
     /// The SYN's headers (TCP_SAVE_SYN).
     pub saved_syn: Option<Box<[u8]>>,
 }

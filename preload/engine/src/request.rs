@@ -65,7 +65,8 @@ impl Stack {
             return;
         }
         if seg.ack() {
-            self.reset_stranger(io, seg);
+            // A listener that the kernel has there only keeps it silent.
+            self.reset_stranger(io, seg, false);
             return;
         }
         if !seg.syn() || seg.fin() {
@@ -178,6 +179,9 @@ impl Stack {
     pub(crate) fn drop_request(&mut self, id: RequestId) {
         if let Some(req) = self.take_request(id) {
             self.unhash(&req.tuple);
+            if req.held {
+                self.released.push(req.tuple);
+            }
         }
     }
 
@@ -381,7 +385,8 @@ impl Stack {
             self.unhash(&req.tuple);
             return;
         };
-        let child = openreq_child(parent, &req, seg, &self.sh.sysctl, io.now);
+        let mut child = openreq_child(parent, &req, seg, &self.sh.sysctl, io.now);
+        child.held = req.held;
         let child_id = self.socks.insert(Box::new(child));
         self.hash(req.tuple, Ehash::Sock(child_id));
         if let Some(listen) = self
@@ -494,6 +499,7 @@ fn new_request(
         ttl: sk.opts.ip_ttl,
         mark: sk.opts.mark,
         priority: sk.opts.priority,
+        held: false,
         saved_syn: None,
     }
 }

@@ -227,6 +227,8 @@ pub struct Stack {
 pub enum TimerOwner {
     /// A socket.
     Sock(SocketId),
+    /// A listener in whose place the kernel listens.
+    Listener(SocketId),
     /// A request sock (SYN-ACK retransmission).
     Request(RequestId),
     /// A TIME_WAIT remnant.
@@ -558,6 +560,10 @@ impl Stack {
     fn queued(&self, owner: TimerOwner) -> Instant {
         match owner {
             TimerOwner::Sock(id) => self.socks.get(id).map(|sk| sk.timer_queued),
+            TimerOwner::Listener(id) => {
+                let listen = self.socks.get(id).and_then(|sk| sk.listen.as_ref());
+                listen.and_then(|l| Some(l.leaving.as_ref()?.timer_queued))
+            }
             TimerOwner::Request(id) => self.reqs.get(id).map(|r| r.timer_queued),
             TimerOwner::Timewait(id) => self.tws.get(id).map(|t| t.timer_queued),
         }
@@ -581,6 +587,7 @@ impl Stack {
                     }
                     self.sock_timers(io, id);
                 }
+                TimerOwner::Listener(id) => self.leaving_timer(io, id),
                 TimerOwner::Request(id) => self.reqsk_timer(io, id),
                 TimerOwner::Timewait(id) => self.timewait_timer(io.now, id),
             }

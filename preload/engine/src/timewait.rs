@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
+use core::net::SocketAddr;
 
 use crate::header::tcp_time_stamp;
 use crate::input::{now_s, paws_reject, tcp_oow_rate_limited};
@@ -112,6 +113,22 @@ impl Stack {
             for (_, id) in named.drain(..over) {
                 self.kill_timewait(id);
             }
+        }
+    }
+
+    /// Ends the remnants at an address, or at the port where that is of no address, but for those that still await the peer's
+    /// FIN.
+    pub fn end_timewaits_at(&mut self, local: SocketAddr) {
+        let at = |tuple: &Tuple| {
+            tuple.local.port() == local.port()
+                && (local.ip().is_unspecified() || tuple.local.ip() == local.ip())
+        };
+        let over = self
+            .tws
+            .iter()
+            .filter(|(_, tw)| !tw.fin_wait2 && at(&tw.tuple));
+        for id in over.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.kill_timewait(id);
         }
     }
 

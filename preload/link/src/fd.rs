@@ -133,7 +133,7 @@ pub fn move_high(fd: Fd) -> Result<Fd, Errno> {
 ///
 /// # Errors
 /// EBADF; EMFILE or EINVAL when nothing above 2 is left.
-pub(crate) fn duplicate_high(fd: RawFd) -> Result<Fd, Errno> {
+pub fn duplicate_high(fd: RawFd) -> Result<Fd, Errno> {
     let mut base = high_base();
     loop {
         match raw::dup_cloexec(fd, base) {

@@ -141,6 +141,12 @@ impl File {
         Some(self.listener.load(Ordering::Acquire)).filter(|fd| *fd >= 0)
     }
 
+    /// True when the kernel listens in its place, and something that came in before is not accepted yet: all but that is the
+    /// kernel's.
+    pub(crate) fn leaving(&self) -> bool {
+        self.port.lock().leaving.is_some()
+    }
+
     pub(crate) fn set_kernel_listener(&self, fd: Option<i32>) {
         self.listener.store(fd.unwrap_or(-1), Ordering::Release);
     }

@@ -17,6 +17,7 @@ use sidewire_link::packet::PacketSocket;
 use sidewire_link::packet::filter::PortFilter;
 use std::os::fd::{AsRawFd, RawFd};
 
+use crate::calls::socket::Reason;
 use crate::syscall;
 
 /// What a file has reserved with the kernel.
@@ -30,6 +31,8 @@ pub struct Port {
     pub used: bool,
     /// Its holder while it listens.
     pub listener: Option<Listener>,
+    /// The kernel listens in its place, at this duplicate of the program's socket; what came in before is still accepted.
+    pub(crate) leaving: Option<(Fd, Reason)>,
 }
 
 impl Port {
@@ -41,6 +44,7 @@ impl Port {
             locked: false,
             used: false,
             listener: None,
+            leaving: None,
         }
     }
 }
@@ -79,6 +83,11 @@ impl Listener {
     /// Where it listens.
     pub(crate) fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Whether connections need its holder, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.holder.is_shared()
     }
 
     /// Changes the backlog.
@@ -208,6 +217,46 @@ impl Holders {
         })
     }
 
+    /// The program's own socket `fd` listens in the place of `listener`, without a moment in which nobody does. Its
+    /// connections, and what came in and is `unaccepted`, get holders of their own.
+    ///
+    /// # Errors
+    /// EPERM where they cannot have any; EADDRINUSE where others on the port do not allow it. The listener stays.
+    pub(crate) fn succeed(
+        &mut self,
+        listener: Listener,
+        unaccepted: &[Tuple],
+        fd: c_int,
+        backlog: c_int,
+    ) -> Result<(), (Listener, Errno)> {
+        for tuple in unaccepted {
+            self.accepted(*tuple, &listener);
+        }
+        let done = if !self.part(&listener, true) {
+            Err(Errno::EPERM)
+        } else {
+            if let Some((v6, _)) = &listener.v6 {
+                let v6 = v6.as_raw_fd();
+                let _ = syscall::setsockopt(v6, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1i32);
+            }
+            listener.holder.succeed(fd, backlog)
+        };
+        match done {
+            Ok(()) => {
+                let local = listener.local;
+                self.forget(listener);
+                self.kernel.close_group(local);
+                Ok(())
+            }
+            Err(e) => {
+                for tuple in unaccepted {
+                    self.release(tuple);
+                }
+                Err((listener, e))
+            }
+        }
+    }
+
     /// Connections of `listener` get holders of their own, so that the port can be bound again. False where some go on
     /// sharing the listener's, without CAP_NET_ADMIN. `reuse`: they let another socket bind there.
     pub fn part(&mut self, listener: &Listener, reuse: bool) -> bool {
@@ -229,8 +278,12 @@ impl Holders {
 
     /// The listener closes. What goes on sharing its holder keeps the port held.
     pub fn unlisten(&mut self, listener: Listener) {
-        let local = listener.local;
         self.part(&listener, listener.options.reuse);
+        self.forget(listener);
+    }
+
+    fn forget(&mut self, listener: Listener) {
+        let local = listener.local;
         self.remove_port(local);
         if let Some(n) = self.listening.get_mut(&local.port()) {
             *n -= 1;

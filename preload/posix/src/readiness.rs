@@ -200,9 +200,20 @@ impl Set {
 
     /// True when some are the kernel's now: the set is to be made again.
     fn moved(&self) -> bool {
-        let files = self.watches.iter().filter_map(|w| w.file.as_ref());
-        let moved = files.filter(|f| f.moved()).inspect(|f| f.when_moved());
-        moved.count() > 0
+        let mut moved = false;
+        for (w, file) in self
+            .watches
+            .iter()
+            .filter_map(|w| Some((w, w.file.as_ref()?)))
+        {
+            if file.moved() {
+                file.when_moved();
+                moved = true;
+            }
+            // The kernel listens at another socket than before.
+            moved |= file.kernel_listener() != w.kernel;
+        }
+        moved
     }
 
     fn ready(&self) -> usize {

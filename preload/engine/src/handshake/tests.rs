@@ -201,6 +201,7 @@ fn syn_ack_of_a_request() {
         ttl: -1,
         mark: 0,
         priority: 0,
+        held: false,
         saved_syn: None,
         ecn_ok: false,
     };

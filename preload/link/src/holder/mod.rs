@@ -255,6 +255,18 @@ impl Holders {
         result
     }
 
+    /// Undoes what the kernel remembers of a moment in which SO_REUSEPORT was lent ([`ListenHolder::succeed`]): a socket with
+    /// that option would be let in at the port without a look at the others.
+    pub fn close_group(&self, local: SocketAddr) {
+        let bind = || {
+            let fd = raw::socket(name::family(&local), libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
+            raw::setsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_REPAIR, &1i32)?;
+            name::bind(fd.as_raw_fd(), &local)
+        };
+        // Without the capability it stays.
+        let _ = bind();
+    }
+
     /// Acts as without CAP_NET_ADMIN from now on.
     pub fn without_repair(&mut self) {
         self.privileged = false;
@@ -470,6 +482,38 @@ impl ListenHolder {
     /// Whether connections need this holder, too: the kernel lets nobody else listen meanwhile.
     pub fn is_shared(&self) -> bool {
         Arc::strong_count(&self.port) > 1
+    }
+
+    /// Has the program's own socket `shadow` listen at the port as well, whatever came in by this listener: so that there is
+    /// one at each moment of a change. This listener is to be dropped then.
+    ///
+    /// # Errors
+    /// EADDRINUSE where others on the port do not allow a listener.
+    pub fn succeed(&self, shadow: RawFd, backlog: i32) -> Result<(), Errno> {
+        let lend = |on: i32| {
+            self.port.set_option(libc::SO_REUSEPORT, on);
+            if let Some(fd) = &self.fd {
+                let _ = raw::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, &on);
+            }
+        };
+        let before = raw::getsockopt(shadow, libc::SOL_SOCKET, libc::SO_REUSEPORT, 0i32)?;
+        // As in `beside`.
+        let owner = raw::owner(shadow)?;
+        self.port.belong_to(owner);
+        if let Some(fd) = &self.fd {
+            let _ = raw::set_owner(fd.as_raw_fd(), owner);
+        }
+        raw::setsockopt(shadow, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1i32)?;
+        lend(1);
+        let result = {
+            let _lent = port::Lent::to(core::slice::from_ref(&shadow));
+            raw::listen(shadow, backlog)
+        };
+        if result.is_err() {
+            lend(0);
+        }
+        raw::setsockopt(shadow, libc::SOL_SOCKET, libc::SO_REUSEPORT, &before)?;
+        result
     }
 
     /// The holder of a connection that came in by this listener, to the address `local`.

@@ -13,6 +13,7 @@ use sidewire_engine::{Error, Instant, SocketId, Step};
 use sidewire_uapi::poll::POLLIN;
 
 use super::address::{encode, is_v6, write_out};
+use super::handover;
 use super::socket::{Reason, adopt, count_engine, count_kernel, forget_stale};
 use super::{MOVED, Queued, answer_int, errno_of, want_in};
 use crate::driver::{self, Woken};
@@ -205,12 +206,16 @@ fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
         };
         let empty = matches!(s, Step::Wait { .. } | Step::Ready(Err(Error::Again)));
         if empty {
-            let child = match &file.port.lock().listener {
-                Some(listener) => listener.accept(flags),
-                None => None,
+            let (child, leaving) = {
+                let port = file.port.lock();
+                let child = port.listener.as_ref().and_then(|l| l.accept(flags));
+                (child, port.leaving.is_some())
             };
             if let Some(child) = child {
                 return Ok(Client::Here(child));
+            }
+            if leaving && (handover::finish(stack, file, false) || kernel_client_waits(file)) {
+                return Err(MOVED);
             }
         }
         match s {

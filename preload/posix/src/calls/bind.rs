@@ -101,6 +101,9 @@ pub fn listen(fd: c_int, backlog: c_int) -> c_int {
         return -1;
     }
     if stack.with(|i| i.engine.state(id)) == TcpState::Listen {
+        if file.leaving() {
+            return real::listen(fd, backlog);
+        }
         let r = stack.with(|i| {
             let (engine, mut io) = i.split();
             engine.listen(&mut io, id, backlog)

@@ -17,7 +17,7 @@ use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
 use super::shutdown::may_stop_listening;
 use super::socket::{Reason, count_engine, to_kernel};
 use super::unbind::unbind_if_over;
-use super::{MOVED, answer_int, run_in_turn};
+use super::{MOVED, answer_int, handover, run_in_turn};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::stack::Inner;
@@ -49,6 +49,14 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
                 }
             }
             Some(Way::Engine(remote)) => handshake(&file, remote, &mut begun),
+            Some(Way::Disconnect) | None if file.leaving() => {
+                handover::finish(file.stack(), &file, true);
+                // SAFETY: the caller's arguments.
+                match unsafe { real::connect(fd, addr, len) } {
+                    0 => Ok(0),
+                    _ => Err(raw::errno()),
+                }
+            }
             Some(Way::Disconnect) | None => {
                 // Behind what another thread is sending.
                 let _turn = file.sending.lock();

@@ -13,13 +13,14 @@ mod peers_fin;
 use core::ffi::c_int;
 use core::net::SocketAddr;
 
-use sidewire_engine::Step;
 use sidewire_engine::calls::CloseCall;
+use sidewire_engine::event::Events;
 use sidewire_engine::memory::{Fault, Frag};
 use sidewire_engine::seq::after;
 use sidewire_engine::sock::{TcpSock, nagle, shutdown};
+use sidewire_engine::{SocketId, Step};
 use sidewire_link::Errno;
-use sidewire_link::fd::{Fd, move_high};
+use sidewire_link::fd::{Fd, duplicate_high, move_high};
 use sidewire_link::packet::filter;
 use sidewire_uapi::TcpState;
 use sidewire_uapi::tcp::{self, repair};
@@ -31,8 +32,9 @@ use super::address::{bind_shadow, encode, is_v6, shadow_name};
 use super::socket::{Reason, to_kernel};
 use crate::file::FileRef;
 use crate::holders::Listener;
+use crate::readiness::epoll;
 use crate::stack::{Inner, NetStack};
-use crate::{copy, fdtable, signals, syscall};
+use crate::{copy, driver, fdtable, signals, syscall};
 
 /// Why a connection stays the engine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,45 +302,155 @@ fn take_out(
     Ok((image, options, guard))
 }
 
-/// A listener becomes the kernel's in one go: nobody is to find a socket that does not listen. Refused, it stays.
-fn listener(file: &FileRef, fd: c_int) -> Result<(), Refused> {
+/// Frames of before a listener goes that are taken first, in batches.
+const LAST_BATCHES: usize = 64;
+
+/// Options of a listener that its kernel's socket does not have yet.
+const LISTENERS_OPTIONS: [c_int; 3] = [
+    libc::TCP_DEFER_ACCEPT,
+    libc::TCP_WINDOW_CLAMP,
+    libc::TCP_FASTOPEN,
+];
+
+/// The kernel's socket listens from now on, at once: nobody is to find a port where nobody does. What came in by the engine
+/// before, and handshakes that have begun, are still accepted from there ([`finish`]). Refused, it stays.
+///
+/// TIME_WAIT remnants of the port end: a holder for each would take the program's descriptors, and a client that comes back
+/// from its port would meet silence.
+fn listener(file: &FileRef, fd: c_int, why: Reason) -> Result<(), Refused> {
     let id = file.id();
-    file.stack().with(|inner| {
-        let listen = inner.engine.sock(id).and_then(|sk| sk.listen.as_ref());
-        let backlog = listen.map_or(libc::SOMAXCONN, |l| {
-            c_int::try_from(l.backlog).unwrap_or(c_int::MAX)
-        });
+    let stack = file.stack();
+    let own = duplicate_high(fd).map_err(|e| Refused::Kernel(e.into_raw()))?;
+    // Without the capability nothing keeps the kernel silent beside its own listener.
+    let keeps = may_repair(fd);
+    epoll::listens_no_more(file.record());
+    let done = stack.with(|inner| {
         let Some(held) = file.port.lock().listener.take() else {
             return Err(Refused::State(TcpState::Listen));
         };
-        let local = held.local();
-        // The connections that live on hold their port by themselves, and let the kernel's listener in.
-        if !inner.holders.part(&held, true) {
-            // Without the capability they share what holds the listener's: two could not listen there.
+        if !keeps && held.is_shared() {
+            // Two could not listen there.
             file.port.lock().listener = Some(held);
             return Err(Refused::Capability);
         }
-        inner.holders.unlisten(held);
-        if let Err(e) = syscall::lend_reuse(fd, || syscall::listen(fd, backlog)) {
-            let again = inner.holders.listen(local, fd, is_v6(file), backlog);
-            file.set_kernel_listener(again.as_ref().ok().map(Listener::poll_fd));
-            file.port.lock().listener = again.ok();
-            return Err(match file.port.lock().listener {
-                Some(_) => Refused::State(TcpState::Listen),
-                None => Refused::Kernel(e.into_raw()),
-            });
+        inner.engine.end_timewaits_at(held.local());
+        let Inner {
+            engine, holders, ..
+        } = inner;
+        engine.take_released(|tuple| holders.release(&tuple));
+        // Now, because it takes long. They hold their port by themselves, and let the kernel's listener in.
+        holders.part(&held, true);
+        for _ in 0..LAST_BATCHES {
+            if !driver::poll_once(stack, inner) {
+                break;
+            }
         }
+        succeed(inner, id, held, fd, keeps).map_err(|(held, refused)| {
+            file.port.lock().listener = Some(held);
+            refused
+        })?;
+        if !keeps {
+            // Where the peer's next segment is answered by RST it is told so now.
+            close(inner, id);
+        }
+        file.set_kernel_listener(Some(own.as_raw_fd()));
+        file.port.lock().leaving = Some((own, why));
+        Ok(())
+    });
+    // At the kernel's socket, or at the holder again.
+    epoll::listening(file.record());
+    done?;
+    // Whoever sleeps polls what was there before.
+    file.wait.wake(file.record(), Events::all().bits());
+    finish_locked(stack, file, false);
+    Ok(())
+}
+
+/// Whether the calling thread may put `fd`, which is not connected, into repair mode.
+fn may_repair(fd: c_int) -> bool {
+    let repair = |how: c_int| syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &how);
+    // Which it takes away.
+    let reuse = syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR).unwrap_or(0);
+    let may = repair(repair::ON).is_ok();
+    if may {
+        let _ = repair(repair::OFF_NO_WP);
+        let _ = syscall::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &reuse);
+    }
+    may
+}
+
+/// The socket behind `fd` takes the place of a listener and its holder.
+fn succeed(
+    inner: &mut Inner,
+    id: SocketId,
+    held: Listener,
+    fd: c_int,
+    keeps: bool,
+) -> Result<(), (Listener, Refused)> {
+    let (engine, mut io) = inner.split();
+    let backlog = engine.sock(id).and_then(|sk| sk.listen.as_ref());
+    let backlog = backlog.map_or(libc::SOMAXCONN, |l| {
+        c_int::try_from(l.backlog).unwrap_or(c_int::MAX)
+    });
+    let unaccepted = if keeps {
+        engine.unaccepted(id)
+    } else {
+        Vec::new()
+    };
+    for name in LISTENERS_OPTIONS {
+        let mut value = [0; size_of::<c_int>()];
+        let len = value.len() as c_int;
+        let got = engine.getsockopt(&mut io, id, libc::IPPROTO_TCP, name, len, &mut value);
+        if got.is_ok() && value != [0; size_of::<c_int>()] {
+            let _ = syscall::setsockopt(fd, libc::IPPROTO_TCP, name, &value);
+        }
+    }
+    let done = inner.holders.succeed(held, &unaccepted, fd, backlog);
+    done.map_err(|(held, e)| {
+        let refused = match e {
+            Errno::EPERM | Errno::EADDRINUSE => Refused::Capability,
+            e => Refused::Kernel(e.into_raw()),
+        };
+        (held, refused)
+    })?;
+    let (engine, mut io) = inner.split();
+    engine.leave_listening(&mut io, id);
+    Ok(())
+}
+
+fn close(inner: &mut Inner, id: SocketId) {
+    let (engine, mut io) = inner.split();
+    let closed = engine.close(&mut io, id, true, &mut CloseCall::default());
+    debug_assert!(
+        matches!(closed, Step::Ready(())),
+        "a listener does not linger"
+    );
+}
+
+/// A listener in whose place the kernel listens becomes a plain socket, when nothing is left to be accepted; what is left is
+/// reset with `all`. True when it is one.
+pub(super) fn finish(stack: &'static NetStack, file: &FileRef, all: bool) -> bool {
+    let _inside = signals::enter();
+    let _turn = file.sending.lock();
+    finish_locked(stack, file, all)
+}
+
+/// [`finish`], by whoever has [`File::sending`](crate::file::File::sending).
+fn finish_locked(stack: &'static NetStack, file: &FileRef, all: bool) -> bool {
+    let why = stack.with(|inner| {
+        if !all && !inner.engine.has_left(file.id()) {
+            return None;
+        }
+        let (_, why) = file.port.lock().leaving.take()?;
+        close(inner, file.id());
         file.set_kernel_listener(None);
         file.set_moved();
-        let (engine, mut io) = inner.split();
-        let mut call = CloseCall::default();
-        let closed = engine.close(&mut io, id, true, &mut call);
-        debug_assert!(
-            matches!(closed, Step::Ready(())),
-            "a listener does not linger"
-        );
-        Ok(())
-    })
+        Some(why)
+    });
+    if let Some(why) = why {
+        to_kernel(file, why);
+    }
+    file.moved()
 }
 
 /// Gives the socket behind `fd` to the kernel: every descriptor of it is a plain one afterwards. What is not connected and
@@ -358,12 +470,9 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
         return Ok(());
     }
     match stack.with(|i| i.engine.state(file.id())) {
+        TcpState::Listen if file.leaving() => return Ok(()),
         TcpState::Listen => {
-            let done = listener(&file, fd);
-            if done.is_ok() {
-                to_kernel(&file, why);
-            }
-            return done;
+            return listener(&file, fd, why);
         }
         TcpState::Close => {
             to_kernel(&file, why);

@@ -5,7 +5,7 @@ use core::ffi::c_int;
 use sidewire_uapi::TcpState;
 
 use super::unbind::unbind_if_over;
-use super::{answer_int, errno_of};
+use super::{answer_int, errno_of, handover};
 use crate::file::FileRef;
 use crate::stack::Inner;
 use crate::{fdtable, real, round, signals};
@@ -17,6 +17,10 @@ pub fn shutdown(fd: c_int, how: c_int) -> c_int {
     };
     let _inside = signals::enter();
     let id = file.id();
+    if file.leaving() {
+        handover::finish(file.stack(), &file, true);
+        return real::shutdown(fd, how);
+    }
     // Behind what another thread is sending.
     let _turn = file.sending.lock();
     if file.moved() {

@@ -133,7 +133,7 @@ unsafe fn set(
         _ => Err(raw::errno()),
     };
     let who = who_sets(level, name);
-    if who == Who::Shadow {
+    if who == Who::Shadow || file.leaving() {
         return shadow();
     }
     if (len as c_int) < 0 {
@@ -231,7 +231,7 @@ unsafe fn get(
         0 => Ok(0),
         _ => Err(raw::errno()),
     };
-    if shadow_gets(level, name) {
+    if shadow_gets(level, name) || file.leaving() {
         return shadow();
     }
     if (level, name) == (libc::SOL_SOCKET, so::SO_PEERNAME) {

@@ -155,6 +155,14 @@ pub(crate) fn listening(file: &'static File) {
     }
 }
 
+/// A file listens no more, or elsewhere: what served clients on this host leaves the kernel's instances.
+pub(crate) fn listens_no_more(file: &'static File) {
+    let all: SmallVec<[Arc<Epoll>; 4]> = INSTANCES.lock().values().cloned().collect();
+    for epoll in all {
+        epoll.file_listens_no_more(file);
+    }
+}
+
 /// Locks the list of instances before a fork, and unlocks it after, in parent and child.
 pub(crate) fn across_fork(before: bool) {
     if before {

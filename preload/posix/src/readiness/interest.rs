@@ -151,8 +151,12 @@ impl Watcher for Item {
     }
 
     fn closed(&self, file: &'static File) {
-        if let Some(epoll) = self.epoll.upgrade() {
-            epoll.remove(self.fd, file);
+        let number = self.epoll.upgrade().and_then(|e| e.remove(self.fd, file));
+        if let Some(epfd) = number
+            && self.in_kernel()
+        {
+            // Another process may have the kernel's listener, too.
+            let _ = kernel_ctl(epfd, EPOLL_CTL_DEL, self.kernel_fd(), None);
         }
     }
 }
@@ -412,14 +416,27 @@ impl Epoll {
 
     /// Every item of a file that began to listen.
     pub(super) fn file_listens(&self, file: &'static File) {
-        let items: Vec<_> = {
-            let state = self.state.lock();
-            let of_file = |i: &&Arc<Item>| core::ptr::eq(i.file, file) && !i.in_kernel();
-            state.items.values().filter(of_file).cloned().collect()
-        };
-        for item in items {
+        for item in self.items_of(file, false) {
             self.listens(&item);
         }
+    }
+
+    /// Every item of a file whose listener is about to go.
+    pub(super) fn file_listens_no_more(&self, file: &'static File) {
+        for item in self.items_of(file, true) {
+            let mut state = self.state.lock();
+            if let Some(epfd) = state.numbers.first() {
+                let _ = kernel_ctl(*epfd, EPOLL_CTL_DEL, item.kernel_fd(), None);
+            }
+            item.kernel.store(-1, Ordering::Relaxed);
+            state.listeners -= 1;
+        }
+    }
+
+    fn items_of(&self, file: &'static File, in_kernel: bool) -> Vec<Arc<Item>> {
+        let state = self.state.lock();
+        let of_file = |i: &&Arc<Item>| core::ptr::eq(i.file, file) && i.in_kernel() == in_kernel;
+        state.items.values().filter(of_file).cloned().collect()
     }
 }
 
