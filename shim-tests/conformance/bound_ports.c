@@ -106,7 +106,7 @@ static void one(const char *where, enum binding binding, enum use used, enum nex
 	if (next == BIND && used != NOTHING) {
 		int other = tcp_socket();
 		struct sockaddr_in it = name_of(fd);
-		long r = used == RESET ? 0 : bind_to(other, where, ntohs(it.sin_port));
+		long r = bind_to(other, where, ntohs(it.sin_port));
 		row("ER-83", "%s, another socket binds its port: %s", text, r ? strerrorname_np(errno) : "yes");
 		close(other);
 	}

@@ -112,6 +112,11 @@ pub fn remove_file(file: &File, mut f: impl FnMut(i32)) {
     });
 }
 
+/// True when the descriptor is one of `file`'s.
+pub(crate) fn is_of(fd: i32, file: &File) -> bool {
+    entry(fd).is_some_and(|e| core::ptr::eq(e.load(Ordering::SeqCst), file))
+}
+
 /// A descriptor of `file`, the lowest.
 pub(crate) fn number_of(file: &File) -> Option<i32> {
     let mut found = None;

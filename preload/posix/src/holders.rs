@@ -29,6 +29,8 @@ pub struct Port {
     pub locked: bool,
     /// A connect or listen has begun since: when it is over, a port that is not locked is given up.
     pub used: bool,
+    /// How many have begun.
+    uses: u32,
     /// Its holder while it listens.
     pub listener: Option<Listener>,
     /// The kernel listens in its place, at this duplicate of the program's socket; what came in before is still accepted.
@@ -43,9 +45,22 @@ impl Port {
             bound: false,
             locked: false,
             used: false,
+            uses: 0,
             listener: None,
             leaving: None,
         }
+    }
+
+    /// A connect or listen begins.
+    pub(crate) fn begin(&mut self) {
+        self.used = true;
+        self.uses = self.uses.wrapping_add(1);
+    }
+
+    /// When the port was chosen by the kernel for the program's descriptor, and is given up with the end of what uses it: which
+    /// use that is.
+    pub(crate) fn ends_with(&self) -> Option<u32> {
+        (self.used && self.bound && !self.locked).then_some(self.uses)
     }
 }
 

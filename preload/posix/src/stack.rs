@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use arrayvec::ArrayVec;
 use once_cell::sync::OnceCell;
 use parking_lot::{Mutex, MutexGuard};
+use sidewire_engine::event::Events;
 use sidewire_engine::metrics::{MetricsKey, PeerMetrics};
 use sidewire_engine::net::TxVerdict;
 use sidewire_engine::{Instant, Io, Stack};
@@ -15,8 +16,10 @@ use sidewire_link::Errno;
 use sidewire_link::netlink::Neighbours;
 use sidewire_link::packet::{PacketSocket, PacketSource, Turn};
 use sidewire_link::reserve::{self, Claim};
+use sidewire_uapi::TcpState;
 use std::sync::Arc;
 
+use crate::calls::unbind::unbind_after_the_end;
 use crate::deferred::DeferredFrames;
 use crate::driver::Driver;
 use crate::file::File;
@@ -195,6 +198,8 @@ struct Afterwards {
     full: bool,
     /// Lanes that have got frames.
     laden: Which,
+    /// Files whose connection has ended, with a port that the kernel chose for them.
+    ended: Vec<(&'static File, u32)>,
     /// What was learned of peers, and other processes want to know.
     learned: Vec<(MetricsKey, PeerMetrics)>,
 }
@@ -244,6 +249,10 @@ impl NetStack {
     }
 
     fn tell(&'static self, afterwards: &Afterwards) {
+        // Before whoever waits for the end wakes.
+        for (file, of_use) in &afterwards.ended {
+            unbind_after_the_end(file, *of_use);
+        }
         for (file, events) in &afterwards.wakes {
             file.wait.wake(file, *events);
         }
@@ -337,12 +346,20 @@ impl NetStack {
         if !late.is_empty() {
             inner.tell_late(late);
         }
-        let wakes = &mut afterwards.wakes;
+        let Afterwards { wakes, ended, .. } = &mut *afterwards;
         inner.engine.take_events(|cookie, id, events| {
             let Some(file) = File::from_cookie(cookie) else {
                 return;
             };
-            if file.wait.is_empty() || file.id() != id {
+            if file.id() != id {
+                return;
+            }
+            if events.contains(Events::HUP)
+                && let Some(of_use) = file.port.lock().ends_with()
+            {
+                ended.push((file, of_use));
+            }
+            if file.wait.is_empty() {
                 return;
             }
             file.wait.mark(file, events.bits());
@@ -354,6 +371,8 @@ impl NetStack {
         let Inner {
             engine, holders, ..
         } = inner;
+        // The same event tells of any other change of state.
+        ended.retain(|(file, _)| engine.state(file.id()) == TcpState::Close);
         engine.take_released(|tuple| holders.release(&tuple));
         engine.take_ubufs(ubuf::complete);
         engine.take_learned(|peer, known| afterwards.learned.push((peer, known)));

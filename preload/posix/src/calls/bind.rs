@@ -158,7 +158,7 @@ fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
             {
                 let mut port = file.port.lock();
                 port.listener = Some(listener);
-                port.used = true;
+                port.begin();
             }
             epoll::listening(file.record());
             stack.driver.wake_pump();

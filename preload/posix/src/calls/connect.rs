@@ -252,7 +252,7 @@ fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Resu
     let (stack, id) = (file.stack(), file.id());
     let bound = {
         let mut held = file.port.lock();
-        held.used = true;
+        held.begin();
         held.bound
     };
     let port = if bound {

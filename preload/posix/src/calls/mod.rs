@@ -19,7 +19,7 @@ mod shutdown;
 pub mod socket;
 mod sockopt;
 mod splice;
-mod unbind;
+pub(crate) mod unbind;
 
 pub use accept::{accept, accept4};
 pub use address::{getpeername, getsockname};
