@@ -34,7 +34,7 @@ use crate::file::FileRef;
 use crate::holders::Listener;
 use crate::readiness::epoll;
 use crate::stack::{Inner, NetStack};
-use crate::{copy, driver, fdtable, signals, syscall};
+use crate::{copy, fdtable, round, signals, syscall};
 
 /// Why a connection stays the engine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -341,7 +341,7 @@ fn listener(file: &FileRef, fd: c_int, why: Reason) -> Result<(), Refused> {
         // Now, because it takes long. They hold their port by themselves, and let the kernel's listener in.
         holders.part(&held, true);
         for _ in 0..LAST_BATCHES {
-            if !driver::poll_once(stack, inner) {
+            if !round::poll_once(stack, inner) {
                 break;
             }
         }
