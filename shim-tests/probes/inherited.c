@@ -8,6 +8,7 @@
 #include <linux/sched.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <spawn.h>
 #include <sys/epoll.h>
@@ -339,12 +340,44 @@ static void standard_streams(void)
 	close(out);
 }
 
+static int watched = -1;
+
+/* A handler of the program's, in the child. */
+static void forked(void)
+{
+	if (watched < 0)
+		return;
+	alarm(20);
+	close(watched);
+	watched = epoll_create1(0);
+}
+
+static void with_handler(void)
+{
+	int fd = peer(host, port, "echo");
+	struct epoll_event event = {.events = EPOLLIN};
+	puts("# a handler in the child that closes an epoll instance");
+	fflush(stdout);
+	watched = epoll_create1(0);
+	if (epoll_ctl(watched, EPOLL_CTL_ADD, fd, &event))
+		err(2, "epoll_ctl");
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(watched < 0);
+	SHOW(end_of(pid));
+	close(watched);
+	watched = -1;
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
 		errx(2, "usage: inherited HOST PORT");
 	host = argv[1];
 	port = atoi(argv[2]);
+	/* Before the first socket. */
+	pthread_atfork(NULL, NULL, forked);
 	in_transfer();
 	in_turns();
 	past_fork();
@@ -353,6 +386,7 @@ int main(int argc, char **argv)
 	listening_in_epoll();
 	executed();
 	standard_streams();
+	with_handler();
 	/* The last connection goes with this process into the next program. */
 	int fd = peer(host, port, "echo");
 	fflush(stdout);

@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         "calls",
         "poll_select",
         "epoll",
+        "epoll_by_ring",
         "signals",
         "ep_threads",
         "sig_handlers",

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Whether the engine is to carry this process's TCP. The first question reads the settings, and is the moment from which
-/// the process takes part: before it, nothing is registered, allocated or opened.
+/// the process takes part: before it, nothing but [`watch_forks`] is registered, and nothing allocated or opened.
 #[inline]
 pub fn enabled() -> bool {
     static STARTED: OnceCell<bool> = OnceCell::new();
@@ -30,14 +30,19 @@ pub fn enabled() -> bool {
         let enabled = config::get().enabled;
         FIRST.store(syscall::getpid() as u32, Ordering::Relaxed);
         if enabled {
-            // SAFETY: the handlers are safe to call at any fork.
-            unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(forked)) };
             // quick_exit runs no destructors, and what it calls in the end no hook sees.
             // SAFETY: the handler takes no notice of its argument, and this library is never unloaded.
             unsafe { __cxa_at_quick_exit(at_quick_exit, core::ptr::null_mut()) };
         }
         enabled
     })
+}
+
+/// Has every fork seen from the start. Handlers run in the child in the order in which they came, and before the fork in the
+/// reverse one: those of the program then find nothing locked. Allocates nothing.
+pub fn watch_forks() {
+    // SAFETY: the handlers are safe to call at any fork.
+    unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(forked)) };
 }
 
 /// Hides the packet sockets that were handed over, before the program closes what it does not know. Allocates nothing,

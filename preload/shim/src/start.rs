@@ -8,6 +8,7 @@ use sidewire_posix::{process, raw, real, stdio};
 extern "C" fn start() {
     real::resolve();
     process::adopt_sockets();
+    process::watch_forks();
     std::panic::set_hook(Box::new(report_panic));
 }
 

@@ -2,6 +2,8 @@
 
 use core::ffi::{c_int, c_long, c_uint};
 
+use sidewire_posix::raw;
+
 use crate::{calls, exec, process};
 
 /// `syscall(number, ...)` with six arguments, as many as any call has.
@@ -60,6 +62,11 @@ unsafe fn by_number(
             libc::SYS_epoll_pwait => calls::epoll_pwait(fd, b as _, ci, di, e as _).into(),
             libc::SYS_epoll_pwait2 => calls::epoll_pwait2(fd, b as _, ci, d as _, e as _).into(),
             libc::SYS_ppoll => calls::ppoll(a as _, b as _, c as _, d as _).into(),
+            // libuv gives its epoll_ctls to a ring, past every hook. It does without one where there is none.
+            libc::SYS_io_uring_setup if sidewire_posix::process::enabled() => {
+                raw::set_errno(libc::EPERM);
+                -1
+            }
             libc::SYS_execve => exec::execve_call(a as _, b as _, c as _).into(),
             libc::SYS_exit_group => process::leave(fd),
             libc::SYS_clone | libc::SYS_clone3 => {
