@@ -147,7 +147,7 @@ int sidewire_dmabuf_unbind(int id) SIDEWIRE_WEAK;
 // Gives the socket to the kernel, a live connection with all that is queued and no byte lost (TCP_REPAIR); for instance
 // before it is passed to a program without Sidewire. What the kernel has already stays there.
 //
-// -1 and EBADF; EPERM without CAP_NET_ADMIN; EBUSY while it is being opened or closed; ECONNABORTED when the kernel refused
+// -1 and EBADF; EPERM without CAP_NET_ADMIN; EBUSY while it is being opened; ECONNABORTED when the kernel refused
 // it, and then the connection is lost.
 int sidewire_to_kernel(int fd)
 SIDEWIRE_WEAK;

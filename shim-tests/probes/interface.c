@@ -326,7 +326,16 @@ static void to_kernel(void)
 	wait_for(ended, POLLIN);
 	SHOW(sidewire_to_kernel(ended));
 	carried("one that its peer has closed", ended);
+	SHOW(recv(ended, back, sizeof back, 0));
 	close(ended);
+	/* Nobody has that address. */
+	int opening = tcp_socket();
+	struct sockaddr_in nobody = address("192.0.2.77", port);
+	fcntl(opening, F_SETFL, O_NONBLOCK);
+	SHOW(connect(opening, (struct sockaddr *)&nobody, sizeof nobody));
+	SHOW(sidewire_to_kernel(opening));
+	carried("one that is being opened", opening);
+	close(opening);
 	close(fd);
 }
 

@@ -220,7 +220,7 @@ pub extern "C" fn sidewire_dmabuf_unbind(id: c_int) -> c_int {
 /// Gives the socket to the kernel, a live connection with all that is queued and no byte lost (TCP_REPAIR); for instance
 /// before it is passed to a program without Sidewire. What the kernel has already stays there.
 ///
-/// -1 and EBADF; EPERM without CAP_NET_ADMIN; EBUSY while it is being opened or closed; ECONNABORTED when the kernel refused
+/// -1 and EBADF; EPERM without CAP_NET_ADMIN; EBUSY while it is being opened; ECONNABORTED when the kernel refused
 /// it, and then the connection is lost.
 #[unsafe(no_mangle)]
 pub extern "C" fn sidewire_to_kernel(fd: c_int) -> c_int {
