@@ -152,7 +152,7 @@ fn give(fd: c_int, tell: bool) {
         Err(Refused::Kernel(_)) => "the kernel did not take it",
         Err(_) if !tell => return,
         Err(Refused::Capability) => "that takes CAP_NET_ADMIN",
-        Err(Refused::State(_)) => "it is being opened or closed",
+        Err(Refused::State(_)) => "it is being opened",
     };
     crate::warning!(
         "descriptor {fd} cannot be shared with another process: {why} (preload/DEVIATIONS.md)"
