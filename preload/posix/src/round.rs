@@ -47,15 +47,7 @@ pub(crate) fn within_round<R>(
     inner: &mut Inner,
     call: impl FnOnce(&mut Inner) -> R,
 ) -> R {
-    if stack.retired() || !inner.frames_wait() {
-        return call(inner);
-    }
-    inner.take_batch();
-    let r = call(inner);
-    inner.end_batch();
-    stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
-    timers(inner);
-    r
+    behind(stack, inner, 1, call)
 }
 
 /// [`within_round`] for a call whose answer or effect goes by what has come: in Linux a segment changes the connection's
@@ -65,13 +57,23 @@ pub(crate) fn up_to_date<R>(
     inner: &mut Inner,
     call: impl FnOnce(&mut Inner) -> R,
 ) -> R {
+    behind(stack, inner, CATCH_UP, call)
+}
+
+fn behind<R>(
+    stack: &'static NetStack,
+    inner: &mut Inner,
+    batches: u32,
+    call: impl FnOnce(&mut Inner) -> R,
+) -> R {
     if stack.retired() || !inner.frames_wait() {
         return call(inner);
     }
-    let mut left = CATCH_UP;
-    while inner.take_batch().more && left > 0 {
+    for left in (0..batches).rev() {
+        if !inner.take_batch().more || left == 0 {
+            break;
+        }
         inner.end_batch();
-        left -= 1;
     }
     let r = call(inner);
     inner.end_batch();
