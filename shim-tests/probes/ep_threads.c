@@ -2,6 +2,7 @@
  *
  *   ep_threads HOST PORT     the peer program listens there
  */
+#include "asleep.h"
 #include "show.h"
 
 #include <fcntl.h>
@@ -20,6 +21,7 @@ static int add(int ep, int fd, uint32_t events, uint64_t data)
 
 struct sleeper {
 	int ep;
+	pid_t tid;
 	pthread_t thread;
 	pthread_barrier_t *about_to;
 	int n;
@@ -29,6 +31,7 @@ struct sleeper {
 static void *sleep_there(void *arg)
 {
 	struct sleeper *s = arg;
+	s->tid = gettid();
 	pthread_barrier_wait(s->about_to);
 	s->n = epoll_wait(s->ep, &s->got, 1, 20000);
 	return NULL;
@@ -46,7 +49,7 @@ static void added_while_asleep(void)
 	pthread_barrier_init(&barrier, NULL, 2);
 	pthread_create(&s.thread, NULL, sleep_there, &s);
 	pthread_barrier_wait(&barrier);
-	usleep(50000); /* most likely asleep by now; the outcome is the same if not */
+	asleep(s.tid);
 	SHOW(add(s.ep, fd, EPOLLIN, 8));
 	send_text(fd, "x");
 	pthread_join(s.thread, NULL);

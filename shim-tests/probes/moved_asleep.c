@@ -2,6 +2,7 @@
  *
  *   moved_asleep HOST PORT     the peer program listens there
  */
+#include "asleep.h"
 #include "show.h"
 
 #include <fcntl.h>
@@ -83,20 +84,6 @@ static void *sleeps(void *argument)
 		close(ep);
 	}
 	return NULL;
-}
-
-/* Waits until a thread sleeps in the kernel. */
-static void asleep(pid_t tid)
-{
-	char path[64], line[256] = "";
-	snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
-	for (int quiet = 0; quiet < 20; usleep(1000)) {
-		int fd = open(path, O_RDONLY | O_CLOEXEC);
-		ssize_t n = read(fd, line, sizeof line - 1);
-		close(fd);
-		char *state = n > 0 ? strrchr(line, ')') : NULL;
-		quiet = state && state[2] == 'S' ? quiet + 1 : 0;
-	}
 }
 
 static int speak(struct sleeper *s)

@@ -22,19 +22,6 @@ static int listen_at(int port, uid_t as)
 	return fd;
 }
 
-static int called(int listener, const char *host, int port, int own_port)
-{
-	char command[32], buffer[8];
-	snprintf(command, sizeof command, "call %d", own_port);
-	close(peer(host, port, command));
-	int fd = accept(listener, NULL, NULL);
-	if (fd < 0)
-		err(2, "accept");
-	receive_exactly(fd, buffer, 6);
-	printf("%.6s\n", buffer);
-	return fd;
-}
-
 static void echoed(int fd, const char *text)
 {
 	char buffer[32];
@@ -75,14 +62,14 @@ static void forks_without_capabilities(const char *host, int port)
 	int own_port = 7071;
 	puts("# privileges dropped, then a fork");
 	int l = listen_at(own_port, 0);
-	int a = called(l, host, port, own_port);
+	int a = called_back(l, host, port, own_port);
 	capabilities(0);
 	a_child();
 	echoed(a, "the old one");
 	/* Nothing of it is left that could hold the port. */
 	SHOW(setsockopt(a, SOL_SOCKET, SO_LINGER, &reset, sizeof reset));
 	SHOW(close(a));
-	int b = called(l, host, port, own_port);
+	int b = called_back(l, host, port, own_port);
 	a_child();
 	echoed(b, "the new one");
 	SHOW(close(l));
@@ -96,11 +83,11 @@ static void binds_again(const char *host, int port)
 	int own_port = 7072;
 	puts("# bound as root, listening as somebody else, and again");
 	int first = listen_at(own_port, SOMEBODY);
-	int a = called(first, host, port, own_port);
+	int a = called_back(first, host, port, own_port);
 	SHOW(close(first));
 	SHOW(seteuid(0));
 	int second = listen_at(own_port, SOMEBODY);
-	int b = called(second, host, port, own_port);
+	int b = called_back(second, host, port, own_port);
 	echoed(a, "the old one");
 	echoed(b, "the new one");
 	SHOW(close(second));

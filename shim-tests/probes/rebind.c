@@ -38,24 +38,12 @@ static void exchange(const char *what, int fd)
 	fflush(stdout);
 }
 
-static int called(int listener, const char *host, int port, int own_port)
-{
-	char command[32], buffer[8];
-	snprintf(command, sizeof command, "call %d", own_port);
-	close(peer(host, port, command));
-	int fd = accept(listener, NULL, NULL);
-	if (fd < 0)
-		err(2, "accept");
-	receive_exactly(fd, buffer, 6);
-	return fd;
-}
-
 static void listener_closed(const char *host, int port)
 {
 	int own_port = 7071;
 	puts("# a listener closed in mid-transfer");
 	int first = listen_again(own_port);
-	int a = called(first, host, port, own_port);
+	int a = called_back(first, host, port, own_port);
 	exchange("before", a);
 	send_text(a, "under way");
 	SHOW(close(first));
@@ -63,7 +51,7 @@ static void listener_closed(const char *host, int port)
 	char buffer[16];
 	receive_exactly(a, buffer, 9);
 	printf("%.9s\n", buffer);
-	int b = called(second, host, port, own_port);
+	int b = called_back(second, host, port, own_port);
 	exchange("the new one", b);
 	exchange("the old one", a);
 	SHOW(close(a));
@@ -82,13 +70,13 @@ static void listener_dissolved(const char *host, int port)
 	socklen_t length = sizeof now;
 	int first, l = listener(4, &first);
 	puts("# a listener at a port of the kernel's choice, dissolved in mid-transfer");
-	int a = called(l, host, port, first);
+	int a = called_back(l, host, port, first);
 	exchange("before", a);
 	SHOW(connect(l, &nobody, sizeof nobody));
 	SHOW(listen(l, 4));
 	SHOW(getsockname(l, (struct sockaddr *)&now, &length));
 	printf("at another port: %d\n", ntohs(now.sin_port) != first);
-	int b = called(l, host, port, ntohs(now.sin_port));
+	int b = called_back(l, host, port, ntohs(now.sin_port));
 	exchange("the new one", b);
 	exchange("the old one", a);
 	SHOW(close(a));
@@ -126,11 +114,11 @@ static void narrower(const char *near, const char *host, int port)
 	puts("# a listener on all addresses, then on one");
 	int all = bound("0.0.0.0", 7074);
 	SHOW(listen(all, 4));
-	int a = called(all, host, port, 7074);
+	int a = called_back(all, host, port, 7074);
 	SHOW(close(all));
 	int one = bound(near, 7074);
 	SHOW(listen(one, 4));
-	int b = called(one, host, port, 7074);
+	int b = called_back(one, host, port, 7074);
 	exchange("the new one", b);
 	exchange("the old one", a);
 	SHOW(close(a));

@@ -93,4 +93,19 @@ static inline void receive_exactly(int fd, char *buffer, size_t length)
 	}
 }
 
+/* Has the peer program call back, and accepts it: a connection of `listener`, which listens at `own_port`. */
+static inline int called_back(int listener, const char *host, int port, int own_port)
+{
+	char command[32], buffer[8];
+	snprintf(command, sizeof command, "call %d", own_port);
+	close(peer(host, port, command));
+	int fd = accept(listener, NULL, NULL);
+	if (fd < 0)
+		err(2, "accept");
+	receive_exactly(fd, buffer, 6);
+	if (memcmp(buffer, "called", 6))
+		errx(2, "not the peer's call: %.6s", buffer);
+	return fd;
+}
+
 #endif

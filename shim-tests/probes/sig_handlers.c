@@ -2,6 +2,7 @@
  *
  *   sig_handlers HOST PORT     the peer program listens there
  */
+#include "asleep.h"
 #include "show.h"
 
 #include <pthread.h>
@@ -176,10 +177,19 @@ static void storm(void)
 	close(fd);
 }
 
+struct waiter {
+	int fd;
+	pid_t tid;
+	pthread_barrier_t about_to;
+};
+
 static void *wait_for_ever(void *arg)
 {
+	struct waiter *w = arg;
 	char byte;
-	recv(*(int *)arg, &byte, 1, 0);
+	w->tid = gettid();
+	pthread_barrier_wait(&w->about_to);
+	recv(w->fd, &byte, 1, 0);
 	return NULL;
 }
 
@@ -189,8 +199,11 @@ static void cancelled(void)
 	void *result;
 	int fd = peer(host, port, "echo");
 	puts("# a cancelled thread");
-	pthread_create(&thread, NULL, wait_for_ever, &fd);
-	usleep(30000); /* most likely asleep by now; the outcome is the same if not */
+	struct waiter w = {.fd = fd};
+	pthread_barrier_init(&w.about_to, NULL, 2);
+	pthread_create(&thread, NULL, wait_for_ever, &w);
+	pthread_barrier_wait(&w.about_to);
+	asleep(w.tid);
 	SHOW(pthread_cancel(thread));
 	SHOW(pthread_join(thread, &result));
 	printf("cancelled: %d\n", result == PTHREAD_CANCELED);
