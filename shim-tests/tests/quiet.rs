@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use shim_tests::compare::{PEER_PORT, start_peer};
 use shim_tests::counters::KernelTcp;
 use shim_tests::cpu_time::cpu_ns;
+use shim_tests::cpus;
 use shim_tests::lab::{FAR, Lab};
 use shim_tests::library::{Stack, Stats};
 use shim_tests::netcat::{Flavour, Part, move_file_wrapped};
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         .both("idle_in_epoll", &[], |stack| idle(stack, "epoll"))
         .both("idle_elsewhere", &[], |stack| idle(stack, "elsewhere"))
         .shim("acks_while_it_computes", &[], acks_while_it_computes)
+        .both("sends_drive", &[], sends_drive)
         .both("timers_without_a_thread", &[], timers_without_a_thread)
         .shim("without_net_raw_on_the_kernel", &[], without_net_raw)
         .shim("without_net_raw_strict_stops", &[], without_net_raw_strict)
@@ -70,6 +72,37 @@ fn acks_while_it_computes(stack: &Stack) -> TestResult {
     ensure!(
         woken >= BURSTS / 2 && looked < 3 * BURSTS / 4,
         "woken {woken} times, looked {looked} times by itself"
+    );
+    Ok(())
+}
+
+/// One send after another, on one CPU with the peer: the sends take the acknowledgements along, and the pump, which waited for
+/// frames before, is not woken by each.
+fn sends_drive(stack: &Stack) -> TestResult {
+    const PORT: u16 = 7997;
+    const SENDS: u64 = 5000;
+    let lab = Lab::new(Link::default())?;
+    let cpu = *cpus::allowed()?.first().context("no CPU")?;
+    let peer = lab
+        .far
+        .program(probe("send_rate"))
+        .args(["server", &PORT.to_string(), "1"])
+        .cpu(cpu)
+        .start()?;
+    lab.wait_for_listener(&lab.far, PORT)?;
+    let sends = lab
+        .near
+        .program(probe("run_of_sends"))
+        .args([FAR, &PORT.to_string(), &SENDS.to_string()])
+        .under(stack)
+        .cpu(cpu)
+        .run()?
+        .success()?;
+    peer.wait()?.success()?;
+    let sleeps: u64 = sends.stdout.trim().parse()?;
+    ensure!(
+        sleeps < SENDS / 4,
+        "the pump slept {sleeps} times in {SENDS} sends"
     );
     Ok(())
 }

@@ -93,6 +93,8 @@ pub struct Driver {
     /// Rounds of the program's threads that brought frames, and sleeps of leaders: what the pump judges activity by.
     pub(crate) rounds: AtomicU64,
     pub(crate) sleeps: AtomicU64,
+    /// Sends of the program's threads, whether they brought frames or not.
+    pub(crate) sends: AtomicU64,
     followers: Mutex<Vec<*const Waiter>>,
     wake: Fd,
     /// An epoll descriptor over `wake`, `packet_fd` (edge-triggered), `netlink_fd` and, for errors, `way_out_fd`.
@@ -153,6 +155,7 @@ impl Driver {
             no_pump: AtomicBool::new(false),
             rounds: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
+            sends: AtomicU64::new(0),
             followers: Mutex::new(Vec::new()),
             wake,
             own,

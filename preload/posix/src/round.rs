@@ -47,6 +47,7 @@ pub(crate) fn within_round<R>(
     inner: &mut Inner,
     call: impl FnOnce(&mut Inner) -> R,
 ) -> R {
+    stack.driver.sends.fetch_add(1, Ordering::Relaxed);
     behind(stack, inner, 1, call)
 }
 
