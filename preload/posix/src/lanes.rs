@@ -122,15 +122,17 @@ impl Parcel {
     }
 }
 
+/// Where a fragment lies.
+fn address(f: &Frag) -> iovec {
+    iovec {
+        iov_base: f.ptr().cast_mut().cast(),
+        iov_len: f.len as usize,
+    }
+}
+
 /// The payload's addresses.
 pub(crate) fn iovecs(frags: &[Frag]) -> ArrayVec<iovec, MAX_SKB_FRAGS> {
-    frags
-        .iter()
-        .map(|f| iovec {
-            iov_base: f.ptr().cast_mut().cast(),
-            iov_len: f.len as usize,
-        })
-        .collect()
+    frags.iter().map(address).collect()
 }
 
 /// The engine's word for what became of a frame.
@@ -520,9 +522,16 @@ impl<S: FrameSink> Carrier<S> {
             }
             let (first, second) = chunk.as_slices();
             let parcels = || first.iter().chain(second).map(|n| &n.parcel);
-            let iov: ArrayVec<_, BATCH> = parcels().map(|p| iovecs(&p.frags)).collect();
-            let frames: ArrayVec<_, BATCH> =
-                parcels().zip(&iov).map(|(p, iov)| p.frame(iov)).collect();
+            let iov: ArrayVec<_, { BATCH * MAX_SKB_FRAGS }> =
+                parcels().flat_map(|p| p.frags.iter().map(address)).collect();
+            let mut rest = &iov[..];
+            let frames: ArrayVec<_, BATCH> = parcels()
+                .map(|p| {
+                    let (own, others) = rest.split_at(p.frags.len());
+                    rest = others;
+                    p.frame(own)
+                })
+                .collect();
             let mut verdicts = [Verdict::Sent; BATCH];
             let tried = self.sink.send_batch(&frames, &mut verdicts);
             let (mut done, mut full, mut halted) = (0, false, false);

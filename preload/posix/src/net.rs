@@ -465,7 +465,7 @@ impl LinkNet {
             ifindex: f.dst.oif,
             daddr: f.daddr,
             saddr: f.dst.saddr,
-            headers: f.headers.iter().copied().collect(),
+            headers: own_headers(f),
             frags: f.frags.iter().cloned().collect(),
             gso_size: f.gso_size,
             mark: f.mark,
@@ -617,7 +617,7 @@ impl Net for LinkNet {
             ifindex: hop.ifindex,
             dst_mac: hop.dst_mac,
             src_mac: hop.src_mac,
-            headers: f.headers.iter().copied().collect(),
+            headers: own_headers(f),
             frags: f.frags.iter().cloned().collect(),
             gso_size: f.gso_size,
             mark: f.mark,
@@ -666,6 +666,11 @@ impl Net for LinkNet {
     fn crowded(&self) -> bool {
         self.crowd >= CROWD
     }
+}
+
+/// A copy of a frame's headers, which are no longer than the engine makes them.
+fn own_headers(f: &Transmit<'_>) -> ArrayVec<u8, MAX_HEADER> {
+    ArrayVec::try_from(f.headers).unwrap_or_else(|e| unreachable!("{e}"))
 }
 
 impl LinkNet {
