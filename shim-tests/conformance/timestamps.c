@@ -169,7 +169,8 @@ static void frames(void)
 }
 
 /* SO_TIMESTAMPING as a control message asks for the stamps of one call. */
-static void one_message(void)
+/* A byte, and what is asked for it. */
+static ssize_t send_asking(int fd, unsigned int asked, int flags)
 {
 	char byte = 'x';
 	union {
@@ -180,13 +181,17 @@ static void one_message(void)
 	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
 			   .msg_controllen = sizeof control};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-	unsigned int flags = SOF_TIMESTAMPING_TX_ACK;
 	c->cmsg_level = SOL_SOCKET;
 	c->cmsg_type = SO_TIMESTAMPING;
 	c->cmsg_len = CMSG_LEN(4);
-	memcpy(CMSG_DATA(c), &flags, 4);
+	memcpy(CMSG_DATA(c), &asked, 4);
+	return sendmsg(fd, &m, flags | MSG_NOSIGNAL);
+}
+
+static void one_message(void)
+{
 	int fd = connected_with(SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_TSONLY | SOF_TIMESTAMPING_TX_SCHED);
-	ROW("TS-52", "a call that asks for ACK", sendmsg(fd, &m, MSG_NOSIGNAL));
+	ROW("TS-52", "a call that asks for ACK", send_asking(fd, SOF_TIMESTAMPING_TX_ACK, 0));
 	entries("TS-52", "a call that asks for ACK", fd);
 	send_bytes(fd, 10);
 	entries("TS-52", "the call after it", fd);
@@ -225,6 +230,26 @@ static void buffers(void)
 	    send(fd, much, 6, MSG_NOSIGNAL | MSG_MORE) != 6 || send(fd, much, 7, MSG_NOSIGNAL) != 7)
 		err(2, "send");
 	entries("TS-33", "three calls, one buffer", fd);
+	close(fd);
+	/* Calls that ask for different stamps, or for none. */
+	static const unsigned int asked[][3] = {
+		{SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_TX_ACK, 0, 0},
+		{SOF_TIMESTAMPING_TX_SCHED, SOF_TIMESTAMPING_TX_ACK, 0},
+		{SOF_TIMESTAMPING_TX_SOFTWARE, SOF_TIMESTAMPING_TX_SCHED, 0},
+		{SOF_TIMESTAMPING_TX_ACK, SOF_TIMESTAMPING_TX_SOFTWARE, SOF_TIMESTAMPING_TX_SCHED},
+		{0, 0, SOF_TIMESTAMPING_TX_SOFTWARE},
+	};
+	for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+		char text[64];
+		fd = connected_with(flags & ~STAMPS);
+		for (int n = 0; n < 3; n++)
+			if (send_asking(fd, asked[i][n], n < 2 ? MSG_MORE : 0) != 1)
+				err(2, "sendmsg");
+		snprintf(text, sizeof text, "asked for %#x, %#x, %#x", asked[i][0], asked[i][1], asked[i][2]);
+		entries("TS-33", text, fd);
+		close(fd);
+	}
+	fd = connected_with(flags);
 	if (send(fd, much, sizeof much, MSG_NOSIGNAL) != (ssize_t)sizeof much)
 		err(2, "send");
 	entries("TS-34", "one call, several buffers", fd);

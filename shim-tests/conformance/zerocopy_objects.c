@@ -184,6 +184,49 @@ static void holes(void)
 	munmap(pages, 128 * PAGE);
 }
 
+/* A page is a fragment of a buffer, which takes 17 of them; what goes on in the last one's page is no new one. A buffer is
+ * charged 832 bytes, and each send the pages that it touches. */
+static void fragments(void)
+{
+	char *pages = mmap(NULL, 300 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	static const struct {
+		const char *text;
+		size_t step, size;
+		int count;
+	} runs[] = {
+		{"that go on", 10, 10, 40},
+		{"with gaps", 20, 10, 40},
+		{"that go on over pages", 1000, 1000, 80},
+		{"of 3000 bytes, each over a page's end", 4 * PAGE, 3000, 12},
+		{"of a page", PAGE, PAGE, 20},
+		{"of a page and a half, that go on", PAGE * 3 / 2, PAGE * 3 / 2, 20},
+	};
+	struct iovec parts[30];
+	struct msghdr m = {.msg_iov = parts, .msg_iovlen = 30};
+	if (pages == MAP_FAILED || madvise(pages, 300 * PAGE, MADV_NOHUGEPAGE))
+		err(2, "pages");
+	for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+		int fd = shut(), sent = 0;
+		unsigned before = memory(fd, SK_MEMINFO_WMEM_QUEUED);
+		for (int n = 0; n < runs[i].count; n++)
+			sent += send_zc(fd, pages + 2000 + n * runs[i].step, runs[i].size, MSG_MORE) > 0;
+		row("F9 F15", "%d sends %s: queued %u, objects %u", sent, runs[i].text,
+		    memory(fd, SK_MEMINFO_WMEM_QUEUED) - before, objects(fd));
+		drop(fd);
+	}
+	for (int apart = 0; apart < 2; apart++) {
+		int fd = shut();
+		unsigned before = memory(fd, SK_MEMINFO_WMEM_QUEUED);
+		for (int i = 0; i < 30; i++)
+			parts[i] = (struct iovec){pages + i * (apart ? 2 * PAGE : 40), 40};
+		ROW("F15", "30 parts", sendmsg(fd, &m, MSG_ZEROCOPY | MSG_NOSIGNAL | MSG_DONTWAIT));
+		row("F9 F15", "%s: queued %u, objects %u", apart ? "apart" : "that go on",
+		    memory(fd, SK_MEMINFO_WMEM_QUEUED) - before, objects(fd));
+		drop(fd);
+	}
+	munmap(pages, 300 * PAGE);
+}
+
 static void fast_open(void)
 {
 	struct sockaddr_in a = address(host, port);
@@ -287,6 +330,7 @@ int main(int argc, char **argv)
 	shared_objects();
 	full_objects();
 	holes();
+	fragments();
 	fast_open();
 	mapped();
 	disregarded_dmabuf();

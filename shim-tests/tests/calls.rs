@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         "sharing",
         "senders",
         "paced",
+        "splices",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }

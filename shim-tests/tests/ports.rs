@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         .both("a_successor_is_left_alone", &[], |stack| {
             same_as_native("successor", stack)
         })
+        .both("a_fork_for_each_that_waits", &[], fork_for_each)
         .both("time_wait_leaves_descriptors", &[], |stack| {
             same_as_native("few_descriptors", stack)
         })
@@ -71,6 +72,34 @@ fn server(lab: &Lab, stack: &Stack, count: u32) -> Result<Running> {
         .start()?;
     lab.wait_for_listener(&lab.near, PORT)?;
     Ok(server)
+}
+
+/// Connections that wait when the server forks for the first of them are answered by its children, too.
+fn fork_for_each(stack: &Stack) -> TestResult {
+    const COUNT: u32 = 20;
+    let lab = Lab::new(Link::default())?;
+    let (port, count) = (PORT.to_string(), COUNT.to_string());
+    let go = lab.path("go").to_string_lossy().into_owned();
+    let server = lab
+        .near
+        .program(probe("fork_burst"))
+        .args(["server", &port, &count, &go])
+        .under(stack)
+        .start()?;
+    lab.wait_for_listener(&lab.near, PORT)?;
+    let client = lab
+        .far
+        .program(probe("fork_burst"))
+        .args(["client", NEAR, &port, &count, &go])
+        .run()?
+        .success()?;
+    server.wait()?.success()?;
+    ensure!(
+        client.stdout.trim() == count,
+        "{} of {COUNT} answered",
+        client.stdout.trim()
+    );
+    Ok(())
 }
 
 fn second_program(stack: &Stack) -> TestResult {

@@ -8,6 +8,14 @@ use core::fmt;
 /// Size of one page fragment, in bytes: Linux's `SKB_FRAG_PAGE_ORDER` (32 KiB), spec/send-path.md F8.
 pub const PAGE_FRAG_SIZE: u32 = 32 * 1024;
 
+/// Size of a page, in bytes, as fragments of referenced memory count.
+pub const PAGE_SIZE: u32 = 4096;
+
+/// How far into its page an address is.
+pub(crate) fn page_offset(at: *const u8) -> u32 {
+    at as usize as u32 % PAGE_SIZE
+}
+
 /// Where the bytes of a region live, which decides who may look at them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegionKind {
@@ -34,6 +42,12 @@ pub trait Region: Any + Send + Sync {
     }
     /// Who owns the bytes.
     fn kind(&self) -> RegionKind;
+    /// The region of `len` bytes at `at`, of memory that nobody waits to have back, so that one region of it is as good as
+    /// another: the program's. `None` for any other.
+    fn elsewhere(&self, at: *const u8, len: usize) -> Option<MemRef> {
+        let _ = (at, len);
+        None
+    }
 }
 
 /// A counted reference to a region. Dropping the last one gives the bytes back to their owner.
@@ -86,6 +100,42 @@ impl Frag {
     #[must_use]
     pub fn is_user(&self) -> bool {
         self.mem.kind() == RegionKind::User
+    }
+
+    /// Pages that it touches; 1 of our own memory, which comes in page fragments.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        if self.mem.kind() == RegionKind::Arena {
+            return 1;
+        }
+        (page_offset(self.ptr()) + self.len).div_ceil(PAGE_SIZE) as usize
+    }
+
+    /// True where `next` follows in the same kind of memory, in the page in which this ends.
+    #[must_use]
+    pub fn goes_on_in(&self, next: &Self) -> bool {
+        let end = self.ptr().wrapping_add(self.len as usize);
+        core::ptr::eq(end, next.ptr())
+            && page_offset(end) != 0
+            && self.mem.kind() == next.mem.kind()
+    }
+
+    /// Makes `next`, which goes on in its last page, part of it; false, changing nothing, where it does not, or where the two
+    /// belong to different owners.
+    #[must_use]
+    pub fn join(&mut self, next: &Self) -> bool {
+        if !self.goes_on_in(next) {
+            return false;
+        }
+        if !Arc::ptr_eq(&self.mem, &next.mem) {
+            let len = (self.len + next.len) as usize;
+            let Some(both) = self.mem.elsewhere(self.ptr(), len) else {
+                return false;
+            };
+            (self.mem, self.off) = (both, 0);
+        }
+        self.len += next.len;
+        true
     }
 
     /// Takes the first `n` bytes away and returns them as a fragment of their own.

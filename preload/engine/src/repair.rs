@@ -8,14 +8,13 @@ use sidewire_uapi::tcp as t;
 
 use crate::error::Error;
 use crate::header::tsval;
-use crate::memory::{Frag, IovIter};
+use crate::memory::{Frag, IovIter, PAGE_SIZE};
 use crate::page_frag;
 use crate::seq::after;
 use crate::skb::{MAX_SKB_FRAGS, RxSkb, SKB_TRUESIZE};
 use crate::sock::TcpSock;
 use crate::stack::{Caps, Cx};
 use crate::timer::tcp_send_window_probe;
-use crate::zerocopy::PAGE_SIZE;
 
 /// SO_REUSEADDR as it reads in repair mode (RP-3; Linux SK_FORCE_REUSE).
 const SK_FORCE_REUSE: u8 = 2;

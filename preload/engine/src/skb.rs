@@ -148,6 +148,12 @@ impl Skb {
         self.gso_segs.max(1)
     }
 
+    /// Fragments that it has in Linux, where each page is one (`skb_shinfo(skb)->nr_frags`).
+    #[must_use]
+    pub fn nr_frags(&self) -> usize {
+        self.frags.iter().map(Frag::pages).sum()
+    }
+
     /// Appends a fragment, merging it with the last when it continues it (Linux `skb_can_coalesce`).
     /// Returns false, changing nothing, when there is no slot left.
     pub fn push_frag(&mut self, frag: Frag) -> bool {

@@ -44,8 +44,8 @@ fn tx_flags(tsflags: u32) -> TxFlags {
         .fold(TxFlags::empty(), |all, (_, flag)| all | flag)
 }
 
-/// B14: the call's last buffer gets its request, and the key of its last byte (Linux `tcp_tx_timestamp`). A later call on
-/// the same buffer overwrites all but the ACK request (TS-33).
+/// B14: the call's last buffer gets its request, and the key of its last byte (Linux `tcp_tx_timestamp`). Of several calls on
+/// one buffer the requests add up, and the last one's key counts (TS-33).
 pub(crate) fn tcp_tx_timestamp(sk: &mut TcpSock, tsflags: u32) {
     if tsflags == 0 {
         return;
@@ -54,7 +54,7 @@ pub(crate) fn tcp_tx_timestamp(sk: &mut TcpSock, tsflags: u32) {
     let Some(skb) = tail.or(sk.rtx_queue.back_mut()) else {
         return;
     };
-    skb.tx_flags = tx_flags(tsflags) | (skb.tx_flags & TxFlags::ACK_TSTAMP);
+    skb.tx_flags |= tx_flags(tsflags);
     if tsflags & sof::SOF_TIMESTAMPING_TX_RECORD_MASK != 0 {
         skb.tskey = skb.seq.wrapping_add(skb.len).wrapping_sub(1);
     }

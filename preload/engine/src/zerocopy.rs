@@ -21,8 +21,6 @@ use crate::skb::{MAX_SKB_FRAGS, SKB_TRUESIZE, Skb, UbufId};
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Stack};
 
-/// Bytes of a page of the program's.
-pub const PAGE_SIZE: u32 = 4096;
 /// Bytes that one object covers at most (ZC-13).
 const BYTE_LIMIT: u64 = 1 << 19;
 /// Ids that one object covers at most (ZC-13).
@@ -122,7 +120,7 @@ fn account_pinned_pages(cx: &mut Cx<'_, '_>, request: &ZcRequest) -> Option<u64>
     if request.devmem || request.ipc_lock || request.memlock_limit == u64::MAX {
         return Some(0);
     }
-    let page = u64::from(PAGE_SIZE);
+    let page = u64::from(crate::memory::PAGE_SIZE);
     let num_pg = request.size / page + 2;
     let total = cx.sh.locked_pages + num_pg;
     if total > request.memlock_limit / page {

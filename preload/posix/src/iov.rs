@@ -244,6 +244,10 @@ impl Region for ProgramPages {
     fn kind(&self) -> RegionKind {
         RegionKind::User
     }
+
+    fn elsewhere(&self, base: *const u8, len: usize) -> Option<MemRef> {
+        Some(Arc::new(ProgramPages { base, len }))
+    }
 }
 
 impl IovIter for ProgramIov<'_> {

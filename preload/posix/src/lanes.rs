@@ -522,8 +522,9 @@ impl<S: FrameSink> Carrier<S> {
             }
             let (first, second) = chunk.as_slices();
             let parcels = || first.iter().chain(second).map(|n| &n.parcel);
-            let iov: ArrayVec<_, { BATCH * MAX_SKB_FRAGS }> =
-                parcels().flat_map(|p| p.frags.iter().map(address)).collect();
+            let iov: ArrayVec<_, { BATCH * MAX_SKB_FRAGS }> = parcels()
+                .flat_map(|p| p.frags.iter().map(address))
+                .collect();
             let mut rest = &iov[..];
             let frames: ArrayVec<_, BATCH> = parcels()
                 .map(|p| {

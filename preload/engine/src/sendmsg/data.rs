@@ -7,7 +7,7 @@ use sidewire_uapi::socket::{MSG_EOR, MSG_MORE, MSG_OOB};
 use super::{Exit, Phase, Progress, SendCall, Zc, wait};
 use crate::chrono::{ChronoKind, tcp_chrono_start, tcp_chrono_stop};
 use crate::error::Error;
-use crate::memory::{Fault, Frag, IovIter};
+use crate::memory::{Fault, Frag, IovIter, PAGE_SIZE, page_offset};
 use crate::mib::Counter;
 use crate::output;
 use crate::page_frag;
@@ -175,7 +175,7 @@ fn copy_chunk(
         return Err(Refused::NewSegment);
     };
     let merge = skb.frags.last().is_some_and(|last| pfrag.continues(last));
-    if !merge && skb.frags.len() == MAX_SKB_FRAGS {
+    if !merge && skb.nr_frags() >= MAX_SKB_FRAGS {
         return Err(Refused::NewSegment);
     }
     let copy = copy.min(pfrag.left());
@@ -224,7 +224,7 @@ fn pin_chunk(
         })?;
         skb.ubuf = Some(uarg);
         zerocopy::attach(&mut sk.zerocopy, uarg, sk.write_seq.wrapping_add(copy));
-        (copy, pages * zerocopy::PAGE_SIZE)
+        (copy, pages * PAGE_SIZE)
     } else {
         zerocopy::tcp_downgrade_zcopy_pure(skb);
         let (copy, _) = pin_into(skb, iter, copy, |iter, max| iter.pin(max))?;
@@ -235,27 +235,41 @@ fn pin_chunk(
     Ok(copy)
 }
 
-/// Adds up to `copy` referenced bytes to `skb`; answers bytes and whole pages touched. A fault undoes all of it (E7).
+/// Adds up to `copy` referenced bytes to `skb`; answers bytes and whole pages touched. A fault undoes all of it (E7). Each page
+/// is a fragment, but what goes on in the last one's page (Linux 6.16 `zerocopy_fill_skb_from_iter`).
 fn pin_into(
     skb: &mut Skb,
     iter: &mut dyn IovIter,
     copy: u32,
     pin: impl Fn(&mut dyn IovIter, u32) -> Result<Frag, Fault>,
 ) -> Result<(u32, u32), Refused> {
-    let (frags, mut done, mut pages) = (skb.frags.len(), 0, 0);
-    while done < copy && !skb.frags.is_full() {
-        match pin(iter, copy - done) {
-            Ok(frag) => {
-                let start = frag.ptr() as usize as u32 % zerocopy::PAGE_SIZE;
-                pages += (start + frag.len).div_ceil(zerocopy::PAGE_SIZE);
-                done += frag.len;
-                skb.frags.push(frag);
+    let (frags, last) = (skb.frags.len(), skb.frags.last().cloned());
+    let (mut done, mut pages) = (0, 0);
+    let mut room = MAX_SKB_FRAGS.saturating_sub(skb.nr_frags()) as u32;
+    while done < copy {
+        let most = room.max(1) * PAGE_SIZE;
+        let Ok(mut frag) = pin(iter, most.min(copy - done)) else {
+            skb.frags.truncate(frags);
+            if let (Some(joined), Some(last)) = (skb.frags.last_mut(), last) {
+                *joined = last;
             }
-            Err(Fault) => {
-                skb.frags.truncate(frags);
-                iter.revert(done as usize);
-                return Err(Refused::Fault);
-            }
+            iter.revert(done as usize);
+            return Err(Refused::Fault);
+        };
+        let goes_on = skb.frags.last().is_some_and(|last| last.goes_on_in(&frag));
+        let end = (room + u32::from(goes_on)) * PAGE_SIZE;
+        let fits = end.saturating_sub(page_offset(frag.ptr())).min(frag.len);
+        iter.revert((frag.len - fits) as usize);
+        if fits == 0 {
+            break;
+        }
+        frag.len = fits;
+        let touched = frag.pages() as u32;
+        pages += touched;
+        done += fits;
+        room -= touched - u32::from(goes_on);
+        if !skb.frags.last_mut().is_some_and(|last| last.join(&frag)) {
+            skb.frags.push(frag);
         }
     }
     if done == 0 {

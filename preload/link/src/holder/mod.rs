@@ -433,8 +433,8 @@ impl Drop for Holder {
                     .remove(&(self.local, *remote));
             }
             Kind::Repair { fd, idle } => {
-                if let (Some(fd), Some(idle)) = (fd.take(), idle) {
-                    keep(fd, idle);
+                if let Some(fd) = fd.take() {
+                    release(fd, idle.as_ref());
                 }
             }
             Kind::Listener { .. } => {}
@@ -442,11 +442,17 @@ impl Drop for Holder {
     }
 }
 
-/// Keeps a socket for the next connection; closes it where there are enough.
-fn keep(fd: Fd, idle: &Idle) {
-    let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
-    if idle.len() < IDLE_MAX && name::disconnect(fd.as_raw_fd()).is_ok() {
-        idle.push(fd);
+/// Frees the 4-tuple, and keeps the socket for the next connection where there are not enough. To close it would not do: a
+/// child that was forked a moment ago has the descriptor, too.
+fn release(fd: Fd, idle: Option<&Idle>) {
+    if name::disconnect(fd.as_raw_fd()).is_err() {
+        return;
+    }
+    if let Some(idle) = idle {
+        let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_MAX {
+            idle.push(fd);
+        }
     }
 }
 

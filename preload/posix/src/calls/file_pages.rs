@@ -6,10 +6,8 @@ use core::ffi::c_int;
 use std::sync::Arc;
 
 use sidewire_engine::memory::{Fault, Frag, IovIter, MemRef, RegionKind};
-use sidewire_uapi::socket::MSG_MORE;
 
-use super::send::{SendArgs, send_iter};
-use crate::file::FileRef;
+use super::pieces::{Bytes, Pieces, piece_from};
 use crate::mapping::Mapping;
 use crate::{copy, syscall};
 
@@ -44,7 +42,7 @@ impl Window {
 /// Sends `left` bytes of a file from `pos`, a window after the other: how many were taken, and whether the others are to go
 /// another way.
 pub(super) fn send_pages(
-    to: &FileRef,
+    pieces: &mut Pieces<'_>,
     fd: c_int,
     pos: i64,
     left: usize,
@@ -58,27 +56,26 @@ pub(super) fn send_pages(
         let Some(window) = Window::new(fd, pos + done as i64, len) else {
             return Ok((done, true));
         };
-        let args = SendArgs {
-            flags: if left - done > len { MSG_MORE } else { 0 },
-            splice: true,
-            ..SendArgs::default()
-        };
-        let pages = || FilePages {
-            mem: window.mem.clone(),
-            off: window.off,
-            remaining: len,
-        };
-        match send_iter(to, args, pages) {
-            Ok(n) => {
-                done += n;
-                if n < len {
-                    return Ok((done, false));
-                }
+        let mut passed = 0;
+        while passed < len {
+            let piece = piece_from(pos + done as i64).min(len - passed);
+            let pages = |sent| FilePages {
+                mem: window.mem.clone(),
+                off: window.off + passed + sent,
+                remaining: piece - sent,
+            };
+            let sent = match pieces.send(piece, piece < left - done, Bytes::Referenced, pages) {
+                Ok(sent) => sent,
+                // Truncated meanwhile: reading finds its new end.
+                Err(libc::EFAULT) => return Ok((done, true)),
+                Err(_) if done > 0 => return Ok((done, false)),
+                Err(e) => return Err(e),
+            };
+            passed += sent;
+            done += sent;
+            if sent < piece {
+                return Ok((done, false));
             }
-            // Truncated meanwhile: reading finds its new end.
-            Err(libc::EFAULT) => return Ok((done, true)),
-            Err(_) if done > 0 => return Ok((done, false)),
-            Err(e) => return Err(e),
         }
     }
     Ok((done, false))

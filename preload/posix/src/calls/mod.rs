@@ -10,6 +10,7 @@ mod control;
 mod dup;
 mod file_pages;
 pub(crate) mod handover;
+mod pieces;
 mod recv;
 mod rights;
 mod scm;

@@ -1,5 +1,6 @@
 //! `send` and its kin.
 
+use core::cell::Cell;
 use core::ffi::{c_int, c_uint, c_void};
 use core::sync::atomic::Ordering;
 
@@ -15,6 +16,7 @@ use super::{MOVED, answer, answer_int, caps, connect, errno_of, rights, run_in_t
 use crate::explain::{self, Called};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, UIO_MAXIOV};
+use crate::signals::ERESTARTSYS;
 use crate::ubuf::{self, Promise};
 use crate::{copy, fdtable, raw, real, round, signals, syscall};
 
@@ -31,8 +33,12 @@ pub(super) struct SendArgs<'a> {
     pub(super) name: Option<&'a [u8]>,
     /// The caller's own completion (Linux `msg_ubuf`).
     pub(super) ubuf: Option<u64>,
-    /// The iterator's pages are referenced (sendfile). Of the flags, MSG_MORE counts.
+    /// The iterator's pages are referenced (sendfile). Of the flags, MSG_MORE and MSG_DONTWAIT count.
     pub(super) splice: bool,
+    /// Others of the same call went before it: a signal ends that, and it is not made again.
+    pub(super) follows: bool,
+    /// Set when a signal came, whatever the send has taken.
+    pub(super) interrupted: Option<&'a Cell<bool>>,
 }
 
 /// One engine send to its end, from whatever holds the bytes. SIGPIPE is raised here.
@@ -51,6 +57,7 @@ pub(super) fn send_iter<I: IovIter>(
         };
         let name = args.name.map(NameArg);
         let mut call = if args.splice {
+            let nonblock = nonblock || args.flags & MSG_DONTWAIT != 0;
             SendCall::splice(args.flags & MSG_MORE != 0, caps, nonblock)
         } else {
             SendCall::new(args.flags, args.control, name, caps, nonblock)
@@ -77,9 +84,13 @@ pub(super) fn send_iter<I: IovIter>(
         if call.sigpipe {
             syscall::tgkill(syscall::gettid(), libc::SIGPIPE);
         }
+        if let Some(interrupted) = args.interrupted {
+            interrupted.set(signals::pending());
+        }
         match r {
             // They went to the kernel with the socket.
             Err(MOVED) if call.copied() > 0 => Ok(call.copied()),
+            Err(ERESTARTSYS) if args.follows => Err(libc::EINTR),
             r => r,
         }
     })
@@ -385,6 +396,7 @@ unsafe fn one_message(
             name,
             ubuf,
             splice: false,
+            ..SendArgs::default()
         };
         send_iov(file, fd, &iov, args)
     }

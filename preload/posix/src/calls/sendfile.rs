@@ -7,11 +7,13 @@ use core::ffi::c_int;
 
 use libc::{off_t, size_t, ssize_t};
 use sidewire_engine::memory::{Fault, IovIter, MemRef, RegionKind};
+use sidewire_link::fd::Fd;
+use std::os::fd::AsRawFd;
 use syscalls::{Errno, Sysno, syscall};
 
 use super::file_pages::{WORTH_MAPPING, send_pages};
+use super::pieces::{Bytes, PIECE, Pieces, piece_from};
 use super::recv::recv_iter;
-use super::send::{SendArgs, send_iter};
 use super::{MOVED, answer};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, MAX_RW_COUNT};
@@ -19,27 +21,22 @@ use crate::{copy, fdtable, real};
 
 /// preadv2: only what is there without waiting.
 const RWF_NOWAIT: c_int = 8;
-/// Bytes that are read at a time: less than what makes an allocator map fresh pages.
-pub(super) const CHUNK: usize = 64 * 1024;
 
 /// `sendfile`.
 ///
 /// # Safety
 /// The contract of the C function.
 pub unsafe fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
-    match (fdtable::get(out), fdtable::get(input)) {
+    let Some(to) = fdtable::get(out).filter(|_| fdtable::get(input).is_none()) else {
+        // A socket can be read neither by position nor by splicing it to another: the kernel says so of ours, too.
         // SAFETY: the caller's arguments.
-        (None, None) => unsafe { real::sendfile(out, input, offset, count) },
-        (Some(to), None) => {
-            // SAFETY: the caller's arguments.
-            match unsafe { from_file(&to, input, offset, count.min(MAX_RW_COUNT)) } {
-                // SAFETY: the same.
-                Err(MOVED) => unsafe { real::sendfile(out, input, offset, count) },
-                sent => answer(sent),
-            }
-        }
-        // A socket cannot be read by position (Linux: EINVAL).
-        (_, Some(_)) => answer(Err(libc::EINVAL)),
+        return unsafe { real::sendfile(out, input, offset, count) };
+    };
+    // SAFETY: the caller's arguments.
+    match unsafe { from_file(&to, out, input, offset, count) } {
+        // SAFETY: the same.
+        Err(MOVED) => unsafe { real::sendfile(out, input, offset, count) },
+        sent => answer(sent),
     }
 }
 
@@ -57,6 +54,7 @@ pub(super) fn read_at(fd: c_int, pos: Option<i64>, buf: &mut [u8]) -> Result<usi
 
 unsafe fn from_file(
     to: &FileRef,
+    out: c_int,
     input: c_int,
     offset: *mut off_t,
     count: usize,
@@ -67,82 +65,68 @@ unsafe fn from_file(
         // SAFETY: any bytes make a number.
         Some(unsafe { copy::read_value(offset) }.map_err(|_| libc::EFAULT)?)
     };
-    if pos.is_some_and(|p| p < 0) {
-        return Err(libc::EINVAL);
-    }
-    // SAFETY: no pointers.
-    let seekable = unsafe { syscall!(Sysno::lseek, input, 0, libc::SEEK_CUR) }.is_ok();
-    if pos.is_some() && !seekable {
-        return Err(libc::ESPIPE);
-    }
-    let regular = seekable.then(|| regular_size(input)).flatten();
+    allowed(out, input, pos, count)?;
+    let count = count.min(MAX_RW_COUNT);
+    let regular = regular_size(input);
+    let mut pieces = Pieces::new(to);
     let mut buf = Vec::new();
-    let mut done = 0;
     let mut result = Ok(());
-    while done < count {
+    while pieces.done < count {
         if let Some(size) = regular {
-            match from_page_cache(to, input, pos, size, count - done) {
-                Ok((sent, cold)) => {
-                    done += sent;
-                    match &mut pos {
-                        Some(p) => *p += sent as i64,
-                        None => skip(input, sent as i64),
-                    }
-                    if !cold {
-                        // All, or as much as there was room for.
-                        break;
-                    }
-                    // One chunk by way of the buffer, which brings more of the file in.
-                }
+            let before = pieces.done;
+            let cached = from_page_cache(&mut pieces, input, pos, size, count - before);
+            let sent = pieces.done - before;
+            match &mut pos {
+                Some(p) => *p += sent as i64,
+                None => skip(input, sent as i64),
+            }
+            match cached {
+                // One piece by way of the buffer, which brings more of the file in.
+                Ok(Cache::Cold) => {}
+                // All, or as much as there was room for.
+                Ok(Cache::Sent) => break,
                 Err(e) => {
                     result = Err(e);
                     break;
                 }
             }
         }
-        buf.resize(CHUNK.min(count), 0);
-        let want = (count - done).min(CHUNK);
-        let got = match read_at(input, pos, &mut buf[..want]) {
+        let want = (count - pieces.done).min(pos.map_or(PIECE, piece_from));
+        let got = match regular {
+            Some(_) => {
+                buf.resize(want, 0);
+                read_at(input, pos, &mut buf)
+            }
+            None => spliced(input, pos, want, &mut buf),
+        };
+        let got = match got {
             Ok(0) => break,
-            Ok(n) => n,
+            Ok(got) => got,
             Err(e) => {
                 result = Err(e);
                 break;
             }
         };
-        let more = done + got < count;
-        let flags = if more {
-            sidewire_uapi::socket::MSG_MORE
-        } else {
-            0
+        let iov = Iovecs::single(buf.as_ptr(), got);
+        let bytes = |sent| {
+            let mut at = iov.iter();
+            at.advance(sent);
+            at
         };
-        let mut sent = 0;
-        while sent < got {
-            let iov = Iovecs::single(buf[sent..].as_ptr(), got - sent);
-            let args = SendArgs {
-                flags,
-                ..SendArgs::default()
-            };
-            match send_iter(to, args, || iov.iter()) {
-                Ok(n) => sent += n,
-                Err(e) => {
-                    result = Err(e);
-                    break;
-                }
-            }
-            if to.nonblock.load(core::sync::atomic::Ordering::Relaxed) {
-                // A short count means that there was no more room.
-                break;
-            }
-        }
-        done += sent;
-        if let Some(p) = &mut pos {
-            *p += sent as i64;
-        } else if sent < got && seekable {
+        let more = got < count - pieces.done;
+        let sent = pieces
+            .send(got, more, Bytes::Copied, bytes)
+            .unwrap_or_else(|e| {
+                result = Err(e);
+                0
+            });
+        match &mut pos {
+            Some(p) => *p += sent as i64,
             // What was read and not sent is given back.
-            skip(input, sent as i64 - got as i64);
+            None if sent < got => skip(input, sent as i64 - got as i64),
+            None => {}
         }
-        if sent < got || result.is_err() {
+        if sent < got {
             break;
         }
     }
@@ -151,9 +135,58 @@ unsafe fn from_file(
         unsafe { copy::write_value(offset, &p) }.map_err(|_| libc::EFAULT)?;
     }
     match result {
-        Err(e) if done == 0 => Err(e),
-        _ => Ok(done),
+        Err(e) if pieces.done == 0 => Err(e),
+        _ => Ok(pieces.done),
     }
+}
+
+/// What Linux's `do_sendfile` says of descriptors, position and length, before it moves anything.
+fn allowed(out: c_int, input: c_int, pos: Option<i64>, count: usize) -> Result<(), c_int> {
+    let mut at = pos.unwrap_or(0);
+    let offset = match pos {
+        Some(_) => &raw mut at,
+        None => core::ptr::null_mut(),
+    };
+    let ends = i64::try_from(count).ok().and_then(|n| n.checked_add(at));
+    // SAFETY: null or a live number; no bytes are asked for.
+    let none = unsafe { syscall!(Sysno::sendfile, out, input, offset, 0) };
+    match none.map_err(Errno::into_raw) {
+        // Before the file's largest size.
+        Ok(_) | Err(libc::EOVERFLOW) if ends.is_none() => Err(libc::EINVAL),
+        none => none.map(drop),
+    }
+}
+
+/// The next bytes of what is no regular file with a size, by way of a pipe: what cannot be spliced cannot be sent.
+fn spliced(input: c_int, pos: Option<i64>, len: usize, buf: &mut Vec<u8>) -> Result<usize, c_int> {
+    let [reader, writer] = pipe()?;
+    let mut at = pos.unwrap_or(0);
+    let offset = match pos {
+        Some(_) => &raw mut at,
+        None => core::ptr::null_mut(),
+    };
+    let writer = writer.as_raw_fd();
+    // SAFETY: null or a live number.
+    let got = unsafe { syscall!(Sysno::splice, input, offset, writer, 0, len, 0) }
+        .map_err(Errno::into_raw)?;
+    buf.resize(got, 0);
+    let mut done = 0;
+    while done < got {
+        match read_at(reader.as_raw_fd(), None, &mut buf[done..])? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
+}
+
+/// A pipe of ours: its reader, its writer.
+pub(super) fn pipe() -> Result<[Fd; 2], c_int> {
+    let mut ends = [0 as c_int; 2];
+    // SAFETY: the kernel writes two descriptors to a live local.
+    unsafe { syscall!(Sysno::pipe2, ends.as_mut_ptr(), libc::O_CLOEXEC) }
+        .map_err(Errno::into_raw)?;
+    Ok(ends.map(Fd::from_raw))
 }
 
 /// Moves a descriptor's position.
@@ -174,14 +207,21 @@ fn regular_size(fd: c_int) -> Option<i64> {
     }
 }
 
-/// Sends from a file: how much, and whether the next bytes have to be read into a buffer.
+/// How far sending from the page cache went.
+enum Cache {
+    /// To the end, or as far as there was room.
+    Sent,
+    /// To bytes that have to be read first.
+    Cold,
+}
+
 fn from_page_cache(
-    to: &FileRef,
+    pieces: &mut Pieces<'_>,
     input: c_int,
     pos: Option<i64>,
     size: i64,
     count: usize,
-) -> Result<(usize, bool), c_int> {
+) -> Result<Cache, c_int> {
     let from = match pos {
         Some(pos) => pos,
         // SAFETY: no pointers.
@@ -189,32 +229,38 @@ fn from_page_cache(
             .map_err(Errno::into_raw)? as i64,
     };
     let left = usize::try_from(size - from).unwrap_or(0).min(count);
-    if left == 0 {
-        return Ok((0, false));
-    }
     if left >= WORTH_MAPPING {
-        let (sent, rest) = send_pages(to, input, from, left)?;
+        let (sent, rest) = send_pages(pieces, input, from, left)?;
         if sent > 0 {
-            return Ok((sent, rest));
+            return Ok(if rest { Cache::Cold } else { Cache::Sent });
         }
     }
-    cached(to, input, from, left)
+    cached(pieces, input, from, left)
 }
 
-/// Copies what the page cache holds: how much, and whether it ended at a page that is not there.
-fn cached(to: &FileRef, input: c_int, pos: i64, left: usize) -> Result<(usize, bool), c_int> {
+/// Copies what the page cache holds.
+fn cached(pieces: &mut Pieces<'_>, input: c_int, pos: i64, left: usize) -> Result<Cache, c_int> {
     let cold = Cell::new(false);
-    let sent = send_iter(to, SendArgs::default(), || CachedFile {
-        fd: input,
-        pos,
-        remaining: left,
-        cold: &cold,
-    });
-    match sent {
-        Ok(n) => Ok((n, cold.get())),
-        Err(libc::EFAULT) if cold.get() => Ok((0, true)),
-        Err(e) => Err(e),
+    let mut done = 0;
+    while done < left {
+        let at = pos + done as i64;
+        let piece = piece_from(at).min(left - done);
+        let bytes = |sent| CachedFile {
+            fd: input,
+            pos: at + sent as i64,
+            remaining: piece - sent,
+            cold: &cold,
+        };
+        let sent = match pieces.send(piece, piece < left - done, Bytes::Copied, bytes) {
+            Err(libc::EFAULT) if cold.get() => return Ok(Cache::Cold),
+            sent => sent?,
+        };
+        done += sent;
+        if sent < piece {
+            return Ok(if cold.get() { Cache::Cold } else { Cache::Sent });
+        }
     }
+    Ok(Cache::Sent)
 }
 
 /// A cursor over a file, as far as the page cache holds it: anything else is a fault.

@@ -6,16 +6,20 @@ use core::sync::atomic::Ordering;
 use libc::{size_t, ssize_t};
 use sidewire_engine::memory::{Fault, IovIter, MemRef, RegionKind};
 use sidewire_link::fd::Fd;
-use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_MORE, MSG_PEEK, MSG_TRUNC};
+use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC};
 use std::os::fd::AsRawFd;
 use syscalls::{Errno, Sysno, syscall};
 
-use super::send::{SendArgs, send_iter};
-use super::sendfile::{CHUNK, read_at, recv_into};
+use super::pieces::{Bytes, PIECE, Pieces};
+use super::sendfile::{pipe, read_at, recv_into};
 use super::{MOVED, answer};
 use crate::file::FileRef;
 use crate::iov::MAX_RW_COUNT;
 use crate::{fdtable, real};
+
+/// Every flag that splice knows.
+const SPLICE_F_ALL: c_uint =
+    libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MORE | libc::SPLICE_F_GIFT;
 
 /// `splice`.
 ///
@@ -29,44 +33,23 @@ pub unsafe fn splice(
     len: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    let (from, to) = (fdtable::get(input), fdtable::get(out));
-    if from.is_none() && to.is_none() {
-        // SAFETY: the caller's arguments.
-        return unsafe { real::splice(input, off_in, out, off_out, len, flags) };
-    }
-    let len = len.min(MAX_RW_COUNT);
-    if len == 0 {
-        return 0;
-    }
-    let dont_wait = if flags & libc::SPLICE_F_NONBLOCK != 0 {
-        MSG_DONTWAIT
-    } else {
-        0
-    };
-    let done = match (from, to) {
-        (Some(_), Some(_)) => Err(libc::EINVAL),
-        (Some(from), None) if is_pipe(out) => {
-            if off_in.is_null() && off_out.is_null() {
-                to_pipe(&from, input, out, len, dont_wait)
-            } else {
-                Err(libc::ESPIPE)
-            }
-        }
+    let allowed = off_in.is_null()
+        && off_out.is_null()
+        && flags & !SPLICE_F_ALL == 0
+        && isize::try_from(len).is_ok();
+    let most = len.min(MAX_RW_COUNT);
+    let waits = flags & libc::SPLICE_F_NONBLOCK == 0;
+    let done = match (fdtable::get(input), fdtable::get(out)) {
+        _ if len == 0 || !allowed => Err(MOVED),
+        (Some(from), None) if is_pipe(out) => to_pipe(&from, input, out, most, waits),
         (None, Some(to)) if is_pipe(input) => {
-            if off_in.is_null() && off_out.is_null() {
-                let more = if flags & libc::SPLICE_F_MORE != 0 {
-                    MSG_MORE
-                } else {
-                    0
-                };
-                from_pipe(&to, input, len, dont_wait, more)
-            } else {
-                Err(libc::ESPIPE)
-            }
+            let more = flags & libc::SPLICE_F_MORE != 0;
+            from_pipe(&to, input, most, waits, more)
         }
-        _ => Err(libc::EINVAL),
+        _ => Err(MOVED),
     };
     match done {
+        // Also where no bytes of ours can be concerned: it knows what is wrong.
         // SAFETY: the caller's arguments.
         Err(MOVED) => unsafe { real::splice(input, off_in, out, off_out, len, flags) },
         done => answer(done),
@@ -82,13 +65,14 @@ fn is_pipe(fd: c_int) -> bool {
     }
 }
 
-/// One chunk out of the socket: looked at, written to the pipe, then taken.
+/// What the socket has, as far as the pipe has room: piece by piece looked at, written to the pipe, then taken. Whether to
+/// wait for data is the socket's affair, to wait for room the pipe's (`waits`); both for the first piece only.
 fn to_pipe(
     from: &FileRef,
     input: c_int,
     out: c_int,
     len: usize,
-    dont_wait: c_int,
+    waits: bool,
 ) -> Result<usize, c_int> {
     if from.stack().with(|i| i.engine.at_urgent_byte(from.id())) {
         return match from.nonblock.load(Ordering::Relaxed) {
@@ -96,12 +80,40 @@ fn to_pipe(
             false => Ok(0),
         };
     }
-    let mut buf = vec![0u8; CHUNK.min(len)];
-    let got = recv_into(from, &mut buf, MSG_PEEK | dont_wait)?;
+    let mut buf = vec![0u8; PIECE.min(len)];
+    let mut done = 0;
+    while done < len {
+        match piece_to_pipe(
+            from,
+            input,
+            out,
+            &mut buf[..(len - done).min(PIECE)],
+            waits,
+            done > 0,
+        ) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(_) if done > 0 => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+fn piece_to_pipe(
+    from: &FileRef,
+    input: c_int,
+    out: c_int,
+    buf: &mut [u8],
+    waits: bool,
+    follows: bool,
+) -> Result<usize, c_int> {
+    let dont_wait = if follows { MSG_DONTWAIT } else { 0 };
+    let got = recv_into(from, buf, MSG_PEEK | dont_wait)?;
     if got == 0 {
         return Ok(0);
     }
-    let written = write_pipe(out, &buf[..got], dont_wait != 0)?;
+    let written = write_pipe(out, &buf[..got], !waits || follows)?;
     // Somebody else may have read the same bytes meanwhile; two readers of one stream share it in no defined way.
     let flags = MSG_TRUNC | MSG_DONTWAIT;
     if recv_into(from, &mut buf[..written], flags) == Err(MOVED) {
@@ -136,43 +148,66 @@ fn write_pipe(fd: c_int, bytes: &[u8], dont_wait: bool) -> Result<usize, c_int> 
     .map_err(Errno::into_raw)
 }
 
-/// What the pipe holds, a chunk of it: duplicated to a pipe of ours, read from there into the send arena, then taken. What the
+/// What the pipe holds, piece by piece: duplicated to a pipe of ours, read from there into the send arena, then taken. What the
 /// socket has no room for stays where it is. One copy; the pages themselves cannot be had, since a pipe's can be moved, but
-/// not mapped.
+/// not mapped. Waits for the pipe (`waits`) before the first piece only.
 fn from_pipe(
     to: &FileRef,
     input: c_int,
     len: usize,
-    dont_wait: c_int,
-    more: c_int,
+    waits: bool,
+    more: bool,
 ) -> Result<usize, c_int> {
-    let (held, got) = tee_pipe(input, CHUNK.min(len), dont_wait != 0)?;
-    if got == 0 {
-        return Ok(0);
+    let mut pieces = Pieces::new(to);
+    while pieces.done < len {
+        let left = len - pieces.done;
+        let teed = tee_pipe(input, PIECE.min(left), !waits || pieces.done > 0);
+        let (held, got) = match teed {
+            Ok((_, 0)) => break,
+            Ok(teed) => teed,
+            Err(_) if pieces.done > 0 => break,
+            Err(e) => return Err(e),
+        };
+        let more = more || (got < left && waiting_in(input) > got);
+        let mut held = Some(held);
+        let bytes = |sent| {
+            let mut at = HeldInPipe {
+                input,
+                held: held.take(),
+                total: got,
+                remaining: got - sent,
+            };
+            // Not the first send of it.
+            if at.held.is_none() {
+                at.held = at.rewind();
+            }
+            at
+        };
+        let sent = match pieces.send(got, more, Bytes::Copied, bytes) {
+            Ok(sent) => sent,
+            Err(_) if pieces.done > 0 => break,
+            Err(e) => return Err(e),
+        };
+        // It is there: nobody else reads a pipe that two would have to share.
+        take(input, sent);
+        if sent < got {
+            break;
+        }
     }
-    let args = SendArgs {
-        flags: more,
-        ..SendArgs::default()
-    };
-    let mut held = Some(held);
-    let sent = send_iter(to, args, || HeldInPipe {
-        input,
-        held: held.take(),
-        total: got,
-        remaining: got,
-    })?;
-    // It is there: nobody else reads a pipe that two would have to share.
-    take(input, sent);
-    Ok(sent)
+    Ok(pieces.done)
+}
+
+/// Bytes in a pipe.
+fn waiting_in(pipe: c_int) -> usize {
+    let mut n: c_int = 0;
+    // SAFETY: the kernel writes an integer to a live local.
+    let _ = unsafe { syscall!(Sysno::ioctl, pipe, libc::FIONREAD, &raw mut n) };
+    usize::try_from(n).unwrap_or(0)
 }
 
 /// A pipe of ours with what `input` holds, at most `len` bytes, and how much that is; 0 at its end.
 fn tee_pipe(input: c_int, len: usize, dont_wait: bool) -> Result<(Fd, usize), c_int> {
-    let mut ends = [0 as c_int; 2];
-    // SAFETY: the kernel writes two descriptors to a live local.
-    unsafe { syscall!(Sysno::pipe2, ends.as_mut_ptr(), libc::O_CLOEXEC) }
-        .map_err(Errno::into_raw)?;
-    let [reader, writer] = ends.map(Fd::from_raw);
+    let [reader, writer] = pipe()?;
     let flags = if dont_wait {
         libc::SPLICE_F_NONBLOCK
     } else {

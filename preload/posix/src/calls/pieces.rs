@@ -1,0 +1,80 @@
+//! The sends of which one `sendfile` or `splice` consists: Linux 6.16 `splice_to_socket` makes one for what a pipe's sixteen
+//! pages hold, goes on after a short one, and each waits for itself (SO_SNDTIMEO).
+
+use core::cell::Cell;
+
+use libc::c_int;
+use sidewire_engine::memory::IovIter;
+use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_MORE};
+
+use super::send::{SendArgs, send_iter};
+use crate::file::FileRef;
+
+/// Bytes of a piece, at most: sixteen pages, as a new pipe has.
+pub(super) const PIECE: usize = 64 * 1024;
+
+/// Bytes from `pos` of a file to the end of its piece, which begins with the page of `pos`.
+pub(super) fn piece_from(pos: i64) -> usize {
+    PIECE - (pos % 4096) as usize
+}
+
+/// What of the bytes can be done with them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bytes {
+    Referenced,
+    Copied,
+}
+
+/// The sends that one call makes to a socket.
+pub(super) struct Pieces<'a> {
+    to: &'a FileRef,
+    /// Bytes that they have taken.
+    pub(super) done: usize,
+    interrupted: Cell<bool>,
+}
+
+impl<'a> Pieces<'a> {
+    pub(super) fn new(to: &'a FileRef) -> Self {
+        Self {
+            to,
+            done: 0,
+            interrupted: Cell::new(false),
+        }
+    }
+
+    /// Sends a piece of `len` bytes, `from` so many on; more is to follow when `more`. How many were taken: fewer when a later
+    /// send of it failed or would have to wait, and then the call is over.
+    pub(super) fn send<I: IovIter>(
+        &mut self,
+        len: usize,
+        more: bool,
+        bytes: Bytes,
+        mut from: impl FnMut(usize) -> I,
+    ) -> Result<usize, c_int> {
+        let mut sent = 0;
+        while sent < len {
+            // With a signal pending Linux still sends what there is room for.
+            let wait = if self.interrupted.get() {
+                MSG_DONTWAIT
+            } else {
+                0
+            };
+            let args = SendArgs {
+                flags: wait | if more { MSG_MORE } else { 0 },
+                splice: bytes == Bytes::Referenced,
+                follows: self.done > 0,
+                interrupted: Some(&self.interrupted),
+                ..SendArgs::default()
+            };
+            match send_iter(self.to, args, || from(sent)) {
+                Ok(n) => {
+                    sent += n;
+                    self.done += n;
+                }
+                Err(_) if sent > 0 => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(sent)
+    }
+}

@@ -1,0 +1,223 @@
+/* splice and sendfile to a socket, and from it: arguments, sources, and sizes.
+ *
+ *   splices HOST PORT     the peer program listens there
+ */
+#include "show.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
+#include <sys/time.h>
+
+enum { BUFFER = 1 << 20 };
+
+static const char *host;
+static int port;
+static char data[BUFFER];
+
+static void big_pipe(int ends[2])
+{
+	if (pipe(ends) || fcntl(ends[0], F_SETPIPE_SZ, BUFFER) < 0)
+		err(2, "pipe");
+}
+
+static int left_in(int pipe)
+{
+	int n = 0;
+	ioctl(pipe, FIONREAD, &n);
+	return n;
+}
+
+static int roomy(const char *command)
+{
+	int fd = peer(host, port, command), size = 2 * BUFFER;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size);
+	return fd;
+}
+
+static void arguments(void)
+{
+	int p[2], fd = roomy("discard"), other = tcp_socket();
+	loff_t off = 0;
+	big_pipe(p);
+	if (write(p[1], data, 2000) != 2000)
+		err(2, "write");
+	SHOW(splice(p[0], NULL, fd, NULL, 50, 0x10));
+	SHOW(splice(p[0], NULL, fd, NULL, 50, SPLICE_F_GIFT | SPLICE_F_MOVE));
+	SHOW(splice(p[0], NULL, fd, &off, 3, 0));
+	SHOW(splice(p[0], &off, fd, NULL, 3, 0));
+	SHOW(splice(fd, &off, p[1], NULL, 3, 0));
+	SHOW(splice(-1, NULL, fd, NULL, 3, 0));
+	SHOW(splice(fd, NULL, -1, NULL, 3, 0));
+	SHOW(splice(fd, NULL, other, NULL, 3, 0));
+	SHOW(splice(-1, NULL, fd, NULL, 0, 0));
+	SHOW(splice(p[0], NULL, fd, NULL, (size_t)SSIZE_MAX + 1, 0));
+	SHOW(left_in(p[0]));
+	SHOW(splice(p[0], NULL, fd, NULL, SSIZE_MAX, 0));
+	SHOW(splice(p[0], NULL, fd, NULL, 5, SPLICE_F_NONBLOCK));
+	close(fd);
+	close(other);
+	close(p[0]);
+	close(p[1]);
+}
+
+static void sources(void)
+{
+	int fd = roomy("discard"), p[2], unix_pair[2];
+	static const char *paths[] = {"/proc/self/status", "/proc/self/maps", "/proc/cpuinfo", "/proc/net/dev",
+				      "/sys/kernel/mm/transparent_hugepage/enabled", "/dev/zero", "/dev/null",
+				      "/tmp"};
+	off_t off = 0;
+	if (pipe(p) || write(p[1], data, 10) != 10 || socketpair(AF_UNIX, SOCK_STREAM, 0, unix_pair) ||
+	    write(unix_pair[1], data, 10) != 10)
+		err(2, "sources");
+	SHOW(sendfile(fd, p[0], NULL, 5));
+	SHOW(sendfile(fd, p[0], &off, 5));
+	SHOW(left_in(p[0]));
+	SHOW(sendfile(fd, unix_pair[0], NULL, 5));
+	SHOW(sendfile(fd, eventfd(5, 0), NULL, 8));
+	SHOW(sendfile(fd, fd, NULL, 5));
+	SHOW(sendfile(fd, fd, &off, 5));
+	SHOW(sendfile(fd, -1, NULL, 0));
+	for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+		int file = open(paths[i], O_RDONLY);
+		printf("%s\n", paths[i]);
+		off = 0;
+		SHOW(sendfile(fd, file, NULL, 0));
+		SHOW(sendfile(fd, file, NULL, 5));
+		SHOW(sendfile(fd, file, &off, 5));
+		SHOW(off);
+		close(file);
+	}
+	close(fd);
+}
+
+static int temporary(size_t size)
+{
+	char path[] = "/tmp/splices-XXXXXX";
+	int file = mkstemp(path);
+	unlink(path);
+	if (file < 0 || write(file, data, size) != (ssize_t)size)
+		err(2, "a file");
+	lseek(file, 0, SEEK_SET);
+	return file;
+}
+
+static void offsets(void)
+{
+	int fd = roomy("discard"), file = temporary(1000), unreadable = open("/dev/null", O_WRONLY);
+	static const struct {
+		off_t off;
+		size_t count;
+	} asked[] = {{INT64_MAX, 10},   {INT64_MAX - 15, 100}, {INT64_MAX, 0}, {0, SIZE_MAX},
+		     {0, (size_t)1 << 63}, {0, SSIZE_MAX},        {-5, 0},        {2000, 10},
+		     {990, 100}};
+	for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+		off_t off = asked[i].off;
+		SHOW(sendfile(fd, file, &off, asked[i].count));
+		SHOW(off == asked[i].off);
+	}
+	SHOW(sendfile(fd, unreadable, NULL, 5));
+	SHOW(sendfile(fd, file, NULL, 300));
+	SHOW(lseek(file, 0, SEEK_CUR));
+	close(fd);
+}
+
+/* More than a piece in one call, both ways. */
+static void sizes(void)
+{
+	int p[2], fd = roomy("discard"), from = peer(host, port, "send 4000000"), n = 0;
+	big_pipe(p);
+	if (write(p[1], data, 200000) != 200000)
+		err(2, "write");
+	SHOW(splice(p[0], NULL, fd, NULL, 200000, 0));
+	/* A window that has grown. */
+	if (recv(from, data, BUFFER, MSG_WAITALL) != BUFFER)
+		err(2, "recv");
+	while (n < 200000 && !ioctl(from, FIONREAD, &n))
+		poll(NULL, 0, 1);
+	SHOW(splice(from, NULL, p[1], NULL, 300000, 0) > 65536);
+	close(from);
+	close(fd);
+	close(p[0]);
+	close(p[1]);
+}
+
+static volatile sig_atomic_t signalled;
+
+static void note(int sig)
+{
+	signalled = sig;
+}
+
+/* Has the gated peer read, once the signal has come. */
+static void *open_then(void *unused)
+{
+	sigset_t all;
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, NULL);
+	while (!signalled)
+		poll(NULL, 0, 1);
+	close(peer(host, port, "open"));
+	return unused;
+}
+
+/* A signal with SA_RESTART while the socket is full: made again. */
+static void restarted(void)
+{
+	int p[2], fd = peer(host, port, "gated");
+	pthread_t opener;
+	struct sigaction action = {.sa_handler = note, .sa_flags = SA_RESTART};
+	struct itimerval soon = {.it_value = {.tv_usec = 200000}};
+	big_pipe(p);
+	sigaction(SIGALRM, &action, NULL);
+	while (send(fd, data, 65536, MSG_DONTWAIT) > 0)
+		continue;
+	if (write(p[1], data, 1000) != 1000)
+		err(2, "write");
+	if (pthread_create(&opener, NULL, open_then, NULL))
+		errx(2, "no thread");
+	setitimer(ITIMER_REAL, &soon, NULL);
+	SHOW(splice(p[0], NULL, fd, NULL, 1000, 0));
+	SHOW(left_in(p[0]));
+	pthread_join(opener, NULL);
+	close(fd);
+}
+
+/* SO_SNDTIMEO is each piece's, and begins anew with what was taken. */
+static void slow_reader(void)
+{
+	int fd = peer(host, port, "gated"), file = temporary(BUFFER), size = 20000;
+	struct timeval limit = {.tv_usec = 400000};
+	struct timeval begin, end;
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+	gettimeofday(&begin, NULL);
+	SHOW(sendfile(fd, file, NULL, BUFFER) > 0);
+	gettimeofday(&end, NULL);
+	timersub(&end, &begin, &end);
+	SHOW(end.tv_sec * 1000 + end.tv_usec / 1000 >= 400);
+	SHOW(sendfile(fd, file, NULL, BUFFER));
+	close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 3)
+		errx(2, "usage: splices HOST PORT");
+	host = argv[1];
+	port = atoi(argv[2]);
+	arguments();
+	sources();
+	offsets();
+	sizes();
+	restarted();
+	slow_reader();
+	puts("done");
+	return 0;
+}
