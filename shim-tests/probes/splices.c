@@ -192,7 +192,7 @@ static void restarted(void)
 /* SO_SNDTIMEO is each piece's, and begins anew with what was taken. */
 static void slow_reader(void)
 {
-	int fd = peer(host, port, "gated"), file = temporary(BUFFER), size = 20000;
+	int fd = peer(host, port, "hold"), file = temporary(BUFFER), size = 20000;
 	struct timeval limit = {.tv_usec = 400000};
 	struct timeval begin, end;
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);

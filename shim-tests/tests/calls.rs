@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         "moved_asleep",
         "moved_queue",
         "moved_options",
+        "lowered_user",
         "not_stderr",
         "ep_local",
     ] {

@@ -25,6 +25,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use crate::capture::Capture;
+use crate::given::LatelyGiven;
 use crate::lanes::{self, Carried, Entrances, Lanes, Late, Parcel, Which, iovecs};
 use crate::stack::monotonic_ns;
 use crate::syscall;
@@ -145,7 +146,8 @@ pub struct LinkNet {
     /// Counters.
     pub stats: LinkStats,
     pub(crate) capture: Capture,
-    /// Opened with the first stranger; none where that fails.
+    /// Connections that the kernel answers for, whether it has them or not.
+    pub(crate) given: LatelyGiven,
     /// Open all the time: who asks may be a thread of the library's own ([`thread::own`](crate::thread::own)).
     diag: Option<SockDiag>,
     /// The monotonic clock as the engine was told last, nanoseconds.
@@ -187,6 +189,7 @@ impl LinkNet {
             tstamps: Awaited::default(),
             stats: LinkStats::default(),
             capture,
+            given: LatelyGiven::default(),
             diag: SockDiag::open().ok(),
             now: 0,
         })
@@ -585,6 +588,9 @@ impl Net for LinkNet {
     }
 
     fn kernel_has(&mut self, tuple: &Tuple, listener: bool) -> bool {
+        if self.given.has(tuple, self.now) {
+            return true;
+        }
         let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (tuple.local, tuple.remote) else {
             return false;
         };

@@ -33,8 +33,8 @@ use super::socket::{Reason, to_kernel};
 use crate::file::FileRef;
 use crate::holders::Listener;
 use crate::readiness::epoll;
-use crate::stack::{Inner, NetStack};
-use crate::{copy, fdtable, round, signals, syscall};
+use crate::stack::{Inner, NetStack, monotonic_ns};
+use crate::{copy, fdtable, privilege, round, signals, syscall};
 
 /// Why a connection stays the engine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -295,6 +295,7 @@ fn take_out(
     engine
         .freeze(&mut io, id)
         .map_err(|_| Refused::State(TcpState::Established))?;
+    inner.net.given.add(tuple, monotonic_ns());
     // Where the guard cannot be had, the peer's next segment may be answered by RST.
     file.set_moved();
     let guard = guard(tuple.local).ok();
@@ -469,6 +470,7 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
     if file.moved() {
         return Ok(());
     }
+    let _raised = privilege::raise();
     match stack.with(|i| i.engine.state(file.id())) {
         TcpState::Listen if file.leaving() => return Ok(()),
         TcpState::Listen => {

@@ -47,14 +47,13 @@ use parking_lot::Mutex;
 use sidewire_engine::event::Events;
 use sidewire_engine::stack::{Caps, StepResult};
 use sidewire_engine::{Error, Instant, SocketId, Step, WaitReason};
-use syscalls::{Sysno, syscall};
 
 use crate::driver::{self, Woken};
 use crate::file::{File, FileRef};
 use crate::signals::ERESTARTSYS;
 use crate::stack::Inner;
 use crate::wait::Waiter;
-use crate::{raw, round};
+use crate::{privilege, raw, round};
 
 /// What a C function returns for a count.
 #[inline]
@@ -217,27 +216,12 @@ pub fn poll_file(file: &FileRef, wants_out: bool) -> u32 {
 
 /// The calling thread's effective capabilities.
 fn caps() -> Caps {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    const VERSION_3: u32 = 0x2008_0522;
-    const NET_ADMIN: u32 = 12;
-    const NET_RAW: u32 = 13;
-    const IPC_LOCK: u32 = 14;
-    let mut header = Header {
-        version: VERSION_3,
-        pid: 0,
-    };
-    let mut data = [[0u32; 3]; 2];
-    // SAFETY: version 3 fills two structures of three words.
-    let got = unsafe { syscall!(Sysno::capget, &raw mut header, data.as_mut_ptr()) };
-    let has = |cap: u32| got.is_ok() && data[0][0] & (1 << cap) != 0;
+    let effective = privilege::effective();
+    let has = |cap: u32| effective & (1 << cap) != 0;
     Caps {
-        net_admin: has(NET_ADMIN),
-        net_raw: has(NET_RAW),
-        ipc_lock: has(IPC_LOCK),
+        net_admin: has(privilege::NET_ADMIN),
+        net_raw: has(privilege::NET_RAW),
+        ipc_lock: has(privilege::IPC_LOCK),
     }
 }
 

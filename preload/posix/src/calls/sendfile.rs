@@ -95,12 +95,12 @@ unsafe fn from_file(
         let got = match regular {
             Some(_) => {
                 buf.resize(want, 0);
-                read_at(input, pos, &mut buf)
+                read_at(input, pos, &mut buf).map(|got| (got, got))
             }
             None => spliced(input, pos, want, &mut buf),
         };
-        let got = match got {
-            Ok(0) => break,
+        let (got, moves) = match got {
+            Ok((0, _)) => break,
             Ok(got) => got,
             Err(e) => {
                 result = Err(e);
@@ -121,9 +121,9 @@ unsafe fn from_file(
                 0
             });
         match &mut pos {
-            Some(p) => *p += sent as i64,
+            Some(p) => *p += sent.min(moves) as i64,
             // What was read and not sent is given back.
-            None if sent < got => skip(input, sent as i64 - got as i64),
+            None if sent < moves => skip(input, sent as i64 - moves as i64),
             None => {}
         }
         if sent < got {
@@ -157,8 +157,14 @@ fn allowed(out: c_int, input: c_int, pos: Option<i64>, count: usize) -> Result<(
     }
 }
 
-/// The next bytes of what is no regular file with a size, by way of a pipe: what cannot be spliced cannot be sent.
-fn spliced(input: c_int, pos: Option<i64>, len: usize, buf: &mut Vec<u8>) -> Result<usize, c_int> {
+/// The next bytes of what is no regular file with a size, by way of a pipe: what cannot be spliced cannot be sent. How many, and
+/// by how many the position moves: a device may have none.
+fn spliced(
+    input: c_int,
+    pos: Option<i64>,
+    len: usize,
+    buf: &mut Vec<u8>,
+) -> Result<(usize, usize), c_int> {
     let [reader, writer] = pipe()?;
     let mut at = pos.unwrap_or(0);
     let offset = match pos {
@@ -177,7 +183,8 @@ fn spliced(input: c_int, pos: Option<i64>, len: usize, buf: &mut Vec<u8>) -> Res
             n => done += n,
         }
     }
-    Ok(done)
+    let moves = pos.map_or(done, |pos| (at - pos) as usize);
+    Ok((done, moves.min(done)))
 }
 
 /// A pipe of ours: its reader, its writer.
