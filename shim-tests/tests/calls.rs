@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         "moved_queue",
         "moved_options",
         "lowered_user",
+        "reuse_group",
         "not_stderr",
         "ep_local",
     ] {

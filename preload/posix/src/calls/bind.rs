@@ -3,6 +3,7 @@
 use core::ffi::c_int;
 use core::net::{Ipv4Addr, SocketAddr};
 
+use arrayvec::ArrayVec;
 use libc::{sockaddr, socklen_t};
 use sidewire_link::Errno;
 use sidewire_uapi::TcpState;
@@ -10,11 +11,14 @@ use sidewire_uapi::TcpState;
 use super::address::{GivenAddr, bind_shadow, is_v6, shadow_name};
 use super::socket::{Reason, to_kernel};
 use super::unbind::unbind_if_over;
-use super::{answer_int, errno_of};
+use super::{answer_int, errno_of, handover};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::readiness::epoll;
 use crate::{config, fdtable, raw, real, signals, syscall};
+
+/// Listeners on one port that are accelerated before there is a group: more than one address can be bound.
+const GROUP_MAX: usize = 16;
 
 /// `bind`: the kernel checks and reserves; the engine is told.
 ///
@@ -48,7 +52,10 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
     let tried = match try_it() {
         Err(Errno::EADDRINUSE) if port != 0 => {
             let stack = file.stack();
-            stack.with(|i| i.holders.bind_over(fd, port, try_it))
+            match stack.with(|i| i.holders.bind_over(fd, port, try_it)) {
+                Err(Errno::EADDRINUSE) if reuses_port(fd) && give_group(port) => try_it(),
+                tried => tried,
+            }
         }
         tried => tried,
     };
@@ -77,6 +84,28 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
 
 fn reuses_port(fd: c_int) -> bool {
     syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT) == Ok(1)
+}
+
+/// Gives the listeners of this process on a port that others may have as well to the kernel: it divides clients among the
+/// members of a group, and a holder is no member. True when there was one.
+fn give_group(port: u16) -> bool {
+    let mut group = ArrayVec::<c_int, GROUP_MAX>::new();
+    fdtable::for_each(|fd| {
+        let listens = fdtable::get(fd).is_some_and(|file| {
+            let held = file.port.lock();
+            held.listener
+                .as_ref()
+                .is_some_and(|l| l.local().port() == port)
+        });
+        if listens && reuses_port(fd) {
+            let _ = group.try_push(fd);
+        }
+    });
+    group
+        .iter()
+        .filter(|fd| handover::give(**fd, Reason::ReusePort).is_ok())
+        .count()
+        > 0
 }
 
 /// Why a listener cannot be the engine's.
