@@ -4,10 +4,11 @@ mod pair;
 
 use pair::{Pair, ROOT, Side, pattern, ready};
 use sidewire_engine::error::Error;
+use sidewire_engine::memory::RegionKind;
 use sidewire_engine::sendmsg::{NameArg, SendCall};
 use sidewire_engine::sysctl::Sysctl;
 use sidewire_engine::{ConnectCall, SocketId, Step};
-use sidewire_testkit::memory::ProgramIter;
+use sidewire_testkit::memory::{IoVec, ProgramIter};
 use sidewire_uapi::TcpState;
 use sidewire_uapi::ioctl::SIOCOUTQ;
 use sidewire_uapi::socket as so;
@@ -175,6 +176,29 @@ fn fo_16_no_bytes() {
     look(&mut p);
     let (_, _, options, payload) = segments(&p).remove(0);
     assert!(!options.fastopen.unwrap().is_request() && payload.is_empty());
+}
+
+#[test]
+fn fo_15_a_syn_takes_what_can_be_read() {
+    for readable in [1, 500, 1419] {
+        let bytes = pattern(readable);
+        let mut p = with_cookie();
+        let id = p.client_socket();
+        let memory = p.host(C).memory.clone();
+        let slab = memory.region(RegionKind::User, bytes.clone());
+        let mapped = IoVec::Mapped(slab, 0, readable);
+        let mut iter = ProgramIter::new(&memory, vec![mapped, IoVec::Unmapped(1000)]);
+        let name = Pair::server_sockaddr();
+        let mut call = SendCall::new(FO, &[], Some(NameArg(&name)), ROOT, false);
+        let mut step = |p: &mut Pair| {
+            p.host(C)
+                .with(|s, io| s.sendmsg(io, id, &mut call, &mut iter))
+        };
+        assert!(matches!(step(&mut p), Step::Wait { .. }));
+        p.settle();
+        assert_eq!(segments(&p)[0].3, bytes);
+        assert_eq!(step(&mut p), Step::Ready(Ok(readable)));
+    }
 }
 
 #[test]

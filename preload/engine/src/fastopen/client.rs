@@ -290,7 +290,10 @@ fn syn_payload(
     if len == 0 {
         return None;
     }
-    iter.copy_in(&pfrag.mem, pfrag.off, len).ok()?;
+    let len = iter.copy_in_readable(&pfrag.mem, pfrag.off, len);
+    if len == 0 {
+        return None;
+    }
     let frag = pfrag.frag(len);
     pfrag.off += len;
     Some(frag)
