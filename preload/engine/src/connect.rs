@@ -373,6 +373,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.bound_addr = old.bound_addr;
     sk.bound_port = old.bound_port;
     sk.disconnects = old.disconnects;
+    sk.write_pending = old.write_pending;
     sk.ca = old.ca.fresh();
     sk.sndbuf = old.sndbuf;
     sk.ack.rcv_mss = TCP_MIN_MSS;

@@ -78,6 +78,7 @@ impl TcpSock {
             send_run: SendRun::default(),
             bound_addr: false,
             bound_port: false,
+            write_pending: 0,
             disconnects: 0,
             timewait: None,
 
@@ -194,6 +195,7 @@ impl TcpSock {
             rcvbuf: sysctl.tcp_rmem[1],
             scaling_ratio: TCP_DEFAULT_SCALING_RATIO,
             ack: IcskAck::default(),
+            synack_ack_waits: false,
             ack_now: false,
             compressed_ack: 0,
             compressed_ack_rcv_nxt: 0,

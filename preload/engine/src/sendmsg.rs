@@ -85,6 +85,8 @@ pub(crate) struct Progress {
     pub(crate) size_goal: u32,
     /// The arena was empty: when to try again (H9).
     pub(crate) vm_wait: Option<Instant>,
+    /// Counted in the socket's `write_pending`.
+    pub(crate) sleeps: bool,
     #[allow(dead_code)]
     pub(crate) fastopen: fastopen::SendProgress,
 }
@@ -217,7 +219,19 @@ impl Stack {
         if let Some(trace) = &mut self.sh.trace {
             trace.wakes(io.now, call.signal);
         }
+        if core::mem::take(&mut call.progress.sleeps)
+            && let Some(sk) = self.socks.get_mut(id)
+        {
+            sk.write_pending = sk.write_pending.saturating_sub(1);
+        }
         let step = self.sendmsg_step(io, id, call, iter);
+        if let Step::Wait { reason, .. } = &step
+            && *reason != WaitReason::Backlog
+            && let Some(sk) = self.socks.get_mut(id)
+        {
+            sk.write_pending += 1;
+            call.progress.sleeps = true;
+        }
         if let (Some(trace), Step::Wait { reason, .. }) = (&mut self.sh.trace, &step)
             && *reason != WaitReason::Backlog
         {

@@ -171,8 +171,9 @@ fn established(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &mut Segment) {
     if fastopen_fail {
         return;
     }
-    if sk.opts.defer_accept != 0 || inet_csk_in_pingpong_mode(sk, cx.sh) {
+    if sk.write_pending > 0 || sk.opts.defer_accept != 0 || inet_csk_in_pingpong_mode(sk, cx.sh) {
         // The ack travels with the first data.
+        sk.synack_ack_waits = true;
         inet_csk_schedule_ack(sk);
         tcp_enter_quickack_mode(sk, TCP_MAX_QUICKACKS);
         sk.ack.pending |= icsk_ack::TIMER;
