@@ -124,6 +124,8 @@ pub struct RecvCall {
     pub signal: bool,
     /// MSG_* flags for `msg_flags`.
     pub msg_flags: i32,
+    /// `msg_name`: where the packet was going that an ICMP error of the error queue is about.
+    pub name: Option<SocketAddr>,
     /// Control messages to hand out.
     pub cmsgs: ArrayVec<RecvCmsg, MAX_RECV_CMSGS>,
     pub(crate) timeo: Timeo,

@@ -382,6 +382,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.tsq_throttled = old.tsq_throttled;
     sk.timer_queued = old.timer_queued;
     sk.ip_id = old.ip_id;
+    sk.rmem_alloc = old.errqueue.rmem();
     sk.errqueue = old.errqueue;
     sk.zerocopy = old.zerocopy;
     sk.tskey = old.tskey;

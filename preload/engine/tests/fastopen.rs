@@ -13,6 +13,7 @@ use sidewire_uapi::TcpState;
 use sidewire_uapi::ioctl::SIOCOUTQ;
 use sidewire_uapi::socket as so;
 use sidewire_uapi::tcp as t;
+use sidewire_wire::icmp::{self, IcmpError, IcmpErrorKind};
 use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::{TcpFlags, TcpOptions, TcpView};
 
@@ -139,6 +140,28 @@ fn fo_14_fo_24_fo_27_fo_30_fo_47_data_in_the_syn() {
     assert_eq!(sk.listen.as_ref().unwrap().fastopen_qlen, 0);
     p.send_all(C, id, 0, b"more");
     assert_eq!(p.recv(S, child).unwrap(), b"more");
+}
+
+#[test]
+fn an_icmp_error_about_the_syn_ack_of_an_accepted_child_is_soft() {
+    let mut p = with_cookie();
+    let id = p.client_socket();
+    assert_eq!(fastopen(&mut p, id, b"early"), Ok(5));
+    let syn = p.host(C).take_packet().unwrap().bytes;
+    p.host(S).rx(&syn);
+    p.host(S).rx_batch_end();
+    let synack = p.host(S).take_packet().unwrap().bytes;
+    let child = p.accept().unwrap();
+    let mut message = [0; 600];
+    let kind = IcmpErrorKind::Unreachable(1);
+    let n = icmp::emit_v4_error(kind, &synack, &mut message).unwrap();
+    let error = IcmpError::parse_v4(&message[..n]).unwrap();
+    let router = error.quoted.dst;
+    p.host(S)
+        .with(|s, io| s.icmp(io, &error, router, &message[error.segment_at..n]));
+    assert_eq!(p.host(S).stack.state(child), TcpState::SynRecv);
+    let soft = p.host(S).stack.sock(child).unwrap().sk_err_soft;
+    assert_eq!(soft, Some(Error::HostUnreach));
 }
 
 #[test]
