@@ -374,6 +374,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.bound_port = old.bound_port;
     sk.disconnects = old.disconnects;
     sk.write_pending = old.write_pending;
+    sk.mss_cache = old.mss_cache;
     sk.ca = old.ca.fresh();
     sk.sndbuf = old.sndbuf;
     sk.ack.rcv_mss = TCP_MIN_MSS;

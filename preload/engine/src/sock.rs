@@ -268,6 +268,9 @@ pub struct TcpSock {
     pub advmss: u16,
     /// `rx_opt.mss_clamp`: what the peer announced.
     pub mss_clamp: u16,
+    /// TCP header bytes of a segment without SACK blocks, as the handshake left them: an attempt reckons with timestamps
+    /// where it offers them, one in repair mode for good.
+    pub tcp_header_len: u32,
     pub gso_segs: u32,
     #[serde(skip)]
     pub write_queue: VecDeque<Box<Skb>>,
