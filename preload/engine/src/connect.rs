@@ -95,7 +95,7 @@ impl Stack {
         };
         let disconnects = *call.disconnects.get_or_insert(sk.disconnects);
         if sk.in_state(&[TcpState::SynSent, TcpState::SynRecv]) {
-            let deadline = call.timeo.deadline(io.now, nonblock, sk.opts.sndtimeo_ns);
+            let deadline = call.timeo.deadline(io.now, nonblock, sk.opts.sndtimeo);
             if deadline <= io.now {
                 return Step::Ready(Err(call.pending_error.unwrap_or(Error::InProgress)));
             }

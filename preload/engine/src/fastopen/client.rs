@@ -156,7 +156,7 @@ impl Stack {
                 match r {
                     Err(Error::InProgress) if copied > 0 => Err(Exit::Out),
                     Err(e) => {
-                        let sndtimeo = self.socks.get(id).and_then(|sk| sk.opts.sndtimeo_ns);
+                        let sndtimeo = self.socks.get(id).and_then(|sk| sk.opts.sndtimeo);
                         call.restartable = e == Error::Intr && sndtimeo.is_none();
                         Err(Exit::OutErr(e))
                     }
