@@ -7,6 +7,7 @@ use sidewire_engine::error::Error;
 use sidewire_engine::memory::RegionKind;
 use sidewire_engine::sendmsg::{NameArg, SendCall};
 use sidewire_engine::sysctl::Sysctl;
+use sidewire_engine::trace::{Trace, TraceStep};
 use sidewire_engine::{ConnectCall, SocketId, Step};
 use sidewire_testkit::memory::{IoVec, ProgramIter};
 use sidewire_uapi::TcpState;
@@ -162,6 +163,33 @@ fn an_icmp_error_about_the_syn_ack_of_an_accepted_child_is_soft() {
     assert_eq!(p.host(S).stack.state(child), TcpState::SynRecv);
     let soft = p.host(S).stack.sock(child).unwrap().sk_err_soft;
     assert_eq!(soft, Some(Error::HostUnreach));
+}
+
+#[test]
+fn the_record_of_a_fast_open_says_once_what_went_into_the_syn() {
+    let mut p = with_cookie();
+    let id = p.client_socket();
+    let memory = p.host(C).memory.clone();
+    let mut iter = ProgramIter::source(&memory, b"early");
+    let name = Pair::server_sockaddr();
+    let mut call = SendCall::new(FO, &[], Some(NameArg(&name)), ROOT, false);
+    call.trace = Some(Box::new(Trace::new()));
+    let mut step = |p: &mut Pair| {
+        p.host(C)
+            .with(|s, io| s.sendmsg(io, id, &mut call, &mut iter))
+    };
+    assert!(matches!(step(&mut p), Step::Wait { .. }));
+    assert!(matches!(step(&mut p), Step::Wait { .. }));
+    p.settle();
+    assert_eq!(step(&mut p), Step::Ready(Ok(5)));
+    let steps = call.trace.as_ref().unwrap().steps();
+    let seen = steps.iter().filter_map(|s| match s {
+        TraceStep::Fastopen { copied_syn, err } => Some((*copied_syn, *err)),
+        _ => None,
+    });
+    assert_eq!(seen.collect::<Vec<_>>(), [(5, None)]);
+    let connects = |s: &TraceStep| matches!(s, TraceStep::Waited { fastopen: true, .. });
+    assert!(steps.iter().any(connects));
 }
 
 #[test]
