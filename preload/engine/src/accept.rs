@@ -199,7 +199,7 @@ impl Stack {
             }
             return Step::Ready(Ok(child));
         }
-        let deadline = call.timeo.deadline(io.now, nonblock, sk.opts.rcvtimeo_ns);
+        let deadline = call.timeo.deadline(io.now, nonblock, sk.opts.rcvtimeo);
         if deadline <= io.now {
             return Step::Ready(Err(Error::Again));
         }

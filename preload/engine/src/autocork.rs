@@ -59,13 +59,17 @@ pub(crate) fn tcp_should_autocork(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, size_go
     if !cx.sh.sysctl.tcp_autocorking || sk.rtx_queue.is_empty() {
         return false;
     }
-    let Some(tail) = sk.write_queue.back().filter(|skb| {
-        skb.len < size_goal && skb.tx_flags.is_empty() && tcp_skb_can_collapse_to(skb)
-    }) else {
+    let Some(tail) = sk
+        .write_queue
+        .back()
+        .filter(|skb| skb.len < size_goal && tcp_skb_can_collapse_to(skb))
+    else {
         return false;
     };
     let truesize = tail.truesize;
-    let run = sk.send_run.on() && sk.nonagle & nagle::OFF == 0;
+    // What a run holds back Linux would have sent: the stamps of its calls would become one.
+    let stamped = !tail.tx_flags.is_empty();
+    let run = sk.send_run.on() && sk.nonagle & nagle::OFF == 0 && !stamped;
     if !sk.tx_blocked {
         if run {
             hold_in_run(sk, cx);

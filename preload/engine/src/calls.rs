@@ -8,10 +8,13 @@ use core::net::{Ipv4Addr, SocketAddr};
 use arrayvec::ArrayVec;
 use sidewire_uapi::errqueue::SockExtendedErr;
 
-use crate::time::Instant;
+use crate::time::{Instant, JIFFY_NS};
 
 /// Control messages of one receive call: timestamps (two), bytes left, and those of the error queue.
 pub const MAX_RECV_CMSGS: usize = 6;
+
+/// The latest deadline that is one.
+const LAST_DEADLINE: Instant = Instant(Instant::NEVER.0 - 1);
 
 /// When a sleep of a call ends by itself: fixed at the first wait, so that the budget is per call and not per sleep.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,11 +24,12 @@ pub struct Timeo {
 
 impl Timeo {
     /// The call's deadline, fixed at the first use: `now` when it may not wait (`nonblock`, or a timeout of 0), `NEVER`
-    /// when `timeout_ns` is none.
-    pub fn deadline(&mut self, now: Instant, nonblock: bool, timeout_ns: Option<u64>) -> Instant {
-        *self.deadline.get_or_insert(match (nonblock, timeout_ns) {
+    /// when there is no `timeout`, which is in jiffies.
+    pub fn deadline(&mut self, now: Instant, nonblock: bool, timeout: Option<u64>) -> Instant {
+        *self.deadline.get_or_insert(match (nonblock, timeout) {
             (true, _) => now,
-            (false, Some(ns)) => now + ns,
+            // One of centuries is a timeout all the same: a signal does not restart the call (H5).
+            (false, Some(n)) => (now + n.saturating_mul(JIFFY_NS)).min(LAST_DEADLINE),
             (false, None) => Instant::NEVER,
         })
     }
@@ -124,6 +128,8 @@ pub struct RecvCall {
     pub signal: bool,
     /// MSG_* flags for `msg_flags`.
     pub msg_flags: i32,
+    /// `msg_name`: where the packet was going that an ICMP error of the error queue is about.
+    pub name: Option<SocketAddr>,
     /// Control messages to hand out.
     pub cmsgs: ArrayVec<RecvCmsg, MAX_RECV_CMSGS>,
     pub(crate) timeo: Timeo,

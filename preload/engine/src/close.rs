@@ -12,7 +12,7 @@ use crate::sndbuf::tcp_write_queue_purge;
 use crate::sock::{TcpSock, shutdown};
 use crate::stack::{Cx, Io, SocketId, Stack, Step, WaitReason};
 use crate::state::{STATE_CHANGE, tcp_clear_xmit_timers, tcp_close_state, tcp_set_state};
-use crate::time::NSEC_PER_SEC;
+use crate::time::HZ;
 use crate::timer::{tcp_fin_time, tcp_reset_keepalive_timer};
 use crate::timewait::{TCP_TIMEWAIT_LEN_NS, tcp_time_wait};
 
@@ -114,7 +114,7 @@ impl Stack {
             return Step::Ready(());
         };
         if sk.opts.linger && closing(sk) && !call.signal {
-            let timeout = u64::from(sk.opts.linger_s) * NSEC_PER_SEC;
+            let timeout = u64::from(sk.opts.linger_s) * HZ;
             let deadline = call.timeo.deadline(io.now, false, Some(timeout));
             if io.now < deadline {
                 return Step::Wait {

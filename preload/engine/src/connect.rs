@@ -95,7 +95,7 @@ impl Stack {
         };
         let disconnects = *call.disconnects.get_or_insert(sk.disconnects);
         if sk.in_state(&[TcpState::SynSent, TcpState::SynRecv]) {
-            let deadline = call.timeo.deadline(io.now, nonblock, sk.opts.sndtimeo_ns);
+            let deadline = call.timeo.deadline(io.now, nonblock, sk.opts.sndtimeo);
             if deadline <= io.now {
                 return Step::Ready(Err(call.pending_error.unwrap_or(Error::InProgress)));
             }
@@ -373,6 +373,8 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.bound_addr = old.bound_addr;
     sk.bound_port = old.bound_port;
     sk.disconnects = old.disconnects;
+    sk.write_pending = old.write_pending;
+    sk.mss_cache = old.mss_cache;
     sk.ca = old.ca.fresh();
     sk.sndbuf = old.sndbuf;
     sk.ack.rcv_mss = TCP_MIN_MSS;
@@ -381,6 +383,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.tsq_throttled = old.tsq_throttled;
     sk.timer_queued = old.timer_queued;
     sk.ip_id = old.ip_id;
+    sk.rmem_alloc = old.errqueue.rmem();
     sk.errqueue = old.errqueue;
     sk.zerocopy = old.zerocopy;
     sk.tskey = old.tskey;

@@ -43,6 +43,8 @@ pub enum Error {
     Proto,
     DestAddrReq,
     NetDown,
+    HostDown,
+    NoNet,
 }
 
 impl Error {
@@ -86,6 +88,8 @@ impl Error {
             Self::Proto => Errno::EPROTO,
             Self::DestAddrReq => Errno::EDESTADDRREQ,
             Self::NetDown => Errno::ENETDOWN,
+            Self::HostDown => Errno::EHOSTDOWN,
+            Self::NoNet => Errno::ENONET,
         }
     }
 }

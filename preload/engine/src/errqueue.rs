@@ -47,11 +47,23 @@ impl ErrPayload {
     }
 }
 
+/// What an ICMP error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IcmpReport {
+    /// What it is for the socket.
+    pub error: Error,
+    /// Who sent it.
+    pub offender: SocketAddr,
+    /// Where the packet that it quotes was going.
+    pub destination: SocketAddr,
+}
+
 /// One message.
 #[derive(Clone, Debug)]
 pub(crate) struct ErrEntry {
     pub(crate) ee: SockExtendedErr,
-    pub(crate) offender: Option<SocketAddr>,
+    /// Of an ICMP error.
+    pub(crate) offender: Option<IcmpReport>,
     /// CLOCK_REALTIME nanoseconds, 0 when it is no stamp.
     pub(crate) tstamp_ns: u64,
     /// Hardware stamp, 0 for none.
@@ -73,6 +85,17 @@ impl ErrQueue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.q.is_empty()
+    }
+
+    /// What stands on the account of the receive memory.
+    pub(crate) fn rmem(&self) -> u32 {
+        let charges = self.q.iter().map(|entry| entry.charge);
+        charges
+            .map(|charge| match charge {
+                Charge::Rmem(n) => n,
+                Charge::Optmem(_) => 0,
+            })
+            .sum()
     }
 
     /// Entries.
@@ -106,12 +129,12 @@ pub fn ip_icmp_error(
     sk: &mut TcpSock,
     cx: &mut Cx<'_, '_>,
     ee: SockExtendedErr,
-    offender: SocketAddr,
+    report: IcmpReport,
     quoted: &[u8],
 ) {
     let entry = ErrEntry {
         ee,
-        offender: Some(offender),
+        offender: Some(report),
         tstamp_ns: cx.wall_ns,
         hw_ns: 0,
         payload: ErrPayload {
@@ -128,6 +151,11 @@ pub fn ip_icmp_error(
 fn sock_dequeue_err_skb(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Option<ErrEntry> {
     let entry = sk.errqueue.q.pop_front()?;
     uncharge(sk, entry.charge);
+    // The pending error becomes that of the next ICMP error; the last one takes it along.
+    let next = sk.errqueue.q.front().and_then(|e| e.offender);
+    if next.is_some() || entry.offender.is_some() {
+        sk.sk_err = next.map(|report| report.error);
+    }
     if !sk.errqueue.is_empty() {
         sk_error_report(sk, cx);
     }
@@ -151,7 +179,7 @@ pub fn purge(sk: &mut TcpSock) {
 /// Where an entry came from, when IP_RECVERR's address tells (TS-48; Linux `ipv4_datagram_support_cmsg`).
 fn offender(sk: &TcpSock, entry: &ErrEntry) -> Option<SocketAddr> {
     match entry.ee.ee_origin {
-        SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6 => entry.offender,
+        SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6 => entry.offender.map(|n| n.offender),
         SO_EE_ORIGIN_TIMESTAMPING if frame_shown(sk, entry) => {
             Some(SocketAddr::new(sk.tuple.local.ip(), 0))
         }
@@ -248,6 +276,7 @@ fn ip_recv_error(
         left -= piece.len as usize;
     }
     put_cmsgs(sk, &entry, cx.wall_ns, call);
+    call.name = entry.offender.map(|n| n.destination);
     call.msg_flags |= MSG_ERRQUEUE;
     Ok(room - left)
 }

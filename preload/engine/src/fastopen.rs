@@ -72,6 +72,8 @@ pub(crate) struct SendProgress {
     remote: Option<SocketAddr>,
     /// Bytes taken from the program for the SYN.
     syn_taken: u32,
+    /// The record of the call has what went into the SYN.
+    pub(crate) traced: bool,
 }
 
 /// B5: is the fast-open phase to be run (FO-1)?

@@ -9,13 +9,12 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use sidewire_uapi::TcpState;
 use sidewire_uapi::errqueue::SockExtendedErr;
 
-use crate::errqueue::{Charge, ErrEntry, ErrPayload};
+use crate::errqueue::{Charge, ErrEntry, ErrPayload, IcmpReport};
 use crate::listen::ListenState;
 use crate::memory::{Frag, Memory};
 use crate::net::{FlowKey, Net};
@@ -32,7 +31,7 @@ pub const FROZEN_MAX: usize = 256 << 20;
 /// What a frozen socket begins with.
 const MAGIC: [u8; 4] = *b"SWsk";
 /// Format; another number is refused.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// Magic, version, length.
 const HEADER_LEN: usize = 10;
 
@@ -115,7 +114,7 @@ struct RxImage {
 struct ErrImage {
     /// errno, origin, type, code, info, data.
     ee: (u32, u8, u8, u8, u32, u32),
-    offender: Option<SocketAddr>,
+    offender: Option<IcmpReport>,
     tstamp_ns: u64,
     hw_ns: u64,
     payload: Vec<u8>,

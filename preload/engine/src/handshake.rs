@@ -9,7 +9,7 @@ use crate::fastopen::client::tcp_send_syn_data;
 use crate::header::{Headers, IpFields, tcp_time_stamp, ttl};
 use crate::listen::RequestSock;
 use crate::mib::Counter;
-use crate::mss::{dst_metric_advmss, net_header_len, tcp_mss_clamp, tcp_sync_mss};
+use crate::mss::{dst_metric_advmss, net_header_len, tcp_header_len, tcp_mss_clamp, tcp_sync_mss};
 use crate::net::{Net, Transmit, TxVerdict};
 use crate::output::{
     At, ChronoKind, XmitError, rebuild_header, tcp_chrono_start, tcp_init_nondata_skb,
@@ -31,6 +31,8 @@ const ECN_OFFERED: u8 = 1;
 /// Everything that a connection attempt begins with (Linux `tcp_connect_init`). `write_seq` is the initial sequence
 /// number, `dst` is set.
 pub fn tcp_connect_init(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    let offered = cx.sh.sysctl.tcp_timestamps != 0;
+    sk.tcp_header_len = tcp_header_len(offered);
     if sk.opts.maxseg != 0 {
         sk.mss_clamp = sk.opts.maxseg;
     }

@@ -1,11 +1,13 @@
 //! ICMP errors about our segments: Linux's `tcp_v4_err`, `tcp_v6_err` (spec/errors.md ER-17 to ER-19).
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
+use sidewire_uapi::errqueue::{SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SockExtendedErr};
 use sidewire_uapi::tcp::TcpState;
 use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, v4_unreachable, v6_unreachable};
 
 use crate::error::Error;
+use crate::errqueue::{IcmpReport, ip_icmp_error};
 use crate::event::Events;
 use crate::mib::Counter;
 use crate::mss::tcp_sync_mss;
@@ -20,6 +22,12 @@ use crate::state::tcp_done_with_error;
 const MIN_PMTU: u32 = 552;
 /// The same for IPv6 (RFC 8200 §5).
 const MIN_PMTU_V6: u32 = 1280;
+/// Codes of destination unreachable that are rarely seen (RFC 1122 §3.2.2.1).
+const SOURCE_ROUTE_FAILED: u8 = 5;
+const HOST_UNKNOWN: u8 = 7;
+const HOST_ISOLATED: u8 = 8;
+/// Code of time exceeded: a fragment waited too long for the others (Linux ICMP_EXC_FRAGTIME).
+const FRAGMENT_REASSEMBLY: u8 = 1;
 /// IP_PMTUDISC_DONT: the socket does not care.
 const IP_PMTUDISC_DONT: u8 = 0;
 
@@ -28,6 +36,8 @@ fn convert(kind: IcmpErrorKind, v6: bool) -> Option<Error> {
     Some(match kind {
         IcmpErrorKind::PacketTooBig(_) => return None,
         IcmpErrorKind::ParameterProblem(_) => Error::Proto,
+        // Fragments that did not come together are nobody's fault (Linux `icmp_unreach`).
+        IcmpErrorKind::TimeExceeded(FRAGMENT_REASSEMBLY) if !v6 => return None,
         IcmpErrorKind::TimeExceeded(_) => Error::HostUnreach,
         IcmpErrorKind::Unreachable(code) if v6 => match code {
             v6_unreachable::NO_ROUTE => Error::NetUnreach,
@@ -38,7 +48,10 @@ fn convert(kind: IcmpErrorKind, v6: bool) -> Option<Error> {
         IcmpErrorKind::Unreachable(code) => match code {
             // Linux's icmp_err_convert.
             v4_unreachable::NET | 6 | 9 | 11 => Error::NetUnreach,
-            v4_unreachable::HOST | 5 | 7 | 8 | 10 | 12..=15 => Error::HostUnreach,
+            v4_unreachable::HOST | 10 | 12..=15 => Error::HostUnreach,
+            SOURCE_ROUTE_FAILED => Error::OpNotSupp,
+            HOST_UNKNOWN => Error::HostDown,
+            HOST_ISOLATED => Error::NoNet,
             v4_unreachable::PROTOCOL => Error::NoProtoOpt,
             v4_unreachable::PORT => Error::ConnRefused,
             _ => return None,
@@ -47,8 +60,8 @@ fn convert(kind: IcmpErrorKind, v6: bool) -> Option<Error> {
 }
 
 impl Stack {
-    /// Takes an ICMP error about a segment of ours.
-    pub fn icmp(&mut self, io: &mut Io<'_>, err: &IcmpError) {
+    /// Takes an ICMP error about a segment of ours. `offender` sent it, and it quotes `segment`, from its TCP header on.
+    pub fn icmp(&mut self, io: &mut Io<'_>, err: &IcmpError, offender: IpAddr, segment: &[u8]) {
         let quoted = &err.quoted;
         let tuple = Tuple {
             local: SocketAddr::new(quoted.src, quoted.src_port),
@@ -58,7 +71,7 @@ impl Stack {
         match self.ehash.get(&tuple).copied() {
             Some(Ehash::Sock(id)) => {
                 if let Some((sk, mut cx)) = self.borrow(io, id) {
-                    sock_icmp(sk, &mut cx, err);
+                    sock_icmp(sk, &mut cx, err, offender, segment);
                     self.settle(id);
                 }
             }
@@ -83,12 +96,19 @@ impl Stack {
     }
 }
 
-fn sock_icmp(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, err: &IcmpError) {
+fn sock_icmp(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    err: &IcmpError,
+    offender: IpAddr,
+    segment: &[u8],
+) {
     if sk.state == TcpState::Close {
         return;
     }
     // Nobody but those who see our segments can name what is in flight (RFC 5927 §4.1).
-    if !between(err.quoted.seq, sk.snd_una, sk.snd_nxt) {
+    let from = if sk.fastopen_rsk { sk.iss } else { sk.snd_una };
+    if !between(err.quoted.seq, from, sk.snd_nxt) {
         cx.sh.mib.inc(Counter::OutOfWindowIcmps);
         return;
     }
@@ -99,7 +119,30 @@ fn sock_icmp(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, err: &IcmpError) {
     let Some(error) = convert(err.kind, sk.tuple.remote.is_ipv6()) else {
         return;
     };
-    if sk.in_state(&[TcpState::SynSent, TcpState::SynRecv]) {
+    // A fast open's child that the program has is as good as connected.
+    let accepted = sk.fastopen_rsk && sk.parent.is_none();
+    if sk.in_state(&[TcpState::SynSent, TcpState::SynRecv]) && !accepted {
+        // Told with or without IP_RECVERR.
+        let v6 = err.quoted.dst.is_ipv6();
+        let ee = SockExtendedErr {
+            ee_errno: error.errno().0 as u32,
+            ee_origin: if v6 {
+                SO_EE_ORIGIN_ICMP6
+            } else {
+                SO_EE_ORIGIN_ICMP
+            },
+            ee_type: err.icmp_type,
+            ee_code: err.icmp_code,
+            ee_pad: 0,
+            ee_info: err.info,
+            ee_data: 0,
+        };
+        let report = IcmpReport {
+            error,
+            offender: SocketAddr::new(offender, 0),
+            destination: SocketAddr::new(err.quoted.dst, err.quoted.dst_port),
+        };
+        ip_icmp_error(sk, cx, ee, report, segment);
         tcp_done_with_error(sk, cx, error);
         return;
     }

@@ -9,6 +9,7 @@ use crate::autocork::SendRun;
 use crate::cong::CongestionControl;
 use crate::errqueue::ErrQueue;
 use crate::event::Events;
+use crate::mss::TCP_HEADER;
 use crate::net::Tuple;
 use crate::opts::SockOpts;
 use crate::repair::RepairState;
@@ -78,6 +79,7 @@ impl TcpSock {
             send_run: SendRun::default(),
             bound_addr: false,
             bound_port: false,
+            write_pending: 0,
             disconnects: 0,
             timewait: None,
 
@@ -95,7 +97,8 @@ impl TcpSock {
             nonagle: 0,
             mss_cache: TCP_MSS_DEFAULT,
             advmss: 0,
-            mss_clamp: u16::MAX,
+            mss_clamp: 0,
+            tcp_header_len: TCP_HEADER,
             gso_segs: 0,
             write_queue: VecDeque::new(),
             rtx_queue: VecDeque::new(),
@@ -194,6 +197,7 @@ impl TcpSock {
             rcvbuf: sysctl.tcp_rmem[1],
             scaling_ratio: TCP_DEFAULT_SCALING_RATIO,
             ack: IcskAck::default(),
+            synack_ack_waits: false,
             ack_now: false,
             compressed_ack: 0,
             compressed_ack_rcv_nxt: 0,
@@ -240,12 +244,5 @@ impl TcpSock {
             saved_syn: None,
             info: InfoCounters::default(),
         }
-    }
-
-    /// TCP header bytes of a segment of this connection without SACK blocks (Linux `tp->tcp_header_len`).
-    #[inline]
-    #[must_use]
-    pub const fn tcp_header_len(&self) -> u32 {
-        if self.tstamp_ok { 32 } else { 20 }
     }
 }

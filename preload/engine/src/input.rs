@@ -392,7 +392,12 @@ pub(crate) fn batch_end(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     } else {
         tcp_data_snd_check(sk, cx);
     }
-    tcp_ack_snd_check(sk, cx);
+    // Nothing but more of the peer's hurries the ack of its SYN-ACK.
+    let waits = core::mem::take(&mut sk.synack_ack_waits);
+    let nothing_more = sk.rcv_nxt == sk.irs.wrapping_add(1) && sk.ofo_queue.is_empty();
+    if !(waits && nothing_more) {
+        tcp_ack_snd_check(sk, cx);
+    }
 }
 
 #[cfg(test)]

@@ -180,6 +180,19 @@ pub trait IovIter {
     /// # Errors
     /// `Fault` when any byte of the range cannot be read.
     fn copy_in(&mut self, mem: &MemRef, off: u32, len: u32) -> Result<(), Fault>;
+    /// The same, up to the first byte that cannot be read; the answer is how many could (Linux `copy_page_from_iter`).
+    fn copy_in_readable(&mut self, mem: &MemRef, off: u32, len: u32) -> u32 {
+        let (mut copied, mut step) = (0, len);
+        while step > 0 {
+            let fits = copied + step <= len;
+            if fits && self.copy_in(mem, off + copied, step).is_ok() {
+                copied += step;
+            } else {
+                step /= 2;
+            }
+        }
+        copied
+    }
     /// Copies a fragment to the program and advances.
     ///
     /// # Errors

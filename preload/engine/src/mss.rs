@@ -10,6 +10,7 @@ use crate::net::Dst;
 use crate::output::rebuild_header;
 use crate::sock::TcpSock;
 use crate::stack::Cx;
+use crate::state_process::TCPOLEN_TSTAMP_ALIGNED;
 use crate::sysctl::Sysctl;
 
 /// Linux's `MAX_TCP_HEADER + 1`: what a device's gso_max_size loses to headers (D5).
@@ -19,7 +20,17 @@ const MIN_ADVMSS: u32 = 256;
 /// gso_max_size before a route is known.
 const GSO_LEGACY_MAX_SIZE: u32 = 65_536;
 /// TCP header without options.
-const TCP_HEADER: u32 = 20;
+pub(crate) const TCP_HEADER: u32 = 20;
+
+/// TCP header bytes with timestamps or without (Linux `tp->tcp_header_len`).
+#[must_use]
+pub const fn tcp_header_len(timestamps: bool) -> u32 {
+    if timestamps {
+        TCP_HEADER + TCPOLEN_TSTAMP_ALIGNED as u32
+    } else {
+        TCP_HEADER
+    }
+}
 
 /// IP header bytes of the socket's family on the wire.
 #[inline]
@@ -85,7 +96,7 @@ pub fn tcp_bound_to_half_wnd(sk: &TcpSock, size: u32) -> u32 {
         sk.max_window
     };
     if cutoff != 0 && size > cutoff {
-        cutoff.max(68 - sk.tcp_header_len())
+        cutoff.max(68 - sk.tcp_header_len)
     } else {
         size
     }
@@ -98,7 +109,7 @@ pub fn tcp_mtu_to_mss(sk: &TcpSock, pmtu: u32, sysctl: &Sysctl) -> u32 {
         .saturating_sub(net_header_len(sk) + TCP_HEADER)
         .min(u32::from(sk.mss_clamp))
         .max(sysctl.tcp_min_snd_mss);
-    mss - (sk.tcp_header_len() - TCP_HEADER)
+    mss - (sk.tcp_header_len - TCP_HEADER)
 }
 
 /// Takes a new path MTU over; returns the MSS that follows from it.
@@ -119,7 +130,7 @@ pub fn tcp_current_mss(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> u32 {
     if mtu != 0 && mtu != sk.pmtu_cookie {
         mss = tcp_sync_mss(sk, cx, mtu);
     }
-    let usual = sk.tcp_header_len() - TCP_HEADER;
+    let usual = sk.tcp_header_len - TCP_HEADER;
     let options = tcp_established_options_size(sk);
     (mss + usual).saturating_sub(options).max(1)
 }

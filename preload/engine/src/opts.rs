@@ -17,9 +17,9 @@ pub struct SockOpts {
     pub linger: bool,
     pub linger_s: u32,
     pub rcvlowat: u32,
-    /// Nanoseconds; `None` = infinite, `Some(0)` = do not wait (negative seconds were set).
-    pub rcvtimeo_ns: Option<u64>,
-    pub sndtimeo_ns: Option<u64>,
+    /// Jiffies; `None` = infinite, `Some(0)` = do not wait (negative seconds were set).
+    pub rcvtimeo: Option<u64>,
+    pub sndtimeo: Option<u64>,
     pub bound_dev_if: u32,
     pub mark: u32,
     pub peek_off: i32,
@@ -89,8 +89,8 @@ impl Default for SockOpts {
             linger: false,
             linger_s: 0,
             rcvlowat: 1,
-            rcvtimeo_ns: None,
-            sndtimeo_ns: None,
+            rcvtimeo: None,
+            sndtimeo: None,
             bound_dev_if: 0,
             mark: 0,
             peek_off: -1,

@@ -103,6 +103,7 @@ pub fn tcp_push(
     cx.trace(|| TraceStep::Push {
         psh: !more || forced,
         forced,
+        urgent: flags & MSG_OOB != 0,
         autocork,
         nonagle,
     });

@@ -90,7 +90,7 @@ pub(crate) fn tcp_measure_rcv_mss(sk: &mut TcpSock, seg: &Segment) {
     if on_wire >= crate::init_sock::TCP_MSS_DEFAULT + TCP_HEADER
         || (on_wire >= TCP_MIN_MSS + TCP_HEADER && seg.flags & remnant == 0)
     {
-        let size = on_wire.saturating_sub(sk.tcp_header_len());
+        let size = on_wire.saturating_sub(sk.tcp_header_len);
         sk.ack.last_seg_size = size;
         if size == last_seg_size {
             sk.ack.rcv_mss = size;

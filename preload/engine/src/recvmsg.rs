@@ -101,9 +101,7 @@ fn recvmsg_locked(
         // Somebody else read what was being peeked at.
         call.peek_seq = peek_start(sk);
     }
-    let deadline = call
-        .timeo
-        .deadline(cx.now, call.nonblock, sk.opts.rcvtimeo_ns);
+    let deadline = call.timeo.deadline(cx.now, call.nonblock, sk.opts.rcvtimeo);
     let may_wait = deadline > cx.now;
 
     match drain(sk, cx, call, iter) {

@@ -14,7 +14,7 @@ use crate::isn::{secure_tcp_seq, secure_tcp_ts_off};
 use crate::listen::RequestSock;
 use crate::metrics::{MetricsKey, tcp_peer_is_proven};
 use crate::mib::Counter;
-use crate::mss::{dst_metric_advmss, tcp_mss_clamp, tcp_sync_mss};
+use crate::mss::{dst_metric_advmss, tcp_header_len, tcp_mss_clamp, tcp_sync_mss};
 use crate::net::FlowKey;
 use crate::reply::{BareAck, tcp_send_bare_ack, tcp_send_reset};
 use crate::rtt::tcp_synack_rtt_meas;
@@ -569,6 +569,7 @@ pub(crate) fn openreq_child(
     sk.info.total_retrans = u32::from(req.num_retrans);
 
     sk.tstamp_ok = req.tstamp_ok;
+    sk.tcp_header_len = tcp_header_len(req.tstamp_ok);
     sk.sack_ok = req.sack_ok;
     sk.wscale_ok = req.wscale_ok;
     sk.snd_wscale = req.snd_wscale;

@@ -85,6 +85,8 @@ pub(crate) struct Progress {
     pub(crate) size_goal: u32,
     /// The arena was empty: when to try again (H9).
     pub(crate) vm_wait: Option<Instant>,
+    /// Counted in the socket's `write_pending`.
+    pub(crate) sleeps: bool,
     #[allow(dead_code)]
     pub(crate) fastopen: fastopen::SendProgress,
 }
@@ -217,11 +219,24 @@ impl Stack {
         if let Some(trace) = &mut self.sh.trace {
             trace.wakes(io.now, call.signal);
         }
+        if core::mem::take(&mut call.progress.sleeps)
+            && let Some(sk) = self.socks.get_mut(id)
+        {
+            sk.write_pending = sk.write_pending.saturating_sub(1);
+        }
         let step = self.sendmsg_step(io, id, call, iter);
+        if let Step::Wait { reason, .. } = &step
+            && *reason != WaitReason::Backlog
+            && let Some(sk) = self.socks.get_mut(id)
+        {
+            sk.write_pending += 1;
+            call.progress.sleeps = true;
+        }
         if let (Some(trace), Step::Wait { reason, .. }) = (&mut self.sh.trace, &step)
             && *reason != WaitReason::Backlog
         {
-            trace.sleeps(*reason, io.now);
+            let fastopen = call.progress.phase == Phase::Fastopen;
+            trace.sleeps(*reason, fastopen, io.now);
         }
         core::mem::swap(&mut self.sh.trace, &mut call.trace);
         step
@@ -248,12 +263,7 @@ impl Stack {
             }
             // B5 connects, and that is the whole stack's business.
             let done = self.tcp_sendmsg_fastopen(io, id, call, iter);
-            if let Some(trace) = &mut self.sh.trace {
-                trace.push(TraceStep::Fastopen {
-                    copied_syn: call.progress.copied_syn,
-                    err: done.err().and_then(Exit::error),
-                });
-            }
+            self.trace_fastopen(id, call, done.err());
             if let Err(exit) = done {
                 let Some((sk, mut cx)) = self.borrow(io, id) else {
                     return Step::Ready(Err(Error::BadFd));
@@ -264,6 +274,24 @@ impl Stack {
             }
             call.progress.phase = Phase::Connect;
         }
+    }
+}
+
+impl Stack {
+    /// Records B5: what went into the SYN when it left, and how it ended when that was not well.
+    fn trace_fastopen(&mut self, id: SocketId, call: &mut SendCall<'_>, exit: Option<Exit>) {
+        let Some(trace) = &mut self.sh.trace else {
+            return;
+        };
+        let err = exit.and_then(Exit::error);
+        if core::mem::replace(&mut call.progress.fastopen.traced, true) && err.is_none() {
+            return;
+        }
+        let req = self.socks.get(id).and_then(|sk| sk.fastopen_req.as_ref());
+        trace.push(TraceStep::Fastopen {
+            copied_syn: req.map_or(call.progress.copied_syn, |req| req.copied as usize),
+            err,
+        });
     }
 }
 
@@ -289,16 +317,23 @@ fn tcp_sendmsg_locked(
         }
         Phase::Backlog => {
             restart(sk, cx, call);
-            writable(sk)?;
+            writable(sk, cx)?;
         }
         Phase::Entry | Phase::Fastopen | Phase::Connect => {
             output::tcp_rate_check_app_limited(sk); // B7
-            wait::sk_stream_wait_connect(sk, cx, call)?; // B6, B8
+            let connected = wait::sk_stream_wait_connect(sk, cx, call); // B6, B8
+            if let Some(err) = connected.err().and_then(Exit::error) {
+                cx.trace(|| TraceStep::NotConnected {
+                    state: sk.state,
+                    err,
+                });
+            }
+            connected?;
             cx.trace(|| TraceStep::Connected(sk.state));
             repair_queue(sk, cx, call, iter)?; // B9
             deferred_cmsg_error(call)?; // B10
             restart(sk, cx, call); // B11
-            writable(sk)?; // B12
+            writable(sk, cx)?; // B12
         }
     }
     data::queue_data(sk, cx, call, iter) // B13
@@ -448,8 +483,9 @@ fn restart(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) {
 }
 
 /// B12: a pending error or a closed send side ends the call, one of 0 bytes too (SP-24).
-fn writable(sk: &TcpSock) -> Result<(), Exit> {
+fn writable(sk: &TcpSock, cx: &mut Cx<'_, '_>) -> Result<(), Exit> {
     if sk.sk_err.is_some() || sk.shutdown & shutdown::SEND != 0 {
+        cx.trace(|| TraceStep::Unwritable { err: sk.sk_err });
         return Err(Exit::DoError(Error::Pipe));
     }
     Ok(())

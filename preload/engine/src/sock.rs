@@ -241,6 +241,9 @@ pub struct TcpSock {
     pub bound_addr: bool,
     /// The program had the port bound, by `bind` (Linux `inet_num`, before a connect).
     pub bound_port: bool,
+    /// Sends that sleep for the connection or for memory (Linux `sk_write_pending`).
+    #[serde(skip)]
+    pub(crate) write_pending: u32,
     /// Counts disconnects, so that a sleeper sees that the connection under it went (Linux `sk_disconnects`).
     pub disconnects: u32,
     /// The remnant that takes this socket's place in the table; set by `tcp_time_wait`, taken by the stack.
@@ -265,6 +268,9 @@ pub struct TcpSock {
     pub advmss: u16,
     /// `rx_opt.mss_clamp`: what the peer announced.
     pub mss_clamp: u16,
+    /// TCP header bytes of a segment without SACK blocks, as the handshake left them: an attempt reckons with timestamps
+    /// where it offers them, one in repair mode for good.
+    pub tcp_header_len: u32,
     pub gso_segs: u32,
     #[serde(skip)]
     pub write_queue: VecDeque<Box<Skb>>,
@@ -386,6 +392,9 @@ pub struct TcpSock {
     pub rcvbuf: u32,
     pub scaling_ratio: u8,
     pub ack: IcskAck,
+    /// The ack of the SYN-ACK that the present batch brought waits for the first data.
+    #[serde(skip)]
+    pub(crate) synack_ack_waits: bool,
     /// An ack is due at the end of the receive batch.
     pub ack_now: bool,
     pub compressed_ack: u8,

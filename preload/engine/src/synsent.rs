@@ -12,7 +12,7 @@ use crate::fastopen::client::tcp_rcv_fastopen_synack;
 use crate::handshake::tcp_send_synack_sk;
 use crate::input::{Verdict, now_s, paws_reject};
 use crate::mib::Counter;
-use crate::mss::tcp_sync_mss;
+use crate::mss::{tcp_header_len, tcp_sync_mss};
 use crate::output::tcp_send_ack;
 use crate::rcvbuf::tcp_init_rcv_space;
 use crate::segment::Segment;
@@ -137,6 +137,7 @@ fn negotiate(sk: &mut TcpSock, cx: &Cx<'_, '_>, seg: &Segment) {
         sk.window_clamp = sk.window_clamp.min(MAX_UNSCALED_WINDOW);
     }
     sk.tstamp_ok = sk.saw_tstamp;
+    sk.tcp_header_len = tcp_header_len(sk.tstamp_ok);
     if sk.tstamp_ok {
         sk.ts_recent = sk.rcv_tsval;
         sk.ts_recent_stamp = now_s(cx.now);
@@ -171,8 +172,9 @@ fn established(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &mut Segment) {
     if fastopen_fail {
         return;
     }
-    if sk.opts.defer_accept != 0 || inet_csk_in_pingpong_mode(sk, cx.sh) {
+    if sk.write_pending > 0 || sk.opts.defer_accept != 0 || inet_csk_in_pingpong_mode(sk, cx.sh) {
         // The ack travels with the first data.
+        sk.synack_ack_waits = true;
         inet_csk_schedule_ack(sk);
         tcp_enter_quickack_mode(sk, TCP_MAX_QUICKACKS);
         sk.ack.pending |= icsk_ack::TIMER;

@@ -50,6 +50,13 @@ pub enum TraceStep {
     },
     /// B8: the connection's state lets it send.
     Connected(TcpState),
+    /// C1 to C5: it does not.
+    NotConnected {
+        /// The state.
+        state: TcpState,
+        /// What the call failed with.
+        err: Error,
+    },
     /// B9: in repair mode.
     Repair(RepairQueue),
     /// B11 (and `restart`): the sizes.
@@ -58,6 +65,11 @@ pub enum TraceStep {
         mss_now: u32,
         /// Payload bytes of a buffer.
         size_goal: u32,
+    },
+    /// B12: the call may not go on.
+    Unwritable {
+        /// The pending error; without one the send side is shut.
+        err: Option<Error>,
     },
     /// F3, F6: a buffer was made.
     NewSegment {
@@ -103,6 +115,8 @@ pub enum TraceStep {
     Waited {
         /// For what.
         reason: WaitReason,
+        /// In B5, which connects.
+        fastopen: bool,
         /// How long, in nanoseconds.
         ns: u64,
         /// A signal ended it.
@@ -119,6 +133,8 @@ pub enum TraceStep {
         psh: bool,
         /// More than half of the largest window was unpushed.
         forced: bool,
+        /// The urgent pointer was set behind the last byte (G3).
+        urgent: bool,
         /// The tail waits for more (G4).
         autocork: bool,
         /// Bits of Nagle's rule in force.
@@ -217,7 +233,8 @@ pub enum Held {
 pub struct Trace {
     steps: Vec<TraceStep>,
     lost: u32,
-    since: Option<(WaitReason, Instant)>,
+    /// What the call sleeps for, whether in B5, and since when.
+    since: Option<(WaitReason, bool, Instant)>,
 }
 
 impl Trace {
@@ -270,14 +287,18 @@ impl Trace {
         }
     }
 
-    pub(crate) fn sleeps(&mut self, reason: WaitReason, now: Instant) {
-        self.since = Some((reason, now));
+    pub(crate) fn sleeps(&mut self, reason: WaitReason, fastopen: bool, now: Instant) {
+        self.since = Some((reason, fastopen, now));
     }
 
     pub(crate) fn wakes(&mut self, now: Instant, signal: bool) {
-        if let Some((reason, since)) = self.since.take() {
-            let ns = now.since(since);
-            self.push(TraceStep::Waited { reason, ns, signal });
+        if let Some((reason, fastopen, since)) = self.since.take() {
+            self.push(TraceStep::Waited {
+                reason,
+                fastopen,
+                ns: now.since(since),
+                signal,
+            });
         }
     }
 }

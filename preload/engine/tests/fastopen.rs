@@ -4,14 +4,17 @@ mod pair;
 
 use pair::{Pair, ROOT, Side, pattern, ready};
 use sidewire_engine::error::Error;
+use sidewire_engine::memory::RegionKind;
 use sidewire_engine::sendmsg::{NameArg, SendCall};
 use sidewire_engine::sysctl::Sysctl;
+use sidewire_engine::trace::{Trace, TraceStep};
 use sidewire_engine::{ConnectCall, SocketId, Step};
-use sidewire_testkit::memory::ProgramIter;
+use sidewire_testkit::memory::{IoVec, ProgramIter};
 use sidewire_uapi::TcpState;
 use sidewire_uapi::ioctl::SIOCOUTQ;
 use sidewire_uapi::socket as so;
 use sidewire_uapi::tcp as t;
+use sidewire_wire::icmp::{self, IcmpError, IcmpErrorKind};
 use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::{TcpFlags, TcpOptions, TcpView};
 
@@ -141,6 +144,55 @@ fn fo_14_fo_24_fo_27_fo_30_fo_47_data_in_the_syn() {
 }
 
 #[test]
+fn an_icmp_error_about_the_syn_ack_of_an_accepted_child_is_soft() {
+    let mut p = with_cookie();
+    let id = p.client_socket();
+    assert_eq!(fastopen(&mut p, id, b"early"), Ok(5));
+    let syn = p.host(C).take_packet().unwrap().bytes;
+    p.host(S).rx(&syn);
+    p.host(S).rx_batch_end();
+    let synack = p.host(S).take_packet().unwrap().bytes;
+    let child = p.accept().unwrap();
+    let mut message = [0; 600];
+    let kind = IcmpErrorKind::Unreachable(1);
+    let n = icmp::emit_v4_error(kind, &synack, &mut message).unwrap();
+    let error = IcmpError::parse_v4(&message[..n]).unwrap();
+    let router = error.quoted.dst;
+    p.host(S)
+        .with(|s, io| s.icmp(io, &error, router, &message[error.segment_at..n]));
+    assert_eq!(p.host(S).stack.state(child), TcpState::SynRecv);
+    let soft = p.host(S).stack.sock(child).unwrap().sk_err_soft;
+    assert_eq!(soft, Some(Error::HostUnreach));
+}
+
+#[test]
+fn the_record_of_a_fast_open_says_once_what_went_into_the_syn() {
+    let mut p = with_cookie();
+    let id = p.client_socket();
+    let memory = p.host(C).memory.clone();
+    let mut iter = ProgramIter::source(&memory, b"early");
+    let name = Pair::server_sockaddr();
+    let mut call = SendCall::new(FO, &[], Some(NameArg(&name)), ROOT, false);
+    call.trace = Some(Box::new(Trace::new()));
+    let mut step = |p: &mut Pair| {
+        p.host(C)
+            .with(|s, io| s.sendmsg(io, id, &mut call, &mut iter))
+    };
+    assert!(matches!(step(&mut p), Step::Wait { .. }));
+    assert!(matches!(step(&mut p), Step::Wait { .. }));
+    p.settle();
+    assert_eq!(step(&mut p), Step::Ready(Ok(5)));
+    let steps = call.trace.as_ref().unwrap().steps();
+    let seen = steps.iter().filter_map(|s| match s {
+        TraceStep::Fastopen { copied_syn, err } => Some((*copied_syn, *err)),
+        _ => None,
+    });
+    assert_eq!(seen.collect::<Vec<_>>(), [(5, None)]);
+    let connects = |s: &TraceStep| matches!(s, TraceStep::Waited { fastopen: true, .. });
+    assert!(steps.iter().any(connects));
+}
+
+#[test]
 fn fo_15_fo_21_a_syn_takes_1420_bytes() {
     let bytes = pattern(5000);
     let mut p = with_cookie();
@@ -175,6 +227,29 @@ fn fo_16_no_bytes() {
     look(&mut p);
     let (_, _, options, payload) = segments(&p).remove(0);
     assert!(!options.fastopen.unwrap().is_request() && payload.is_empty());
+}
+
+#[test]
+fn fo_15_a_syn_takes_what_can_be_read() {
+    for readable in [1, 500, 1419] {
+        let bytes = pattern(readable);
+        let mut p = with_cookie();
+        let id = p.client_socket();
+        let memory = p.host(C).memory.clone();
+        let slab = memory.region(RegionKind::User, bytes.clone());
+        let mapped = IoVec::Mapped(slab, 0, readable);
+        let mut iter = ProgramIter::new(&memory, vec![mapped, IoVec::Unmapped(1000)]);
+        let name = Pair::server_sockaddr();
+        let mut call = SendCall::new(FO, &[], Some(NameArg(&name)), ROOT, false);
+        let mut step = |p: &mut Pair| {
+            p.host(C)
+                .with(|s, io| s.sendmsg(io, id, &mut call, &mut iter))
+        };
+        assert!(matches!(step(&mut p), Step::Wait { .. }));
+        p.settle();
+        assert_eq!(segments(&p)[0].3, bytes);
+        assert_eq!(step(&mut p), Step::Ready(Ok(readable)));
+    }
 }
 
 #[test]

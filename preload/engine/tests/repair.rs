@@ -156,3 +156,43 @@ fn rp_34_rp_36_rp_37_silence() {
     let call = p.send(c, client, so::MSG_NOSIGNAL, None, b"x");
     assert_eq!(call, Err(Error::Pipe));
 }
+
+/// Linux reckons with the timestamps that the handshake would have offered, and never learns better.
+#[test]
+fn what_tcp_info_and_tcp_maxseg_say_of_a_socket_in_repair() {
+    let (mut p, _, _) = pair();
+    let (c, tcp) = (Side::Client, so::SOL_TCP);
+    let int = |p: &mut Pair, id, name| p.get(c, id, tcp, name, 4);
+    let new = p.client_socket();
+    p.set(c, new, tcp, t::TCP_REPAIR, 1);
+    assert_eq!(int(&mut p, new, t::TCP_MAXSEG), 0i32.to_ne_bytes());
+    let mut call = ConnectCall::default();
+    let r = p
+        .host(c)
+        .with(|s, io| s.connect(io, new, Pair::server_addr(), false, &mut call));
+    assert_eq!(r, Step::Ready(Ok(())));
+    let snd_mss = |p: &mut Pair| p.get(c, new, tcp, t::TCP_INFO, 248)[16..20].to_vec();
+    assert_eq!(snd_mss(&mut p), 524i32.to_ne_bytes());
+    assert_eq!(int(&mut p, new, t::TCP_MAXSEG), 536i32.to_ne_bytes());
+    // Segments have what there is room for without timestamps.
+    p.set(c, new, tcp, t::TCP_REPAIR_QUEUE, t::repair::SEND_QUEUE);
+    assert_eq!(p.send(c, new, 0, None, &[0; 2500]), Ok(2500));
+    let unacked = p.get(c, new, tcp, t::TCP_INFO, 248)[24..28].to_vec();
+    assert_eq!(unacked, 5i32.to_ne_bytes());
+}
+
+#[test]
+fn the_mss_of_an_attempt_and_of_a_dissolved_connection() {
+    let (mut p, client, _) = pair();
+    let c = Side::Client;
+    let mss = |p: &mut Pair, id| p.get(c, id, so::SOL_TCP, t::TCP_MAXSEG, 4);
+    p.host(c).with(|s, io| s.disconnect(io, client));
+    assert_eq!(mss(&mut p, client), 1448i32.to_ne_bytes());
+    let new = p.client_socket();
+    let mut call = ConnectCall::default();
+    let r = p
+        .host(c)
+        .with(|s, io| s.connect(io, new, Pair::server_addr(), true, &mut call));
+    assert_eq!(r, Step::Ready(Err(Error::InProgress)));
+    assert_eq!(mss(&mut p, new), 524i32.to_ne_bytes());
+}

@@ -129,7 +129,9 @@ fn name(step: &TraceStep) -> &'static str {
         TraceStep::Zerocopy(_) => "zerocopy",
         TraceStep::Dmabuf { .. } => "dmabuf",
         TraceStep::Fastopen { .. } => "tcp_sendmsg_fastopen",
-        TraceStep::Connected(_) => "sk_stream_wait_connect",
+        TraceStep::Connected(_) | TraceStep::NotConnected { .. } => "sk_stream_wait_connect",
+        TraceStep::Unwritable { err: Some(_) } => "sk_err",
+        TraceStep::Unwritable { err: None } => "sk_shutdown",
         TraceStep::Repair(_) => "repair",
         TraceStep::SendMss { .. } => "tcp_send_mss",
         TraceStep::NewSegment { .. } => "new_segment",
@@ -141,6 +143,7 @@ fn name(step: &TraceStep) -> &'static str {
         TraceStep::PushFull { forced: false } => "tcp_push_one",
         TraceStep::WaitForMemory { .. } => "wait_for_space",
         TraceStep::FlushBacklog => "sk_flush_backlog",
+        TraceStep::Waited { fastopen: true, .. } => "inet_wait_for_connect",
         TraceStep::Waited { reason, .. } => match reason {
             WaitReason::Memory => "sk_stream_wait_memory",
             _ => "sk_stream_wait_connect",
@@ -190,6 +193,11 @@ impl fmt::Display for Words<'_> {
             TraceStep::Connected(state) => {
                 write!(f, "{}: may send", format!("{state:?}").to_uppercase())
             }
+            TraceStep::NotConnected { state, err } => {
+                write!(f, "{}: {}", format!("{state:?}").to_uppercase(), errno(err))
+            }
+            TraceStep::Unwritable { err: Some(err) } => write!(f, "{} is pending", errno(err)),
+            TraceStep::Unwritable { err: None } => f.write_str("the send side is shut"),
             TraceStep::Repair(queue) => write!(f, "queue {queue:?}"),
             TraceStep::SendMss { mss_now, size_goal } => {
                 write!(f, "mss_now {mss_now}, size_goal {size_goal}")
@@ -242,6 +250,7 @@ impl fmt::Display for Words<'_> {
             TraceStep::Push {
                 psh,
                 forced,
+                urgent,
                 autocork,
                 nonagle,
             } => {
@@ -249,6 +258,11 @@ impl fmt::Display for Words<'_> {
                     (false, _) => "no PSH: MSG_MORE",
                     (true, false) => "PSH",
                     (true, true) => "PSH, forced",
+                })?;
+                f.write_str(if urgent {
+                    "; urgent pointer behind the last byte"
+                } else {
+                    ""
                 })?;
                 write!(f, "; nonagle {}", Names(u32::from(nonagle), NONAGLE))?;
                 f.write_str(if autocork {
@@ -438,10 +452,27 @@ mod tests {
         );
         let step = TraceStep::Waited {
             reason: WaitReason::Memory,
+            fastopen: false,
             ns: 12_345_678,
             signal: false,
         };
         assert_eq!(one(step), "  sk_stream_wait_memory   slept 12.345 ms\n");
+        let step = TraceStep::NotConnected {
+            state: sidewire_uapi::TcpState::FinWait2,
+            err: Error::Pipe,
+        };
+        assert_eq!(one(step), "  sk_stream_wait_connect  FINWAIT2: EPIPE\n");
+        let step = TraceStep::Push {
+            psh: true,
+            forced: false,
+            urgent: true,
+            autocork: false,
+            nonagle: 0,
+        };
+        assert_eq!(
+            one(step),
+            "  tcp_push                PSH; urgent pointer behind the last byte; nonagle 0\n"
+        );
     }
 
     #[test]

@@ -84,7 +84,7 @@ struct Hop {
 }
 
 /// A destination whose next hop does not answer: as if the kernel had sent itself an ICMP host unreachable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreachable {
     /// Source of the frame that could not be sent.
     pub saddr: IpAddr,
@@ -94,6 +94,8 @@ pub struct Unreachable {
     pub ports: (u16, u16),
     /// Its sequence number.
     pub seq: u32,
+    /// Its headers from the TCP header on.
+    pub segment: ArrayVec<u8, MAX_HEADER>,
 }
 
 /// Counters of the link.
@@ -490,6 +492,7 @@ fn unreachable(h: &Held) -> Option<Unreachable> {
         daddr: h.daddr,
         ports: (half(0), half(2)),
         seq: u32::from(half(4)) << 16 | u32::from(half(6)),
+        segment: h.headers[l4..].iter().copied().collect(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Frames from the link to the engine.
 
+use core::net::IpAddr;
 use sidewire_engine::memory::Frag;
 use sidewire_engine::segment::{Ingress, RxCsum};
 use sidewire_link::Errno;
@@ -38,7 +39,8 @@ struct Head {
 
 enum Look {
     Tcp(Head),
-    Icmp(Box<IcmpError>),
+    /// An error, from whom, and the segment that it quotes.
+    Icmp(Box<(IcmpError, IpAddr, Vec<u8>)>),
     /// An ICMP message that reports no error.
     NotOurs,
     Malformed,
@@ -51,7 +53,10 @@ fn look(frame: &RxFrame<'_>) -> Look {
     let l4 = ip.header_len();
     if u32::from(ip.protocol()) == libc::IPPROTO_ICMP as u32 {
         return match IcmpError::parse_v4(ip.payload()) {
-            Ok(e) => Look::Icmp(Box::new(e)),
+            Ok(e) => {
+                let segment = ip.payload()[e.segment_at..].to_vec();
+                Look::Icmp(Box::new((e, ip.src().into(), segment)))
+            }
             Err(_) => Look::NotOurs,
         };
     }
@@ -85,6 +90,8 @@ impl Inner {
                 kind: IcmpErrorKind::Unreachable(v4_unreachable::HOST),
                 icmp_type: ICMP_DEST_UNREACH,
                 icmp_code: v4_unreachable::HOST,
+                info: 0,
+                segment_at: 0,
                 quoted: QuotedTcp {
                     src: u.saddr,
                     dst: u.daddr,
@@ -94,7 +101,8 @@ impl Inner {
                 },
             };
             let (engine, mut io) = self.split();
-            engine.icmp(&mut io, &e);
+            // The host tells itself.
+            engine.icmp(&mut io, &e, u.saddr, &u.segment);
         }
     }
 
@@ -132,7 +140,7 @@ impl Inner {
                 Look::Icmp(e) => {
                     self.release();
                     let (engine, mut io) = self.split();
-                    engine.icmp(&mut io, &e);
+                    engine.icmp(&mut io, &e.0, e.1, &e.2);
                 }
                 Look::NotOurs => self.release(),
                 Look::Malformed => {

@@ -78,8 +78,10 @@ impl Host {
         match ip.protocol() {
             IPPROTO_TCP => self.rx_tcp(packet, &ip),
             IPPROTO_ICMP => {
-                if let Ok(error) = IcmpError::parse_v4(ip.payload()) {
-                    self.with(|stack, io| stack.icmp(io, &error));
+                let message = ip.payload();
+                if let Ok(error) = IcmpError::parse_v4(message) {
+                    let (from, segment) = (ip.src().into(), &message[error.segment_at..]);
+                    self.with(|stack, io| stack.icmp(io, &error, from, segment));
                 }
             }
             _ => {}

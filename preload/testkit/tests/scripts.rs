@@ -95,6 +95,7 @@ scripts! {
     syn_recv_rst
     syn_retransmission
     syn_sent_strays
+    synack_ack_waits
     tail_loss_probe
     time_wait
     time_wait_reset

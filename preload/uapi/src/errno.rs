@@ -58,6 +58,7 @@ errnos! {
     EDOM = 33, "Numerical argument out of domain";
     ENOSYS = 38, "Function not implemented";
     ENOMSG = 42, "No message of desired type";
+    ENONET = 64, "Machine is not on the network";
     EPROTO = 71, "Protocol error";
     EOVERFLOW = 75, "Value too large for defined data type";
     ENOTSOCK = 88, "Socket operation on non-socket";

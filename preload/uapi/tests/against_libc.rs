@@ -314,6 +314,7 @@ fn errno_numbers() {
         EDOM
         ENOSYS
         ENOMSG
+        ENONET
         EPROTO
         EOVERFLOW
         ENOTSOCK

@@ -85,6 +85,10 @@ pub struct IcmpError {
     pub icmp_type: u8,
     /// Code as in the message, for the error queue.
     pub icmp_code: u8,
+    /// Which byte a parameter problem is about, 0 for the others: for the error queue.
+    pub info: u32,
+    /// Where in the message the quoted segment begins, bytes.
+    pub segment_at: usize,
     /// With which segment.
     pub quoted: QuotedTcp,
 }
@@ -116,10 +120,16 @@ impl IcmpError {
             return Err(ParseError::IcmpEmbedded);
         }
         let quoted = quoted_tcp(ip.src().into(), ip.dst().into(), ip.payload())?;
+        let info = match kind {
+            IcmpErrorKind::ParameterProblem(_) => header[4].into(),
+            _ => 0,
+        };
         Ok(Self {
             kind,
             icmp_type,
             icmp_code,
+            info,
+            segment_at: HEADER_LEN + ip.header_len(),
             quoted,
         })
     }
@@ -149,10 +159,16 @@ impl IcmpError {
             return Err(ParseError::IcmpEmbedded);
         }
         let quoted = quoted_tcp(ip.src().into(), ip.dst().into(), ip.payload())?;
+        let info = match kind {
+            IcmpErrorKind::ParameterProblem(_) => be32(header, 4),
+            _ => 0,
+        };
         Ok(Self {
             kind,
             icmp_type,
             icmp_code,
+            info,
+            segment_at: HEADER_LEN + (quote.len() - ip.payload().len()),
             quoted,
         })
     }
@@ -268,6 +284,7 @@ mod tests {
                 assert_eq!((error.quoted.src_port, error.quoted.dst_port), (5000, 80));
                 assert_eq!(error.quoted.seq, 0x0102_0304);
                 assert_eq!(error.quoted.src, IpAddr::from([192, 0, 2, 1]));
+                assert_eq!(out[error.segment_at..][..4], [0x13, 0x88, 0, 80]);
             }
         }
     }

@@ -2,7 +2,7 @@ use alloc::vec::Vec;
 
 use crate::mib::Counter;
 use crate::push::tcp_push;
-use crate::skb::SKB_TRUESIZE;
+use crate::skb::{SKB_TRUESIZE, TxFlags};
 use crate::sock::nagle;
 use crate::testbench::{Bench, MSS, Sent};
 use crate::timers::Timer;
@@ -40,6 +40,17 @@ fn a_tail_waits_until_what_is_before_it_has_left() {
     let (_, sent) = b.fire();
     assert_eq!(b.ranges(&sent), [(2 * MSS, 2 * MSS + 10)]);
     assert!(!b.sk.tail_waits);
+}
+
+/// Linux's test does not ask for them: the next call's stamp takes the place of this one's.
+#[test]
+fn a_tail_with_a_timestamp_waits_like_others() {
+    let mut b = behind_a_segment();
+    b.queue(10);
+    b.sk.write_queue.back_mut().unwrap().tx_flags = TxFlags::ACK_TSTAMP;
+    b.with(|sk, cx| tcp_push(sk, cx, 0, MSS, nagle::OFF, 10 * MSS));
+    assert!(b.sent().is_empty());
+    assert_eq!(corked(&b), 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::skb::tcphdr;
 use crate::stack::{Step, WaitReason};
 use crate::testpeer::{LOCAL, PEER_ISN, Peer, REMOTE, SEND, Seg};
-use crate::time::{Instant, NSEC_PER_SEC};
+use crate::time::{HZ, Instant, NSEC_PER_SEC};
 
 const SYN_ACK: Seg = Seg {
     flags: tcphdr::SYN | tcphdr::ACK,
@@ -96,7 +96,7 @@ fn a_listener_does_not_connect() {
 #[test]
 fn a_blocking_attempt_waits() {
     let mut peer = Peer::closed();
-    peer.sk().opts.sndtimeo_ns = Some(2 * NSEC_PER_SEC);
+    peer.sk().opts.sndtimeo = Some(2 * HZ);
     let deadline = peer.now() + 2 * NSEC_PER_SEC;
     let mut call = ConnectCall::default();
     let again = |peer: &mut Peer, call: &mut ConnectCall| {

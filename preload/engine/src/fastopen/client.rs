@@ -156,7 +156,7 @@ impl Stack {
                 match r {
                     Err(Error::InProgress) if copied > 0 => Err(Exit::Out),
                     Err(e) => {
-                        let sndtimeo = self.socks.get(id).and_then(|sk| sk.opts.sndtimeo_ns);
+                        let sndtimeo = self.socks.get(id).and_then(|sk| sk.opts.sndtimeo);
                         call.restartable = e == Error::Intr && sndtimeo.is_none();
                         Err(Exit::OutErr(e))
                     }
@@ -290,7 +290,10 @@ fn syn_payload(
     if len == 0 {
         return None;
     }
-    iter.copy_in(&pfrag.mem, pfrag.off, len).ok()?;
+    let len = iter.copy_in_readable(&pfrag.mem, pfrag.off, len);
+    if len == 0 {
+        return None;
+    }
     let frag = pfrag.frag(len);
     pfrag.off += len;
     Some(frag)

@@ -1,6 +1,6 @@
 use alloc::vec;
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use sidewire_uapi::socket as so;
 use sidewire_uapi::tcp::TCP_CONGESTION;

@@ -1,11 +1,20 @@
 //! ICMP errors (spec/errors.md ER-17 to ER-19; RFC 5927).
 
+use alloc::vec;
+use core::net::{IpAddr, Ipv4Addr};
+
 use sidewire_uapi::TcpState;
+use sidewire_uapi::poll::POLLERR;
+use sidewire_uapi::socket::MSG_ERRQUEUE;
 use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, QuotedTcp, v4_unreachable};
 
+use crate::calls::{RecvCall, RecvCmsg};
 use crate::error::Error;
 use crate::mib::Counter;
+use crate::testbed::Iter;
 use crate::testpeer::{Peer, SEND};
+
+const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254));
 
 fn icmp(peer: &mut Peer, kind: IcmpErrorKind, seq: u32) {
     let quoted = QuotedTcp {
@@ -18,10 +27,13 @@ fn icmp(peer: &mut Peer, kind: IcmpErrorKind, seq: u32) {
     let err = IcmpError {
         kind,
         icmp_type: 3,
-        icmp_code: 0,
+        icmp_code: 1,
+        info: 0,
+        segment_at: 28,
         quoted,
     };
-    peer.bed.with(|stack, io, _| stack.icmp(io, &err));
+    peer.bed
+        .with(|stack, io, _| stack.icmp(io, &err, ROUTER, b"the segment"));
 }
 
 #[test]
@@ -30,6 +42,9 @@ fn unreachable_in_syn_sent() {
         (v4_unreachable::HOST, Error::HostUnreach),
         (v4_unreachable::NET, Error::NetUnreach),
         (v4_unreachable::PORT, Error::ConnRefused),
+        (5, Error::OpNotSupp),
+        (7, Error::HostDown),
+        (8, Error::NoNet),
     ] {
         let mut peer = Peer::syn_sent();
         let seq = peer.isn;
@@ -37,6 +52,72 @@ fn unreachable_in_syn_sent() {
         assert_eq!(peer.state(), TcpState::Close);
         assert_eq!(peer.sk().sk_err, Some(err));
     }
+}
+
+fn read(peer: &mut Peer) -> Result<RecvCall, Error> {
+    let mut iter = Iter::new(&peer.bed, vec![(vec![0; 100], true)]);
+    let mut call = RecvCall::new(MSG_ERRQUEUE, true);
+    let n = peer
+        .bed
+        .with(|stack, io, id| stack.recv_errqueue(io, id, &mut call, &mut iter))?;
+    assert_eq!(n, 11);
+    Ok(call)
+}
+
+/// With and without IP_RECVERR.
+#[test]
+fn the_error_queue_tells_who_refused_the_handshake() {
+    for ip_recverr in [false, true] {
+        let mut peer = Peer::syn_sent();
+        peer.sk().opts.ip_recverr = ip_recverr;
+        let seq = peer.isn;
+        icmp(
+            &mut peer,
+            IcmpErrorKind::Unreachable(v4_unreachable::HOST),
+            seq,
+        );
+        let id = peer.bed.id;
+        assert_ne!(peer.bed.stack.poll(id) & POLLERR, 0);
+        // A blocking connect ends like this; what it left can still be read.
+        peer.bed.with(|stack, io, id| stack.disconnect_sock(io, id));
+        let call = read(&mut peer).unwrap();
+        assert_eq!(call.name, Some(peer.tuple.remote));
+        assert_eq!(peer.sk().rmem_alloc, 0);
+        let [RecvCmsg::RecvErr { ee, offender }] = call.cmsgs.as_slice() else {
+            panic!("{:?}", call.cmsgs);
+        };
+        assert_eq!((ee.ee_errno, ee.ee_origin), (113, 2));
+        assert_eq!((ee.ee_type, ee.ee_code), (3, 1));
+        assert_eq!(offender.map(|a| a.ip()), Some(ROUTER));
+        // Who read it knows.
+        assert_eq!(peer.sk().sk_err, None);
+        assert_eq!(read(&mut peer).err(), Some(Error::Again));
+    }
+}
+
+#[test]
+fn an_established_connection_queues_nothing() {
+    let mut peer = Peer::established();
+    let seq = peer.isn.wrapping_add(1);
+    for ip_recverr in [false, true] {
+        peer.sk().opts.ip_recverr = ip_recverr;
+        icmp(
+            &mut peer,
+            IcmpErrorKind::Unreachable(v4_unreachable::HOST),
+            seq,
+        );
+        assert_eq!(read(&mut peer).err(), Some(Error::Again));
+    }
+}
+
+#[test]
+fn fragments_that_were_not_put_together_are_no_error() {
+    let mut peer = Peer::syn_sent();
+    let seq = peer.isn;
+    icmp(&mut peer, IcmpErrorKind::TimeExceeded(1), seq);
+    assert_eq!(peer.state(), TcpState::SynSent);
+    icmp(&mut peer, IcmpErrorKind::TimeExceeded(0), seq);
+    assert_eq!(peer.sk().sk_err, Some(Error::HostUnreach));
 }
 
 #[test]

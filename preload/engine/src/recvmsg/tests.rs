@@ -12,7 +12,7 @@ use crate::skb::tcphdr;
 use crate::stack::{Step, WaitReason};
 use crate::testbed::Iter;
 use crate::testpeer::{PEER_ISN, Peer, SEND, Seg};
-use crate::time::{Instant, NSEC_PER_SEC};
+use crate::time::{HZ, Instant, NSEC_PER_SEC};
 
 const FIN: Seg = Seg {
     flags: tcphdr::FIN | tcphdr::ACK,
@@ -77,7 +77,7 @@ fn waits_for_nothing() {
     assert_eq!(peer.recv(0, 0), Err(Error::ConnReset));
 
     let mut peer = Peer::established();
-    peer.sk().opts.rcvtimeo_ns = Some(NSEC_PER_SEC);
+    peer.sk().opts.rcvtimeo = Some(HZ);
     let mut call = RecvCall::new(0, false);
     let deadline = peer.bed.now + NSEC_PER_SEC;
     assert_eq!(step(&mut peer, &mut call, 0), waits(deadline));
@@ -119,7 +119,7 @@ fn the_end_of_the_stream() {
 fn lowat_and_timeout() {
     let mut peer = Peer::established();
     peer.sk().opts.rcvlowat = 10;
-    peer.sk().opts.rcvtimeo_ns = Some(NSEC_PER_SEC);
+    peer.sk().opts.rcvtimeo = Some(HZ);
     peer.events();
     data(&mut peer, 0, 3);
     assert!(!peer.events().contains(Events::IN), "RD-34");

@@ -253,7 +253,7 @@ fn accept_waits() {
         accept(&mut peer, true, &mut AcceptCall::default()),
         Step::Ready(Err(Error::Again))
     );
-    peer.sk().opts.rcvtimeo_ns = Some(1_000_000_000);
+    peer.sk().opts.rcvtimeo = Some(crate::time::HZ);
     let deadline = peer.now() + 1_000_000_000;
     let mut call = AcceptCall::default();
     assert_eq!(

@@ -8,7 +8,7 @@ use super::*;
 use crate::skb::{MAX_SKB_FRAGS, tcphdr};
 use crate::sock::nagle;
 use crate::testbed::{Bed, Iter, NOBODY, ROOT, SKB};
-use crate::time::NSEC_PER_SEC;
+use crate::time::{HZ, NSEC_PER_SEC};
 
 fn cmsg(ty: i32, data: &[u8]) -> Vec<u8> {
     let mut v = Vec::new();
@@ -120,7 +120,7 @@ fn c3_sp_25_handshake_does_not_block_a_nonblocking_call() {
 fn c4_c5_h6_waiting_for_the_connection() {
     let mut bed = Bed::closed();
     bed.sk().state = TcpState::SynSent;
-    bed.sk().opts.sndtimeo_ns = Some(NSEC_PER_SEC);
+    bed.sk().opts.sndtimeo = Some(HZ);
     let mut call = SendCall::new(0, &[], None, NOBODY, false);
     let mut iter = Iter::new(&bed, vec![(vec![1; 5], true)]);
     let until = bed.now + NSEC_PER_SEC;
@@ -146,7 +146,7 @@ fn c4_c5_h6_waiting_for_the_connection() {
         Step::Ready(Err(Error::Again))
     );
 
-    bed.sk().opts.sndtimeo_ns = None;
+    bed.sk().opts.sndtimeo = None;
     let mut call = SendCall::new(0, &[], None, NOBODY, false);
     assert!(matches!(
         bed.step(&mut call, &mut iter),
@@ -384,14 +384,14 @@ fn h6_so_25_timeouts() {
     let mut bed = Bed::established();
     bed.sk().sndbuf = 0;
     // Negative seconds: do not wait at all.
-    bed.sk().opts.sndtimeo_ns = Some(0);
+    bed.sk().opts.sndtimeo = Some(0);
     let mut call = SendCall::new(0, &[], None, NOBODY, false);
     let mut iter = Iter::new(&bed, vec![(vec![1; 10], true)]);
     assert_eq!(
         bed.step(&mut call, &mut iter),
         Step::Ready(Err(Error::Again))
     );
-    bed.sk().opts.sndtimeo_ns = Some(NSEC_PER_SEC);
+    bed.sk().opts.sndtimeo = Some(HZ);
     let mut call = SendCall::new(0, &[], None, NOBODY, false);
     let Step::Wait { deadline, .. } = bed.step(&mut call, &mut iter) else {
         panic!("should wait")

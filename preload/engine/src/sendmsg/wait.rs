@@ -15,7 +15,7 @@ fn deadline(sk: &TcpSock, cx: &Cx<'_, '_>, call: &mut SendCall<'_>) -> Instant {
     let nonblock = call.has(MSG_DONTWAIT);
     call.progress
         .timeo
-        .deadline(cx.now, nonblock, sk.opts.sndtimeo_ns)
+        .deadline(cx.now, nonblock, sk.opts.sndtimeo)
 }
 
 /// When a sleep ends by itself.

@@ -14,7 +14,7 @@ use crate::poll::tcp_epollin_ready;
 use crate::push::sk_stream_write_space;
 use crate::sock::TcpSock;
 use crate::stack::{Caps, Cx};
-use crate::time::{HZ, JIFFY_NS, NSEC_PER_SEC, NSEC_PER_USEC};
+use crate::time::{HZ, JIFFY_NS, NSEC_PER_USEC};
 
 /// Linux's SOCK_MIN_SNDBUF on this word size.
 pub(super) const SOCK_MIN_SNDBUF: u32 = 4608;
@@ -82,8 +82,8 @@ pub(super) fn set(
             let v = int(val)?;
             tcp_set_rcvlowat(sk, cx, u32::try_from(v).unwrap_or(i32::MAX as u32));
         }
-        so::SO_RCVTIMEO | so::SO_RCVTIMEO_NEW => sk.opts.rcvtimeo_ns = timeout(val)?,
-        so::SO_SNDTIMEO | so::SO_SNDTIMEO_NEW => sk.opts.sndtimeo_ns = timeout(val)?,
+        so::SO_RCVTIMEO | so::SO_RCVTIMEO_NEW => sk.opts.rcvtimeo = timeout(val)?,
+        so::SO_SNDTIMEO | so::SO_SNDTIMEO_NEW => sk.opts.sndtimeo = timeout(val)?,
         so::SO_BINDTOIFINDEX => {
             let v = int(val)?;
             if sk.opts.bound_dev_if != 0 && !caps.net_raw {
@@ -159,8 +159,8 @@ pub(super) fn get(
         so::SO_LINGER => out.bytes(&pair(i32::from(o.linger), linger_time(o.linger_s))),
         so::SO_RCVLOWAT => out.uint(o.rcvlowat),
         so::SO_SNDLOWAT => out.int(1),
-        so::SO_RCVTIMEO | so::SO_RCVTIMEO_NEW => out.bytes(&timeval(o.rcvtimeo_ns)),
-        so::SO_SNDTIMEO | so::SO_SNDTIMEO_NEW => out.bytes(&timeval(o.sndtimeo_ns)),
+        so::SO_RCVTIMEO | so::SO_RCVTIMEO_NEW => out.bytes(&timeval(o.rcvtimeo)),
+        so::SO_SNDTIMEO | so::SO_SNDTIMEO_NEW => out.bytes(&timeval(o.sndtimeo)),
         so::SO_BINDTOIFINDEX => out.uint(o.bound_dev_if),
         so::SO_ACCEPTCONN => out.flag(sk.state == TcpState::Listen),
         so::SO_MARK => out.uint(o.mark),
@@ -281,17 +281,17 @@ fn timeout(val: &[u8]) -> Result<Option<u64>, Error> {
     if (sec == 0 && usec == 0) || sec >= MAX_SCHEDULE_TIMEOUT / HZ - 1 {
         return Ok(None);
     }
-    let jiffies = (usec as u64 * NSEC_PER_USEC).div_ceil(JIFFY_NS);
-    let ns = sec.saturating_mul(NSEC_PER_SEC);
-    Ok(Some(ns.saturating_add(jiffies * JIFFY_NS)))
+    let rest = (usec as u64 * NSEC_PER_USEC).div_ceil(JIFFY_NS);
+    Ok(Some(sec * HZ + rest))
 }
 
 /// The `timeval` of a timeout; both "for ever" and "not at all" read zero.
-fn timeval(ns: Option<u64>) -> [u8; 16] {
-    let ns = ns.unwrap_or(0);
+fn timeval(jiffies: Option<u64>) -> [u8; 16] {
+    let jiffies = jiffies.unwrap_or(0);
+    let usec = jiffies % HZ * JIFFY_NS / NSEC_PER_USEC;
     let mut out = [0; 16];
-    out[..8].copy_from_slice(&(ns / NSEC_PER_SEC).to_ne_bytes());
-    out[8..].copy_from_slice(&(ns % NSEC_PER_SEC / NSEC_PER_USEC).to_ne_bytes());
+    out[..8].copy_from_slice(&(jiffies / HZ).to_ne_bytes());
+    out[8..].copy_from_slice(&usec.to_ne_bytes());
     out
 }
 

@@ -12,7 +12,7 @@ use super::*;
 use crate::event::Events;
 use crate::sock::nagle;
 use crate::testbed::{Bed, NOBODY, ROOT};
-use crate::time::{JIFFY_NS, NSEC_PER_SEC};
+use crate::time::HZ;
 
 /// Sets an option as nobody in particular and reads it back.
 fn round(bed: &mut Bed, level: i32, name: i32, v: i32) -> Result<i32, Error> {
@@ -243,6 +243,8 @@ fn so_25_timeouts_round_up_to_jiffies() {
         for (set, reads) in [
             (tv(0, 1), tv(0, 4000)),
             (tv(2, 4001), tv(2, 8000)),
+            (tv(1 << 55, 5), tv(1 << 55, 4000)),
+            (tv(1 << 62, 5), tv(0, 0)),
             (tv(-5, 0), tv(0, 0)),
             (tv(0, 0), tv(0, 0)),
         ] {
@@ -254,12 +256,15 @@ fn so_25_timeouts_round_up_to_jiffies() {
     let mut set = |sec, usec| {
         bed.set_bytes(SOL_SOCKET, so::SO_SNDTIMEO, &tv(sec, usec), NOBODY)
             .unwrap();
-        bed.sk().opts.sndtimeo_ns
+        bed.sk().opts.sndtimeo
     };
     assert_eq!(set(0, 0), None);
     assert_eq!(set(-1, 0), Some(0));
     assert_eq!(set(i64::MAX, 0), None);
-    assert_eq!(set(1, 1), Some(NSEC_PER_SEC + JIFFY_NS));
+    assert_eq!(set(1, 1), Some(HZ + 1));
+    // As far as Linux's jiffies go.
+    assert_eq!(set(1 << 55, 0), Some(HZ << 55));
+    assert_eq!(set(1 << 62, 0), None);
 }
 
 #[test]
@@ -299,14 +304,14 @@ fn so_41_inherited_but_not_priority() {
         keepalive: true,
         zerocopy: true, // ZC-6
         rcvlowat: 9,
-        sndtimeo_ns: Some(5),
+        sndtimeo: Some(5),
         ..SockOpts::default()
     };
     o.inq = true; // RV-33
     let child = inherit(&o);
     assert_eq!(child.priority, 0);
     assert!(child.keepalive && child.zerocopy && child.inq);
-    assert_eq!((child.rcvlowat, child.sndtimeo_ns), (9, Some(5)));
+    assert_eq!((child.rcvlowat, child.sndtimeo), (9, Some(5)));
 }
 
 #[test]

@@ -64,6 +64,7 @@ fn a_plain_send_in_the_order_of_the_function() {
             TraceStep::Push {
                 psh: true,
                 forced: false,
+                urgent: false,
                 autocork: false,
                 nonagle: 0,
             },
@@ -127,6 +128,7 @@ fn a_sleep_and_how_long_it_took() {
     assert_eq!(bed.step(&mut call, &mut iter), Step::Ready(Ok(6)));
     assert!(steps(&call).contains(&TraceStep::Waited {
         reason: WaitReason::Memory,
+        fastopen: false,
         ns: 3 * NSEC_PER_MSEC,
         signal: false,
     }));
@@ -165,12 +167,41 @@ fn failures_say_with_what() {
         [
             COOKIE,
             TraceStep::Zerocopy(Zerocopy::NotEnabled),
+            TraceStep::NotConnected {
+                state: TcpState::Close,
+                err: Error::Pipe,
+            },
             TraceStep::Failed {
                 err: Error::Pipe,
                 sigpipe: true,
             },
         ]
     );
+}
+
+#[test]
+fn what_is_in_the_way_is_named() {
+    let refused = |bed: &mut Bed| {
+        let mut iter = Iter::new(bed, vec![(vec![7; 6], true)]);
+        let mut call = traced(0, true);
+        bed.step(&mut call, &mut iter);
+        let steps = steps(&call);
+        steps[steps.len() - 2]
+    };
+    let mut bed = Bed::established();
+    bed.sk().sk_err = Some(Error::HostUnreach);
+    let err = Some(Error::HostUnreach);
+    assert_eq!(refused(&mut bed), TraceStep::Unwritable { err });
+    bed.sk().shutdown |= crate::sock::shutdown::SEND;
+    assert_eq!(refused(&mut bed), TraceStep::Unwritable { err: None });
+}
+
+#[test]
+fn urgent_data_says_so() {
+    let mut bed = Bed::established();
+    let steps = send(&mut bed, so::MSG_OOB, 3);
+    let push = |s: &&TraceStep| matches!(s, TraceStep::Push { urgent: true, .. });
+    assert_eq!(steps.iter().filter(push).count(), 1);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The classic BPF program that keeps frames of other ports away from user space.
 //!
 //! It accepts unfragmented (or first) IPv4 fragments to this host, without a VLAN tag, that are TCP to one of our
-//! local ports and addresses, or ICMP errors (types 3 and 11) about a TCP segment that we sent from one. The network
+//! local ports and addresses, or ICMP errors (types 3, 11 and 12) about a TCP segment that we sent from one. The network
 //! header is found by the device type, with absolute loads that also reach bytes outside a frame's linear part.
 //!
 //! Ports are looked up by bisection. A few ports are matched exactly. A program that opens many connections would
@@ -355,11 +355,12 @@ fn program(spans: &[Span], loopback: bool) -> Vec<Insn> {
     let mut icmp = Vec::new();
     require(&mut icmp, libc::IPPROTO_ICMP as u32);
     skip_ip_header(&mut icmp, 0);
-    // Destination unreachable or time exceeded; the IP header that it is about starts 8 bytes on.
+    // Destination unreachable, time exceeded or parameter problem; the IP header that it is about starts 8 bytes on.
     icmp.extend([
         ld_x(libc::BPF_B, 0),
-        jump(libc::BPF_JEQ, 3, 2, 0),
-        jump(libc::BPF_JEQ, 11, 1, 0),
+        jump(libc::BPF_JEQ, 3, 3, 0),
+        jump(libc::BPF_JEQ, 11, 2, 0),
+        jump(libc::BPF_JEQ, 12, 1, 0),
         ret(0),
     ]);
     icmp.push(ld_x(libc::BPF_B, 8 + 9));

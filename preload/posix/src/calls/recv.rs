@@ -1,6 +1,7 @@
 //! `recv` and its kin.
 
 use core::ffi::{c_int, c_uint, c_void};
+use core::net::SocketAddr;
 use core::sync::atomic::Ordering;
 
 use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
@@ -11,7 +12,7 @@ use sidewire_uapi::socket::{
     MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_PEEK, MSG_WAITALL, MSG_WAITFORONE,
 };
 
-use super::address::write_out;
+use super::address::{encode, is_v6, write_out};
 use super::{MOVED, answer, answer_int, errno_of, run, scm};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, ProgramIov, UIO_MAXIOV};
@@ -56,12 +57,45 @@ fn target(iov: &Iovecs, flags: c_int) -> ProgramIov<'_> {
 }
 
 fn recv_iov(file: &FileRef, fd: c_int, iov: &Iovecs, flags: c_int) -> Result<usize, c_int> {
-    let got = recv_iter(file, flags, || target(iov, flags)).map(|(n, _)| n);
-    if file.moved() {
+    recv_named(file, fd, iov, flags).map(|(n, _)| n)
+}
+
+/// The same, with the address that goes with what the error queue had.
+fn recv_named(
+    file: &FileRef,
+    fd: c_int,
+    iov: &Iovecs,
+    flags: c_int,
+) -> Result<(usize, Option<SocketAddr>), c_int> {
+    let mut name = None;
+    let got = recv_iter(file, flags, || target(iov, flags)).map(|(n, call)| {
+        name = call.name;
+        n
+    });
+    let n = if file.moved() {
         rest_by_kernel(file, fd, iov, flags, got)
     } else {
         got
-    }
+    }?;
+    Ok((n, name))
+}
+
+/// Linux's `msg_name` of a receive: only the error queue has addresses (RV-17).
+///
+/// # Safety
+/// The pointers are what the program gave for writing.
+unsafe fn write_name(
+    file: &FileRef,
+    name: Option<SocketAddr>,
+    addr: *mut sockaddr,
+    len: *mut socklen_t,
+) -> Result<(), c_int> {
+    let (bytes, n) = match name {
+        Some(name) => encode(name, is_v6(file)),
+        None => Default::default(),
+    };
+    // SAFETY: the caller's pointers.
+    unsafe { write_out(&bytes[..n], addr, len) }
 }
 
 /// What the kernel adds to a receive under which it got the socket: all, or what MSG_WAITALL lacks.
@@ -155,7 +189,7 @@ pub unsafe fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ss
     answer(recv_iov(&file, fd, &Iovecs::single(buf.cast(), len), flags))
 }
 
-/// `recvfrom`. TCP has no address to give: the length becomes 0 (RV-17).
+/// `recvfrom`.
 ///
 /// # Safety
 /// The contract of the C function.
@@ -171,11 +205,11 @@ pub unsafe fn recvfrom(
         // SAFETY: the caller's arguments.
         return unsafe { real::recvfrom(fd, buf, len, flags, addr, alen) };
     };
-    let r = recv_iov(&file, fd, &Iovecs::single(buf.cast(), len), flags);
-    answer(r.and_then(|n| {
+    let r = recv_named(&file, fd, &Iovecs::single(buf.cast(), len), flags);
+    answer(r.and_then(|(n, name)| {
         if !addr.is_null() {
             // SAFETY: the program's pointers.
-            unsafe { write_out(&[], addr, alen) }?;
+            unsafe { write_name(&file, name, addr, alen) }?;
         }
         Ok(n)
     }))
@@ -224,13 +258,18 @@ unsafe fn one_message(
         };
         let mut out = scm::Writer::new(hdr.msg_control.cast(), hdr.msg_controllen, fd);
         for cmsg in &call.cmsgs {
-            out.put(cmsg, super::address::is_v6(file))?;
+            out.put(cmsg, is_v6(file))?;
         }
         let echoed = flags & MSG_CMSG_CLOEXEC;
         let msg_flags = call.msg_flags | out.flags() | echoed;
         let fault = |_| libc::EFAULT;
         if !hdr.msg_name.is_null() {
-            copy::write_value(&raw mut (*msg).msg_namelen, &0).map_err(fault)?;
+            write_name(
+                file,
+                call.name,
+                hdr.msg_name.cast(),
+                &raw mut (*msg).msg_namelen,
+            )?;
         }
         copy::write_value(&raw mut (*msg).msg_flags, &msg_flags).map_err(fault)?;
         copy::write_value(&raw mut (*msg).msg_controllen, &out.used()).map_err(fault)?;

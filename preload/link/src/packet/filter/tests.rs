@@ -235,6 +235,7 @@ fn icmp_errors_about_our_segments() {
         let sent = ipv4(6, LOCAL, OTHER, options, &ports(80, 999)[..8]);
         assert_ne!(run(&p, &icmp(3, &sent)), 0);
         assert_ne!(run(&p, &icmp(11, &sent)), 0);
+        assert_ne!(run(&p, &icmp(12, &sent)), 0);
         assert_eq!(run(&p, &icmp(8, &sent)), 0);
         assert_eq!(run(&p, &icmp(5, &sent)), 0);
     }
