@@ -53,6 +53,10 @@ pub mod client_fail {
 /// A client's request in progress: Linux's `struct tcp_fastopen_request`.
 #[derive(Debug, Default)]
 pub struct FastopenReq {
+    /// Bytes of the call.
+    pub(crate) size: usize,
+    /// They went into the SYN, all of them: the call has none left that wait for the connection.
+    pub(crate) all_in_syn: bool,
     /// The option of the next SYN; none on its retransmissions.
     pub cookie: Option<FastOpen>,
     /// The program's first bytes, as many as a SYN could take.

@@ -228,6 +228,7 @@ impl Stack {
         if let Step::Wait { reason, .. } = &step
             && *reason != WaitReason::Backlog
             && let Some(sk) = self.socks.get_mut(id)
+            && !sk.fastopen_req.as_ref().is_some_and(|req| req.all_in_syn)
         {
             sk.write_pending += 1;
             call.progress.sleeps = true;

@@ -193,6 +193,28 @@ fn the_record_of_a_fast_open_says_once_what_went_into_the_syn() {
 }
 
 #[test]
+fn the_ack_of_the_syn_ack_waits_for_what_was_not_in_the_syn() {
+    for (size, acked_at_once) in [(0, true), (1420, true), (1421, false)] {
+        let mut p = with_cookie();
+        let id = p.client_socket();
+        let memory = p.host(C).memory.clone();
+        let mut iter = ProgramIter::source(&memory, &pattern(size));
+        let name = Pair::server_sockaddr();
+        let mut call = SendCall::new(FO, &[], Some(NameArg(&name)), ROOT, false);
+        let mut step = |p: &mut Pair| {
+            p.host(C)
+                .with(|s, io| s.sendmsg(io, id, &mut call, &mut iter))
+        };
+        assert!(matches!(step(&mut p), Step::Wait { .. }));
+        p.settle();
+        let acks = |s: &&(Side, TcpFlags, TcpOptions, Vec<u8>)| s.0 == C && s.1 == TcpFlags::ACK;
+        let n = segments(&p).iter().filter(acks).count();
+        assert_eq!(n > 0, acked_at_once, "{size} bytes");
+        assert_eq!(step(&mut p), Step::Ready(Ok(size)));
+    }
+}
+
+#[test]
 fn fo_15_fo_21_a_syn_takes_1420_bytes() {
     let bytes = pattern(5000);
     let mut p = with_cookie();

@@ -202,10 +202,12 @@ impl Stack {
             return Ok(connect);
         }
         let peer = progress.remote.unwrap_or(sk.tuple.remote).ip();
+        let size = iter.remaining();
         let data = syn_payload(sk, &mut cx, peer, iter);
         progress.syn_taken = data.as_ref().map_or(0, |f| f.len);
         sk.fastopen_req = Some(Box::new(FastopenReq {
             data,
+            size,
             uarg: call.progress.uarg,
             ..FastopenReq::default()
         }));
@@ -313,6 +315,9 @@ pub(crate) fn tcp_send_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result
         sk.fastopen_client_fail = client_fail::COOKIE_UNAVAILABLE;
     }
     let with_data = check.data && queue_syn_data(sk, cx);
+    if let Some(req) = &mut sk.fastopen_req {
+        req.all_in_syn = check.data && req.copied as usize == req.size;
+    }
     set_option(sk, check.option);
     let mut sent = Ok(());
     if with_data {
