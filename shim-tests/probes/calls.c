@@ -339,6 +339,24 @@ static void files(void)
 	close(fd);
 }
 
+/* Flags of preadv2 and pwritev2: most mean nothing to a socket. */
+static void flagged_vectors(void)
+{
+	int fd = peer(host, port, "echo");
+	char byte = 'v';
+	struct iovec one = {&byte, 1};
+	for (int flags = 1; flags <= 0x80; flags *= 2) {
+		printf("flags %#x\n", flags);
+		if (SHOW(pwritev2(fd, &one, 1, -1, flags)) == 1) {
+			/* RWF_NOWAIT does not. */
+			poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, -1);
+			SHOW(preadv2(fd, &one, 1, -1, flags));
+		}
+	}
+	SHOW(pwritev2(fd, &one, 1, -1, 0x30));
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -354,6 +372,7 @@ int main(int argc, char **argv)
 	listening();
 	options();
 	files();
+	flagged_vectors();
 	puts("done");
 	return 0;
 }

@@ -19,7 +19,7 @@ use crate::sock::TcpSock;
 use crate::stack::{Cx, Io, SocketId, Stack};
 
 /// Frames of a socket whose stamps are awaited; of more, the oldest get none.
-const AWAITING_MAX: usize = 64;
+const AWAITING_MAX: usize = 256;
 /// Bytes of an Ethernet header.
 pub(crate) const ETH_HLEN: usize = 14;
 /// EtherTypes of what the engine sends.

@@ -35,15 +35,16 @@ pub struct TxLate {
 impl Stack {
     /// The device did not take a frame. `Dropped` is local congestion (Linux `tcp_enter_cwr` in `tcp_transmit_skb`), `Fault`
     /// ends the connection unless the bytes have been acknowledged meanwhile; what else there is counts as lost on the way.
-    /// Of several frames the newest is to be told of first.
-    pub fn tx_late(&mut self, io: &mut Io<'_>, frame: &TxLate, verdict: TxVerdict) {
+    /// Of several frames the newest is to be told of first. True of the first one that ends its connection.
+    pub fn tx_late(&mut self, io: &mut Io<'_>, frame: &TxLate, verdict: TxVerdict) -> bool {
         let Some(Ehash::Sock(id)) = self.ehash.get(&frame.tuple).copied() else {
-            return;
+            return false;
         };
+        let mut ends = false;
         if let Some((sk, mut cx)) = self.borrow(io, id) {
             match verdict {
                 TxVerdict::Dropped => dropped(sk, &mut cx, frame),
-                TxVerdict::Fault => fault(sk, &cx, frame),
+                TxVerdict::Fault => ends = fault(sk, &cx, frame),
                 TxVerdict::Copied => copied(sk, frame),
                 TxVerdict::Unreachable => sk.sk_err_soft = Some(Error::HostUnreach),
                 TxVerdict::Sent
@@ -54,6 +55,7 @@ impl Stack {
             }
             self.settle(id);
         }
+        ends
     }
 }
 
@@ -178,11 +180,13 @@ fn copied(sk: &mut TcpSock, frame: &TxLate) {
     }
 }
 
-fn fault(sk: &mut TcpSock, cx: &Cx<'_, '_>, frame: &TxLate) {
-    if after(frame.end_seq, sk.snd_una) {
-        sk.tx_fault = true;
-        sk.timers.set(Timer::Pacing, cx.now);
+/// True the first time.
+fn fault(sk: &mut TcpSock, cx: &Cx<'_, '_>, frame: &TxLate) -> bool {
+    if !after(frame.end_seq, sk.snd_una) {
+        return false;
     }
+    sk.timers.set(Timer::Pacing, cx.now);
+    !core::mem::replace(&mut sk.tx_fault, true)
 }
 
 #[cfg(test)]

@@ -203,8 +203,17 @@ pub unsafe fn pwritev2(
     unsafe { calls::writev_with(fd, iov, n, nowait(flags)) }
 }
 
+/// The flags that mean nothing to a socket: RWF_HIPRI, DSYNC, SYNC, APPEND and NOAPPEND.
+const IGNORED: c_int = 0x37;
+
 fn sockets_know(fd: c_int, offset: off_t, flags: c_int) -> bool {
-    offset == -1 && flags & !libc::RWF_NOWAIT == 0 && !signals::in_vfork() && fdtable::is_ours(fd)
+    // Both: EINVAL.
+    const APPEND_AND_NOT: c_int = 0x30;
+    offset == -1
+        && flags & !(libc::RWF_NOWAIT | IGNORED) == 0
+        && flags & APPEND_AND_NOT != APPEND_AND_NOT
+        && !signals::in_vfork()
+        && fdtable::is_ours(fd)
 }
 
 fn nowait(flags: c_int) -> c_int {

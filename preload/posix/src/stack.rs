@@ -127,7 +127,12 @@ impl Inner {
             }
             if let Some(frame) = frame.of() {
                 let (engine, mut io) = self.split();
-                engine.tx_late(&mut io, &frame, verdict);
+                if engine.tx_late(&mut io, &frame, verdict) {
+                    crate::warning!(
+                        "the connection to {} is reset: pages of a zerocopy send or sendfile were gone before they left",
+                        frame.tuple.remote
+                    );
+                }
             }
             if verdict == TxVerdict::Dropped {
                 self.net.resume(lane);
