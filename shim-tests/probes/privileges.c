@@ -31,16 +31,12 @@ static void echoed(int fd, const char *text)
 	fflush(stdout);
 }
 
-/* Takes every capability, or takes all that are permitted again. */
-static void capabilities(int on)
+/* Gives up every capability for good. */
+static void no_capabilities(void)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct data[2];
-	if (syscall(SYS_capget, &header, data))
-		err(2, "capget");
-	for (int i = 0; i < 2; i++)
-		data[i].effective = on ? data[i].permitted : 0;
-	if (syscall(SYS_capset, &header, data))
+	struct __user_cap_data_struct none[2] = {0};
+	if (syscall(SYS_capset, &header, none))
 		err(2, "capset");
 }
 
@@ -63,7 +59,7 @@ static void forks_without_capabilities(const char *host, int port)
 	puts("# privileges dropped, then a fork");
 	int l = listen_at(own_port, 0);
 	int a = called_back(l, host, port, own_port);
-	capabilities(0);
+	no_capabilities();
 	a_child();
 	echoed(a, "the old one");
 	/* Nothing of it is left that could hold the port. */
@@ -75,7 +71,6 @@ static void forks_without_capabilities(const char *host, int port)
 	SHOW(close(l));
 	echoed(b, "without a listener");
 	SHOW(close(b));
-	capabilities(1);
 }
 
 static void binds_again(const char *host, int port)
@@ -100,8 +95,8 @@ int main(int argc, char **argv)
 {
 	if (argc != 3)
 		errx(2, "usage: privileges HOST PORT");
-	forks_without_capabilities(argv[1], atoi(argv[2]));
 	binds_again(argv[1], atoi(argv[2]));
+	forks_without_capabilities(argv[1], atoi(argv[2]));
 	puts("done");
 	return 0;
 }
