@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use sidewire_engine::memory::{Fault, Frag, IovIter, MemRef, RegionKind};
 
-use super::pieces::{Bytes, Pieces, piece_from};
+use super::pieces::{Bytes, Pieces};
 use crate::mapping::Mapping;
 use crate::{copy, syscall};
 
@@ -58,7 +58,7 @@ pub(super) fn send_pages(
         };
         let mut passed = 0;
         while passed < len {
-            let piece = piece_from(pos + done as i64).min(len - passed);
+            let piece = pieces.piece_from(pos + done as i64).min(len - passed);
             let pages = |sent| FilePages {
                 mem: window.mem.clone(),
                 off: window.off + passed + sent,

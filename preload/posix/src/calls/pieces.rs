@@ -28,6 +28,8 @@ pub(super) enum Bytes {
 /// The sends that one call makes to a socket.
 pub(super) struct Pieces<'a> {
     to: &'a FileRef,
+    /// They can be told from one by timeouts or timestamps.
+    apart: bool,
     /// Bytes that they have taken.
     pub(super) done: usize,
     interrupted: Cell<bool>,
@@ -35,10 +37,24 @@ pub(super) struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     pub(super) fn new(to: &'a FileRef) -> Self {
+        let apart = to.stack().with(|i| {
+            let opts = i.engine.sock(to.id()).map(|sk| &sk.opts);
+            opts.is_none_or(|o| o.sndtimeo.is_some() || o.tsflags != 0)
+        });
         Self {
             to,
+            apart,
             done: 0,
             interrupted: Cell::new(false),
+        }
+    }
+
+    /// Bytes of the next piece of a file, at `pos`: where nobody can tell, one send is cheaper.
+    pub(super) fn piece_from(&self, pos: i64) -> usize {
+        if self.apart {
+            piece_from(pos)
+        } else {
+            usize::MAX
         }
     }
 

@@ -251,7 +251,7 @@ fn cached(pieces: &mut Pieces<'_>, input: c_int, pos: i64, left: usize) -> Resul
     let mut done = 0;
     while done < left {
         let at = pos + done as i64;
-        let piece = piece_from(at).min(left - done);
+        let piece = pieces.piece_from(at).min(left - done);
         let bytes = |sent| CachedFile {
             fd: input,
             pos: at + sent as i64,
