@@ -192,25 +192,32 @@ fn the_record_of_a_fast_open_says_once_what_went_into_the_syn() {
     assert!(steps.iter().any(connects));
 }
 
+/// A blocking fast open that takes all of `bytes`; `connected` looks when the handshake is over, before the call goes on.
+fn blocking(p: &mut Pair, bytes: &[u8], connected: impl FnOnce(&mut Pair)) {
+    let id = p.client_socket();
+    let memory = p.host(C).memory.clone();
+    let mut iter = ProgramIter::source(&memory, bytes);
+    let name = Pair::server_sockaddr();
+    let mut call = SendCall::new(FO, &[], Some(NameArg(&name)), ROOT, false);
+    let mut step = |p: &mut Pair| {
+        p.host(C)
+            .with(|s, io| s.sendmsg(io, id, &mut call, &mut iter))
+    };
+    assert!(matches!(step(p), Step::Wait { .. }));
+    p.settle();
+    connected(p);
+    assert_eq!(step(p), Step::Ready(Ok(bytes.len())));
+}
+
 #[test]
 fn the_ack_of_the_syn_ack_waits_for_what_was_not_in_the_syn() {
     for (size, acked_at_once) in [(0, true), (1420, true), (1421, false)] {
         let mut p = with_cookie();
-        let id = p.client_socket();
-        let memory = p.host(C).memory.clone();
-        let mut iter = ProgramIter::source(&memory, &pattern(size));
-        let name = Pair::server_sockaddr();
-        let mut call = SendCall::new(FO, &[], Some(NameArg(&name)), ROOT, false);
-        let mut step = |p: &mut Pair| {
-            p.host(C)
-                .with(|s, io| s.sendmsg(io, id, &mut call, &mut iter))
-        };
-        assert!(matches!(step(&mut p), Step::Wait { .. }));
-        p.settle();
         let acks = |s: &&(Side, TcpFlags, TcpOptions, Vec<u8>)| s.0 == C && s.1 == TcpFlags::ACK;
-        let n = segments(&p).iter().filter(acks).count();
-        assert_eq!(n > 0, acked_at_once, "{size} bytes");
-        assert_eq!(step(&mut p), Step::Ready(Ok(size)));
+        blocking(&mut p, &pattern(size), |p| {
+            let n = segments(p).iter().filter(acks).count();
+            assert_eq!(n > 0, acked_at_once, "{size} bytes");
+        });
     }
 }
 
@@ -224,18 +231,7 @@ fn fo_15_fo_21_a_syn_takes_1420_bytes() {
     assert_eq!(segments(&p)[0].3, bytes[..1420]);
     // Blocking: everything, after the handshake.
     let mut p = with_cookie();
-    let id = p.client_socket();
-    let memory = p.host(C).memory.clone();
-    let mut iter = ProgramIter::source(&memory, &bytes);
-    let name = Pair::server_sockaddr();
-    let mut call = SendCall::new(FO, &[], Some(NameArg(&name)), ROOT, false);
-    let mut step = |p: &mut Pair| {
-        p.host(C)
-            .with(|s, io| s.sendmsg(io, id, &mut call, &mut iter))
-    };
-    assert!(matches!(step(&mut p), Step::Wait { .. }));
-    p.settle();
-    assert_eq!(step(&mut p), Step::Ready(Ok(5000)));
+    blocking(&mut p, &bytes, |_| ());
     p.settle();
     let child = p.accept().unwrap();
     assert_eq!(p.recv(S, child).unwrap(), bytes);

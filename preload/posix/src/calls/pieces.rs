@@ -18,7 +18,7 @@ pub(super) fn piece_from(pos: i64) -> usize {
     PIECE - (pos % 4096) as usize
 }
 
-/// What of the bytes can be done with them.
+/// How bytes get into the socket's buffers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bytes {
     Referenced,
