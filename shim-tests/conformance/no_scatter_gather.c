@@ -7,7 +7,6 @@
 
 #include <linux/ethtool.h>
 #include <linux/errqueue.h>
-#include <linux/sock_diag.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -35,15 +34,6 @@ static void gather(int on)
 	close(control);
 }
 
-static unsigned charged(int fd)
-{
-	uint32_t words[SK_MEMINFO_VARS] = {0};
-	socklen_t length = sizeof words;
-	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &length))
-		err(2, "SO_MEMINFO");
-	return words[SK_MEMINFO_WMEM_QUEUED];
-}
-
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -54,7 +44,7 @@ int main(int argc, char **argv)
 	setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof on);
 	setsockopt(fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
 	ROW("B3c", "10 bytes of two pages, zerocopy, corked", send(fd, data + 4090, 10, MSG_ZEROCOPY));
-	row("B3c", "charged as copied ones: %u", charged(fd));
+	row("B3c", "charged as copied ones: %u", meminfo(fd, SK_MEMINFO_WMEM_QUEUED));
 	setsockopt(fd, IPPROTO_TCP, TCP_CORK, &off, sizeof off);
 	char control[128];
 	struct msghdr m = {.msg_control = control, .msg_controllen = sizeof control};

@@ -189,6 +189,13 @@ static void queues(void)
 	ROW("RP-30", "peek at the receive queue", recv(fd, buffer, 10, MSG_PEEK | MSG_DONTWAIT));
 	row("RP-30", "its bytes: %s", buffer);
 	row("RP-30", "FIONREAD: %d", queued(fd, FIONREAD));
+	static const size_t sizes[] = {100, 576, 577, 4000, 4096, 8192, 12288, 20000, 40960};
+	static char bulk[40960];
+	row("RP-25", "its memory: %u", meminfo(fd, SK_MEMINFO_RMEM_ALLOC));
+	for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+		ROW("RP-25", "more to the receive queue", send(fd, bulk, sizes[i], 0));
+		row("RP-25", "its memory: %u", meminfo(fd, SK_MEMINFO_RMEM_ALLOC));
+	}
 	before = queue_seq(fd, SEND_QUEUE);
 	memset(pattern, 'p', sizeof pattern);
 	ROW("RP-26", "send to the send queue", send(fd, pattern, sizeof pattern, 0));

@@ -13,8 +13,10 @@
 #include "../probes/show.h"
 
 #include <linux/capability.h>
+#include <linux/sock_diag.h>
 #include <linux/sockios.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 
@@ -50,6 +52,16 @@ static inline int int_option(int fd, int level, int name)
 	if (getsockopt(fd, level, name, &value, &length))
 		return -errno;
 	return value;
+}
+
+/* One of SO_MEMINFO's words (SK_MEMINFO_*). */
+static inline unsigned meminfo(int fd, int which)
+{
+	uint32_t words[SK_MEMINFO_VARS] = {0};
+	socklen_t length = sizeof words;
+	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &length))
+		err(2, "SO_MEMINFO");
+	return words[which];
 }
 
 /* Takes a capability (below 32) out of the thread's effective ones, or puts it back. */

@@ -266,7 +266,7 @@ static void inherited(const char *host, int port)
 	close(fd);
 }
 
-static void meminfo(const char *host, int port)
+static void memory(const char *host, int port)
 {
 	unsigned words[9];
 	socklen_t length = sizeof words;
@@ -295,7 +295,7 @@ int main(int argc, char **argv)
 	devices_and_filters();
 	refused(argv[1], atoi(argv[2]));
 	inherited(argv[1], atoi(argv[2]));
-	meminfo(argv[1], atoi(argv[2]));
+	memory(argv[1], atoi(argv[2]));
 	puts("done");
 	return 0;
 }

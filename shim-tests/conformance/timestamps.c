@@ -4,6 +4,7 @@
 #include <linux/errqueue.h>
 #include <linux/net_tstamp.h>
 #include <linux/tcp.h>
+#include <sys/mman.h>
 #include <time.h>
 
 static const char *host;
@@ -291,6 +292,30 @@ static void offender(void)
 	}
 }
 
+/* Room for control messages that ends in memory which cannot be written: what does not fit is left out, and nobody told. */
+static void bad_control(void)
+{
+	const size_t room[] = {0, 20, 70, 500};
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	char *memory = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED || munmap(memory + page, page))
+		err(2, "memory");
+	for (size_t i = 0; i < sizeof room / sizeof *room; i++) {
+		char byte;
+		int fd = connected_with(SOF_TIMESTAMPING_TX_ACK | SOF_TIMESTAMPING_SOFTWARE);
+		send_bytes(fd, 1);
+		wait_until_acked(fd);
+		struct iovec iov = {&byte, 1};
+		struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = memory + page - room[i],
+				   .msg_controllen = 500};
+		ssize_t got = recvmsg(fd, &m, MSG_ERRQUEUE);
+		row("TS-44", "control memory of %zu bytes: %zd flags %#x length %zu", room[i], got, m.msg_flags,
+		    (size_t)m.msg_controllen);
+		close(fd);
+	}
+	munmap(memory, page);
+}
+
 /* Attributes of OPT_STATS: type and size in order, without the padding. */
 static void stats(void)
 {
@@ -299,6 +324,7 @@ static void stats(void)
 	int fd = connected_with(flags);
 	send_bytes(fd, 100);
 	wait_until_acked(fd);
+	row("TS-51 TS-54", "statistics, memory of three: %u", meminfo(fd, SK_MEMINFO_RMEM_ALLOC));
 	for (int n = 1; n <= 3; n++) {
 		char text[512], control[1024], said[512] = "";
 		struct iovec iov = {text, sizeof text};
@@ -318,6 +344,10 @@ static void stats(void)
 			size_t end = strlen(said);
 			if (head[1] != TCP_NLA_PAD)
 				snprintf(said + end, sizeof said - end, " %d/%d", head[1], head[0] - 4);
+			uint32_t unsent;
+			memcpy(&unsent, text + at + 4, sizeof unsent);
+			if (head[1] == TCP_NLA_BYTES_NOTSENT)
+				row("TS-66", "statistics, entry %d, bytes not sent: %u", n, unsent);
 			at += (head[0] + 3) & ~3;
 		}
 		row("TS-54 TS-55 TS-56 TS-57 TS-58 TS-59 TS-60 TS-61 TS-62 TS-63 TS-64 TS-65 TS-66 TS-67 "
@@ -374,6 +404,7 @@ int main(int argc, char **argv)
 	bases();
 	buffers();
 	offender();
+	bad_control();
 	stats();
 	txtime();
 	puts("done");

@@ -138,9 +138,11 @@ static void frame_messages(void)
 			if (options > 1) {
 				setsockopt(fd, IPPROTO_IP, IP_RECVTTL, &on, sizeof on);
 				setsockopt(fd, IPPROTO_IP, IP_RECVTOS, &on, sizeof on);
+				setsockopt(fd, IPPROTO_IP, IP_RECVORIGDSTADDR, &on, sizeof on);
 			}
 			send_all(fd, 10);
 			wait_until_acked(fd);
+			row("TS-51", "OPT_CMSG, tsonly %d, memory of three stamps: %u", tsonly, meminfo(fd, SK_MEMINFO_RMEM_ALLOC));
 			for (int i = 0; i < 3; i++) {
 				struct stamp s = next_stamp(fd);
 				char said[128] = "";

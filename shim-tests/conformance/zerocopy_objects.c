@@ -9,7 +9,6 @@
 
 #include <linux/errqueue.h>
 #include <linux/ethtool.h>
-#include <linux/sock_diag.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -45,18 +44,9 @@ static long send_zc(int fd, const void *from, size_t size, int flags)
 	return send(fd, from, size, flags | MSG_ZEROCOPY | MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-static unsigned memory(int fd, int which)
-{
-	unsigned info[SK_MEMINFO_VARS];
-	socklen_t size = sizeof info;
-	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &size))
-		err(2, "SO_MEMINFO");
-	return info[which];
-}
-
 static unsigned objects(int fd)
 {
-	return memory(fd, SK_MEMINFO_OPTMEM) / OBJECT;
+	return meminfo(fd, SK_MEMINFO_OPTMEM) / OBJECT;
 }
 
 /* A notification; false when there is none. */
@@ -143,14 +133,14 @@ static void shared_objects(void)
 static void full_objects(void)
 {
 	int fd = shut();
-	unsigned before = memory(fd, SK_MEMINFO_WMEM_QUEUED);
+	unsigned before = meminfo(fd, SK_MEMINFO_WMEM_QUEUED);
 	for (int i = 1; i <= 3; i++) {
 		char text[48];
 		snprintf(text, sizeof text, "250001 bytes, %d times", i);
 		ROW("ZC-13 ZC-14", text, send_zc(fd, data, 250001, 0));
 		row("ZC-13", "%s, objects: %u", text, objects(fd));
 		/* Pages and 832 bytes for each buffer: where a new one begins shows. */
-		row("ZC-14", "%s, queued: %u", text, memory(fd, SK_MEMINFO_WMEM_QUEUED) - before);
+		row("ZC-14", "%s, queued: %u", text, meminfo(fd, SK_MEMINFO_WMEM_QUEUED) - before);
 	}
 	drop(fd);
 }
@@ -207,21 +197,21 @@ static void fragments(void)
 		err(2, "pages");
 	for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
 		int fd = shut(), sent = 0;
-		unsigned before = memory(fd, SK_MEMINFO_WMEM_QUEUED);
+		unsigned before = meminfo(fd, SK_MEMINFO_WMEM_QUEUED);
 		for (int n = 0; n < runs[i].count; n++)
 			sent += send_zc(fd, pages + 2000 + n * runs[i].step, runs[i].size, MSG_MORE) > 0;
 		row("F9 F15", "%d sends %s: queued %u, objects %u", sent, runs[i].text,
-		    memory(fd, SK_MEMINFO_WMEM_QUEUED) - before, objects(fd));
+		    meminfo(fd, SK_MEMINFO_WMEM_QUEUED) - before, objects(fd));
 		drop(fd);
 	}
 	for (int apart = 0; apart < 2; apart++) {
 		int fd = shut();
-		unsigned before = memory(fd, SK_MEMINFO_WMEM_QUEUED);
+		unsigned before = meminfo(fd, SK_MEMINFO_WMEM_QUEUED);
 		for (int i = 0; i < 30; i++)
 			parts[i] = (struct iovec){pages + i * (apart ? 2 * PAGE : 40), 40};
 		ROW("F15", "30 parts", sendmsg(fd, &m, MSG_ZEROCOPY | MSG_NOSIGNAL | MSG_DONTWAIT));
 		row("F9 F15", "%s: queued %u, objects %u", apart ? "apart" : "that go on",
-		    memory(fd, SK_MEMINFO_WMEM_QUEUED) - before, objects(fd));
+		    meminfo(fd, SK_MEMINFO_WMEM_QUEUED) - before, objects(fd));
 		drop(fd);
 	}
 	munmap(pages, 300 * PAGE);

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
     for name in [
+        "errno_kept",
         "inherited",
         "passed",
         "moved_asleep",

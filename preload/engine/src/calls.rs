@@ -93,18 +93,21 @@ pub enum RecvCmsg {
         /// The *_NEW layout and type.
         new: bool,
     },
-    /// What IP_PKTINFO, IP_RECVTTL and IP_RECVTOS tell of a stamped frame: the caller knows which of them are on (TS-50).
-    StampedFrame {
-        /// The device that it left by.
-        oif: u32,
-        /// Source.
-        saddr: Ipv4Addr,
-        /// Destination.
+    /// What IP_PKTINFO, IP_RECVTTL, IP_RECVTOS and IP_RECVORIGDSTADDR tell of a stamped frame or of an ICMP error: the
+    /// caller knows which of them are on (TS-50).
+    IpHeader {
+        /// `ipi_ifindex`: the device that it went by.
+        ifindex: u32,
+        /// `ipi_spec_dst`.
+        spec_dst: Ipv4Addr,
+        /// `ipi_addr`: its destination.
         daddr: Ipv4Addr,
         /// Time to live.
         ttl: u8,
         /// Type of service.
         tos: u8,
+        /// The second port of the TCP header that follows.
+        port: u16,
     },
     /// IP_RECVERR or IPV6_RECVERR: an entry of the error queue.
     RecvErr {

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use sidewire_uapi::errqueue::{
@@ -17,7 +17,7 @@ use crate::calls::{RecvCall, RecvCmsg};
 use crate::error::Error;
 use crate::event::Events;
 use crate::memory::{Frag, IovIter};
-use crate::skb::SKB_TRUESIZE;
+use crate::skb::{SKB_TRUESIZE, alloc_skb};
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Io, SocketId, Stack};
 use crate::tstamp::ETH_HLEN;
@@ -43,8 +43,36 @@ pub(crate) struct ErrPayload {
 impl ErrPayload {
     /// Bytes in all.
     pub(crate) fn len(&self) -> usize {
-        self.head.len() + self.frags.iter().map(|f| f.len as usize).sum::<usize>()
+        self.head.len() + self.frags_len() as usize
     }
+
+    fn frags_len(&self) -> u32 {
+        self.frags.iter().map(|f| f.len).sum()
+    }
+
+    /// What its buffer is charged: a clone of the frame's, of which the headers cost nothing, or one for the statistics.
+    fn truesize(&self) -> u32 {
+        if self.frags.is_empty() {
+            alloc_skb(self.head.len() as u32).truesize
+        } else {
+            SKB_TRUESIZE + self.frags_len()
+        }
+    }
+}
+
+/// The IP packet in which an ICMP error came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IcmpPacket {
+    /// Who sent it: the offender.
+    pub saddr: IpAddr,
+    /// The address of ours that it was sent to.
+    pub daddr: IpAddr,
+    /// Index of the device by which it came.
+    pub iif: u32,
+    /// Time to live.
+    pub ttl: u8,
+    /// Type of service.
+    pub tos: u8,
 }
 
 /// What an ICMP error says.
@@ -52,8 +80,8 @@ impl ErrPayload {
 pub struct IcmpReport {
     /// What it is for the socket.
     pub error: Error,
-    /// Who sent it.
-    pub offender: SocketAddr,
+    /// What it came in.
+    pub packet: IcmpPacket,
     /// Where the packet that it quotes was going.
     pub destination: SocketAddr,
 }
@@ -107,7 +135,7 @@ impl ErrQueue {
 
 /// Queues an entry that is charged to receive memory; dropped when there is no room (TS-51; Linux `sock_queue_err_skb`).
 pub(crate) fn sock_queue_err_skb(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, mut entry: ErrEntry) {
-    let truesize = SKB_TRUESIZE + entry.payload.len() as u32;
+    let truesize = entry.payload.truesize();
     if sk.rmem_alloc + truesize >= sk.rcvbuf {
         return;
     }
@@ -179,7 +207,9 @@ pub fn purge(sk: &mut TcpSock) {
 /// Where an entry came from, when IP_RECVERR's address tells (TS-48; Linux `ipv4_datagram_support_cmsg`).
 fn offender(sk: &TcpSock, entry: &ErrEntry) -> Option<SocketAddr> {
     match entry.ee.ee_origin {
-        SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6 => entry.offender.map(|n| n.offender),
+        SO_EE_ORIGIN_ICMP | SO_EE_ORIGIN_ICMP6 => {
+            entry.offender.map(|n| SocketAddr::new(n.packet.saddr, 0))
+        }
         SO_EE_ORIGIN_TIMESTAMPING if frame_shown(sk, entry) => {
             Some(SocketAddr::new(sk.tuple.local.ip(), 0))
         }
@@ -194,19 +224,39 @@ fn frame_shown(sk: &TcpSock, entry: &ErrEntry) -> bool {
         && !entry.payload.head.is_empty()
 }
 
-/// The messages of the frame of a stamp (TS-50; Linux `ip_cmsg_recv`).
-fn stamped_frame(sk: &TcpSock, entry: &ErrEntry) -> Option<RecvCmsg> {
+/// The messages of the frame of a stamp, or of an ICMP error (TS-50; Linux `ip_cmsg_recv`).
+fn ip_header(sk: &TcpSock, entry: &ErrEntry) -> Option<RecvCmsg> {
+    if let Some(IcmpReport {
+        packet,
+        destination,
+        ..
+    }) = entry.offender
+    {
+        let IpAddr::V4(daddr) = packet.daddr else {
+            return None;
+        };
+        return Some(RecvCmsg::IpHeader {
+            ifindex: packet.iif,
+            // The entry lies where Linux has the packet's own.
+            spec_dst: Ipv4Addr::UNSPECIFIED,
+            daddr,
+            ttl: packet.ttl,
+            tos: packet.tos,
+            port: destination.port(),
+        });
+    }
     let stamp = entry.ee.ee_origin == SO_EE_ORIGIN_TIMESTAMPING && frame_shown(sk, entry);
     let (IpAddr::V4(saddr), IpAddr::V4(daddr)) = (sk.tuple.local.ip(), sk.tuple.remote.ip()) else {
         return None;
     };
     let ip = entry.payload.head.get(ETH_HLEN..)?;
-    stamp.then_some(RecvCmsg::StampedFrame {
-        oif: sk.dst.map_or(0, |d| d.oif),
-        saddr,
+    stamp.then_some(RecvCmsg::IpHeader {
+        ifindex: sk.dst.map_or(0, |d| d.oif),
+        spec_dst: saddr,
         daddr,
         ttl: *ip.get(8)?,
         tos: *ip.get(1)?,
+        port: sk.tuple.remote.port(),
     })
 }
 
@@ -239,8 +289,8 @@ fn put_cmsgs(sk: &TcpSock, entry: &ErrEntry, wall_ns: u64, call: &mut RecvCall) 
             put(RecvCmsg::OptStats(entry.payload.head.clone()));
         }
     }
-    if let Some(frame) = stamped_frame(sk, entry) {
-        put(frame);
+    if let Some(header) = ip_header(sk, entry) {
+        put(header);
     }
     put(RecvCmsg::RecvErr {
         ee: entry.ee,

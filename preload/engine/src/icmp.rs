@@ -1,13 +1,13 @@
 //! ICMP errors about our segments: Linux's `tcp_v4_err`, `tcp_v6_err` (spec/errors.md ER-17 to ER-19).
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 
 use sidewire_uapi::errqueue::{SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, SockExtendedErr};
 use sidewire_uapi::tcp::TcpState;
 use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, v4_unreachable, v6_unreachable};
 
 use crate::error::Error;
-use crate::errqueue::{IcmpReport, ip_icmp_error};
+use crate::errqueue::{IcmpPacket, IcmpReport, ip_icmp_error};
 use crate::event::Events;
 use crate::mib::Counter;
 use crate::mss::tcp_sync_mss;
@@ -60,8 +60,8 @@ fn convert(kind: IcmpErrorKind, v6: bool) -> Option<Error> {
 }
 
 impl Stack {
-    /// Takes an ICMP error about a segment of ours. `offender` sent it, and it quotes `segment`, from its TCP header on.
-    pub fn icmp(&mut self, io: &mut Io<'_>, err: &IcmpError, offender: IpAddr, segment: &[u8]) {
+    /// Takes an ICMP error about a segment of ours. It came in `packet`, and quotes `segment`, from its TCP header on.
+    pub fn icmp(&mut self, io: &mut Io<'_>, err: &IcmpError, packet: &IcmpPacket, segment: &[u8]) {
         let quoted = &err.quoted;
         let tuple = Tuple {
             local: SocketAddr::new(quoted.src, quoted.src_port),
@@ -71,7 +71,7 @@ impl Stack {
         match self.ehash.get(&tuple).copied() {
             Some(Ehash::Sock(id)) => {
                 if let Some((sk, mut cx)) = self.borrow(io, id) {
-                    sock_icmp(sk, &mut cx, err, offender, segment);
+                    sock_icmp(sk, &mut cx, err, packet, segment);
                     self.settle(id);
                 }
             }
@@ -100,7 +100,7 @@ fn sock_icmp(
     sk: &mut TcpSock,
     cx: &mut Cx<'_, '_>,
     err: &IcmpError,
-    offender: IpAddr,
+    packet: &IcmpPacket,
     segment: &[u8],
 ) {
     if sk.state == TcpState::Close {
@@ -139,7 +139,7 @@ fn sock_icmp(
         };
         let report = IcmpReport {
             error,
-            offender: SocketAddr::new(offender, 0),
+            packet: *packet,
             destination: SocketAddr::new(err.quoted.dst, err.quoted.dst_port),
         };
         ip_icmp_error(sk, cx, ee, report, segment);

@@ -7,7 +7,7 @@ use crate::memory::{Frag, PAGE_FRAG_SIZE};
 use crate::mib::Counter;
 use crate::segment::Segment;
 use crate::seq::before;
-use crate::skb::{RxSkb, tcphdr};
+use crate::skb::{RxSkb, SK_BUFF, tcphdr};
 use crate::sock::{TcpSock, icsk_ack};
 use crate::stack::{Cx, Shared};
 use crate::sysctl::Sysctl;
@@ -16,8 +16,6 @@ use crate::window::tcp_win_from_space;
 
 /// What a large received segment costs beside its payload.
 pub const RX_SKB_OVERHEAD: u32 = 832;
-/// Linux's aligned `struct sk_buff`.
-const SK_BUFF: u32 = 256;
 /// Headers and the aligned `struct skb_shared_info` that share a buffer with a small payload.
 const HEAD_ROOM: u32 = 374;
 /// Smallest and largest buffer that drivers put a single segment into.

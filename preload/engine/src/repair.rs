@@ -8,10 +8,10 @@ use sidewire_uapi::tcp as t;
 
 use crate::error::Error;
 use crate::header::tsval;
-use crate::memory::{Frag, IovIter, PAGE_SIZE};
+use crate::memory::{Frag, IovIter, PAGE_FRAG_SIZE, PAGE_SIZE};
 use crate::page_frag;
 use crate::seq::after;
-use crate::skb::{MAX_SKB_FRAGS, RxSkb, SKB_TRUESIZE};
+use crate::skb::{MAX_SKB_FRAGS, RxSkb, alloc_skb};
 use crate::sock::TcpSock;
 use crate::stack::{Caps, Cx};
 use crate::timer::tcp_send_window_probe;
@@ -50,6 +50,19 @@ pub struct RepairState {
     pub on: bool,
     /// TCP_REPAIR_QUEUE; remembered when repair is switched off (RP-11).
     pub queue: RepairQueue,
+    /// The last buffer of the receive queue, where a send has put it there.
+    #[serde(skip)]
+    tail: RcvqBuffer,
+}
+
+/// What a buffer that was sent into the receive queue takes beside its own bytes (Linux `skb_try_coalesce`).
+#[derive(Clone, Copy, Debug, Default)]
+struct RcvqBuffer {
+    end_seq: u32,
+    /// Bytes that its head still takes.
+    room: u32,
+    /// Its page fragments.
+    nr_frags: usize,
 }
 
 impl RepairState {
@@ -118,6 +131,7 @@ fn set_repair(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, v: i32, caps: Caps) -> Resu
             sk.repair = RepairState {
                 on: true,
                 queue: RepairQueue::None,
+                tail: RcvqBuffer::default(),
             };
             sk.opts.reuseaddr = SK_FORCE_REUSE;
         }
@@ -250,6 +264,62 @@ fn rcvq_size(size: usize) -> usize {
     (size / page).min(MAX_SKB_FRAGS) * page + size % page
 }
 
+/// Page fragments of so many bytes of whole pages, of 32 KiB at most (Linux `alloc_skb_with_frags`).
+fn page_frags(bytes: usize) -> usize {
+    const LARGEST: usize = PAGE_FRAG_SIZE as usize / PAGE_SIZE as usize;
+    let pages = bytes / PAGE_SIZE as usize;
+    pages / LARGEST + (pages % LARGEST).count_ones() as usize
+}
+
+/// What so many bytes more cost the receive queue.
+struct RcvqCharge {
+    truesize: u32,
+    /// They go into the last buffer.
+    joined: bool,
+    tail: RcvqBuffer,
+}
+
+/// Few bytes fit into the head of the last buffer, whole pages go to it; others have a buffer of their own (Linux
+/// `tcp_queue_rcv`).
+fn charge_rcvq(sk: &TcpSock, size: usize) -> RcvqCharge {
+    let pages = if size > PAGE_SIZE as usize {
+        size - size % PAGE_SIZE as usize
+    } else {
+        0
+    };
+    let head = (size - pages) as u32;
+    let frags = page_frags(pages);
+    let end_seq = sk.rcv_nxt.wrapping_add(size as u32);
+    let last = sk.repair.tail;
+    let joins = |truesize, room, nr_frags| RcvqCharge {
+        truesize,
+        joined: true,
+        tail: RcvqBuffer {
+            end_seq,
+            room,
+            nr_frags,
+        },
+    };
+    if (sk.receive_queue.back()).is_some_and(|skb| skb.end_seq == last.end_seq) {
+        if size as u32 <= last.room {
+            return joins(0, last.room - size as u32, last.nr_frags);
+        }
+        if head == 0 && last.nr_frags + frags <= MAX_SKB_FRAGS {
+            return joins(pages as u32, 0, last.nr_frags + frags);
+        }
+    }
+    let skb = alloc_skb(head);
+    RcvqCharge {
+        truesize: skb.truesize + pages as u32,
+        joined: false,
+        tail: RcvqBuffer {
+            end_seq,
+            room: if frags == 0 { skb.room - head } else { 0 },
+            nr_frags: frags,
+        },
+    }
+}
+
 /// Puts bytes into the receive queue as if the peer had sent them (RP-25; Linux `tcp_send_rcvq`).
 pub(crate) fn tcp_send_rcvq(
     sk: &mut TcpSock,
@@ -257,24 +327,38 @@ pub(crate) fn tcp_send_rcvq(
     iter: &mut dyn IovIter,
 ) -> Result<usize, Error> {
     let size = rcvq_size(iter.remaining());
-    if size > 0 && sk.rmem_alloc > sk.rcvbuf {
+    if size == 0 {
+        return Ok(0);
+    }
+    if sk.rmem_alloc > sk.rcvbuf {
         return Err(Error::NoMem);
     }
     let frags = copy_in(cx, iter, size)?;
+    let charge = charge_rcvq(sk, size);
+    sk.rmem_alloc += charge.truesize;
+    let mut truesize = charge.truesize;
+    if charge.joined
+        && let Some(last) = sk.receive_queue.back_mut()
+    {
+        truesize += core::mem::take(&mut last.truesize);
+    }
     for frag in frags {
         let seq = sk.rcv_nxt;
-        let truesize = SKB_TRUESIZE + frag.len;
         sk.rcv_nxt = seq.wrapping_add(frag.len);
-        sk.rmem_alloc += truesize;
         sk.receive_queue.push_back(RxSkb {
             seq,
             end_seq: sk.rcv_nxt,
             frag,
-            truesize,
+            truesize: 0,
             tstamp_ns: 0,
             fin: false,
         });
     }
+    // The buffer goes, and its charge, with its last byte.
+    if let Some(last) = sk.receive_queue.back_mut() {
+        last.truesize += truesize;
+    }
+    sk.repair.tail = charge.tail;
     Ok(size)
 }
 

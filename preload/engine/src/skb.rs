@@ -15,6 +15,36 @@ use crate::time::Instant;
 pub const MAX_SKB_FRAGS: usize = 17;
 /// What a buffer without data costs in `sk_wmem_queued` (spec/send-path.md F7).
 pub const SKB_TRUESIZE: u32 = 832;
+/// Linux's aligned `struct sk_buff`.
+pub(crate) const SK_BUFF: u32 = 256;
+/// Linux's aligned `struct skb_shared_info`, at the end of every head.
+const SHARED_INFO: u32 = 320;
+/// Linux's cache line, to which a head's bytes are rounded up.
+const CACHE_LINE: u32 = 64;
+
+/// A buffer of Linux's `alloc_skb`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Allocated {
+    /// What it is charged.
+    pub(crate) truesize: u32,
+    /// Bytes that its head holds.
+    pub(crate) room: u32,
+}
+
+/// What Linux allocates for a head of `len` bytes: a small one from its own cache, a larger one as a power of two.
+pub(crate) const fn alloc_skb(len: u32) -> Allocated {
+    let small = SKB_TRUESIZE - SK_BUFF;
+    let needed = len.next_multiple_of(CACHE_LINE) + SHARED_INFO;
+    let head = if needed <= small {
+        small
+    } else {
+        needed.next_power_of_two()
+    };
+    Allocated {
+        truesize: head + SK_BUFF,
+        room: head - SHARED_INFO,
+    }
+}
 /// Buffers kept for re-use by a stack.
 pub const SKB_POOL_MAX: usize = 4096;
 

@@ -3,16 +3,14 @@
 
 use crate::chrono::{ChronoKind, tcp_chrono_stop};
 use crate::push::sk_stream_write_space;
-use crate::skb::Skb;
+use crate::skb::{SK_BUFF, SKB_TRUESIZE, Skb};
 use crate::sock::{TCP_INIT_CWND, TcpSock};
 use crate::stack::Cx;
 use crate::zerocopy;
 
-/// Linux's `MAX_TCP_HEADER` plus the aligned `struct skb_shared_info`: what a segment costs beside its payload, before
-/// rounding to a power of two.
-const PER_SEGMENT: u32 = 320 + 320;
-/// Linux's aligned `struct sk_buff`.
-const SK_BUFF: u32 = 256;
+/// What the head of a segment takes beside its payload, before rounding to a power of two: Linux's `MAX_TCP_HEADER` and
+/// the aligned `struct skb_shared_info`, of which an empty buffer consists.
+const PER_SEGMENT: u32 = SKB_TRUESIZE - SK_BUFF;
 
 /// Grows `sndbuf` to what the congestion window can use, up to `tcp_wmem[2]`.
 pub fn tcp_sndbuf_expand(sk: &mut TcpSock, cx: &Cx<'_, '_>) {

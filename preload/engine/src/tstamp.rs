@@ -117,6 +117,8 @@ pub(crate) struct Stamped {
     tskey: u32,
     /// When the frame was to leave (attribute 25 of the statistics).
     edt: u64,
+    /// What was unsent (attribute 24): while a frame leaves, that includes it.
+    notsent: u32,
     head: Box<[u8]>,
     frags: Vec<Frag>,
 }
@@ -139,6 +141,7 @@ impl Stamped {
         Self {
             tskey: skb.tskey,
             edt: skb.skb_mstamp.0,
+            notsent: sk.notsent_bytes(),
             head: Box::default(),
             frags: if tsonly {
                 Vec::new()
@@ -201,7 +204,7 @@ fn tstamp_tx(
     let opt_stats = tsonly && tsflags & sof::SOF_TIMESTAMPING_OPT_STATS != 0;
     let payload = if opt_stats {
         ErrPayload {
-            head: opt_stats_attributes(sk, cx, frame.edt, ttl),
+            head: opt_stats_attributes(sk, cx, frame, ttl),
             frags: Vec::new(),
         }
     } else if tsonly {
@@ -267,7 +270,12 @@ impl Attributes {
 }
 
 /// SCM_TIMESTAMPING_OPT_STATS, in Linux's order (TS-54..TS-69; Linux `tcp_get_timestamping_opt_stats`).
-fn opt_stats_attributes(sk: &TcpSock, cx: &Cx<'_, '_>, edt: u64, ttl: Option<u8>) -> Box<[u8]> {
+fn opt_stats_attributes(
+    sk: &TcpSock,
+    cx: &Cx<'_, '_>,
+    frame: &Stamped,
+    ttl: Option<u8>,
+) -> Box<[u8]> {
     let i = &sk.info;
     let chrono = info::chrono_stats(sk, cx.now);
     let mut a = Attributes(Vec::with_capacity(256));
@@ -294,8 +302,8 @@ fn opt_stats_attributes(sk: &TcpSock, cx: &Cx<'_, '_>, edt: u64, ttl: Option<u8>
     a.u32(21, i.reord_seen);
     a.u32(22, sk.srtt_us >> 3);
     a.put(23, &i.timeout_rehash.to_ne_bytes());
-    a.u32(24, sk.notsent_bytes());
-    a.u64(25, edt);
+    a.u32(24, frame.notsent);
+    a.u64(25, frame.edt);
     if let Some(ttl) = ttl {
         a.u8(26, ttl);
     }

@@ -4,6 +4,7 @@ mod pair;
 
 use pair::{Pair, ROOT, Side, pattern, ready};
 use sidewire_engine::error::Error;
+use sidewire_engine::errqueue::IcmpPacket;
 use sidewire_engine::memory::RegionKind;
 use sidewire_engine::sendmsg::{NameArg, SendCall};
 use sidewire_engine::sysctl::Sysctl;
@@ -157,9 +158,15 @@ fn an_icmp_error_about_the_syn_ack_of_an_accepted_child_is_soft() {
     let kind = IcmpErrorKind::Unreachable(1);
     let n = icmp::emit_v4_error(kind, &synack, &mut message).unwrap();
     let error = IcmpError::parse_v4(&message[..n]).unwrap();
-    let router = error.quoted.dst;
+    let router = IcmpPacket {
+        saddr: error.quoted.dst,
+        daddr: error.quoted.src,
+        iif: 1,
+        ttl: 64,
+        tos: 0xc0,
+    };
     p.host(S)
-        .with(|s, io| s.icmp(io, &error, router, &message[error.segment_at..n]));
+        .with(|s, io| s.icmp(io, &error, &router, &message[error.segment_at..n]));
     assert_eq!(p.host(S).stack.state(child), TcpState::SynRecv);
     let soft = p.host(S).stack.sock(child).unwrap().sk_err_soft;
     assert_eq!(soft, Some(Error::HostUnreach));

@@ -1,6 +1,6 @@
 //! Frames from the link to the engine.
 
-use core::net::IpAddr;
+use sidewire_engine::errqueue::IcmpPacket;
 use sidewire_engine::memory::Frag;
 use sidewire_engine::segment::{Ingress, RxCsum};
 use sidewire_link::Errno;
@@ -14,6 +14,10 @@ use crate::stack::Inner;
 
 /// ICMP destination unreachable.
 const ICMP_DEST_UNREACH: u8 = 3;
+/// What the kernel tells itself comes by `lo`, with these (RFC 1812 §4.3.2.5: precedence 6).
+const LOOPBACK_IFINDEX: u32 = 1;
+const ICMP_TTL: u8 = 64;
+const ICMP_TOS: u8 = 0xc0;
 /// Frames that are taken before acks go out and the lock is dropped.
 pub(crate) const BATCH: usize = 64;
 /// Payload bytes after which a batch ends early: the program should begin to read while they are warm.
@@ -39,8 +43,8 @@ struct Head {
 
 enum Look {
     Tcp(Head),
-    /// An error, from whom, and the segment that it quotes.
-    Icmp(Box<(IcmpError, IpAddr, Vec<u8>)>),
+    /// An error, what it came in, and the segment that it quotes.
+    Icmp(Box<(IcmpError, IcmpPacket, Vec<u8>)>),
     /// An ICMP message that reports no error.
     NotOurs,
     Malformed,
@@ -55,7 +59,14 @@ fn look(frame: &RxFrame<'_>) -> Look {
         return match IcmpError::parse_v4(ip.payload()) {
             Ok(e) => {
                 let segment = ip.payload()[e.segment_at..].to_vec();
-                Look::Icmp(Box::new((e, ip.src().into(), segment)))
+                let packet = IcmpPacket {
+                    saddr: ip.src().into(),
+                    daddr: ip.dst().into(),
+                    iif: frame.meta.ifindex,
+                    ttl: ip.ttl(),
+                    tos: ip.tos(),
+                };
+                Look::Icmp(Box::new((e, packet, segment)))
             }
             Err(_) => Look::NotOurs,
         };
@@ -101,8 +112,15 @@ impl Inner {
                 },
             };
             let (engine, mut io) = self.split();
-            // The host tells itself.
-            engine.icmp(&mut io, &e, u.saddr, &u.segment);
+            // The host tells itself, by the loopback device.
+            let packet = IcmpPacket {
+                saddr: u.saddr,
+                daddr: u.saddr,
+                iif: LOOPBACK_IFINDEX,
+                ttl: ICMP_TTL,
+                tos: ICMP_TOS,
+            };
+            engine.icmp(&mut io, &e, &packet, &u.segment);
         }
     }
 
@@ -140,7 +158,7 @@ impl Inner {
                 Look::Icmp(e) => {
                     self.release();
                     let (engine, mut io) = self.split();
-                    engine.icmp(&mut io, &e.0, e.1, &e.2);
+                    engine.icmp(&mut io, &e.0, &e.1, &e.2);
                 }
                 Look::NotOurs => self.release(),
                 Look::Malformed => {

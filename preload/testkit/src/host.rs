@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use sidewire_engine::errqueue::IcmpPacket;
 use sidewire_engine::memory::{Frag, RegionKind};
 use sidewire_engine::segment::{Ingress, RxCsum};
 use sidewire_engine::stack::Secrets;
@@ -80,8 +81,15 @@ impl Host {
             IPPROTO_ICMP => {
                 let message = ip.payload();
                 if let Ok(error) = IcmpError::parse_v4(message) {
-                    let (from, segment) = (ip.src().into(), &message[error.segment_at..]);
-                    self.with(|stack, io| stack.icmp(io, &error, from, segment));
+                    let packet = IcmpPacket {
+                        saddr: ip.src().into(),
+                        daddr: ip.dst().into(),
+                        iif: IFINDEX,
+                        ttl: ip.ttl(),
+                        tos: ip.tos(),
+                    };
+                    let segment = &message[error.segment_at..];
+                    self.with(|stack, io| stack.icmp(io, &error, &packet, segment));
                 }
             }
             _ => {}

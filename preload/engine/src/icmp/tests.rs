@@ -10,11 +10,19 @@ use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, QuotedTcp, v4_unreachable};
 
 use crate::calls::{RecvCall, RecvCmsg};
 use crate::error::Error;
+use crate::errqueue::IcmpPacket;
 use crate::mib::Counter;
 use crate::testbed::Iter;
 use crate::testpeer::{Peer, SEND};
 
 const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254));
+const PACKET: IcmpPacket = IcmpPacket {
+    saddr: ROUTER,
+    daddr: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+    iif: 7,
+    ttl: 63,
+    tos: 0xc0,
+};
 
 fn icmp(peer: &mut Peer, kind: IcmpErrorKind, seq: u32) {
     let quoted = QuotedTcp {
@@ -33,7 +41,7 @@ fn icmp(peer: &mut Peer, kind: IcmpErrorKind, seq: u32) {
         quoted,
     };
     peer.bed
-        .with(|stack, io, _| stack.icmp(io, &err, ROUTER, b"the segment"));
+        .with(|stack, io, _| stack.icmp(io, &err, &PACKET, b"the segment"));
 }
 
 #[test]
@@ -83,9 +91,18 @@ fn the_error_queue_tells_who_refused_the_handshake() {
         let call = read(&mut peer).unwrap();
         assert_eq!(call.name, Some(peer.tuple.remote));
         assert_eq!(peer.sk().rmem_alloc, 0);
-        let [RecvCmsg::RecvErr { ee, offender }] = call.cmsgs.as_slice() else {
+        let [header, RecvCmsg::RecvErr { ee, offender }] = call.cmsgs.as_slice() else {
             panic!("{:?}", call.cmsgs);
         };
+        let told = RecvCmsg::IpHeader {
+            ifindex: PACKET.iif,
+            spec_dst: Ipv4Addr::UNSPECIFIED,
+            daddr: [10, 0, 0, 1].into(),
+            ttl: PACKET.ttl,
+            tos: PACKET.tos,
+            port: peer.tuple.remote.port(),
+        };
+        assert_eq!(*header, told);
         assert_eq!((ee.ee_errno, ee.ee_origin), (113, 2));
         assert_eq!((ee.ee_type, ee.ee_code), (3, 1));
         assert_eq!(offender.map(|a| a.ip()), Some(ROUTER));

@@ -136,3 +136,18 @@ fn rp_31_peeking_at_the_send_queue_tells_its_whole_length() {
     assert_eq!(tcp_peek_sndq(bed.sk(), &mut iter), Ok(1500));
     assert_eq!(iter.remaining(), 0);
 }
+
+/// The sums of Linux 6.18.
+#[test]
+fn rp_25_what_the_receive_queue_is_charged() {
+    let mut bed = repairing(TcpState::Established);
+    bed.sk().repair.queue = RepairQueue::Recv;
+    let mut memory = Vec::new();
+    for len in [1, 100, 576, 577, 1000, 4000, 20_000] {
+        assert_eq!(bed.send(0, len), Ok(len));
+        memory.push(bed.sk().rmem_alloc);
+    }
+    assert_eq!(memory, [832, 832, 2112, 3392, 5696, 14_144, 34_880]);
+    assert_eq!(bed.send(0, 8192), Ok(8192));
+    assert_eq!(bed.sk().rmem_alloc, 34_880 + 8192);
+}

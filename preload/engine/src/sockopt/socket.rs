@@ -9,6 +9,7 @@ use super::{Out, int, int_in, zero_or_one};
 use crate::cmsg::prio_allowed;
 use crate::error::Error;
 use crate::event::Events;
+use crate::memory::PAGE_SIZE;
 use crate::net::Dst;
 use crate::poll::tcp_epollin_ready;
 use crate::push::sk_stream_write_space;
@@ -367,7 +368,14 @@ fn set_timestamping(sk: &mut TcpSock, val: &[u8], new: bool) -> Result<(), Error
     Ok(())
 }
 
-/// SO-36. There is no forward allocation, backlog or drop counter in this engine.
+/// What Linux has put aside for the socket and not used: memory is accounted in pages (Linux `sk_forward_alloc`). The error
+/// queue is on no such account.
+fn forward_alloc(sk: &TcpSock) -> u32 {
+    let used = sk.wmem_queued + (sk.rmem_alloc - sk.errqueue.rmem());
+    used.next_multiple_of(PAGE_SIZE) - used
+}
+
+/// SO-36. There is no backlog or drop counter in this engine.
 fn meminfo(sk: &TcpSock) -> [u8; 36] {
     // What Linux calls wmem_alloc is memory that the device still holds, plus one.
     let words = [
@@ -375,7 +383,7 @@ fn meminfo(sk: &TcpSock) -> [u8; 36] {
         sk.rcvbuf,
         0,
         sk.sndbuf,
-        0,
+        forward_alloc(sk),
         sk.wmem_queued,
         sk.zerocopy.optmem(),
         0,

@@ -252,7 +252,7 @@ fn the_send_buffer_grows_with_the_window() {
     let mut b = Bench::new();
     b.sk.sndbuf = 16_384;
     b.with(tcp_init_transfer_snd);
-    assert_eq!(b.sk.sndbuf, 87_040);
+    assert_eq!(b.sk.sndbuf, 46_080);
     b.sk.snd_cwnd = 10_000;
     b.with(|sk, cx| crate::sndbuf::tcp_sndbuf_expand(sk, cx));
     assert_eq!(b.sk.sndbuf, 4_194_304);

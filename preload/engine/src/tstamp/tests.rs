@@ -191,12 +191,13 @@ fn ts_50_a_stamp_with_its_frame_tells_where_that_went() {
     bed.send(0, 10).unwrap();
     sent(&mut bed);
     let (_, call) = read(&mut bed, 64);
-    let frame = RecvCmsg::StampedFrame {
-        oif: bed.sk().dst.unwrap().oif,
-        saddr: [10, 0, 0, 1].into(),
+    let frame = RecvCmsg::IpHeader {
+        ifindex: bed.sk().dst.unwrap().oif,
+        spec_dst: [10, 0, 0, 1].into(),
         daddr: [10, 0, 0, 2].into(),
         ttl: 0x45,
         tos: 0x45,
+        port: bed.sk().tuple.remote.port(),
     };
     assert_eq!(call.cmsgs[1], frame);
     assert!(matches!(call.cmsgs[2], RecvCmsg::RecvErr { .. }));

@@ -258,7 +258,7 @@ unsafe fn one_message(
         };
         let mut out = scm::Writer::new(hdr.msg_control.cast(), hdr.msg_controllen, fd);
         for cmsg in &call.cmsgs {
-            out.put(cmsg, is_v6(file))?;
+            out.put(cmsg, is_v6(file));
         }
         let echoed = flags & MSG_CMSG_CLOEXEC;
         let msg_flags = call.msg_flags | out.flags() | echoed;

@@ -49,11 +49,11 @@ impl Writer {
         syscall::getsockopt_int(self.fd, libc::IPPROTO_IP, name).is_ok_and(|on| on != 0)
     }
 
-    fn raw(&mut self, level: c_int, kind: c_int, data: &[u8]) -> Result<(), c_int> {
+    fn raw(&mut self, level: c_int, kind: c_int, data: &[u8]) {
         let left = self.room - self.used;
         if left < HEADER {
             self.truncated = true;
-            return Ok(());
+            return;
         }
         let mut len = HEADER + data.len();
         if left < len {
@@ -66,17 +66,19 @@ impl Writer {
         header[12..16].copy_from_slice(&kind.to_ne_bytes());
         let to = self.at.wrapping_add(self.used);
         // SAFETY: live slices; the program gave the target for writing.
-        unsafe {
-            copy::to_program(to, header.as_ptr(), HEADER).map_err(|_| libc::EFAULT)?;
-            copy::to_program(to.wrapping_add(HEADER), data.as_ptr(), len - HEADER)
-                .map_err(|_| libc::EFAULT)?;
+        let written = unsafe {
+            copy::to_program(to, header.as_ptr(), HEADER).and_then(|()| {
+                copy::to_program(to.wrapping_add(HEADER), data.as_ptr(), len - HEADER)
+            })
+        };
+        // A message that cannot be written is left out, and nobody told.
+        if written.is_ok() {
+            self.used += len.next_multiple_of(ALIGN).min(left);
         }
-        self.used += len.next_multiple_of(ALIGN).min(left);
-        Ok(())
     }
 
     /// Appends one message, cut to the room that is left.
-    pub(super) fn put(&mut self, cmsg: &RecvCmsg, v6: bool) -> Result<(), c_int> {
+    pub(super) fn put(&mut self, cmsg: &RecvCmsg, v6: bool) {
         use sidewire_uapi::socket as so;
         match cmsg {
             RecvCmsg::Inq(n) => self.raw(
@@ -115,28 +117,32 @@ impl Writer {
                 };
                 self.raw(libc::SOL_SOCKET, kind, &b)
             }
-            RecvCmsg::StampedFrame {
-                oif,
-                saddr,
+            RecvCmsg::IpHeader {
+                ifindex,
+                spec_dst,
                 daddr,
                 ttl,
                 tos,
+                port,
             } => {
                 let mut info = [0u8; 12];
-                info[..4].copy_from_slice(&oif.to_ne_bytes());
-                info[4..8].copy_from_slice(&saddr.octets());
+                info[..4].copy_from_slice(&ifindex.to_ne_bytes());
+                info[4..8].copy_from_slice(&spec_dst.octets());
                 info[8..].copy_from_slice(&daddr.octets());
                 if self.ip_option(libc::IP_PKTINFO) {
-                    self.raw(libc::IPPROTO_IP, libc::IP_PKTINFO, &info)?;
+                    self.raw(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
                 }
                 if self.ip_option(libc::IP_RECVTTL) {
                     let ttl = i32::from(*ttl).to_ne_bytes();
-                    self.raw(libc::IPPROTO_IP, libc::IP_TTL, &ttl)?;
+                    self.raw(libc::IPPROTO_IP, libc::IP_TTL, &ttl);
                 }
                 if self.ip_option(libc::IP_RECVTOS) {
-                    self.raw(libc::IPPROTO_IP, libc::IP_TOS, &[*tos])?;
+                    self.raw(libc::IPPROTO_IP, libc::IP_TOS, &[*tos]);
                 }
-                Ok(())
+                if self.ip_option(libc::IP_RECVORIGDSTADDR) {
+                    let (bytes, n) = encode(SocketAddr::new((*daddr).into(), *port), false);
+                    self.raw(libc::IPPROTO_IP, libc::IP_ORIGDSTADDR, &bytes[..n]);
+                }
             }
             RecvCmsg::RecvErr { ee, offender } => {
                 let mut b = [0u8; 16 + size_of::<libc::sockaddr_in6>()];
