@@ -345,7 +345,7 @@ static void flagged_vectors(void)
 	int fd = peer(host, port, "echo");
 	char byte = 'v';
 	struct iovec one = {&byte, 1};
-	for (int flags = 1; flags <= 0x80; flags *= 2) {
+	for (int flags = 1; flags <= 0x100; flags *= 2) {
 		printf("flags %#x\n", flags);
 		if (SHOW(pwritev2(fd, &one, 1, -1, flags)) == 1) {
 			/* RWF_NOWAIT does not. */
@@ -354,6 +354,10 @@ static void flagged_vectors(void)
 		}
 	}
 	SHOW(pwritev2(fd, &one, 1, -1, 0x30));
+	shutdown(fd, SHUT_WR);
+	SHOW(pwritev2(fd, &one, 1, -1, 0));
+	/* RWF_NOSIGNAL, since Linux 6.18 */
+	SHOW(pwritev2(fd, &one, 1, -1, 0x100));
 	close(fd);
 }
 

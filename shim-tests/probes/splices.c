@@ -55,6 +55,8 @@ static void arguments(void)
 	SHOW(splice(-1, NULL, fd, NULL, 3, 0));
 	SHOW(splice(fd, NULL, -1, NULL, 3, 0));
 	SHOW(splice(fd, NULL, other, NULL, 3, 0));
+	SHOW(splice(fd, NULL, p[0], NULL, 3, 0));
+	SHOW(splice(p[1], NULL, fd, NULL, 3, 0));
 	SHOW(splice(-1, NULL, fd, NULL, 0, 0));
 	SHOW(splice(p[0], NULL, fd, NULL, (size_t)SSIZE_MAX + 1, 0));
 	SHOW(left_in(p[0]));

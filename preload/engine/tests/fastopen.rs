@@ -476,6 +476,35 @@ fn fo_22_fo_31_a_lost_syn_goes_again_bare() {
     assert_eq!(info(&mut p, C, id)[7] >> 1, 3);
 }
 
+/// As Linux 6.18 does: the request of the second call is a new one.
+#[test]
+fn a_fast_open_that_is_made_again_asks_for_a_cookie_again() {
+    let mut p = with_cookie();
+    p.lose = Box::new(|side, _| side == C);
+    let id = p.client_socket();
+    let memory = p.host(C).memory.clone();
+    let name = Pair::server_sockaddr();
+    let mut iter = ProgramIter::source(&memory, b"early");
+    let mut call = SendCall::new(FO, &[], Some(NameArg(&name)), ROOT, false);
+    let mut again = SendCall::new(FO, &[], Some(NameArg(&name)), ROOT, false);
+    let mut step = |p: &mut Pair, call: &mut SendCall<'_>| {
+        p.host(C).with(|s, io| s.sendmsg(io, id, call, &mut iter))
+    };
+    assert!(matches!(step(&mut p, &mut call), Step::Wait { .. }));
+    p.run_for(300_000_000);
+    call.signal = true;
+    assert_eq!(step(&mut p, &mut call), Step::Ready(Err(Error::Intr)));
+    assert!(matches!(step(&mut p, &mut again), Step::Wait { .. }));
+    p.run_for(2_000_000_000);
+    let options = segments(&p).into_iter().map(|s| (s.2.fastopen, s.3.len()));
+    let options: Vec<_> = options.collect();
+    assert_eq!(options.len(), 3);
+    assert!(options[0].0.is_some_and(|o| !o.is_request()) && options[0].1 == 5);
+    for (option, len) in &options[1..] {
+        assert!(option.is_some_and(|o| o.is_request()) && *len == 0);
+    }
+}
+
 #[test]
 fn a_lost_syn_ack_of_a_fast_open_child_goes_again() {
     let mut p = with_cookie();

@@ -3,7 +3,9 @@
 use core::ffi::{c_int, c_uint};
 
 use libc::{iovec, off_t, ssize_t};
+use once_cell::race::OnceBool;
 use sidewire_link::fd::{inherited, is_internal};
+use syscalls::{Errno, Sysno, syscall};
 
 use crate::calls::socket;
 use crate::readiness::epoll;
@@ -181,7 +183,7 @@ pub unsafe fn preadv2(
         return unsafe { real::preadv2(fd, iov, n, offset, flags) };
     }
     // SAFETY: the program's vector.
-    unsafe { calls::readv_with(fd, iov, n, nowait(flags)) }
+    unsafe { calls::readv_with(fd, iov, n, message_flags(flags)) }
 }
 
 /// `pwritev2`. With the offset -1 it is writev with flags, which sockets know.
@@ -200,7 +202,7 @@ pub unsafe fn pwritev2(
         return unsafe { real::pwritev2(fd, iov, n, offset, flags) };
     }
     // SAFETY: the program's vector.
-    unsafe { calls::writev_with(fd, iov, n, nowait(flags)) }
+    unsafe { calls::writev_with(fd, iov, n, message_flags(flags)) }
 }
 
 /// The flags that mean nothing to a socket: RWF_HIPRI, DSYNC, SYNC, APPEND and NOAPPEND.
@@ -210,16 +212,39 @@ fn sockets_know(fd: c_int, offset: off_t, flags: c_int) -> bool {
     // Both: EINVAL.
     const APPEND_AND_NOT: c_int = 0x30;
     offset == -1
-        && flags & !(libc::RWF_NOWAIT | IGNORED) == 0
+        && flags & !(libc::RWF_NOWAIT | RWF_NOSIGNAL | IGNORED) == 0
         && flags & APPEND_AND_NOT != APPEND_AND_NOT
         && !signals::in_vfork()
         && fdtable::is_ours(fd)
+        && (flags & RWF_NOSIGNAL == 0 || kernel_knows_nosignal(fd))
 }
 
-fn nowait(flags: c_int) -> c_int {
-    if flags & libc::RWF_NOWAIT != 0 {
-        libc::MSG_DONTWAIT
-    } else {
-        0
-    }
+/// Since Linux 6.18.
+const RWF_NOSIGNAL: c_int = 0x100;
+
+/// Whether the kernel has that flag: its own socket behind `fd`, from which nothing can be read, says so.
+fn kernel_knows_nosignal(fd: c_int) -> bool {
+    static KNOWS: OnceBool = OnceBool::new();
+    KNOWS.get_or_init(|| {
+        let mut byte = 0u8;
+        let iov = iovec {
+            iov_base: (&raw mut byte).cast(),
+            iov_len: 1,
+        };
+        let flags = libc::RWF_NOWAIT | RWF_NOSIGNAL;
+        // SAFETY: a live byte.
+        let got = unsafe { syscall!(Sysno::preadv2, fd, &raw const iov, 1, -1isize, 0, flags) };
+        got != Err(Errno::EOPNOTSUPP)
+    })
+}
+
+fn message_flags(flags: c_int) -> c_int {
+    let pairs = [
+        (libc::RWF_NOWAIT, libc::MSG_DONTWAIT),
+        (RWF_NOSIGNAL, libc::MSG_NOSIGNAL),
+    ];
+    pairs
+        .iter()
+        .filter(|(asked, _)| flags & asked != 0)
+        .fold(0, |all, (_, flag)| all | flag)
 }

@@ -94,16 +94,7 @@ impl Parcel {
 
     /// What the kernel will charge for it, in bytes.
     fn charge(&self) -> u32 {
-        if self.len() <= SMALL_FRAME - MAX_HEADER as u32 {
-            SMALL_CHARGE
-        } else {
-            self.len() + FRAME_CHARGE
-        }
-    }
-
-    /// What Linux's TCP would, in bytes.
-    fn truesize(&self) -> u32 {
-        self.len() + SKB_TRUESIZE
+        charge(self.len())
     }
 
     fn frame<'a>(&'a self, iov: &'a [iovec]) -> TxFrame<'a> {
@@ -120,6 +111,20 @@ impl Parcel {
             txtime: self.txtime,
         }
     }
+}
+
+/// What the kernel will charge for a frame with so many bytes of payload.
+fn charge(payload: u32) -> u32 {
+    if payload <= SMALL_FRAME - MAX_HEADER as u32 {
+        SMALL_CHARGE
+    } else {
+        payload + FRAME_CHARGE
+    }
+}
+
+/// What Linux's TCP would.
+fn truesize(payload: u32) -> u32 {
+    payload + SKB_TRUESIZE
 }
 
 /// Where a fragment lies.
@@ -304,6 +309,20 @@ struct Entrance {
     /// The number of the last frame that was put in.
     last: u64,
     tally: Tally,
+    /// Since nothing waited, frames went by the shared packet socket, beside one that the lane may have.
+    went_behind: bool,
+}
+
+impl Entrance {
+    /// Asks what waits of the lane, in bytes of the kernel's.
+    fn look<S: FrameSink>(&mut self, lane: &Lane<S>, parts: u32) {
+        let mut waiting = lane.backlog(parts);
+        if self.went_behind && lane.own.get().is_some() {
+            waiting += lane.shared.bytes() as u64;
+        }
+        self.went_behind &= waiting > 0;
+        self.tally.found(waiting);
+    }
 }
 
 /// Empty lanes.
@@ -315,6 +334,7 @@ pub(crate) fn open<S: FrameSink>(sink: impl Fn() -> S) -> (Entrances, Lanes<S>) 
             parcels: entrance,
             last: 0,
             tally: Tally::new(),
+            went_behind: false,
         });
         let sink = sink();
         Lane {
@@ -372,12 +392,33 @@ impl Entrances {
         let parcel = parcel();
         let charge = parcel.charge();
         lane.charge.fetch_add(charge as usize, Ordering::SeqCst);
-        entrance
-            .tally
-            .add(number, parcel.truesize(), charge, now, ports);
+        let truesize = truesize(parcel.len());
+        entrance.tally.add(number, truesize, charge, now, ports);
         let taken = entrance.parcels.push(Numbered { number, parcel });
         debug_assert!(taken.is_ok());
         NonZeroU64::new(number * TICKET_LANES + n as u64).map(TxTicket)
+    }
+
+    /// A frame of a connection with these ports, and so many bytes of payload, went out by the shared packet socket behind all
+    /// that its lane held. Under the stack's lock.
+    pub(crate) fn went_behind<S: FrameSink>(
+        &mut self,
+        lanes: &Lanes<S>,
+        ports: (u16, u16),
+        now: u64,
+        payload: u32,
+    ) {
+        let n = of_ports(ports.0, ports.1);
+        let (entrance, lane) = (&mut self.0[n], &lanes.0[n]);
+        // What a lane that is halted holds has not left.
+        if lane.waits() {
+            return;
+        }
+        entrance.last += 1;
+        entrance.went_behind = true;
+        let (truesize, charge) = (truesize(payload), charge(payload));
+        (entrance.tally).add(entrance.last, truesize, charge, now, ports);
+        lane.carried.store(entrance.last, Ordering::SeqCst);
     }
 
     /// Takes the frames of a connection out of its lane that hold data or FIN from `from` on, in their order.
@@ -440,7 +481,7 @@ impl Entrances {
         if entrance.tally.most() <= u64::from(limit) {
             return HostQueue::Clear;
         }
-        entrance.tally.found(lane.backlog(parts));
+        entrance.look(lane, parts);
         let most = entrance.tally.most();
         let Some(excess) = most.checked_sub(u64::from(limit)).filter(|&n| n > 0) else {
             return HostQueue::Clear;
@@ -491,7 +532,7 @@ impl Entrances {
             _ => now.saturating_sub(SHARED_FOR),
         };
         if entrance.tally.until(number, since) > 0 {
-            entrance.tally.found(lane.backlog(u32::MAX));
+            entrance.look(lane, u32::MAX);
             let left = entrance.tally.until(number, since);
             if left > 0 {
                 return HostQueue::Device(u32::try_from(left).unwrap_or(u32::MAX));

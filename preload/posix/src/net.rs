@@ -618,9 +618,7 @@ impl Net for LinkNet {
         if self.direct || f.tstamp.is_some() {
             return self.send_behind(f, &hop);
         }
-        let port =
-            |i| u16::from_be_bytes([f.headers[f.l4_offset + i], f.headers[f.l4_offset + i + 1]]);
-        let ports = (port(0), port(2));
+        let ports = ports(f);
         let lane = lanes::of_ports(ports.0, ports.1);
         let ticket = self.entrances.put(&self.lanes, ports, self.now, || Parcel {
             ifindex: hop.ifindex,
@@ -677,6 +675,12 @@ impl Net for LinkNet {
     }
 }
 
+/// The ports of a frame, its own first.
+fn ports(f: &Transmit<'_>) -> (u16, u16) {
+    let port = |i| u16::from_be_bytes([f.headers[f.l4_offset + i], f.headers[f.l4_offset + i + 1]]);
+    (port(0), port(2))
+}
+
 /// A copy of a frame's headers, which are no longer than the engine makes them.
 fn own_headers(f: &Transmit<'_>) -> ArrayVec<u8, MAX_HEADER> {
     ArrayVec::try_from(f.headers).unwrap_or_else(|e| unreachable!("{e}"))
@@ -694,7 +698,17 @@ impl LinkNet {
                 return TxVerdict::NoSpace;
             }
         }
-        self.send_now(f, hop)
+        let verdict = self.send_now(f, hop);
+        let taken = matches!(
+            verdict,
+            TxVerdict::Sent | TxVerdict::Stamping | TxVerdict::Copied
+        );
+        if taken && !self.direct {
+            let payload = f.frags.iter().map(|f| f.len).sum();
+            self.entrances
+                .went_behind(&self.lanes, ports(f), self.now, payload);
+        }
+        verdict
     }
 
     /// Hands a frame of no connection of the engine's to the packet socket.

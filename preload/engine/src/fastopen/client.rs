@@ -199,6 +199,9 @@ impl Stack {
                 return Err(Error::AddrNotAvail);
             }
         } else if !sk.defer_connect {
+            if sk.state == TcpState::SynSent {
+                resume_fastopen(sk, iter.remaining());
+            }
             return Ok(connect);
         }
         let peer = progress.remote.unwrap_or(sk.tuple.remote).ip();
@@ -338,6 +341,16 @@ pub(crate) fn tcp_send_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result
         req.cookie = None;
     }
     sent
+}
+
+/// A fast open that a signal interrupted is made again: its request is a new one, with which the SYN, when it is sent again,
+/// asks for a cookie.
+fn resume_fastopen(sk: &mut TcpSock, size: usize) {
+    sk.fastopen_req = Some(Box::new(FastopenReq {
+        size,
+        ..FastopenReq::default()
+    }));
+    set_option(sk, Some(FastOpen::request(false)));
 }
 
 fn set_option(sk: &mut TcpSock, option: Option<FastOpen>) {

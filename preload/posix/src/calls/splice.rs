@@ -41,8 +41,10 @@ pub unsafe fn splice(
     let waits = flags & libc::SPLICE_F_NONBLOCK == 0;
     let done = match (fdtable::get(input), fdtable::get(out)) {
         _ if len == 0 || !allowed => Err(MOVED),
-        (Some(from), None) if is_pipe(out) => to_pipe(&from, input, out, most, waits),
-        (None, Some(to)) if is_pipe(input) => {
+        (Some(from), None) if is_pipe(out, libc::O_RDONLY) => {
+            to_pipe(&from, input, out, most, waits)
+        }
+        (None, Some(to)) if is_pipe(input, libc::O_WRONLY) => {
             let more = flags & libc::SPLICE_F_MORE != 0;
             from_pipe(&to, input, most, waits, more)
         }
@@ -56,12 +58,15 @@ pub unsafe fn splice(
     }
 }
 
-fn is_pipe(fd: c_int) -> bool {
+/// A pipe, and not its end that is open for the `other` direction only.
+fn is_pipe(fd: c_int, other: c_int) -> bool {
     // SAFETY: the kernel fills a structure of integers.
     unsafe {
         let mut st: libc::stat = core::mem::zeroed();
         syscall!(Sysno::fstat, fd, &raw mut st).is_ok()
             && st.st_mode & libc::S_IFMT == libc::S_IFIFO
+            && syscall!(Sysno::fcntl, fd, libc::F_GETFL)
+                .is_ok_and(|flags| flags as c_int & libc::O_ACCMODE != other)
     }
 }
 

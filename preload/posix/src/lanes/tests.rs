@@ -430,6 +430,28 @@ fn a_frame_is_found_in_the_devices_queue() {
     assert_eq!(ask(&mut entrances, 0), [HostQueue::Clear; 2]);
 }
 
+/// What a frame waits for that had to be sent at once, as those with timestamps, by the socket that all share.
+#[test]
+fn a_frame_that_went_behind_the_others_is_found_as_well() {
+    let (mut entrances, lanes, device) = bench(slow(0, 0));
+    let limit = TWO / 2;
+    let went = |entrances: &mut Entrances| {
+        entrances.went_behind(&lanes, (PORT, 80), 0, 1);
+        entrances.small_queue(&lanes, &tuple(PORT), limit)
+    };
+    assert_eq!(went(&mut entrances), HostQueue::Clear);
+    device.holds.store(TWO as usize, Ordering::SeqCst);
+    assert!(matches!(went(&mut entrances), HostQueue::Device(_)));
+    device.holds.store(0, Ordering::SeqCst);
+    assert_eq!(went(&mut entrances), HostQueue::Clear);
+    // The lane has one of its own meanwhile, behind which nothing waits.
+    put(&mut entrances, &lanes, PORT, &[1]);
+    lanes.carry(ALL);
+    assert!(lanes.0[lane(PORT)].own.get().is_some());
+    device.holds.store(TWO as usize, Ordering::SeqCst);
+    assert!(matches!(went(&mut entrances), HostQueue::Device(_)));
+}
+
 /// Behind a lane's own socket, too, what waits may be another connection's, for a device that stands still.
 #[test]
 fn what_waits_for_a_neighbour_holds_nothing_back_for_ever() {
