@@ -23,6 +23,7 @@ pub mod log;
 mod mapping;
 pub mod memory;
 pub mod net;
+mod passed_on;
 mod peers;
 mod privilege;
 pub mod process;

@@ -33,12 +33,12 @@ pub(crate) struct Received {
 }
 
 /// A frame's headers, copied out of the ring, and what is left of it.
-struct Head {
-    bytes: [u8; MAX_HEADERS],
-    len: usize,
-    payload: usize,
-    meta: RxMeta,
-    rest: Rest,
+pub(crate) struct Head {
+    pub(crate) bytes: [u8; MAX_HEADERS],
+    pub(crate) len: usize,
+    pub(crate) payload: usize,
+    pub(crate) meta: RxMeta,
+    pub(crate) rest: Rest,
 }
 
 enum Look {
@@ -154,7 +154,10 @@ impl Inner {
             };
             got.frames += 1;
             match look {
-                Look::Tcp(head) => bytes += self.tcp(&head),
+                Look::Tcp(head) if self.net.given.is_empty() || !self.pass_on(&head) => {
+                    bytes += self.tcp(&head);
+                }
+                Look::Tcp(_) => {}
                 Look::Icmp(e) => {
                     self.release();
                     let (engine, mut io) = self.split();
@@ -194,13 +197,13 @@ impl Inner {
     }
 
     /// Gives the peeked frame back.
-    fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         self.make_oldest();
         self.source.release();
     }
 
     /// Brings what waits before the peeked frame, when that is to be taken out of the queue.
-    fn make_oldest(&mut self) {
+    pub(crate) fn make_oldest(&mut self) {
         let queued = matches!(self.source.peek(), Ok(Some(frame)) if frame.rest == Rest::Queued);
         if queued {
             self.bring_deferred();
@@ -300,7 +303,7 @@ fn verify(headers: &[u8], payload: Option<&Frag>) -> RxCsum {
     }
 }
 
-fn ip_total_len(headers: &[u8]) -> usize {
+pub(crate) fn ip_total_len(headers: &[u8]) -> usize {
     headers
         .get(2..4)
         .map_or(0, |b| usize::from(u16::from_be_bytes([b[0], b[1]])))

@@ -5,7 +5,8 @@
 //! listens.
 //!
 //! Between the end of our holder and the kernel's own socket a listener that hears nothing keeps the port ([`guard`]), and
-//! the socket hears nothing until it is complete: the peer sends again what it sends meanwhile.
+//! the socket hears nothing until it is complete. What comes meanwhile comes to it by the loopback device afterwards
+//! ([`crate::passed_on`]).
 
 mod options;
 mod peers_fin;
@@ -16,6 +17,7 @@ use core::net::SocketAddr;
 use sidewire_engine::calls::CloseCall;
 use sidewire_engine::event::Events;
 use sidewire_engine::memory::{Fault, Frag};
+use sidewire_engine::net::Tuple;
 use sidewire_engine::seq::after;
 use sidewire_engine::sock::{TcpSock, nagle, shutdown};
 use sidewire_engine::{SocketId, Step};
@@ -33,7 +35,7 @@ use super::socket::{Reason, to_kernel};
 use crate::file::FileRef;
 use crate::holders::Listener;
 use crate::readiness::epoll;
-use crate::stack::{Inner, NetStack, monotonic_ns};
+use crate::stack::{Inner, NetStack, monotonic_ns, wall_ns};
 use crate::{copy, fdtable, privilege, round, signals, syscall};
 
 /// Why a connection stays the engine's.
@@ -207,6 +209,7 @@ impl Image {
         syscall::setsockopt(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0)
             .map_err(|e| e.into_raw())?;
         set(tcp::TCP_REPAIR, repair::OFF as u32)?;
+        stack.with(|inner| heard(stack, inner, &self.tuple()));
         fill(fd, &self.unsent)?;
         if let Some(fin) = &self.peers_fin {
             fin.arrive(fd, stack);
@@ -216,6 +219,13 @@ impl Image {
             let _ = unsafe { syscall!(Sysno::shutdown, fd, libc::SHUT_WR) };
         }
         Ok(())
+    }
+
+    fn tuple(&self) -> Tuple {
+        Tuple {
+            local: self.local,
+            remote: self.remote,
+        }
     }
 
     /// Buffers that take what is queued, where the kernel's defaults do not.
@@ -281,11 +291,13 @@ fn guard(local: SocketAddr) -> Result<Fd, Errno> {
 
 /// Takes the connection out of the engine; its port is free for the kernel's socket then, behind the guard.
 fn take_out(
+    stack: &'static NetStack,
     inner: &mut Inner,
     file: &FileRef,
 ) -> Result<(Image, options::Values, Option<Fd>), Refused> {
     let id = file.id();
     let v6 = is_v6(file);
+    take_last_batches(stack, inner);
     inner.drain();
     let options = options::Values::of(inner, id);
     let (engine, mut io) = inner.split();
@@ -303,7 +315,25 @@ fn take_out(
     Ok((image, options, guard))
 }
 
-/// Frames of before a listener goes that are taken first, in batches.
+/// The kernel hears the connection's segments now: it gets what came meanwhile.
+fn heard(stack: &'static NetStack, inner: &mut Inner, tuple: &Tuple) {
+    for packet in inner.net.given.heard(tuple, wall_ns()) {
+        inner.net.by_loopback(&packet);
+    }
+    // The rest is in the ring, and this process may be about to execute another program.
+    take_last_batches(stack, inner);
+}
+
+/// Takes what came before a socket goes.
+fn take_last_batches(stack: &'static NetStack, inner: &mut Inner) {
+    for _ in 0..LAST_BATCHES {
+        if !round::poll_once(stack, inner) {
+            break;
+        }
+    }
+}
+
+/// As many batches of frames, at most.
 const LAST_BATCHES: usize = 64;
 
 /// Options of a listener that its kernel's socket does not have yet.
@@ -341,11 +371,7 @@ fn listener(file: &FileRef, fd: c_int, why: Reason) -> Result<(), Refused> {
         engine.take_released(|tuple| holders.release(&tuple));
         // Now, because it takes long. They hold their port by themselves, and let the kernel's listener in.
         holders.part(&held, true);
-        for _ in 0..LAST_BATCHES {
-            if !round::poll_once(stack, inner) {
-                break;
-            }
-        }
+        take_last_batches(stack, inner);
         succeed(inner, id, held, fd, keeps).map_err(|(held, refused)| {
             file.port.lock().listener = Some(held);
             refused
@@ -486,13 +512,14 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
     let on = repair::ON;
     syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &on)
         .map_err(|_| Refused::Capability)?;
-    let done = stack
-        .with(|inner| take_out(inner, &file))
-        .and_then(|(image, options, _guard)| {
-            let done = image.restore(fd, stack);
-            options.set(fd);
-            done.map_err(Refused::Kernel)
-        });
+    let done =
+        stack
+            .with(|inner| take_out(stack, inner, &file))
+            .and_then(|(image, options, _guard)| {
+                let done = image.restore(fd, stack);
+                options.set(fd);
+                done.map_err(Refused::Kernel)
+            });
     if let Err(Refused::State(_)) = done {
         let off = repair::OFF_NO_WP;
         let _ = syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &off);

@@ -11,11 +11,9 @@ use libc::pollfd;
 use sidewire_engine::net::{MAX_HEADER, TxVerdict};
 use sidewire_engine::sock::TcpSock;
 use sidewire_link::Errno;
-use sidewire_link::frame::TxFrame;
 use sidewire_uapi::TcpState;
 use sidewire_uapi::socket::IPPROTO_TCP;
 use sidewire_wire::checksum;
-use sidewire_wire::ethernet::MacAddr;
 use sidewire_wire::ipv4::{HEADER_LEN, Ipv4Header};
 use sidewire_wire::tcp::{MAX_HEADER_LEN, TcpFlags, TcpHeader, set_checksum};
 use sidewire_wire::tcp_options::TcpOptions;
@@ -24,8 +22,6 @@ use syscalls::{Sysno, syscall};
 use crate::stack::NetStack;
 use crate::syscall;
 
-/// Every namespace's `lo`.
-const LOOPBACK_IFINDEX: u32 = 1;
 /// How long the kernel may take to receive what comes by `lo`, in nanoseconds. As a rule it has it at once.
 const ARRIVES_WITHIN: u64 = 100_000_000;
 
@@ -61,9 +57,9 @@ impl PeersFin {
     /// Lets the kernel's socket `fd` receive it. Where nothing comes in by `lo` (it is down, strict `rp_filter`, bound to a
     /// device) the reader at least is told the end.
     pub(super) fn arrive(&self, fd: c_int, stack: &'static NetStack) {
-        let sent = self.segment().is_some_and(|segment| {
-            stack.with(|i| i.net.hand_over(&frame(&segment)) == TxVerdict::Sent)
-        });
+        let sent = self
+            .segment()
+            .is_some_and(|segment| stack.with(|i| i.net.by_loopback(&segment) == TxVerdict::Sent));
         if !(sent && arrived(fd)) {
             // SAFETY: no pointers.
             let _ = unsafe { syscall!(Sysno::shutdown, fd, libc::SHUT_RD) };
@@ -104,21 +100,6 @@ impl PeersFin {
         set_checksum(&mut out[HEADER_LEN..], pseudo);
         let segment = out.get(..ip.total_len.into())?;
         Some(segment.iter().copied().collect())
-    }
-}
-
-fn frame(headers: &[u8]) -> TxFrame<'_> {
-    TxFrame {
-        ifindex: LOOPBACK_IFINDEX,
-        dst_mac: Some(MacAddr([0; 6])),
-        src_mac: MacAddr([0; 6]),
-        headers,
-        frags: &[],
-        gso_size: 0,
-        mark: 0,
-        priority: 0,
-        tstamp: None,
-        txtime: None,
     }
 }
 
