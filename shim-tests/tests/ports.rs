@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             same_as_native("successor", stack)
         })
         .both("a_fork_for_each_that_waits", &[], fork_for_each)
+        .shim("a_crowd_is_answered", &[], crowd)
         .both("time_wait_leaves_descriptors", &[], |stack| {
             same_as_native("few_descriptors", stack)
         })
@@ -99,6 +100,32 @@ fn fork_for_each(stack: &Stack) -> TestResult {
         "{} of {COUNT} answered",
         client.stdout.trim()
     );
+    Ok(())
+}
+
+/// Of a thousand that connect at once each gets its SYN-ACK the first time.
+fn crowd(stack: &Stack) -> TestResult {
+    const COUNT: u64 = 1000;
+    let lab = Lab::new(Link::default())?;
+    let (port, count) = (PORT.to_string(), COUNT.to_string());
+    let stats = lab.path("stats.json");
+    let server = lab
+        .near
+        .program(probe("crowd"))
+        .args(["server", &port, &count])
+        .under(stack)
+        .stats(&stats)
+        .start()?;
+    lab.wait_for_listener(&lab.near, PORT)?;
+    lab.far
+        .program(probe("crowd"))
+        .args(["client", NEAR, &port, &count])
+        .run()?
+        .success()?;
+    server.wait()?.success()?;
+    let stats = Stats::read(&stats)?;
+    ensure!(stats.connections_engine == COUNT, "{stats:?}");
+    ensure!(stats.retransmits == 0, "{stats:?}");
     Ok(())
 }
 

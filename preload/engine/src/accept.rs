@@ -212,6 +212,16 @@ impl Stack {
         }
     }
 
+    /// True when some listener's queue is more than half full: who takes frames for a program that is busy accepting leaves
+    /// it the time, for what is beyond the backlog is dropped.
+    #[must_use]
+    pub fn accept_queue_crowded(&self) -> bool {
+        self.lhash
+            .values()
+            .filter_map(|id| self.socks.get(*id)?.listen.as_ref())
+            .any(|l| 2 * l.accept_queue.len() > l.backlog as usize + 1)
+    }
+
     /// The listener is gone: its handshakes are forgotten, its unaccepted children reset (spec/errors.md ER-66;
     /// Linux `inet_csk_listen_stop`).
     pub(crate) fn listen_stop(&mut self, io: &mut Io<'_>, id: SocketId) {

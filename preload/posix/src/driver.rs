@@ -95,6 +95,8 @@ pub struct Driver {
     pub(crate) sleeps: AtomicU64,
     /// Sends of the program's threads, whether they brought frames or not.
     pub(crate) sends: AtomicU64,
+    /// Connections that the program has accepted.
+    pub(crate) accepts: AtomicU64,
     followers: Mutex<Vec<*const Waiter>>,
     wake: Fd,
     /// An epoll descriptor over `wake`, `packet_fd` (edge-triggered), `netlink_fd` and, for errors, `way_out_fd`.
@@ -156,6 +158,7 @@ impl Driver {
             rounds: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),
             sends: AtomicU64::new(0),
+            accepts: AtomicU64::new(0),
             followers: Mutex::new(Vec::new()),
             wake,
             own,

@@ -704,6 +704,16 @@ impl<S: FrameSink> Lanes<S> {
         carried
     }
 
+    /// [`Lanes::drain`] for one lane.
+    pub(crate) fn drain_one(&self, n: usize) -> Carried {
+        let lane = &self.0[n];
+        let mut carried = Carried::default();
+        lane.carrier
+            .lock()
+            .carry(lane, usize::MAX, false, &mut carried);
+        carried
+    }
+
     /// [`Lanes::drain`], after which nothing is left: what the packet socket has no room for is thrown away.
     pub(crate) fn empty(&self) -> Carried {
         let mut carried = self.drain();

@@ -620,17 +620,13 @@ impl Net for LinkNet {
         }
         let ports = ports(f);
         let lane = lanes::of_ports(ports.0, ports.1);
-        let ticket = self.entrances.put(&self.lanes, ports, self.now, || Parcel {
-            ifindex: hop.ifindex,
-            dst_mac: hop.dst_mac,
-            src_mac: hop.src_mac,
-            headers: own_headers(f),
-            frags: f.frags.iter().cloned().collect(),
-            gso_size: f.gso_size,
-            mark: f.mark,
-            priority: f.priority,
-            txtime: f.txtime.map(tx_time),
-        });
+        let mut ticket = self.put(f, &hop, ports);
+        // Nobody would send again soon what has no data: a SYN-ACK in a crowd of them.
+        if ticket.is_none() && f.frags.is_empty() {
+            let carried = self.lanes.drain_one(lane);
+            self.keep(carried);
+            ticket = self.put(f, &hop, ports);
+        }
         self.laden |= 1 << lane;
         let Some(ticket) = ticket else {
             return TxVerdict::NoSpace;
@@ -687,6 +683,21 @@ fn own_headers(f: &Transmit<'_>) -> ArrayVec<u8, MAX_HEADER> {
 }
 
 impl LinkNet {
+    /// Puts a frame into its lane.
+    fn put(&mut self, f: &Transmit<'_>, hop: &Hop, ports: (u16, u16)) -> Option<TxTicket> {
+        self.entrances.put(&self.lanes, ports, self.now, || Parcel {
+            ifindex: hop.ifindex,
+            dst_mac: hop.dst_mac,
+            src_mac: hop.src_mac,
+            headers: own_headers(f),
+            frags: f.frags.iter().cloned().collect(),
+            gso_size: f.gso_size,
+            mark: f.mark,
+            priority: f.priority,
+            txtime: f.txtime.map(tx_time),
+        })
+    }
+
     /// Hands a frame to the packet socket at once, behind those that are on their way.
     #[cold]
     fn send_behind(&mut self, f: &Transmit<'_>, hop: &Hop) -> TxVerdict {

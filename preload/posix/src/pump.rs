@@ -7,7 +7,8 @@
 //! kernel's ticks (RFC 8985 §7.2; eight milliseconds where that has 250 of them a second). *Armed*:
 //! nobody has driven for a whole tick: it polls the packet socket itself, at no cost until a frame comes. A leader that
 //! finds it armed takes the role and kicks it once. So a ping-pong never wakes it, and a program that computes still acks.
-//! A program that makes one send after another drives by them: found armed, it leaves the frames to the sends again.
+//! A program that makes one send after another drives by them: found armed, it leaves the frames to the sends again. One that
+//! accepts what waits is left the time for it: its queue would overflow, which in Linux it accepts from twice as fast.
 //! In every mood it watches the engine's deadlines.
 
 use core::sync::atomic::Ordering;
@@ -21,7 +22,7 @@ use parking_lot::Mutex;
 use crate::company::Company;
 use crate::driver;
 use crate::inspection::Inspection;
-use crate::round::round;
+use crate::round::{round, timers};
 use crate::stack::{Inner, NetStack, monotonic_ns};
 use crate::{syscall, thread, turn};
 
@@ -36,6 +37,9 @@ const TICK_SLACK: u64 = 2_000_000;
 const DEADLINE_SLACK: u64 = 1_000;
 /// So many sends, none later than a tick after the one before, are a run by which the program drives.
 const RUN_OF_SENDS: u64 = 4;
+/// How long a program that accepts may do something else, or wait for a CPU, before its frames are taken for it, in
+/// nanoseconds.
+const ACCEPTS_PAUSE: u64 = 20_000_000;
 /// Stack of the thread, in bytes.
 const STACK_SIZE: usize = 256 * 1024;
 
@@ -90,6 +94,24 @@ impl Sends {
     }
 }
 
+/// The program's accepts, as the pump sees them go on.
+#[derive(Default)]
+struct Accepts {
+    seen: u64,
+    /// When they last went on, by the monotonic clock in nanoseconds.
+    at: u64,
+}
+
+impl Accepts {
+    /// True when they have gone on of late.
+    fn go_on(&mut self, now: u64, accepts: u64) -> bool {
+        if core::mem::replace(&mut self.seen, accepts) != accepts {
+            self.at = now;
+        }
+        self.seen > 0 && now - self.at <= ACCEPTS_PAUSE
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mood {
     Parked,
@@ -102,6 +124,8 @@ enum Mood {
 enum Frames {
     /// The program's; but without a leader none lies there from one tick to the next.
     Programs,
+    /// The same; but the program accepts what overfills its queue: all frames are left to it.
+    Accepting,
     /// The pump's, which waits for none.
     Taken,
     /// The pump's.
@@ -149,6 +173,7 @@ fn run(stack: &'static NetStack, mut outside: Outside) {
     let d = &stack.driver;
     let mut seen = (u64::MAX, u64::MAX);
     let mut sends = Sends::default();
+    let mut accepts = Accepts::default();
     let mut tick = TICK_MIN;
     loop {
         if d.left_to_pump.swap(false, Ordering::SeqCst) {
@@ -162,13 +187,16 @@ fn run(stack: &'static NetStack, mut outside: Outside) {
             d.rounds.load(Ordering::Relaxed),
             d.sleeps.load(Ordering::Relaxed),
         );
+        let accepting = accepts.go_on(now, d.accepts.load(Ordering::Relaxed))
+            && stack.with(|inner| inner.engine.accept_queue_crowded());
         let mood = if d.has_leader() {
             if activity.1 == seen.1 {
                 Mood::Parked
             } else {
                 Mood::Ticking
             }
-        } else if sends.go_on(now, d.sends.load(Ordering::Relaxed)) || activity != seen {
+        } else if sends.go_on(now, d.sends.load(Ordering::Relaxed)) || accepting || activity != seen
+        {
             Mood::Ticking
         } else if stack.with(|inner| inner.files == 0 && inner.engine.tuples().next().is_none()) {
             Mood::Parked
@@ -184,7 +212,14 @@ fn run(stack: &'static NetStack, mut outside: Outside) {
         };
         seen = activity;
         match mood {
-            Mood::Ticking => watch(stack, &mut outside, now + tick, Frames::Programs),
+            Mood::Ticking => {
+                let frames = if accepting {
+                    Frames::Accepting
+                } else {
+                    Frames::Programs
+                };
+                watch(stack, &mut outside, now + tick, frames);
+            }
             Mood::Parked => {
                 d.pump_parked.store(true, Ordering::SeqCst);
                 // A leader that left just before saw no flag: then we may not park.
@@ -211,10 +246,15 @@ fn run(stack: &'static NetStack, mut outside: Outside) {
 fn watch(stack: &'static NetStack, outside: &mut Outside, at: u64, frames: Frames) {
     let late = at.saturating_add(TICK_SLACK);
     let next = stack.with(|inner| {
-        let ours = frames != Frames::Programs;
+        let ours = matches!(frames, Frames::Taken | Frames::Awaited);
         // A leader has been told of what lies there.
         let due = || inner.next_deadline() <= monotonic_ns();
-        let more = (!stack.driver.has_leader() || due()) && round(stack, inner);
+        let more = if frames == Frames::Accepting {
+            timers(inner);
+            false
+        } else {
+            (!stack.driver.has_leader() || due()) && round(stack, inner)
+        };
         if ours && more {
             return None;
         }

@@ -25,7 +25,7 @@ pub(crate) fn round(stack: &'static NetStack, inner: &mut Inner) -> bool {
 }
 
 /// What time has made due.
-fn timers(inner: &mut Inner) {
+pub(crate) fn timers(inner: &mut Inner) {
     let (engine, mut io) = inner.split();
     let now = io.now;
     if engine.next_deadline() <= now {

@@ -162,6 +162,7 @@ fn from_wire(
         Step::Wait { reason, deadline } => Step::Wait { reason, deadline },
         Step::Ready(Err(e)) => Step::Ready(Err(e)),
         Step::Ready(Ok(child)) => {
+            file.stack().driver.accepts.fetch_add(1, Ordering::Relaxed);
             let tuple = engine.sock(child).map(|sk| sk.tuple);
             inner.files += 1;
             if let (Some(tuple), Some(listener)) = (tuple, &file.port.lock().listener) {
