@@ -111,3 +111,19 @@ fn nobody_waits_for_ever() {
     assert_eq!(accept(&mut peer, id), None);
     assert!(released(&mut peer).contains(&2));
 }
+
+#[test]
+fn a_queue_more_than_half_full_is_crowded() {
+    let mut peer = Peer::listening(3);
+    for port in 1..=3 {
+        assert!(!peer.bed.stack.accept_queue_crowded());
+        peer.tuple.remote.set_port(port);
+        peer.send(SYN);
+        peer.isn = peer.sent().pop().expect("an answer").seq;
+        peer.send(SEND);
+    }
+    assert!(peer.bed.stack.accept_queue_crowded());
+    let listener = peer.bed.stack.find_listener(&peer.tuple.local);
+    assert_eq!(accept(&mut peer, listener.expect("a listener")), Some(1));
+    assert!(!peer.bed.stack.accept_queue_crowded());
+}
