@@ -59,6 +59,8 @@ enum sidewire_carrier {
   SIDEWIRE_CARRIER_SHARED = 11,
   // The kernel: by sidewire_to_kernel.
   SIDEWIRE_CARRIER_HANDED_OVER = 12,
+  // The kernel: an option that the engine does not have, as IP_TRANSPARENT.
+  SIDEWIRE_CARRIER_OPTION = 13,
 };
 
 // A send's completion, in memory of the caller's that stays until it is called; commonly the first member of a larger

@@ -24,11 +24,15 @@ fn main() -> ExitCode {
         "senders",
         "paced",
         "splices",
+        "ep_twins",
+        "set_ids",
+        "odd_calls",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
     for name in [
         "errno_kept",
+        "ep_fork",
         "inherited",
         "passed",
         "moved_asleep",

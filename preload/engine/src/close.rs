@@ -78,7 +78,7 @@ impl Stack {
         match sk.state {
             TcpState::Listen if how & shutdown::RCV == 0 => {}
             TcpState::Listen | TcpState::SynSent => {
-                self.disconnect(io, id);
+                self.disconnect_unconnected(io, id);
             }
             state => {
                 sk.shutdown |= how;

@@ -282,6 +282,15 @@ impl Stack {
 
     /// `connect` to AF_UNSPEC: dissolves whatever the socket is (spec/errors.md ER-20, ER-25).
     pub fn disconnect(&mut self, io: &mut Io<'_>, id: SocketId) {
+        // Not where shutdown ends a handshake: who sleeps in that is told by the error.
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.disconnects = sk.disconnects.wrapping_add(1);
+        }
+        self.disconnect_unconnected(io, id);
+    }
+
+    /// The same for shutdown (Linux `inet_shutdown`).
+    pub(crate) fn disconnect_unconnected(&mut self, io: &mut Io<'_>, id: SocketId) {
         self.disconnect_sock(io, id);
         if let Some(sk) = self.socks.get_mut(id) {
             sk.ss_connecting = false;
@@ -313,7 +322,6 @@ impl Stack {
         }
         tcp_clear_xmit_timers(sk);
         tcp_write_queue_purge(sk, &mut cx);
-        sk.disconnects = sk.disconnects.wrapping_add(1);
         if old == TcpState::Listen {
             self.listen_stop(io, id);
         }

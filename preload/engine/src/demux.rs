@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use sidewire_uapi::tcp::TcpState;
 use siphasher::sip::SipHasher13;
 
-use crate::input::{Verdict, batch_end, tcp_rcv_established};
+use crate::input::{Verdict, batch_end, tcp_rcv_established, tcp_segs_in};
 use crate::mib::Counter;
 use crate::net::Tuple;
 use crate::output::tcp_tx_space;
@@ -116,6 +116,11 @@ impl Stack {
             None => None,
         };
         if let Some(id) = self.find_listener(&seg.tuple.local) {
+            let min_ttl = self.socks.get(id).map_or(0, |sk| sk.opts.ip_min_ttl);
+            if seg.ttl < min_ttl {
+                self.sh.mib.inc(Counter::TCPMinTTLDrop);
+                return;
+            }
             self.rx_listen(io, id, seg, isn);
             return;
         }
@@ -140,10 +145,11 @@ impl Stack {
         let Some((sk, mut cx)) = self.borrow(io, id) else {
             return;
         };
-        sk.info.segs_in = sk.info.segs_in.wrapping_add(seg.gso_segs);
-        if seg.len > 0 {
-            sk.info.data_segs_in = sk.info.data_segs_in.wrapping_add(seg.gso_segs);
+        if seg.ttl < sk.opts.ip_min_ttl {
+            cx.sh.mib.inc(Counter::TCPMinTTLDrop);
+            return;
         }
+        tcp_segs_in(sk, seg);
         let verdict = if sk.state == TcpState::Established {
             tcp_rcv_established(sk, &mut cx, seg)
         } else {

@@ -15,8 +15,9 @@ use crate::time::Instant;
 
 /// IP protocol number of TCP.
 const IPPROTO_TCP: u8 = 6;
-/// `IP_PMTUDISC_DONT`: the only mode that leaves DF clear.
-const IP_PMTUDISC_DONT: u8 = 0;
+/// `IP_PMTUDISC_WANT` and `IP_PMTUDISC_DO`: the modes that set DF (Linux `ip_dont_fragment`).
+const IP_PMTUDISC_WANT: u8 = 1;
+const IP_PMTUDISC_DO: u8 = 2;
 /// Bytes that timestamps take, padding included.
 pub const TCPOLEN_TSTAMP_ALIGNED: u32 = 12;
 
@@ -121,7 +122,7 @@ pub fn ip_fields(sk: &TcpSock, sysctl: &Sysctl) -> IpFields {
         tos: sk.opts.ip_tos,
         ttl: ttl(sk.opts.ip_ttl, sk.dst.as_ref(), sysctl),
         id: sk.ip_id,
-        df: sk.opts.ip_mtu_discover != IP_PMTUDISC_DONT,
+        df: matches!(sk.opts.ip_mtu_discover, IP_PMTUDISC_WANT | IP_PMTUDISC_DO),
     }
 }
 

@@ -400,5 +400,14 @@ pub(crate) fn batch_end(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     }
 }
 
+/// Counts what came (Linux `tcp_segs_in`).
+#[inline]
+pub(crate) fn tcp_segs_in(sk: &mut TcpSock, seg: &Segment) {
+    sk.info.segs_in = sk.info.segs_in.wrapping_add(seg.gso_segs);
+    if seg.len > 0 {
+        sk.info.data_segs_in = sk.info.data_segs_in.wrapping_add(seg.gso_segs);
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -95,6 +95,8 @@ mib! {
     TCPLocalDrop,
     /// Frames refused because the packet socket was full.
     TCPLocalNoSpace,
+    /// Segments with a TTL below IP_MINTTL.
+    TCPMinTTLDrop,
     /// Lost retransmissions.
     TCPLostRetransmit,
     /// Recoveries undone by timestamps or DSACK.

@@ -72,6 +72,8 @@ pub struct SockOpts {
     pub ip_tos: u8,
     /// −1 = default.
     pub ip_ttl: i16,
+    /// IP_MINTTL: what comes with a smaller TTL is dropped.
+    pub ip_min_ttl: u8,
     pub ip_mtu_discover: u8,
     pub ip_recverr: bool,
     pub ipv6_v6only: bool,
@@ -130,6 +132,7 @@ impl Default for SockOpts {
             fastopen_key: Vec::new(),
             ip_tos: 0,
             ip_ttl: -1,
+            ip_min_ttl: 0,
             ip_mtu_discover: 1,
             ip_recverr: false,
             ipv6_v6only: false,

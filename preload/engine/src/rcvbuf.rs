@@ -9,6 +9,7 @@ use crate::segment::Segment;
 use crate::seq::before;
 use crate::skb::{RxSkb, SK_BUFF, tcphdr};
 use crate::sock::{TcpSock, icsk_ack};
+use crate::sockopt::SOCK_MIN_RCVBUF;
 use crate::stack::{Cx, Shared};
 use crate::sysctl::Sysctl;
 use crate::time::Instant;
@@ -101,17 +102,20 @@ pub(crate) fn tcp_measure_rcv_mss(sk: &mut TcpSock, seg: &Segment) {
     sk.ack.pending |= icsk_ack::PUSHED;
 }
 
-/// Bounds the window (Linux `tcp_set_window_clamp`, as autotuning uses it).
-fn tcp_set_window_clamp(sk: &mut TcpSock, val: u32) {
-    if sk.opts.window_clamp != 0 {
-        // TCP_WINDOW_CLAMP: the program's bound stays.
-        sk.window_clamp = sk.window_clamp.min(val);
+/// Bounds the window: the program's word, which holds until the estimate of the peer's segments changes (SO-51; Linux
+/// `tcp_set_window_clamp`).
+pub(crate) fn tcp_set_window_clamp(sk: &mut TcpSock, val: u32) {
+    let old = sk.window_clamp;
+    let new = val.max(SOCK_MIN_RCVBUF / 2);
+    if new == old {
         return;
     }
-    sk.window_clamp = val;
-    if sk.rcv_ssthresh > val {
-        sk.rcv_ssthresh = val;
-    }
+    sk.window_clamp = new;
+    sk.rcv_ssthresh = if new < old {
+        sk.rcv_ssthresh.min(new)
+    } else {
+        sk.rcv_ssthresh.max(sk.rcv_wnd.min(new))
+    };
 }
 
 /// Sizes the buffers when the connection opens (Linux `tcp_init_buffer_space`, its receive half).
@@ -231,9 +235,7 @@ pub(crate) fn tcp_rcvbuf_grow(sk: &mut TcpSock, sh: &Shared) {
     let rcvbuf = tcp_space_from_win(sk, rcvwin).min(sh.sysctl.tcp_rmem[2]);
     if rcvbuf > sk.rcvbuf {
         sk.rcvbuf = rcvbuf;
-        if sk.opts.window_clamp == 0 {
-            sk.window_clamp = win(sk, rcvbuf);
-        }
+        sk.window_clamp = win(sk, rcvbuf);
     }
 }
 

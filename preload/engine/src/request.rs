@@ -9,7 +9,7 @@ use crate::event::Events;
 use crate::fastopen::server::tcp_try_fastopen;
 use crate::handshake::{tcp_ca_dst_init, tcp_send_synack};
 use crate::header::tcp_time_stamp;
-use crate::input::{Verdict, now_s, paws_reject, tcp_oow_rate_limited};
+use crate::input::{Verdict, now_s, paws_reject, tcp_oow_rate_limited, tcp_segs_in};
 use crate::isn::{secure_tcp_seq, secure_tcp_ts_off};
 use crate::listen::RequestSock;
 use crate::metrics::{MetricsKey, tcp_peer_is_proven};
@@ -405,6 +405,7 @@ impl Stack {
         if req.num_retrans == 0 {
             tcp_synack_rtt_meas(sk, &cx, req.snt_synack);
         }
+        tcp_segs_in(sk, seg);
         let verdict = tcp_rcv_state_process(sk, &mut cx, seg);
         let open = sk.state != TcpState::SynRecv;
         if verdict == Verdict::Reset {
@@ -543,6 +544,8 @@ pub(crate) fn openreq_child(
     // Linux sk_clone; what was shut before the parent listened (ER-84).
     sk.shutdown = parent.shutdown;
     sk.state = TcpState::SynRecv;
+    // The SYN.
+    sk.info.segs_in = 1;
     sk.tuple = req.tuple;
     sk.hashed = true;
     sk.bound_addr = parent.bound_addr;

@@ -5,6 +5,7 @@
 
 mod ip;
 mod socket;
+pub(crate) use socket::SOCK_MIN_RCVBUF;
 mod tcp;
 #[cfg(test)]
 mod tests;

@@ -124,6 +124,9 @@ pub(crate) fn tcp_rcv_state_process(
 /// The third ack of a handshake, passive or simultaneous.
 fn establish_passive(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
     sk.delivered = sk.delivered.wrapping_add(1);
+    if sk.tstamp_ok {
+        sk.advmss = sk.advmss.saturating_sub(TCPOLEN_TSTAMP_ALIGNED);
+    }
     if sk.fastopen_rsk {
         fastopen::tcp_rcv_synrecv_state_fastopen(sk, cx);
     } else {
@@ -139,9 +142,6 @@ fn establish_passive(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
     sk.snd_una = seg.ack_seq;
     sk.snd_wnd = u32::from(seg.window) << sk.snd_wscale;
     sk.snd_wl1 = seg.seq;
-    if sk.tstamp_ok {
-        sk.advmss = sk.advmss.saturating_sub(TCPOLEN_TSTAMP_ALIGNED);
-    }
     sk.lsndtime = cx.now;
     tcp_initialize_rcv_mss(sk);
     if sk.shutdown & shutdown::SEND != 0 {

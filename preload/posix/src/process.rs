@@ -165,6 +165,14 @@ unsafe extern "C" fn forked() {
     unsafe { forked_with(false) };
 }
 
+/// Made by a fork of a process with this library.
+static CHILD: AtomicBool = AtomicBool::new(false);
+
+/// True in a child of fork(2) that has not executed another program.
+pub(crate) fn is_child() -> bool {
+    CHILD.load(Ordering::Relaxed)
+}
+
 /// In a child that has memory of its own, with the parent's descriptors or copies of them.
 unsafe fn forked_with(parents_files: bool) {
     // SAFETY: the thread that forked is the one that goes on here.
@@ -172,6 +180,7 @@ unsafe fn forked_with(parents_files: bool) {
     if undertaker::working() {
         return;
     }
+    CHILD.store(true, Ordering::Relaxed);
     stack::forked();
     company::forked();
     signals::cancel::forget_tid();

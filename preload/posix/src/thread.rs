@@ -15,7 +15,10 @@ pub(crate) fn own() -> bool {
     OWN.get()
 }
 
-/// Starts a thread with all signals blocked: they are the program's.
+/// The signals of libc's own (SIGCANCEL, SIGSETXID): setuid(2) and its kin wait until every thread has taken the second one.
+const LIBCS: u64 = 1 << 31 | 1 << 32;
+
+/// Starts a thread with all signals blocked, but those of libc's: they are the program's.
 ///
 /// # Errors
 /// RLIMIT_NPROC, or no memory for the stack.
@@ -24,7 +27,7 @@ pub(crate) fn spawn(
     stack_size: usize,
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    let before = signals::mask(libc::SIG_SETMASK, Some(!0));
+    let before = signals::mask(libc::SIG_SETMASK, Some(!LIBCS));
     let spawned = std::thread::Builder::new()
         .name(name.into())
         .stack_size(stack_size)

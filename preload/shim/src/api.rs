@@ -54,6 +54,8 @@ pub enum sidewire_carrier {
     Shared = 11,
     /// The kernel: by sidewire_to_kernel.
     HandedOver = 12,
+    /// The kernel: an option that the engine does not have, as IP_TRANSPARENT.
+    Option = 13,
 }
 
 /// A send's completion, in memory of the caller's that stays until it is called; commonly the first member of a larger
@@ -119,6 +121,7 @@ fn number(carrier: Carrier) -> sidewire_carrier {
             Reason::Descriptor => sidewire_carrier::Descriptor,
             Reason::Shared => sidewire_carrier::Shared,
             Reason::HandedOver => sidewire_carrier::HandedOver,
+            Reason::Option => sidewire_carrier::Option,
             Reason::Rule => sidewire_carrier::Disabled,
         },
     }
@@ -156,6 +159,7 @@ pub extern "C" fn sidewire_carrier_text(carrier: c_int) -> *const c_char {
         Reason::Descriptor.words(),
         Reason::Shared.words(),
         Reason::HandedOver.words(),
+        Reason::Option.words(),
     ];
     let text = usize::try_from(carrier).ok().and_then(|i| texts.get(i));
     text.copied().unwrap_or(c"unknown").as_ptr()

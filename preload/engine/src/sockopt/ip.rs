@@ -1,6 +1,8 @@
 //! SOL_IP (spec/sockopts.md SO-74..SO-77).
 
-use sidewire_uapi::ip::{IP_MTU, IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_RECVERR, IP_TOS, IP_TTL};
+use sidewire_uapi::ip::{
+    IP_MINTTL, IP_MTU, IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_RECVERR, IP_TOS, IP_TTL,
+};
 
 use super::socket::sk_dst_reset;
 use super::{Out, int};
@@ -44,6 +46,12 @@ pub(super) fn set(sk: &mut TcpSock, name: i32, val: &[u8]) -> Result<(), Error> 
             }
             sk.opts.ip_ttl = v as i16;
         }
+        IP_MINTTL => {
+            if val.is_empty() {
+                return Err(Error::Inval);
+            }
+            sk.opts.ip_min_ttl = u8::try_from(v).map_err(|_| Error::Inval)?;
+        }
         IP_MTU_DISCOVER => {
             if !(IP_PMTUDISC_DONT..=IP_PMTUDISC_OMIT).contains(&v) {
                 return Err(Error::Inval);
@@ -68,6 +76,7 @@ pub(super) fn get(sk: &TcpSock, cx: &Cx<'_, '_>, name: i32, out: Out<'_>) -> Res
         IP_TOS => o.ip_tos.into(),
         IP_TTL if o.ip_ttl < 0 => cx.sh.sysctl.ip_default_ttl.into(),
         IP_TTL => o.ip_ttl.into(),
+        IP_MINTTL => o.ip_min_ttl.into(),
         IP_MTU_DISCOVER => o.ip_mtu_discover.into(),
         IP_RECVERR => o.ip_recverr.into(),
         IP_MTU => {

@@ -20,7 +20,7 @@ use crate::time::{HZ, JIFFY_NS, NSEC_PER_USEC};
 /// Linux's SOCK_MIN_SNDBUF on this word size.
 pub(super) const SOCK_MIN_SNDBUF: u32 = 4608;
 /// Linux's SOCK_MIN_RCVBUF.
-pub(super) const SOCK_MIN_RCVBUF: u32 = 2304;
+pub(crate) const SOCK_MIN_RCVBUF: u32 = 2304;
 /// Longest timeout that is one: jiffies in a signed 64-bit word.
 const MAX_SCHEDULE_TIMEOUT: u64 = i64::MAX as u64;
 /// Clocks that SO_TXTIME takes: CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_TAI.

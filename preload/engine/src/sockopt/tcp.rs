@@ -3,7 +3,6 @@
 use sidewire_uapi::TcpState;
 use sidewire_uapi::tcp as t;
 
-use super::socket::SOCK_MIN_RCVBUF;
 use super::{Out, int, int_in, zero_or_one};
 use crate::cong::{self, CongestionControl};
 use crate::delack::{
@@ -16,11 +15,12 @@ use crate::header::tsval;
 use crate::info::tcp_get_info;
 use crate::output::tcp_push_pending_frames;
 use crate::push::sk_stream_write_space;
+use crate::rcvbuf::tcp_set_window_clamp;
 use crate::repair;
 use crate::sock::{TcpSock, icsk_ack, nagle};
 use crate::stack::{Caps, Cx};
 use crate::sysctl::Sysctl;
-use crate::time::{JIFFY_NS, NSEC_PER_USEC, round_up_to_jiffy_us};
+use crate::time::{HZ, JIFFY_NS, NSEC_PER_USEC, round_up_to_jiffy_us};
 use crate::timer::{keepalive_time_elapsed, keepalive_time_when, tcp_reset_keepalive_timer};
 
 /// Linux's MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL, seconds.
@@ -70,7 +70,7 @@ pub(super) fn set(
         t::TCP_SYNCNT => sk.opts.syncnt = int_in(val, 1..=MAX_COUNT)? as u8,
         t::TCP_LINGER2 => sk.opts.linger2 = int(val)?.clamp(-1, FIN_TIMEOUT_MAX_S),
         t::TCP_DEFER_ACCEPT => sk.opts.defer_accept = secs_to_retrans(int(val)?),
-        t::TCP_WINDOW_CLAMP => tcp_set_window_clamp(sk, int(val)?)?,
+        t::TCP_WINDOW_CLAMP => set_window_clamp(sk, int(val)?)?,
         t::TCP_QUICKACK => set_quickack(sk, cx, int(val)?),
         t::TCP_CONGESTION => set_congestion(sk, cx, val, caps)?,
         t::TCP_MD5SIG | t::TCP_MD5SIG_EXT if val.len() < MD5SIG_LEN => return Err(Error::Inval),
@@ -89,7 +89,11 @@ pub(super) fn set(
         t::TCP_SAVE_SYN => sk.opts.save_syn = int_in(val, 0..=2)? as u8,
         t::TCP_INQ => sk.opts.inq = zero_or_one(val)?,
         t::TCP_TX_DELAY => sk.opts.tx_delay_us = int_in(val, 0..=TX_DELAY_MAX_US)? as u32,
-        t::TCP_RTO_MAX_MS => sk.opts.rto_max_ms = int_in(val, 1000..=120_000)? as u32,
+        // Kept in jiffies.
+        t::TCP_RTO_MAX_MS => {
+            let ms = int_in(val, 1000..=120_000)? as u32;
+            sk.opts.rto_max_ms = ms.next_multiple_of(1000 / HZ as u32);
+        }
         t::TCP_RTO_MIN_US => sk.opts.rto_min_us = jiffy_rounded(val)?,
         t::TCP_DELACK_MAX_US => sk.opts.delack_max_us = jiffy_rounded(val)?,
         t::TCP_ULP => {
@@ -193,9 +197,6 @@ pub(super) fn get(
         t::TCP_FASTOPEN => out.uint(o.fastopen_qlen),
         t::TCP_FASTOPEN_CONNECT => out.flag(o.fastopen_connect),
         t::TCP_FASTOPEN_NO_COOKIE => out.flag(o.fastopen_no_cookie),
-        t::TCP_FASTOPEN_KEY if o.fastopen_key.is_empty() => {
-            out.bytes(&cx.sh.sysctl.tcp_fastopen_key)
-        }
         t::TCP_FASTOPEN_KEY => out.bytes(&o.fastopen_key),
         // In the millisecond mode that we are in, the low bit says so (SO-60).
         t::TCP_TIMESTAMP => out.uint(tsval(sk, cx.now) & !1),
@@ -298,28 +299,19 @@ fn retrans_to_secs(n: u8) -> u32 {
     period
 }
 
-/// SO-51 (Linux `tcp_set_window_clamp`).
-fn tcp_set_window_clamp(sk: &mut TcpSock, v: i32) -> Result<(), Error> {
+/// SO-51: 0 takes the bound back, before the connection.
+fn set_window_clamp(sk: &mut TcpSock, v: i32) -> Result<(), Error> {
+    if v == 0 && sk.state != TcpState::Close {
+        return Err(Error::Inval);
+    }
+    let bound = u32::try_from(v).unwrap_or(0);
     if v == 0 {
-        if sk.state != TcpState::Close {
-            return Err(Error::Inval);
-        }
         sk.window_clamp = 0;
         sk.opts.window_clamp = 0;
-        return Ok(());
-    }
-    let old = sk.window_clamp;
-    let new = v.max(SOCK_MIN_RCVBUF as i32 / 2) as u32;
-    sk.opts.window_clamp = new;
-    if new == old {
-        return Ok(());
-    }
-    sk.window_clamp = new;
-    sk.rcv_ssthresh = if new < old {
-        sk.rcv_ssthresh.min(new)
     } else {
-        sk.rcv_ssthresh.max(sk.rcv_wnd.min(new))
-    };
+        tcp_set_window_clamp(sk, bound);
+        sk.opts.window_clamp = sk.window_clamp;
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use libc::{sockaddr, socklen_t};
 use sidewire_engine::calls::AcceptCall;
 use sidewire_engine::event::Events;
 use sidewire_engine::{Error, Instant, SocketId, Step};
+use sidewire_link::fd::Fd;
 use sidewire_uapi::poll::POLLIN;
 
 use super::address::{encode, is_v6, write_out};
@@ -95,7 +96,9 @@ unsafe fn accept_once(
     len: *mut socklen_t,
     flags: c_int,
 ) -> Result<c_int, c_int> {
-    match take(file, flags)? {
+    // Before a child is taken: without a descriptor it stays where it is.
+    let mut shadow = None;
+    match take(file, flags, &mut shadow)? {
         Client::Here(child) => {
             forget_stale(child);
             count_kernel(child, Reason::Local);
@@ -115,18 +118,8 @@ unsafe fn accept_once(
         }
         Client::Wire(id, peer) => {
             let v6 = is_v6(file);
-            let domain = if v6 { libc::AF_INET6 } else { libc::AF_INET };
-            let kind = libc::SOCK_STREAM | flags;
-            let child = match syscall::socket(domain, kind, libc::IPPROTO_TCP) {
-                Ok(child) => child,
-                Err(e) => {
-                    // No descriptor: the peer is told, and the program.
-                    file.stack().with(|i| {
-                        let (engine, mut io) = i.split();
-                        engine.abort(&mut io, id);
-                    });
-                    return Err(e.into_raw());
-                }
+            let Some(child) = shadow.take().map(Fd::into_raw) else {
+                unreachable!("a child is taken for a descriptor");
             };
             let nonblock = flags & libc::SOCK_NONBLOCK != 0;
             adopt(file.stack(), child, id, v6, nonblock);
@@ -173,13 +166,27 @@ fn from_wire(
     }
 }
 
-fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
+/// The kernel's socket for a child.
+fn open_shadow(file: &FileRef, flags: c_int) -> Result<Fd, c_int> {
+    let domain = if is_v6(file) {
+        libc::AF_INET6
+    } else {
+        libc::AF_INET
+    };
+    syscall::socket(domain, libc::SOCK_STREAM | flags, libc::IPPROTO_TCP)
+        .map(Fd::from_raw)
+        .map_err(|e| e.into_raw())
+}
+
+/// The next client; `shadow` is there when it is one of the engine's.
+fn take(file: &FileRef, flags: c_int, shadow: &mut Option<Fd>) -> Result<Client, c_int> {
     let (stack, id) = (file.stack(), file.id());
     let nonblock = file.nonblock.load(Ordering::Relaxed);
     let mut call = AcceptCall::default();
     let waiter = Waiter::new();
     let mut queued = None;
     let mut timed = false;
+    let mut refused = None;
     loop {
         let s = stack.with(|inner| {
             if file.moved() {
@@ -188,6 +195,15 @@ fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
             waiter.reset();
             if inner.engine.poll(id) & POLLIN == 0 {
                 round::poll_once(stack, inner);
+            }
+            if shadow.is_none() && inner.engine.poll(id) & POLLIN != 0 {
+                match open_shadow(file, flags) {
+                    Ok(fd) => *shadow = Some(fd),
+                    Err(e) => {
+                        refused = Some(e);
+                        return None;
+                    }
+                }
             }
             let s = from_wire(inner, file, id, nonblock, &mut call);
             if matches!(s, Step::Wait { .. }) && queued.is_none() {
@@ -201,6 +217,9 @@ fn take(file: &FileRef, flags: c_int) -> Result<Client, c_int> {
             }
             Some(s)
         });
+        if let Some(e) = refused {
+            return Err(e);
+        }
         let Some(s) = s else {
             file.when_moved();
             return Err(MOVED);

@@ -15,7 +15,7 @@ use super::{answer_int, errno_of, handover};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::readiness::epoll;
-use crate::{config, fdtable, raw, real, signals, syscall};
+use crate::{config, fdtable, process, raw, real, signals, syscall};
 
 /// Listeners on one port that are accelerated before there is a group: more than one address can be bound.
 const GROUP_MAX: usize = 16;
@@ -167,6 +167,10 @@ fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
     let local = shadow_name(fd).ok_or(libc::EINVAL)?;
     if !config::get().accelerates(Direction::In, local) {
         return listen_in_kernel(file, fd, backlog, Reason::Rule);
+    }
+    // Its siblings are about to listen there as well.
+    if process::is_child() && reuses_port(fd) {
+        return listen_in_kernel(file, fd, backlog, Reason::ReusePort);
     }
     let started = stack.with(|i| {
         let listener = i.holders.listen(local, fd, v6, backlog)?;

@@ -105,6 +105,12 @@ fn handshake(file: &FileRef, remote: SocketAddr, begun: &mut bool) -> Result<c_i
         })
     })
     .map(|()| 0)
+    .inspect_err(|e| {
+        if *e == libc::EINPROGRESS {
+            // Who connects and then sleeps elsewhere: the pump is to hear the answer.
+            stack.driver.wake_pump();
+        }
+    })
 }
 
 /// Checks the address in Linux's order (ER-22 to ER-35), and makes ready what the first SYN needs.

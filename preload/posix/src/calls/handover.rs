@@ -464,17 +464,18 @@ pub(super) fn finish(stack: &'static NetStack, file: &FileRef, all: bool) -> boo
 
 /// [`finish`], by whoever has [`File::sending`](crate::file::File::sending).
 fn finish_locked(stack: &'static NetStack, file: &FileRef, all: bool) -> bool {
-    let why = stack.with(|inner| {
+    let left = stack.with(|inner| {
         if !all && !inner.engine.has_left(file.id()) {
             return None;
         }
-        let (_, why) = file.port.lock().leaving.take()?;
+        let left = file.port.lock().leaving.take()?;
         close(inner, file.id());
         file.set_kernel_listener(None);
         file.set_moved();
-        Some(why)
+        Some(left)
     });
-    if let Some(why) = why {
+    // `own` stands in the kernel's epoll instances until the program's own descriptor does.
+    if let Some((_own, why)) = left {
         to_kernel(file, why);
     }
     file.moved()

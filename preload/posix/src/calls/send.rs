@@ -153,6 +153,7 @@ fn fastopen_to_kernel(
 ) -> Result<bool, c_int> {
     match name {
         Some(name) if flags & MSG_FASTOPEN != 0 => {
+            file.stack().driver.wake_pump();
             signals::call(file, || connect::before_fastopen(file, fd, name))
         }
         _ => Ok(false),

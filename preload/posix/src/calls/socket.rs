@@ -36,6 +36,8 @@ pub enum Reason {
     HandedOver,
     /// A rule of the settings says so.
     Rule,
+    /// An option that the engine does not have.
+    Option,
 }
 
 impl Reason {
@@ -51,6 +53,7 @@ impl Reason {
         Self::Shared,
         Self::HandedOver,
         Self::Rule,
+        Self::Option,
     ];
 }
 
@@ -69,12 +72,13 @@ impl Reason {
             Self::Shared => c"shared with another process",
             Self::HandedOver => c"handed over",
             Self::Rule => c"a rule of the settings",
+            Self::Option => c"an option that the engine does not have",
         }
     }
 }
 
 /// Number of [`Reason`]s.
-pub const REASONS: usize = 10;
+pub const REASONS: usize = 11;
 
 static KERNEL: [AtomicU64; REASONS] = [const { AtomicU64::new(0) }; REASONS];
 static ENGINE: AtomicU64 = AtomicU64::new(0);

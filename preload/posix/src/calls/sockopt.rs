@@ -11,9 +11,11 @@ use libc::socklen_t;
 use sidewire_engine::Error;
 use sidewire_engine::stack::Caps;
 use sidewire_uapi::socket as so;
-use sidewire_uapi::tcp;
+use sidewire_uapi::tcp::{self, TcpState};
 
 use super::address::{encode, is_v6};
+use super::handover;
+use super::socket::Reason;
 use super::{answer_int, caps, errno_of};
 use crate::file::FileRef;
 use crate::{copy, fdtable, raw, real, round, signals};
@@ -71,6 +73,24 @@ fn who_sets(level: c_int, name: c_int) -> Who {
         (libc::SOL_SOCKET | libc::IPPROTO_TCP | libc::IPPROTO_IP, _) => Who::Both,
         _ => Who::Shadow,
     }
+}
+
+/// Options with which the kernel carries what is not connected yet: they change the header, or how a route is found.
+fn kernels_only(level: c_int, name: c_int, value: &[u8]) -> bool {
+    let known = match level {
+        libc::IPPROTO_IP => matches!(name, libc::IP_OPTIONS | libc::IP_TRANSPARENT),
+        libc::IPPROTO_TCP => signs(name),
+        _ => false,
+    };
+    known && value.iter().any(|b| *b != 0)
+}
+
+/// Options by which segments are signed (RFC 2385, RFC 5925).
+fn signs(name: c_int) -> bool {
+    const TCP_AO_ADD_KEY: c_int = 38;
+    const TCP_AO_INFO: c_int = 40;
+    matches!(name, tcp::TCP_MD5SIG | tcp::TCP_MD5SIG_EXT)
+        || (TCP_AO_ADD_KEY..=TCP_AO_INFO).contains(&name)
 }
 
 /// Options that only the shadow can answer.
@@ -149,6 +169,19 @@ unsafe fn set(
             engine.setsockopt(&mut io, file.id(), level, name, &buf[..n], caps)
         })
     };
+    if kernels_only(level, name, &buf[..n]) {
+        let state = file.stack().with(|i| i.engine.state(file.id()));
+        match state {
+            TcpState::Close | TcpState::Listen => {
+                let done = shadow()?;
+                let given = handover::give(fd, Reason::Option);
+                return given.map(|()| done).map_err(|_| libc::EOPNOTSUPP);
+            }
+            // What would not be signed must not look as if it were.
+            _ if signs(name) => return Err(libc::EOPNOTSUPP),
+            _ => return shadow(),
+        }
+    }
     match who {
         Who::ShadowFirst => {
             shadow()?;

@@ -40,7 +40,40 @@ const NESTED: u8 = 4;
 /// Highest number in [`FACTS`] of which anything was ever known.
 static HIGHEST: AtomicUsize = AtomicUsize::new(0);
 
-static INSTANCES: Mutex<BTreeMap<c_int, Arc<Epoll>>> = Mutex::new(BTreeMap::new());
+static INSTANCES: Mutex<Instances> = Mutex::new(Instances {
+    known: BTreeMap::new(),
+    twins: Vec::new(),
+});
+
+struct Instances {
+    /// By each of their numbers.
+    known: BTreeMap<c_int, Arc<Epoll>>,
+    /// Numbers that lead to the same instance, of instances without a record: two and more.
+    twins: Vec<Vec<c_int>>,
+}
+
+impl Instances {
+    /// The other numbers of an instance that gets its record.
+    fn take_twins(&mut self, epfd: c_int) -> Vec<c_int> {
+        let at = self.twins.iter().position(|all| all.contains(&epfd));
+        at.map_or_else(Vec::new, |at| self.twins.swap_remove(at))
+    }
+
+    fn forget_twin(&mut self, fd: c_int) {
+        self.twins.retain_mut(|all| {
+            all.retain(|n| *n != fd);
+            all.len() > 1
+        });
+    }
+
+    /// `new` leads to the same instance as `old`, which has no record.
+    fn note_twin(&mut self, old: c_int, new: c_int) {
+        match self.twins.iter_mut().find(|all| all.contains(&old)) {
+            Some(all) => all.push(new),
+            None => self.twins.push(vec![old, new]),
+        }
+    }
+}
 
 /// Threads that sleep in the real `epoll_wait`, by descriptor number modulo the size: when the first socket of ours comes
 /// to their instance, they have to change over one after the other.
@@ -74,7 +107,7 @@ fn known(epfd: c_int) -> Option<Arc<Epoll>> {
         return None;
     }
     let _inside = signals::enter();
-    INSTANCES.lock().get(&epfd).cloned()
+    INSTANCES.lock().known.get(&epfd).cloned()
 }
 
 /// An instance has this number now.
@@ -96,11 +129,12 @@ pub(crate) fn forget(fd: c_int) {
 #[cold]
 fn forget_number(fd: c_int) {
     let before = FACTS[fd as usize].swap(0, Ordering::AcqRel);
+    let _inside = signals::enter();
     if before & KNOWN == 0 {
+        INSTANCES.lock().forget_twin(fd);
         return;
     }
-    let _inside = signals::enter();
-    let Some(epoll) = INSTANCES.lock().remove(&fd) else {
+    let Some(epoll) = INSTANCES.lock().known.remove(&fd) else {
         return;
     };
     let last = {
@@ -115,7 +149,7 @@ fn forget_number(fd: c_int) {
 
 /// All numbers in `first..=last` are closed.
 pub(crate) fn forget_range(first: c_uint, last: c_uint) {
-    let known: SmallVec<[c_int; 8]> = INSTANCES.lock().keys().copied().collect();
+    let known: SmallVec<[c_int; 8]> = INSTANCES.lock().known.keys().copied().collect();
     let mut inside = known
         .into_iter()
         .filter(|fd| (first..=last).contains(&(*fd as c_uint)));
@@ -133,9 +167,14 @@ pub(crate) fn duplicated(old: c_int, new: c_int) {
         return;
     }
     let _inside = signals::enter();
-    if let Some(epoll) = known(old) {
+    let mut all = INSTANCES.lock();
+    // Under the lock: it may get its record at this moment.
+    let facts = facts | self::facts(old);
+    if facts & KNOWN == 0 {
+        all.note_twin(old, new);
+    } else if let Some(epoll) = all.known.get(&old).cloned() {
         epoll.state.lock().numbers.push(new);
-        INSTANCES.lock().insert(new, epoll);
+        all.known.insert(new, epoll);
     }
     note(new, facts);
 }
@@ -149,7 +188,7 @@ pub(crate) fn expose(fd: c_int) -> Option<&'static NetStack> {
 
 /// A file began to listen: its shadow, which serves clients on this host, joins the kernel's instances.
 pub(crate) fn listening(file: &'static File) {
-    let all: SmallVec<[Arc<Epoll>; 4]> = INSTANCES.lock().values().cloned().collect();
+    let all: SmallVec<[Arc<Epoll>; 4]> = INSTANCES.lock().known.values().cloned().collect();
     for epoll in all {
         epoll.file_listens(file);
     }
@@ -157,7 +196,7 @@ pub(crate) fn listening(file: &'static File) {
 
 /// A file listens no more, or elsewhere: what served clients on this host leaves the kernel's instances.
 pub(crate) fn listens_no_more(file: &'static File) {
-    let all: SmallVec<[Arc<Epoll>; 4]> = INSTANCES.lock().values().cloned().collect();
+    let all: SmallVec<[Arc<Epoll>; 4]> = INSTANCES.lock().known.values().cloned().collect();
     for epoll in all {
         epoll.file_listens_no_more(file);
     }
@@ -214,16 +253,29 @@ fn known_or_new(epfd: c_int, stack: &'static NetStack) -> Result<Arc<Epoll>, c_i
         return Ok(epoll);
     }
     let mut all = INSTANCES.lock();
-    if let Some(epoll) = all.get(&epfd) {
+    // After a fork there are records of the parent's: nobody looks at them.
+    if facts(epfd) & KNOWN != 0
+        && let Some(epoll) = all.known.get(&epfd)
+    {
         return Ok(epoll.clone());
     }
     let epoll = Epoll::new(epfd, stack)?;
-    if facts(epfd) & NESTED != 0 {
+    let mut numbers = all.take_twins(epfd);
+    if !numbers.contains(&epfd) {
+        numbers.push(epfd);
+    }
+    if numbers.iter().any(|n| facts(*n) & NESTED != 0) {
         epoll.watch();
     }
-    all.insert(epfd, epoll.clone());
-    note(epfd, KNOWN | EPOLL);
-    if sleepers(epfd).load(Ordering::SeqCst) > 0 {
+    for number in &numbers {
+        all.known.insert(*number, epoll.clone());
+        note(*number, KNOWN | EPOLL);
+    }
+    epoll.state.lock().numbers.clone_from(&numbers);
+    if numbers
+        .iter()
+        .any(|n| sleepers(*n).load(Ordering::SeqCst) > 0)
+    {
         epoll.signal();
     }
     Ok(epoll)
