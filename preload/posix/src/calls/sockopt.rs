@@ -178,7 +178,10 @@ unsafe fn set(
                 return given.map(|()| done).map_err(|_| libc::EOPNOTSUPP);
             }
             // What would not be signed must not look as if it were.
-            _ if signs(name) => return Err(libc::EOPNOTSUPP),
+            _ if signs(name) => {
+                engine(caps()).map_err(errno_of)?;
+                return Err(libc::EOPNOTSUPP);
+            }
             _ => return shadow(),
         }
     }
