@@ -72,10 +72,13 @@ static void child(void)
 {
 	struct tcp_info info;
 	socklen_t length = sizeof info;
-	int control, fd = waiting_client(&control), child = accept(fd, NULL, NULL);
+	int control, fd = waiting_client(&control);
+	set(fd, IPPROTO_TCP, TCP_FASTOPEN, 5);
+	int child = accept(fd, NULL, NULL);
 	wait_for(child, POLLIN);
 	if (getsockopt(child, IPPROTO_TCP, TCP_INFO, &info, &length))
 		err(2, "TCP_INFO");
+	printf("TCP_FASTOPEN of a child: %d\n", get(child, IPPROTO_TCP, TCP_FASTOPEN));
 	printf("a child: segs_in %u, rcv_space %u, rcv_ssthresh %u, clamp %d\n", info.tcpi_segs_in, info.tcpi_rcv_space,
 	       info.tcpi_rcv_ssthresh, get(child, IPPROTO_TCP, TCP_WINDOW_CLAMP));
 	close(child);
@@ -131,6 +134,22 @@ static void shut_while_connecting(void)
 	close(fd);
 }
 
+/* An error comes before what is queued where several messages are asked for. */
+static void messages(void)
+{
+	char text[8];
+	struct iovec iov = {text, sizeof text};
+	struct mmsghdr message = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
+	int fd = peer(host, port, "steps say=hello await reset");
+	wait_for(fd, POLLIN);
+	send_text(fd, "x");
+	wait_for(fd, POLLHUP);
+	SHOW(recvmmsg(fd, &message, 1, MSG_DONTWAIT, NULL));
+	SHOW(recvmmsg(fd, &message, 1, MSG_DONTWAIT, NULL));
+	SHOW(get(fd, SOL_SOCKET, SO_ERROR));
+	close(fd);
+}
+
 static void read_back(void)
 {
 	char key[32];
@@ -153,6 +172,7 @@ int main(int argc, char **argv)
 	child();
 	min_ttl();
 	shut_while_connecting();
+	messages();
 	read_back();
 	puts("done");
 	return 0;

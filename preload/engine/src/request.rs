@@ -533,6 +533,7 @@ pub(crate) fn openreq_child(
     let mut sk = TcpSock::new(req.v6, 0, sysctl);
     sk.opts = inherit(&parent.opts);
     sk.opts.defer_accept = 0;
+    sk.opts.fastopen_qlen = 0;
     if sysctl.tcp_reflect_tos {
         sk.opts.ip_tos = req.tos & !INET_ECN_MASK;
     }

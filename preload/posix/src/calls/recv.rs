@@ -308,6 +308,19 @@ pub unsafe fn recvmmsg(
     })
 }
 
+/// Takes the socket's error (Linux `sock_error`).
+fn pending_error(fd: c_int) -> Result<(), c_int> {
+    let mut error: c_int = 0;
+    let mut len = size_of::<c_int>() as libc::socklen_t;
+    let (value, len) = ((&raw mut error).cast(), &raw mut len);
+    // SAFETY: live locals of the right size.
+    let asked = unsafe { super::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, value, len) };
+    match (asked, error) {
+        (0, 0) | (-1, _) => Ok(()),
+        _ => Err(error),
+    }
+}
+
 unsafe fn messages(
     file: &FileRef,
     fd: c_int,
@@ -329,6 +342,10 @@ unsafe fn messages(
             .saturating_add(ts.tv_nsec as u64);
         monotonic_ns().saturating_add(ns)
     };
+    // Linux do_recvmmsg: a pending error comes before what is queued.
+    if flags & MSG_ERRQUEUE == 0 {
+        pending_error(fd)?;
+    }
     let mut done = 0;
     let mut error = 0;
     while done < n {
