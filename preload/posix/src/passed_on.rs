@@ -17,7 +17,7 @@ use crate::receive::{Head, ip_total_len};
 use crate::stack::{Inner, monotonic_ns};
 
 /// Every namespace's `lo`.
-const LOOPBACK_IFINDEX: u32 = 1;
+pub(crate) const LOOPBACK_IFINDEX: u32 = 1;
 
 /// The connection of a segment that begins with these headers, seen from here.
 fn tuple_of(headers: &[u8]) -> Option<Tuple> {

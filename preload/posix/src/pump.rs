@@ -8,7 +8,7 @@
 //! nobody has driven for a whole tick: it polls the packet socket itself, at no cost until a frame comes. A leader that
 //! finds it armed takes the role and kicks it once. So a ping-pong never wakes it, and a program that computes still acks.
 //! A program that makes one send after another drives by them: found armed, it leaves the frames to the sends again. One that
-//! accepts what waits is left the time for it: its queue would overflow, which in Linux it accepts from twice as fast.
+//! accepts what waits is left the time for it: an accept takes longer here than in Linux, and its queue would overflow.
 //! In every mood it watches the engine's deadlines.
 
 use core::sync::atomic::Ordering;

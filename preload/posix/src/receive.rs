@@ -10,12 +10,12 @@ use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, QuotedTcp, v4_unreachable};
 use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::TcpView;
 
+use crate::passed_on::LOOPBACK_IFINDEX;
 use crate::stack::Inner;
 
 /// ICMP destination unreachable.
 const ICMP_DEST_UNREACH: u8 = 3;
 /// What the kernel tells itself comes by `lo`, with these (RFC 1812 §4.3.2.5: precedence 6).
-const LOOPBACK_IFINDEX: u32 = 1;
 const ICMP_TTL: u8 = 64;
 const ICMP_TOS: u8 = 0xc0;
 /// Frames that are taken before acks go out and the lock is dropped.
