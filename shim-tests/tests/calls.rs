@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         "ep_twins",
         "set_ids",
         "odd_calls",
+        "odd_values",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }

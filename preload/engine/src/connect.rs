@@ -404,6 +404,17 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.copied_seq = old.rcv_nxt;
     sk.rcv_wup = old.rcv_nxt;
     sk.write_seq = seq;
+    // What TCP_INFO goes on showing: Linux `tcp_disconnect` leaves it to the next connect.
+    sk.pmtu_cookie = old.pmtu_cookie;
+    sk.advmss = old.advmss;
+    sk.rcv_ssthresh = old.rcv_ssthresh;
+    sk.tuning.space = old.tuning.space;
+    sk.snd_wnd = old.snd_wnd;
+    sk.rcv_wnd = old.rcv_wnd;
+    sk.lsndtime = old.lsndtime;
+    sk.rcv_tstamp = old.rcv_tstamp;
+    sk.rate_delivered = old.rate_delivered;
+    sk.rate_interval_us = old.rate_interval_us;
     debug_assert!(!after(sk.snd_nxt, sk.write_seq));
 }
 

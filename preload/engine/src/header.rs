@@ -176,18 +176,16 @@ pub fn tcp_established_options(sk: &TcpSock, now: Instant) -> TcpOptions {
     options
 }
 
-/// Options of our SYN, and of the SYN-ACK of a simultaneous open (Linux `tcp_syn_options`, spec/timers.md TM-32).
-/// A SYN-ACK (`flags` has ACK) offers only what the peer's SYN did.
+/// Options of our SYN, and of the SYN-ACK of a simultaneous open, which offers the same whatever the peer's SYN had (Linux
+/// `tcp_syn_options`, spec/timers.md TM-32).
 #[must_use]
 pub fn tcp_syn_options(sk: &TcpSock, sysctl: &Sysctl, flags: u8, now: Instant) -> TcpOptions {
     let answer = flags & tcphdr::ACK != 0;
-    let offer = |ours: bool, agreed: bool| ours && (!answer || agreed);
     TcpOptions {
         mss: Some(sk.advmss),
-        wscale: offer(sysctl.tcp_window_scaling, sk.wscale_ok).then_some(sk.rcv_wscale),
-        sack_permitted: offer(sysctl.tcp_sack, sk.sack_ok),
-        timestamps: offer(sysctl.tcp_timestamps != 0, sk.tstamp_ok)
-            .then(|| (tsval(sk, now), sk.ts_recent)),
+        wscale: sysctl.tcp_window_scaling.then_some(sk.rcv_wscale),
+        sack_permitted: sysctl.tcp_sack,
+        timestamps: (sysctl.tcp_timestamps != 0).then(|| (tsval(sk, now), sk.ts_recent)),
         fastopen: match &sk.fastopen_req {
             Some(req) if !answer => req.cookie,
             _ => None,

@@ -1,8 +1,29 @@
 //! Socket options: pure values that setsockopt stores and others read. What an option *does* stands where it is used;
 //! ranges and defaults are spec/sockopts.md's and are enforced in `sockopt`.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
+
+/// Longest value of a [`KernelsOption`], in bytes: a device's name.
+pub const KERNELS_OPTION_MAX: usize = 16;
+
+/// So many [`KernelsOption`]s of a socket are remembered.
+pub const KERNELS_OPTIONS: usize = 64;
+
+/// An option of which the engine has no use. The kernel's socket behind the descriptor has its value; the one behind a child's
+/// descriptor has to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelsOption {
+    /// SOL_SOCKET, SOL_IP ...
+    pub level: i32,
+    /// SO_*, IP_* ...
+    pub name: i32,
+    /// As the program set it.
+    pub value: ArrayVec<u8, KERNELS_OPTION_MAX>,
+}
 
 /// Values of SOL_SOCKET, SOL_TCP and SOL_IP options.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,6 +99,8 @@ pub struct SockOpts {
     pub ip_recverr: bool,
     pub ipv6_v6only: bool,
     pub debug: bool,
+    #[serde(skip)]
+    pub kernels: Option<Arc<Vec<KernelsOption>>>,
 }
 
 impl Default for SockOpts {
@@ -137,6 +160,7 @@ impl Default for SockOpts {
             ip_recverr: false,
             ipv6_v6only: false,
             debug: false,
+            kernels: None,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! `setsockopt` and `getsockopt` (spec/sockopts.md). One file a level: `socket`, `tcp`, `ip`.
 //!
-//! Options that are pure values of the descriptor (SO_BROADCAST, IP_MINTTL, filters ...) are not known here: whoever calls
-//! keeps them elsewhere and asks only for what the TCP has to know.
+//! Options that are pure values of the descriptor (SO_BROADCAST, IP_PKTINFO, filters ...) are not known here: whoever calls
+//! keeps them elsewhere, asks only for what the TCP has to know, and leaves a note for a listener's children
+//! ([`Stack::kernels_option`]).
 
 mod ip;
 mod socket;
@@ -10,10 +11,13 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 
+use alloc::sync::Arc;
+
+use arrayvec::ArrayVec;
 use sidewire_uapi::socket::{SOL_IP, SOL_SOCKET, SOL_TCP};
 
 use crate::error::Error;
-use crate::opts::SockOpts;
+use crate::opts::{KERNELS_OPTIONS, KernelsOption, SockOpts};
 use crate::stack::{Caps, Io, SocketId, Stack};
 
 /// The first four bytes of an option's value as an `int` (SO-1, SO-2).
@@ -109,6 +113,19 @@ impl Stack {
             SOL_TCP => tcp::get(sk, &mut cx, name, out),
             SOL_IP => ip::get(sk, &cx, name, out),
             _ => Err(Error::OpNotSupp),
+        }
+    }
+
+    /// Notes an option that the kernel's socket was given, so that those of children made from now on get it
+    /// (`SockOpts::kernels`). What is longer than a [`KernelsOption`] holds, and what is over their number, is not noted.
+    pub fn kernels_option(&mut self, id: SocketId, level: i32, name: i32, val: &[u8]) {
+        let (Some(sk), Ok(value)) = (self.socks.get_mut(id), ArrayVec::try_from(val)) else {
+            return;
+        };
+        let noted = Arc::make_mut(sk.opts.kernels.get_or_insert_default());
+        noted.retain(|o| (o.level, o.name) != (level, name));
+        if noted.len() < KERNELS_OPTIONS {
+            noted.push(KernelsOption { level, name, value });
         }
     }
 }

@@ -377,6 +377,19 @@ impl Stack {
         Ok(sk.tuple.remote)
     }
 
+    /// SO_PEERNAME: whom the socket was told to connect to, in every state (Linux `inet_getname`, peer 2).
+    ///
+    /// # Errors
+    /// `NotConn` without a peer.
+    pub fn peername(&self, id: SocketId) -> Result<SocketAddr, Error> {
+        let sk = self.socks.get(id).ok_or(Error::BadFd)?;
+        let peer = sk.tuple.remote;
+        if peer.port() == 0 {
+            return Err(Error::NotConn);
+        }
+        Ok(peer)
+    }
+
     /// Counters.
     #[must_use]
     pub fn mib(&self) -> &Mib {

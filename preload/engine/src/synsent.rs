@@ -131,6 +131,9 @@ fn negotiate(sk: &mut TcpSock, cx: &Cx<'_, '_>, seg: &Segment) {
     sk.wscale_ok = seg.opts.wscale.is_some() && sysctl.tcp_window_scaling;
     if sk.wscale_ok {
         sk.snd_wscale = seg.opts.wscale.unwrap_or(0);
+    } else if sk.state == TcpState::SynRecv {
+        // Our answer offers a scale all the same, and our windows go by it.
+        sk.snd_wscale = 0;
     } else {
         sk.snd_wscale = 0;
         sk.rcv_wscale = 0;

@@ -84,15 +84,17 @@ impl Listener {
     }
 
     /// Takes a client of a kernel listener.
-    #[must_use]
-    pub fn accept(&self, flags: c_int) -> Option<c_int> {
-        let v6 = self.v6.as_ref().map(|(fd, _)| fd.as_raw_fd());
-        let child = [Some(self.holder.fd()), v6]
-            .into_iter()
-            .flatten()
-            .find_map(|fd| syscall::accept4(fd, flags).ok())?;
+    ///
+    /// # Errors
+    /// As accept(2) when none waits, EMFILE and ENFILE among them: Linux looks for a descriptor first.
+    pub fn accept(&self, flags: c_int) -> Result<c_int, Errno> {
+        let v4 = syscall::accept4(self.holder.fd(), flags);
+        let child = match &self.v6 {
+            Some((v6, _)) => v4.or_else(|_| syscall::accept4(v6.as_raw_fd(), flags)),
+            None => v4,
+        }?;
         strip_filter(child);
-        Some(child)
+        Ok(child)
     }
 
     /// Where it listens.

@@ -8,8 +8,8 @@ use libc::iovec;
 use sidewire_engine::error::Error;
 use sidewire_engine::memory::{Fault, Frag, IovIter, MemRef, Region, RegionKind};
 
-use crate::copy;
 use crate::deferred::{Deferred, MAX_PARTS};
+use crate::{copy, syscall};
 
 /// Most buffers of one call (Linux UIO_MAXIOV).
 pub const UIO_MAXIOV: usize = 1024;
@@ -38,11 +38,24 @@ impl Iovecs {
         Self::Fast(v)
     }
 
+    /// One buffer of read(2) or write(2), which look at all of it (Linux `vfs_read`).
+    ///
+    /// # Errors
+    /// EFAULT when it reaches beyond the address space.
+    pub fn whole(base: *const u8, len: usize) -> Result<Self, Error> {
+        if syscall::access_ok(base, len) {
+            Ok(Self::single(base, len))
+        } else {
+            Err(Error::Fault)
+        }
+    }
+
     /// Reads `count` entries at `iov` and clamps the sum to [`MAX_RW_COUNT`].
     ///
     /// # Errors
     /// `too_many` for more than [`UIO_MAXIOV`] entries (EINVAL for readv, EMSGSIZE for the msghdr calls); EFAULT when the
-    /// array cannot be read; EINVAL for a negative length.
+    /// array cannot be read, and when one of several reaches beyond the address space (Linux `__import_iovec`); EINVAL for a
+    /// negative length.
     ///
     /// # Safety
     /// `iov` is the program's, it may be anything.
@@ -79,6 +92,9 @@ impl Iovecs {
         for e in this.as_mut_slice() {
             if e.iov_len as isize <= -1 {
                 return Err(Error::Inval);
+            }
+            if count > 1 && !syscall::access_ok(e.iov_base.cast(), e.iov_len) {
+                return Err(Error::Fault);
             }
             e.iov_len = e.iov_len.min(MAX_RW_COUNT - total);
             total += e.iov_len;

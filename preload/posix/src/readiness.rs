@@ -216,6 +216,20 @@ impl Set {
         moved
     }
 
+    /// Linux `do_poll` looks every number up again when the time is over: one that another thread has closed meanwhile is
+    /// POLLNVAL. How many there are.
+    fn look_for_closed(&mut self) -> usize {
+        for w in &mut self.watches {
+            let closed = w.file.is_some()
+                && !fdtable::is_ours(w.fd)
+                && syscall::fcntl(w.fd, libc::F_GETFD, 0) == Err(syscall::Errno::EBADF);
+            if closed {
+                w.revents = POLLNVAL;
+            }
+        }
+        self.ready()
+    }
+
     fn ready(&self) -> usize {
         self.watches.iter().filter(|w| w.revents != 0).count()
     }
@@ -266,7 +280,7 @@ impl Set {
             let ready = self.ready();
             match woken {
                 _ if ready > 0 => return Ok(ready),
-                Woken::Timeout => return Ok(0),
+                Woken::Timeout => return Ok(self.look_for_closed()),
                 Woken::Signal if signals::handler_pending() => return Err(libc::EINTR),
                 Woken::Signal => return Err(ERESTARTSYS),
                 Woken::Event | Woken::Extra => {}

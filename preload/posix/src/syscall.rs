@@ -289,6 +289,27 @@ pub fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> Result<c_int, Errno> {
     unsafe { syscall!(Sysno::fcntl, fd, cmd, arg) }.map(|n| n as c_int)
 }
 
+/// Linux `access_ok`: could so many bytes be the program's, mapped or not?
+#[must_use]
+pub fn access_ok(start: *const u8, len: usize) -> bool {
+    /// Below this end every address space has them (x86-64 with four levels of page tables; others have more).
+    const SURELY: usize = (1 << 47) - PAGE;
+    const PAGE: usize = 4096;
+    let start = start as usize;
+    let in_page = start % PAGE;
+    match start.checked_add(len) {
+        None => false,
+        Some(end) if end <= SURELY => true,
+        // mincore(2) looks at the range before it looks at where its answer goes.
+        Some(_) => {
+            // SAFETY: nothing can be written to the last address.
+            let got =
+                unsafe { syscall!(Sysno::mincore, start - in_page, len + in_page, usize::MAX) };
+            got != Err(Errno::ENOMEM)
+        }
+    }
+}
+
 /// `setsockopt` with a plain value.
 ///
 /// # Errors
@@ -303,6 +324,25 @@ pub fn setsockopt<T: Copy>(fd: c_int, level: c_int, name: c_int, value: &T) -> R
             name,
             ptr::from_ref(value),
             size_of::<T>()
+        )
+    }
+    .map(drop)
+}
+
+/// `setsockopt` with a value as a program gave it.
+///
+/// # Errors
+/// As the system call.
+pub fn setsockopt_bytes(fd: c_int, level: c_int, name: c_int, value: &[u8]) -> Result<(), Errno> {
+    // SAFETY: the kernel reads as many bytes as the slice has.
+    unsafe {
+        syscall!(
+            Sysno::setsockopt,
+            fd,
+            level,
+            name,
+            value.as_ptr(),
+            value.len()
         )
     }
     .map(drop)

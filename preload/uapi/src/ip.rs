@@ -30,6 +30,8 @@ pub const IP_MINTTL: i32 = 21;
 pub const IP_BIND_ADDRESS_NO_PORT: i32 = 24;
 /// Ports for automatic choice: low bound in the low 16 bits, high bound in the high ones.
 pub const IP_LOCAL_PORT_RANGE: i32 = 51;
+/// Of a raw socket its protocol; of others the local port, read only.
+pub const IP_PROTOCOL: i32 = 52;
 
 /// Never set the don't-fragment bit.
 pub const IP_PMTUDISC_DONT: i32 = 0;

@@ -1,7 +1,8 @@
 //! SOL_IP (spec/sockopts.md SO-74..SO-77).
 
+use sidewire_uapi::TcpState;
 use sidewire_uapi::ip::{
-    IP_MINTTL, IP_MTU, IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_RECVERR, IP_TOS, IP_TTL,
+    IP_MINTTL, IP_MTU, IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_PROTOCOL, IP_RECVERR, IP_TOS, IP_TTL,
 };
 
 use super::socket::sk_dst_reset;
@@ -79,6 +80,9 @@ pub(super) fn get(sk: &TcpSock, cx: &Cx<'_, '_>, name: i32, out: Out<'_>) -> Res
         IP_MINTTL => o.ip_min_ttl.into(),
         IP_MTU_DISCOVER => o.ip_mtu_discover.into(),
         IP_RECVERR => o.ip_recverr.into(),
+        // Linux `inet_num`, whatever the option's name says.
+        IP_PROTOCOL if sk.state == TcpState::Close && !sk.bound_port => 0,
+        IP_PROTOCOL => sk.tuple.local.port().into(),
         IP_MTU => {
             let dst = sk.dst.filter(|dst| dst.generation != Dst::RESET);
             dst.ok_or(Error::NotConn)?.mtu as i32

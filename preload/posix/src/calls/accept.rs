@@ -4,12 +4,15 @@ use core::ffi::c_int;
 use core::net::SocketAddr;
 
 use core::sync::atomic::Ordering;
+use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use libc::{sockaddr, socklen_t};
 use sidewire_engine::calls::AcceptCall;
 use sidewire_engine::event::Events;
+use sidewire_engine::opts::KernelsOption;
 use sidewire_engine::{Error, Instant, SocketId, Step};
+use sidewire_link::Errno;
 use sidewire_link::fd::Fd;
 use sidewire_uapi::poll::POLLIN;
 
@@ -86,7 +89,12 @@ unsafe fn accept_flags(
 
 /// What came.
 enum Client {
-    Wire(SocketId, Option<SocketAddr>),
+    Wire {
+        id: SocketId,
+        peer: Option<SocketAddr>,
+        /// Of the listener's options, those that the kernel's socket of the child has to be told.
+        options: Option<Arc<Vec<KernelsOption>>>,
+    },
     Here(c_int),
 }
 
@@ -116,11 +124,14 @@ unsafe fn accept_once(
             }
             Ok(child)
         }
-        Client::Wire(id, peer) => {
+        Client::Wire { id, peer, options } => {
             let v6 = is_v6(file);
             let Some(child) = shadow.take().map(Fd::into_raw) else {
                 unreachable!("a child is taken for a descriptor");
             };
+            for o in options.iter().flat_map(|all| all.iter()) {
+                let _ = syscall::setsockopt_bytes(child, o.level, o.name, &o.value);
+            }
             let nonblock = flags & libc::SOCK_NONBLOCK != 0;
             adopt(file.stack(), child, id, v6, nonblock);
             count_engine();
@@ -156,12 +167,19 @@ fn from_wire(
         Step::Ready(Err(e)) => Step::Ready(Err(e)),
         Step::Ready(Ok(child)) => {
             file.stack().driver.accepts.fetch_add(1, Ordering::Relaxed);
-            let tuple = engine.sock(child).map(|sk| sk.tuple);
+            let (tuple, options) = engine
+                .sock(child)
+                .map(|sk| (sk.tuple, sk.opts.kernels.clone()))
+                .unzip();
             inner.files += 1;
             if let (Some(tuple), Some(listener)) = (tuple, &file.port.lock().listener) {
                 inner.holders.accepted(tuple, listener);
             }
-            Step::Ready(Ok(Client::Wire(child, tuple.map(|t| t.remote))))
+            Step::Ready(Ok(Client::Wire {
+                id: child,
+                peer: tuple.map(|t| t.remote),
+                options: options.flatten(),
+            }))
         }
     }
 }
@@ -228,11 +246,13 @@ fn take(file: &FileRef, flags: c_int, shadow: &mut Option<Fd>) -> Result<Client,
         if empty {
             let (child, leaving) = {
                 let port = file.port.lock();
-                let child = port.listener.as_ref().and_then(|l| l.accept(flags));
+                let child = port.listener.as_ref().map(|l| l.accept(flags));
                 (child, port.leaving.is_some())
             };
-            if let Some(child) = child {
-                return Ok(Client::Here(child));
+            match child {
+                Some(Ok(child)) => return Ok(Client::Here(child)),
+                Some(Err(e @ (Errno::EMFILE | Errno::ENFILE))) => return Err(e.into_raw()),
+                _ => {}
             }
             if leaving && (handover::finish(stack, file, false) || kernel_client_waits(file)) {
                 return Err(MOVED);

@@ -33,8 +33,8 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
     unbind_if_over(&file, fd);
     let busy = file.stack().with(|i| i.engine.state(file.id())) != TcpState::Close;
     if busy {
-        // ER-48; the shadow of an accepted connection is not bound and would say yes.
-        raw::set_errno(libc::EINVAL);
+        // SAFETY: the caller's arguments.
+        raw::set_errno(unsafe { bind_again(&file, addr, len) });
         return -1;
     }
     // SAFETY: the program's pointer.
@@ -80,6 +80,28 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
         None => to_kernel(&file, Reason::Ipv6),
     }
     0
+}
+
+/// ER-48: what is bound already is EINVAL, once the address has passed. A socket of its own is asked about that, since the
+/// shadow of an accepted connection is not bound and would say yes.
+unsafe fn bind_again(file: &FileRef, addr: *const sockaddr, len: socklen_t) -> c_int {
+    let domain = if is_v6(file) {
+        libc::AF_INET6
+    } else {
+        libc::AF_INET
+    };
+    let Ok(fd) = syscall::socket(domain, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) else {
+        return libc::EINVAL;
+    };
+    // SAFETY: the caller's arguments.
+    let refused = unsafe { real::bind(fd, addr, len) } != 0;
+    let errno = raw::errno();
+    let _ = syscall::close(fd);
+    match errno {
+        libc::EADDRINUSE => libc::EINVAL,
+        _ if refused => errno,
+        _ => libc::EINVAL,
+    }
 }
 
 fn reuses_port(fd: c_int) -> bool {

@@ -146,7 +146,8 @@ pub unsafe fn read(fd: c_int, buf: *mut c_void, len: size_t) -> ssize_t {
         // Linux sock_read_iter: nothing is looked at.
         return 0;
     }
-    answer(recv_iov(&file, fd, &Iovecs::single(buf.cast(), len), 0))
+    let iov = Iovecs::whole(buf.cast(), len).map_err(errno_of);
+    answer(iov.and_then(|iov| recv_iov(&file, fd, &iov, 0)))
 }
 
 /// `readv`.

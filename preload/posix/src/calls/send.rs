@@ -189,8 +189,8 @@ pub unsafe fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
         // SAFETY: the caller's arguments.
         return unsafe { real::write(fd, buf, len) };
     };
-    let iov = Iovecs::single(buf.cast(), len);
-    answer(send_iov(&file, fd, &iov, SendArgs::default()))
+    let iov = Iovecs::whole(buf.cast(), len).map_err(errno_of);
+    answer(iov.and_then(|iov| send_iov(&file, fd, &iov, SendArgs::default())))
 }
 
 /// `writev`.

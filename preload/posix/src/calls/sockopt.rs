@@ -9,6 +9,7 @@ use core::ffi::{c_int, c_void};
 
 use libc::socklen_t;
 use sidewire_engine::Error;
+use sidewire_engine::opts::KERNELS_OPTION_MAX;
 use sidewire_engine::stack::Caps;
 use sidewire_uapi::socket as so;
 use sidewire_uapi::tcp::{self, TcpState};
@@ -153,16 +154,30 @@ unsafe fn set(
         _ => Err(raw::errno()),
     };
     let who = who_sets(level, name);
+    let shadow_for_children = || {
+        shadow()?;
+        if children_have(level, name) {
+            // SAFETY: the caller's arguments.
+            unsafe { note(file, level, name, value, len) };
+        }
+        Ok(0)
+    };
     if who == Who::Shadow || file.leaving() {
-        return shadow();
+        return shadow_for_children();
     }
     if (len as c_int) < 0 {
         return Err(libc::EINVAL);
     }
     let mut buf = [0u8; VALUE_MAX];
     let n = (len as usize).min(VALUE_MAX);
-    // SAFETY: the destination holds `n` bytes.
-    unsafe { copy::from_program(buf.as_mut_ptr(), value.cast(), n) }.map_err(|_| libc::EFAULT)?;
+    // SAFETY: the caller's arguments.
+    if !unsafe { read_value(&mut buf[..n], value.cast()) } {
+        // The kernel cannot read it either, and knows what comes before EFAULT.
+        return shadow();
+    }
+    if (level, name) == (libc::IPPROTO_TCP, tcp::TCP_ULP) && !buf.starts_with(b"tls") {
+        return shadow();
+    }
     let engine = |caps: Caps| {
         file.stack().with(|i| {
             let (engine, mut io) = i.split();
@@ -187,7 +202,7 @@ unsafe fn set(
     }
     match who {
         Who::ShadowFirst => {
-            shadow()?;
+            shadow_for_children()?;
             let all = Caps {
                 net_admin: true,
                 net_raw: true,
@@ -210,10 +225,74 @@ unsafe fn set(
                 raw::set_errno(errno);
                 Ok(0)
             }
-            Err(e) if unknown(e) => shadow(),
+            Err(e) if unknown(e) => shadow_for_children(),
             Err(e) => Err(errno_of(e)),
         },
         Who::Engine | Who::Shadow => engine(caps()).map(|()| 0).map_err(errno_of),
+    }
+}
+
+/// True for an option that Linux's children have of their listener and the engine does not give them: those that the kernel's
+/// socket keeps, but for what is done rather than kept (memberships, filters) and for what the engine tells of each socket.
+fn children_have(level: c_int, name: c_int) -> bool {
+    /// IP_ADD_MEMBERSHIP to MCAST_MSFILTER, in both protocols' numbers.
+    const MEMBERSHIPS: core::ops::RangeInclusive<c_int> = libc::IP_ADD_MEMBERSHIP..=48;
+    match level {
+        libc::SOL_SOCKET => !matches!(
+            name,
+            so::SO_ATTACH_FILTER
+                | so::SO_ATTACH_BPF
+                | so::SO_DETACH_FILTER
+                | so::SO_ATTACH_REUSEPORT_CBPF
+                | so::SO_ATTACH_REUSEPORT_EBPF
+                | so::SO_INCOMING_CPU
+                | so::SO_REUSEADDR
+                | so::SO_MARK
+                | so::SO_PRIORITY
+                | so::SO_DEBUG
+        ),
+        libc::IPPROTO_IP => name != libc::IP_MULTICAST_TTL && !MEMBERSHIPS.contains(&name),
+        libc::IPPROTO_IPV6 => !matches!(
+            name,
+            libc::IPV6_ADDRFORM
+                | libc::IPV6_ADD_MEMBERSHIP
+                | libc::IPV6_DROP_MEMBERSHIP
+                | libc::IPV6_JOIN_ANYCAST
+                | libc::IPV6_LEAVE_ANYCAST
+                | 42..=48
+        ),
+        _ => false,
+    }
+}
+
+/// Reads an option's value. Most are shorter than the length that a program may give, so the page on which the value begins is
+/// enough.
+///
+/// # Safety
+/// `value` is the program's pointer; it may be anything.
+unsafe fn read_value(buf: &mut [u8], value: *const u8) -> bool {
+    const PAGE: usize = 4096;
+    let in_page = (PAGE - value as usize % PAGE).min(buf.len());
+    // SAFETY: the destination holds as many bytes.
+    unsafe {
+        copy::from_program(buf.as_mut_ptr(), value, buf.len()).is_ok()
+            || (in_page < buf.len() && copy::from_program(buf.as_mut_ptr(), value, in_page).is_ok())
+    }
+}
+
+/// Notes what was set for the children.
+///
+/// # Safety
+/// `value` is the program's pointer to `len` bytes.
+unsafe fn note(file: &FileRef, level: c_int, name: c_int, value: *const c_void, len: socklen_t) {
+    let mut buf = [0u8; KERNELS_OPTION_MAX];
+    let Some(buf) = buf.get_mut(..len as usize) else {
+        return;
+    };
+    // SAFETY: the destination holds as many bytes.
+    if unsafe { copy::from_program(buf.as_mut_ptr(), value.cast(), buf.len()) }.is_ok() {
+        file.stack()
+            .with(|i| i.engine.kernels_option(file.id(), level, name, buf));
     }
 }
 
@@ -270,6 +349,11 @@ unsafe fn get(
     if shadow_gets(level, name) || file.leaving() {
         return shadow();
     }
+    if (level, name) == (libc::SOL_SOCKET, so::SO_INCOMING_CPU) {
+        shadow()?;
+        // SAFETY: the program's pointers, to which the kernel has just written.
+        return unsafe { incoming_cpu(file, value, len) };
+    }
     if (level, name) == (libc::SOL_SOCKET, so::SO_PEERNAME) {
         // SAFETY: the program's pointers.
         return unsafe { peer_name(file, value, len) };
@@ -321,6 +405,25 @@ unsafe fn get(
     }
 }
 
+/// SO_INCOMING_CPU of a connection: where its frames are handled, which is where its program waits for them.
+unsafe fn incoming_cpu(
+    file: &FileRef,
+    value: *mut c_void,
+    len: *mut socklen_t,
+) -> Result<c_int, c_int> {
+    let state = file.stack().with(|i| i.engine.state(file.id()));
+    if !matches!(state, TcpState::Close | TcpState::Listen) {
+        // SAFETY: takes no argument.
+        let cpu = unsafe { libc::sched_getcpu() }.to_ne_bytes();
+        // SAFETY: any bytes make a number.
+        let room = unsafe { copy::read_value(len) }.map_err(|_| libc::EFAULT)? as usize;
+        // SAFETY: a live buffer; the program's pointer, given for writing.
+        unsafe { copy::to_program(value.cast(), cpu.as_ptr(), room.min(cpu.len())) }
+            .map_err(|_| libc::EFAULT)?;
+    }
+    Ok(0)
+}
+
 /// SO_PEERNAME: the name must not be shorter than what is asked for.
 unsafe fn peer_name(
     file: &FileRef,
@@ -328,7 +431,7 @@ unsafe fn peer_name(
     len: *mut socklen_t,
 ) -> Result<c_int, c_int> {
     let stack = file.stack();
-    let peer = stack.with(|i| round::up_to_date(stack, i, |i| i.engine.peer(file.id())));
+    let peer = stack.with(|i| round::up_to_date(stack, i, |i| i.engine.peername(file.id())));
     let (bytes, n) = encode(peer.map_err(|_| libc::ENOTCONN)?, is_v6(file));
     // SAFETY: any bytes make a number.
     let room = unsafe { copy::read_value(len) }.map_err(|_| libc::EFAULT)? as c_int;

@@ -1,0 +1,244 @@
+/* What sockets say of themselves where few programs ask, and what is refused for what was given rather than for what it is.
+ *
+ *   odd_values HOST PORT     the peer program listens there
+ */
+#include "show.h"
+
+#include "asleep.h"
+
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/uio.h>
+
+#define IP_INET_NUM 52 /* IP_PROTOCOL */
+
+static const char *host;
+static int port;
+
+static int set(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof value);
+}
+
+static int get(int fd, int level, int name)
+{
+	int value = -1;
+	socklen_t length = sizeof value;
+	return getsockopt(fd, level, name, &value, &length) ? -errno : value;
+}
+
+/* Options of which the TCP has no use: a child has what its listener had when the client came. */
+static void of_the_listener(void)
+{
+	static const struct { int level, name; const char *words; } options[] = {
+		{SOL_SOCKET, SO_BROADCAST, "SO_BROADCAST"}, {SOL_SOCKET, SO_DONTROUTE, "SO_DONTROUTE"},
+		{SOL_SOCKET, SO_NO_CHECK, "SO_NO_CHECK"}, {SOL_SOCKET, SO_REUSEPORT, "SO_REUSEPORT"},
+		{SOL_SOCKET, SO_RXQ_OVFL, "SO_RXQ_OVFL"}, {SOL_SOCKET, SO_LOCK_FILTER, "SO_LOCK_FILTER"},
+		{IPPROTO_IP, IP_PKTINFO, "IP_PKTINFO"}, {IPPROTO_IP, IP_RECVTTL, "IP_RECVTTL"},
+		{IPPROTO_IP, IP_RECVTOS, "IP_RECVTOS"}, {IPPROTO_IP, IP_RECVOPTS, "IP_RECVOPTS"},
+		{IPPROTO_IP, IP_FREEBIND, "IP_FREEBIND"}, {IPPROTO_IP, IP_RECVORIGDSTADDR, "IP_RECVORIGDSTADDR"},
+		{IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, "IP_BIND_ADDRESS_NO_PORT"},
+	};
+	enum { N = sizeof options / sizeof *options };
+	char command[40];
+	int at, fd = listener(5, &at), control[2], child[2];
+	snprintf(command, sizeof command, "call %d", at);
+	for (int i = 0; i < 2; i++) {
+		control[i] = peer(host, port, command);
+		wait_for(fd, POLLIN);
+		if (i == 1)
+			child[0] = accept(fd, NULL, NULL);
+		for (int j = 0; j < N && i == 0; j++)
+			set(fd, options[j].level, options[j].name, 1);
+	}
+	wait_for(fd, POLLIN);
+	child[1] = accept(fd, NULL, NULL);
+	for (int j = 0; j < N; j++)
+		printf("%s: listener %d, child of before %d, of after %d\n", options[j].words,
+		       get(fd, options[j].level, options[j].name), get(child[0], options[j].level, options[j].name),
+		       get(child[1], options[j].level, options[j].name));
+	printf("a child's frames come in on a CPU: %d\n", get(child[1], SOL_SOCKET, SO_INCOMING_CPU) >= 0);
+	for (int i = 0; i < 2; i++) {
+		close(child[i]);
+		close(control[i]);
+	}
+	close(fd);
+}
+
+/* bind of what is bound looks at the address first. */
+static void bound_again(void)
+{
+	static const struct { const char *words; short family; const char *host; socklen_t length; } tries[] = {
+		{"any", AF_INET, "0.0.0.0", sizeof(struct sockaddr_in)}, {"foreign", AF_INET, "203.0.113.9", sizeof(struct sockaddr_in)},
+		{"no family", 77, "0.0.0.0", sizeof(struct sockaddr_in)}, {"short", AF_INET, "0.0.0.0", 8},
+	};
+	char command[40];
+	int at, listening = listener(5, &at), control, fds[3];
+	snprintf(command, sizeof command, "call %d", at);
+	control = peer(host, port, command);
+	fds[0] = peer(host, port, "echo");
+	fds[1] = accept(listening, NULL, NULL);
+	fds[2] = listening;
+	for (int i = 0; i < 3; i++)
+		for (size_t j = 0; j < sizeof tries / sizeof *tries; j++) {
+			struct sockaddr_in to = address(tries[j].host, 0);
+			to.sin_family = (sa_family_t)tries[j].family;
+			errno = 0;
+			int got = bind(fds[i], (struct sockaddr *)&to, tries[j].length);
+			printf("bind of socket %d, %s: %d %s\n", i, tries[j].words, got, strerrorname_np(errno));
+		}
+	for (int i = 0; i < 3; i++)
+		close(fds[i]);
+	close(control);
+}
+
+static void names(const char *when, int fd)
+{
+	struct sockaddr_in name;
+	socklen_t length = sizeof name;
+	printf("%s: getpeername %d", when, getpeername(fd, (struct sockaddr *)&name, &length));
+	length = sizeof name;
+	printf(", SO_PEERNAME %d", getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &name, &length));
+	length = sizeof name;
+	if (getsockname(fd, (struct sockaddr *)&name, &length))
+		err(2, "getsockname");
+	int number = get(fd, IPPROTO_IP, IP_INET_NUM);
+	printf(", port %s\n", number == 0 ? "none" : number == ntohs(name.sin_port) ? "its own" : "another");
+}
+
+static void tcp_info_of(const char *when, int fd)
+{
+	struct tcp_info info;
+	socklen_t length = sizeof info;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length))
+		err(2, "TCP_INFO");
+	printf("%s: pmtu %u, advmss %u, rcv_ssthresh %u, rcv_space %u, snd_mss %u\n", when, info.tcpi_pmtu, info.tcpi_advmss,
+	       info.tcpi_rcv_ssthresh, info.tcpi_rcv_space, info.tcpi_snd_mss);
+}
+
+/* Of a connection that is not there yet, or not any more. */
+static void without_a_connection(void)
+{
+	struct sockaddr_in nobody = address(host, 80), refused = address(host, 1), none = {.sin_family = AF_UNSPEC};
+	nobody.sin_addr.s_addr = htonl((ntohl(nobody.sin_addr.s_addr) & ~255u) | 99);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	names("a new one", fd);
+	SHOW(connect(fd, (struct sockaddr *)&nobody, sizeof nobody));
+	names("connecting", fd);
+	close(fd);
+	fd = tcp_socket();
+	SHOW(connect(fd, (struct sockaddr *)&refused, sizeof refused));
+	names("refused", fd);
+	tcp_info_of("refused", fd);
+	close(fd);
+	fd = peer(host, port, "steps await reset");
+	names("connected", fd);
+	send_text(fd, "x");
+	wait_for(fd, POLLHUP);
+	names("reset", fd);
+	SHOW(connect(fd, (struct sockaddr *)&none, sizeof none));
+	names("disconnected", fd);
+	tcp_info_of("disconnected", fd);
+	close(fd);
+}
+
+/* read and write look at all that they were told, recv and send at what a call may have at most. */
+static void long_lengths(void)
+{
+	char byte = 'x', *mapped = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct iovec iov[2] = {{&byte, 1}, {mapped, (size_t)1 << 47}};
+	int fd = peer(host, port, "steps say=abcdefgh await");
+	wait_for(fd, POLLIN);
+	SHOW(read(fd, mapped, SIZE_MAX));
+	SHOW(read(fd, mapped, (size_t)1 << 47));
+	SHOW(recv(fd, mapped, SIZE_MAX, MSG_PEEK));
+	SHOW(write(fd, mapped, SIZE_MAX));
+	SHOW(readv(fd, iov, 2));
+	SHOW(writev(fd, iov, 2));
+	SHOW(readv(fd, iov + 1, 1));
+	close(fd);
+	munmap(mapped, 4096);
+}
+
+/* A value is read as far as the option is long; what cannot be read is judged in the kernel's order. */
+static void values(void)
+{
+	char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int fd = peer(host, port, "echo"), on = 1;
+	munmap(page + 4096, 4096);
+	memcpy(page + 4096 - sizeof on, &on, sizeof on);
+	SHOW(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, page + 4096 - sizeof on, 100));
+	SHOW(get(fd, IPPROTO_TCP, TCP_NODELAY));
+	SHOW(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, page + 4096, sizeof on));
+	SHOW(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, page + 4096, 4));
+	SHOW(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, page + 4096, 12));
+	SHOW(setsockopt(fd, IPPROTO_IP, IP_TTL, page + 4096, 0));
+	SHOW(setsockopt(fd, IPPROTO_TCP, 99, page + 4096, 4));
+	SHOW(setsockopt(fd, IPPROTO_TCP, TCP_ULP, "mptcp", 5));
+	SHOW(setsockopt(fd, IPPROTO_TCP, TCP_ULP, "nothing", 7));
+	close(fd);
+	munmap(page, 4096);
+}
+
+static pid_t polling;
+
+static void *poll_it(void *socket)
+{
+	struct pollfd watched = {*(int *)socket, POLLPRI, 0};
+	polling = gettid();
+	int ready = poll(&watched, 1, 400);
+	printf("poll of what was closed meanwhile: %d, %#x\n", ready, watched.revents);
+	return NULL;
+}
+
+static void closed_while_polled(void)
+{
+	pthread_t thread;
+	int fd = peer(host, port, "echo");
+	if (pthread_create(&thread, NULL, poll_it, &fd))
+		err(2, "a thread");
+	while (!__atomic_load_n(&polling, __ATOMIC_RELAXED))
+		poll(NULL, 0, 1);
+	asleep(polling);
+	close(fd);
+	pthread_join(thread, NULL);
+}
+
+/* accept takes a descriptor before it looks for a client. */
+static void nobody_waits(void)
+{
+	struct rlimit before, none;
+	int at, fd = listener(5, &at), free_number = dup(0);
+	close(free_number);
+	getrlimit(RLIMIT_NOFILE, &before);
+	none = before;
+	none.rlim_cur = (rlim_t)free_number;
+	setrlimit(RLIMIT_NOFILE, &none);
+	long child = accept(fd, NULL, NULL);
+	int errno_then = errno;
+	setrlimit(RLIMIT_NOFILE, &before);
+	printf("without client and descriptor: %ld %s\n", child, strerrorname_np(errno_then));
+	close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc != 3)
+		errx(2, "usage: odd_values HOST PORT");
+	host = argv[1];
+	port = atoi(argv[2]);
+	of_the_listener();
+	bound_again();
+	without_a_connection();
+	long_lengths();
+	values();
+	closed_while_polled();
+	nobody_waits();
+	puts("done");
+	return 0;
+}
