@@ -6,6 +6,7 @@
 
 #include "asleep.h"
 
+#include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -189,23 +190,27 @@ static pid_t polling;
 
 static void *poll_it(void *socket)
 {
-	struct pollfd watched = {*(int *)socket, POLLPRI, 0};
+	struct pollfd watched = {*(int *)socket, POLLPRI | POLLIN, 0};
 	polling = gettid();
 	int ready = poll(&watched, 1, 400);
-	printf("poll of what was closed meanwhile: %d, %#x\n", ready, watched.revents);
+	printf("poll of what was closed or replaced meanwhile: %d, %#x\n", ready, watched.revents);
 	return NULL;
 }
 
-static void closed_while_polled(void)
+static void closed_while_polled(int replacement)
 {
 	pthread_t thread;
 	int fd = peer(host, port, "echo");
+	polling = 0;
 	if (pthread_create(&thread, NULL, poll_it, &fd))
 		err(2, "a thread");
 	while (!__atomic_load_n(&polling, __ATOMIC_RELAXED))
 		poll(NULL, 0, 1);
 	asleep(polling);
-	close(fd);
+	if (replacement < 0)
+		close(fd);
+	else
+		dup2(replacement, fd);
 	pthread_join(thread, NULL);
 }
 
@@ -237,7 +242,8 @@ int main(int argc, char **argv)
 	without_a_connection();
 	long_lengths();
 	values();
-	closed_while_polled();
+	closed_while_polled(-1);
+	closed_while_polled(open("/dev/null", O_RDONLY));
 	nobody_waits();
 	puts("done");
 	return 0;

@@ -217,14 +217,19 @@ impl Set {
     }
 
     /// Linux `do_poll` looks every number up again when the time is over: one that another thread has closed meanwhile is
-    /// POLLNVAL. How many there are.
+    /// POLLNVAL, and one that it has put another file behind is that one. How many are ready.
     fn look_for_closed(&mut self) -> usize {
-        for w in &mut self.watches {
-            let closed = w.file.is_some()
-                && !fdtable::is_ours(w.fd)
-                && syscall::fcntl(w.fd, libc::F_GETFD, 0) == Err(syscall::Errno::EBADF);
-            if closed {
-                w.revents = POLLNVAL;
+        for w in self.watches.iter_mut().filter(|w| w.file.is_some()) {
+            if fdtable::is_ours(w.fd) {
+                continue;
+            }
+            let mut there = [pollfd {
+                fd: w.fd,
+                events: w.events as i16,
+                revents: 0,
+            }];
+            if syscall::ppoll(&mut there, 0, None).is_ok() {
+                w.revents = u32::from(there[0].revents as u16);
             }
         }
         self.ready()
