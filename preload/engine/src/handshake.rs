@@ -11,10 +11,7 @@ use crate::listen::RequestSock;
 use crate::mib::Counter;
 use crate::mss::{dst_metric_advmss, net_header_len, tcp_header_len, tcp_mss_clamp, tcp_sync_mss};
 use crate::net::{Net, Transmit, TxVerdict};
-use crate::output::{
-    At, ChronoKind, XmitError, rebuild_header, tcp_chrono_start, tcp_init_nondata_skb,
-    tcp_transmit_skb,
-};
+use crate::output::{At, XmitError, rebuild_header, tcp_init_nondata_skb, tcp_transmit_skb};
 use crate::skb::tcphdr;
 use crate::sndbuf::tcp_write_queue_purge;
 use crate::sock::{TcpSock, ecn};
@@ -147,7 +144,6 @@ pub fn tcp_connect(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result<(), Error> {
     sk.wmem_queued += skb.truesize;
     sk.packets_out += skb.pcount();
     sk.rtx_queue.push_back(skb);
-    tcp_chrono_start(sk, cx, ChronoKind::Busy);
     let sent = if sk.fastopen_req.is_some() {
         tcp_send_syn_data(sk, cx)
     } else {

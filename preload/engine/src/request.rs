@@ -23,7 +23,7 @@ use crate::seq::{after, between};
 use crate::skb::tcphdr;
 use crate::sock::{TcpSock, ecn};
 use crate::sockopt::inherit;
-use crate::stack::{Cx, Ehash, Io, RequestId, SocketId, Stack, TimerOwner};
+use crate::stack::{Cx, Ehash, Io, RequestId, Shared, SocketId, Stack, TimerOwner};
 use crate::state_process::{TCPOLEN_TSTAMP_ALIGNED, tcp_rcv_state_process};
 use crate::sysctl::Sysctl;
 use crate::time::{Instant, NSEC_PER_MSEC, NSEC_PER_SEC};
@@ -292,6 +292,15 @@ impl Stack {
             }
             return;
         }
+        let right = req
+            .rcv_nxt
+            .wrapping_add(req.rsk_rcv_wnd.min(u32::from(u16::MAX)));
+        let in_window = tcp_in_window(seg.seq, seg.end_seq, req.rcv_nxt, right);
+        if seg.rst() && !paws && !tsecr_reject && in_window && seg.seq != req.rcv_nxt {
+            // RFC 5961 §3.2: who only guesses the window does not end the handshake.
+            challenge(&mut self.sh, io, req, seg);
+            return;
+        }
         if flags & tcphdr::ACK != 0 && seg.ack_seq != req.snt_isn.wrapping_add(1) {
             // Not the ack of our SYN: as for a listener (RFC 9293 §3.10.7.4, "fifth").
             if !seg.rst() {
@@ -299,16 +308,9 @@ impl Stack {
             }
             return;
         }
-        let right = req
-            .rcv_nxt
-            .wrapping_add(req.rsk_rcv_wnd.min(u32::from(u16::MAX)));
-        if paws || tsecr_reject || !tcp_in_window(seg.seq, seg.end_seq, req.rcv_nxt, right) {
-            if flags & tcphdr::RST == 0
-                && !tcp_oow_rate_limited(&mut self.sh, seg, &mut req.last_oow_ack_time, io.now)
-            {
-                let ack = request_ack(req, io.now);
-                let dst = req.dst;
-                tcp_send_bare_ack(&mut self.sh, io.net, Some(&dst), &ack);
+        if paws || tsecr_reject || !in_window {
+            if !seg.rst() {
+                challenge(&mut self.sh, io, req, seg);
             }
             if paws {
                 self.sh.mib.inc(Counter::PAWSEstab);
@@ -502,6 +504,15 @@ fn new_request(
         priority: sk.opts.priority,
         held: false,
         saved_syn: None,
+    }
+}
+
+/// Acks with what the request has, unless that was done a moment ago (Linux `tcp_oow_rate_limited`).
+fn challenge(sh: &mut Shared, io: &mut Io<'_>, req: &mut RequestSock, seg: &Segment) {
+    if !tcp_oow_rate_limited(sh, seg, &mut req.last_oow_ack_time, io.now) {
+        let ack = request_ack(req, io.now);
+        let dst = req.dst;
+        tcp_send_bare_ack(sh, io.net, Some(&dst), &ack);
     }
 }
 

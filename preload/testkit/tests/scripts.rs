@@ -22,6 +22,7 @@ scripts! {
     ack_of_unsent
     ack_pingpong
     blocked_reader_reset
+    busy_time
     challenge_ack
     child_reset
     close_unread

@@ -18,7 +18,7 @@ use crate::metrics::MetricsKey;
 use crate::mib::Counter;
 use crate::mss::{net_header_len, tcp_mss_clamp, tcp_sync_mss};
 use crate::net::{FlowKey, RouteMetrics};
-use crate::output::{At, XmitError, tcp_transmit_skb};
+use crate::output::{At, ChronoKind, XmitError, tcp_chrono_start, tcp_transmit_skb};
 use crate::page_frag;
 use crate::recovery::{tcp_mark_skb_lost, tcp_non_congestion_loss_retransmit};
 use crate::segment::Segment;
@@ -394,6 +394,7 @@ fn queue_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     sk.wmem_queued += skb.truesize;
     sk.packets_out += 1;
     sk.rtx_queue.push_back(skb);
+    tcp_chrono_start(sk, cx, ChronoKind::Busy);
     true
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use sidewire_engine::Instant;
+use sidewire_engine::event::Events;
 use sidewire_engine::time::{NSEC_PER_SEC, NSEC_PER_USEC};
+use sidewire_engine::{Instant, SocketId};
 use sidewire_uapi::socket::SOL_TCP;
 use sidewire_uapi::tcp::{TCP_INFO, TCP_INFO_LEN};
 
@@ -64,6 +65,8 @@ pub(super) struct Runner {
     /// Packets that left and that the script did not come to yet.
     sent: VecDeque<Packet>,
     pending: Vec<Pending>,
+    /// Sockets whose sleeping writers were woken.
+    woken_writers: Vec<SocketId>,
     previous: Instant,
     timeline: Timeline,
 }
@@ -79,6 +82,7 @@ impl Runner {
             tolerance_us: settings.tolerance_us,
             sent: VecDeque::new(),
             pending: Vec::new(),
+            woken_writers: Vec::new(),
             previous: START,
             timeline: Timeline::default(),
         }
@@ -186,7 +190,7 @@ impl Runner {
 
     /// Takes what the engine sent and said.
     fn collect(&mut self) {
-        self.host.stack.take_events(|_, _, _| {});
+        self.take_woken();
         self.host.stack.take_released(|_| {});
         while let Some(packet) = self.host.take_packet() {
             let shown = self.show(&packet);
@@ -207,10 +211,30 @@ impl Runner {
         }
     }
 
-    /// Calls that sleep go on, when what they wait for has come.
+    fn take_woken(&mut self) {
+        let writers = &mut self.woken_writers;
+        self.host.stack.take_events(|_, id, events| {
+            if events.contains(Events::OUT) {
+                writers.push(id);
+            }
+        });
+    }
+
+    /// Calls that sleep go on, when what they wait for has come. A writer does when it is woken, not before: what wakes it is
+    /// part of what is tested.
     fn run_jobs(&mut self) -> Result<(), String> {
         let now = self.host.clock.now();
+        self.take_woken();
+        let woken = std::mem::take(&mut self.woken_writers);
         for mut pending in std::mem::take(&mut self.pending) {
+            let sleeps = pending.began < now && pending.wake_at > now;
+            if let Job::Send(fd, ..) = &pending.job
+                && sleeps
+                && self.files.get(fd).is_some_and(|f| !woken.contains(&f.id))
+            {
+                self.pending.push(pending);
+                continue;
+            }
             let Some(outcome) = pending.job.run(self, &mut pending.wake_at)? else {
                 if pending.wake_at <= now {
                     return Err(format!("line {}: the call sleeps until now", pending.line));
