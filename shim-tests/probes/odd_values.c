@@ -7,10 +7,14 @@
 #include "asleep.h"
 
 #include <fcntl.h>
+#include <linux/errqueue.h>
+#include <linux/net_tstamp.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -231,6 +235,37 @@ static void nobody_waits(void)
 	close(fd);
 }
 
+/* What is sent again has its stamps before the one of its ack. Data that was sent in repair mode never left: the peer asks for
+ * it when the FIN behind it comes. */
+static void stamped_again(void)
+{
+	enum { ALL = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_TX_SCHED |
+	             SOF_TIMESTAMPING_TX_ACK | SOF_TIMESTAMPING_OPT_ID | SOF_TIMESTAMPING_OPT_TSONLY };
+	int fd = peer(host, port, "steps await await");
+	for (int unacked = 1; unacked;)
+		if (ioctl(fd, SIOCOUTQ, &unacked))
+			err(2, "SIOCOUTQ");
+	SHOW(set(fd, SOL_SOCKET, SO_TIMESTAMPING, ALL));
+	SHOW(set(fd, IPPROTO_TCP, TCP_REPAIR, 1));
+	SHOW(set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE));
+	SHOW(send(fd, "again", 5, 0));
+	SHOW(set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE));
+	SHOW(shutdown(fd, SHUT_WR));
+	SHOW(set(fd, IPPROTO_TCP, TCP_REPAIR, 0));
+	for (int i = 0; i < 3; i++) {
+		char control[256];
+		struct msghdr message = {.msg_control = control, .msg_controllen = sizeof control};
+		wait_for(fd, POLLERR);
+		while (recvmsg(fd, &message, MSG_ERRQUEUE) < 0)
+			if (errno != EAGAIN)
+				err(2, "the error queue");
+		for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
+			if (c->cmsg_level == IPPROTO_IP)
+				printf("stamp %u\n", ((struct sock_extended_err *)CMSG_DATA(c))->ee_info);
+	}
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -245,6 +280,7 @@ int main(int argc, char **argv)
 	closed_while_polled(-1);
 	closed_while_polled(open("/dev/null", O_RDONLY));
 	nobody_waits();
+	stamped_again();
 	puts("done");
 	return 0;
 }

@@ -415,6 +415,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.rcv_tstamp = old.rcv_tstamp;
     sk.rate_delivered = old.rate_delivered;
     sk.rate_interval_us = old.rate_interval_us;
+    sk.info.drops = old.info.drops;
     debug_assert!(!after(sk.snd_nxt, sk.write_seq));
 }
 

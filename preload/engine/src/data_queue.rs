@@ -7,6 +7,7 @@ use crate::delack::{
     tcp_enter_quickack_mode, tcp_update_ato,
 };
 use crate::event::Events;
+use crate::input::tcp_drop;
 use crate::memory::Frag;
 use crate::mib::Counter;
 use crate::ofo::{
@@ -140,7 +141,7 @@ pub(crate) fn tcp_data_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &mut Se
         // A bare FIN costs no buffer, and some stacks send it until the window opens.
         if window == 0 && !(seg.len == 0 && seg.fin()) {
             cx.sh.mib.inc(Counter::TCPZeroWindowDrop);
-            out_of_window(sk);
+            out_of_window(sk, seg);
             return;
         }
         queue_and_out(sk, cx, seg);
@@ -150,19 +151,19 @@ pub(crate) fn tcp_data_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &mut Se
         // A retransmission of what is here: the peer may have lost our ack, so it gets one at once.
         cx.sh.mib.inc(Counter::DelayedACKLost);
         tcp_dsack_set(sk, cx.sh, seg.seq, seg.end_seq);
-        out_of_window(sk);
+        out_of_window(sk, seg);
         return;
     }
     if !before(seg.seq, rcv_nxt.wrapping_add(window)) {
         cx.sh.mib.inc(Counter::OutOfWindow);
-        out_of_window(sk);
+        out_of_window(sk, seg);
         return;
     }
     if before(seg.seq, rcv_nxt) {
         tcp_dsack_set(sk, cx.sh, seg.seq, rcv_nxt);
         if window == 0 {
             cx.sh.mib.inc(Counter::TCPZeroWindowDrop);
-            out_of_window(sk);
+            out_of_window(sk, seg);
             return;
         }
         queue_and_out(sk, cx, seg);
@@ -176,7 +177,8 @@ pub(crate) fn tcp_data_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &mut Se
 }
 
 /// Acks at once what is not queued.
-fn out_of_window(sk: &mut TcpSock) {
+fn out_of_window(sk: &mut TcpSock, seg: &Segment) {
+    tcp_drop(sk, seg);
     tcp_enter_quickack_mode(sk, TCP_MAX_QUICKACKS);
     inet_csk_schedule_ack(sk);
 }
@@ -200,6 +202,7 @@ fn queue_and_out(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &mut Segment) {
         // The reader must be able to go on: one segment more than the bound when the queue is empty.
         if !sk.receive_queue.is_empty() && seg.len > 0 {
             cx.sh.mib.inc(Counter::TCPRcvQDrop);
+            tcp_drop(sk, seg);
             return;
         }
     }

@@ -287,6 +287,13 @@ pub(crate) fn tcp_validate_incoming(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: 
     true
 }
 
+/// Counts a segment that is not taken; a RST that was is none (Linux `sk_drops_skbadd`).
+pub(crate) fn tcp_drop(sk: &mut TcpSock, seg: &Segment) {
+    if sk.state != TcpState::Close {
+        sk.info.drops = sk.info.drops.wrapping_add(seg.gso_segs.max(1));
+    }
+}
+
 /// A SYN on an open connection.
 fn syn_challenge(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     cx.sh.mib.inc(Counter::TCPSYNChallenge);
@@ -356,10 +363,10 @@ pub(crate) fn tcp_rcv_established(
         cx.sh.mib.inc(Counter::BadFlags);
         return Verdict::Done;
     }
-    if !tcp_validate_incoming(sk, cx, seg) {
-        return Verdict::Done;
-    }
-    if !take_ack(sk, cx, seg, AckFlag::SLOWPATH | AckFlag::UPDATE_TS_RECENT) {
+    if !tcp_validate_incoming(sk, cx, seg)
+        || !take_ack(sk, cx, seg, AckFlag::SLOWPATH | AckFlag::UPDATE_TS_RECENT)
+    {
+        tcp_drop(sk, seg);
         return Verdict::Done;
     }
     tcp_rcv_rtt_measure_ts(sk, seg, cx.now);

@@ -136,6 +136,7 @@ pub(crate) fn tcp_data_queue_ofo(
 ) {
     if !tcp_try_rmem_schedule(sk, cx, skb.seq) {
         cx.sh.mib.inc(Counter::TCPOFODrop);
+        sk.info.drops = sk.info.drops.wrapping_add(gso_segs.max(1));
         crate::data_queue::sk_data_ready(sk, cx);
         return;
     }
@@ -183,6 +184,7 @@ fn covered_from_front(sk: &mut TcpSock, sh: &mut Shared, skb: &mut RxSkb) -> boo
         }
         if covered {
             sh.mib.inc(Counter::TCPOFOMerge);
+            sk.info.drops = sk.info.drops.wrapping_add(1);
             return true;
         }
         trim_rx_head(skb, there_end.wrapping_sub(skb.seq));
@@ -210,6 +212,7 @@ fn insert_ofo(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, mut skb: RxSkb) {
     for gone in sk.ofo_queue.drain(at..covered) {
         sk.rmem_alloc -= gone.truesize;
         cx.sh.mib.inc(Counter::TCPOFOMerge);
+        sk.info.drops = sk.info.drops.wrapping_add(1);
     }
     sk.rmem_alloc += skb.truesize;
     let (len, truesize) = (skb.frag.len, skb.truesize);
@@ -230,6 +233,7 @@ pub(crate) fn tcp_ofo_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
         if before(skb.seq, sk.rcv_nxt) {
             tcp_dsack_extend(sk, cx.sh, skb.seq, min_seq(skb.end_seq, sk.rcv_nxt));
             if !after(skb.end_seq, sk.rcv_nxt) {
+                sk.info.drops = sk.info.drops.wrapping_add(1);
                 continue;
             }
             let n = sk.rcv_nxt.wrapping_sub(skb.seq);

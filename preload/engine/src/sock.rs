@@ -178,6 +178,8 @@ pub struct InfoCounters {
     pub total_rto_recoveries: u16,
     pub total_rto_time_ms: u32,
     pub timeout_rehash: u16,
+    /// Segments that were not taken (Linux `sk_drops`).
+    pub drops: u32,
 }
 
 /// A TCP socket.

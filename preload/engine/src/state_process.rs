@@ -7,7 +7,8 @@ use crate::data_queue::tcp_data_queue;
 use crate::event::Events;
 use crate::fastopen::server as fastopen;
 use crate::input::{
-    Verdict, ack_each_hole, read_timestamps, tcp_send_challenge_ack, tcp_validate_incoming,
+    Verdict, ack_each_hole, read_timestamps, tcp_drop, tcp_send_challenge_ack,
+    tcp_validate_incoming,
 };
 use crate::metrics::tcp_update_metrics;
 use crate::mib::Counter;
@@ -47,6 +48,7 @@ pub(crate) fn tcp_rcv_state_process(
         return Verdict::Done;
     }
     if !tcp_validate_incoming(sk, cx, seg) {
+        tcp_drop(sk, seg);
         return Verdict::Done;
     }
 
@@ -64,6 +66,7 @@ pub(crate) fn tcp_rcv_state_process(
         // An old ack is harmless while closing.
         if outcome != AckOutcome::Old {
             tcp_send_challenge_ack(sk, cx);
+            tcp_drop(sk, seg);
             return Verdict::Done;
         }
     }

@@ -139,6 +139,8 @@ impl Inner {
             if got.more && (got.frames >= 2 * BATCH || !self.engine.batch_opened_hole()) {
                 break;
             }
+            // What the frame before it had sent again may be what this one acks.
+            self.tell_fresh_tstamps();
             let look = match self.source.peek() {
                 Ok(Some(frame)) => {
                     self.net.capture.received(&frame);

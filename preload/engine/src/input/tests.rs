@@ -139,6 +139,7 @@ fn beyond_the_window() {
     assert_eq!(peer.only().ack, PEER_ISN + 1);
     assert!(peer.sk().ofo_queue.is_empty());
     assert_eq!(count(&peer, Counter::OutOfWindow), 1);
+    assert_eq!(peer.sk().info.drops, 1);
 }
 
 /// spec/recv-path.md RV-44.
@@ -152,6 +153,7 @@ fn old_data_gets_a_dsack() {
     assert_eq!(ack.ack, PEER_ISN + 101);
     assert_eq!(ack.opts.sack.as_slice(), [(PEER_ISN + 1, PEER_ISN + 101)]);
     assert_eq!(count(&peer, Counter::TCPDSACKOldSent), 1);
+    assert_eq!(peer.sk().info.drops, 1, "SO_MEMINFO shows it (SO-36)");
 }
 
 /// Two duplicates in one batch: two DSACKs.

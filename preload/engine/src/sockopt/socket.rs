@@ -375,7 +375,7 @@ fn forward_alloc(sk: &TcpSock) -> u32 {
     used.next_multiple_of(PAGE_SIZE) - used
 }
 
-/// SO-36. There is no backlog or drop counter in this engine.
+/// SO-36. There is no backlog in this engine.
 fn meminfo(sk: &TcpSock) -> [u8; 36] {
     // What Linux calls wmem_alloc is memory that the device still holds, plus one.
     let words = [
@@ -387,7 +387,7 @@ fn meminfo(sk: &TcpSock) -> [u8; 36] {
         sk.wmem_queued,
         sk.zerocopy.optmem(),
         0,
-        0,
+        sk.info.drops,
     ];
     let mut out = [0; 36];
     for (place, w) in out.chunks_exact_mut(4).zip(words) {
