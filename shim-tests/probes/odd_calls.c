@@ -22,18 +22,6 @@
 static const char *host;
 static int port;
 
-static int set(int fd, int level, int name, int value)
-{
-	return setsockopt(fd, level, name, &value, sizeof value);
-}
-
-static int get(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t length = sizeof value;
-	return getsockopt(fd, level, name, &value, &length) ? -errno : value;
-}
-
 /* A client that the peer makes for us, waiting to be accepted. */
 static int waiting_client(int *from_peer)
 {
@@ -73,14 +61,14 @@ static void child(void)
 	struct tcp_info info;
 	socklen_t length = sizeof info;
 	int control, fd = waiting_client(&control);
-	set(fd, IPPROTO_TCP, TCP_FASTOPEN, 5);
+	option_set(fd, IPPROTO_TCP, TCP_FASTOPEN, 5);
 	int child = accept(fd, NULL, NULL);
 	wait_for(child, POLLIN);
 	if (getsockopt(child, IPPROTO_TCP, TCP_INFO, &info, &length))
 		err(2, "TCP_INFO");
-	printf("TCP_FASTOPEN of a child: %d\n", get(child, IPPROTO_TCP, TCP_FASTOPEN));
+	printf("TCP_FASTOPEN of a child: %d\n", option_of(child, IPPROTO_TCP, TCP_FASTOPEN));
 	printf("a child: segs_in %u, rcv_space %u, rcv_ssthresh %u, clamp %d\n", info.tcpi_segs_in, info.tcpi_rcv_space,
-	       info.tcpi_rcv_ssthresh, get(child, IPPROTO_TCP, TCP_WINDOW_CLAMP));
+	       info.tcpi_rcv_ssthresh, option_of(child, IPPROTO_TCP, TCP_WINDOW_CLAMP));
 	close(child);
 	close(fd);
 	close(control);
@@ -96,25 +84,27 @@ static void min_ttl(void)
 		if (ioctl(fd, SIOCOUTQ, &unacked))
 			err(2, "SIOCOUTQ");
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon);
-	SHOW(set(fd, IPPROTO_IP, IP_MINTTL, 256));
-	SHOW(set(fd, IPPROTO_IP, IP_MINTTL, 65));
-	SHOW(get(fd, IPPROTO_IP, IP_MINTTL));
+	SHOW(option_set(fd, IPPROTO_IP, IP_MINTTL, 256));
+	SHOW(option_set(fd, IPPROTO_IP, IP_MINTTL, 65));
+	SHOW(option_of(fd, IPPROTO_IP, IP_MINTTL));
 	SHOW(send(fd, "x", 1, 0));
 	SHOW(recv(fd, &byte, 1, 0));
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &late, sizeof late);
-	SHOW(set(fd, IPPROTO_IP, IP_MINTTL, 64));
+	SHOW(option_set(fd, IPPROTO_IP, IP_MINTTL, 64));
 	SHOW(recv(fd, &byte, 1, 0));
 	close(fd);
 }
 
 static pid_t connecting;
+static int connected, connect_errno;
 
 static void *connect_to_nobody(void *socket)
 {
 	struct sockaddr_in nobody = address(host, 80);
 	nobody.sin_addr.s_addr = htonl((ntohl(nobody.sin_addr.s_addr) & ~255u) | 99);
 	connecting = gettid();
-	SHOW(connect(*(int *)socket, (struct sockaddr *)&nobody, sizeof nobody));
+	connected = connect(*(int *)socket, (struct sockaddr *)&nobody, sizeof nobody);
+	connect_errno = errno;
 	return NULL;
 }
 
@@ -130,7 +120,8 @@ static void shut_while_connecting(void)
 	asleep(connecting);
 	SHOW(shutdown(fd, SHUT_RDWR));
 	pthread_join(thread, NULL);
-	SHOW(get(fd, SOL_SOCKET, SO_ERROR));
+	printf("connect meanwhile: %d %s\n", connected, strerrorname_np(connect_errno));
+	SHOW(option_of(fd, SOL_SOCKET, SO_ERROR));
 	close(fd);
 }
 
@@ -146,7 +137,7 @@ static void messages(void)
 	wait_for(fd, POLLHUP);
 	SHOW(recvmmsg(fd, &message, 1, MSG_DONTWAIT, NULL));
 	SHOW(recvmmsg(fd, &message, 1, MSG_DONTWAIT, NULL));
-	SHOW(get(fd, SOL_SOCKET, SO_ERROR));
+	SHOW(option_of(fd, SOL_SOCKET, SO_ERROR));
 	close(fd);
 }
 
@@ -155,8 +146,8 @@ static void read_back(void)
 	char key[32];
 	socklen_t length = sizeof key;
 	int fd = tcp_socket();
-	SHOW(set(fd, IPPROTO_TCP, TCP_RTO_MAX_MS, 1001));
-	SHOW(get(fd, IPPROTO_TCP, TCP_RTO_MAX_MS));
+	SHOW(option_set(fd, IPPROTO_TCP, TCP_RTO_MAX_MS, 1001));
+	SHOW(option_of(fd, IPPROTO_TCP, TCP_RTO_MAX_MS));
 	SHOW(getsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_KEY, key, &length));
 	printf("a key of %u bytes\n", length);
 	close(fd);

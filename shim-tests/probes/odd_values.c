@@ -25,18 +25,6 @@
 static const char *host;
 static int port;
 
-static int set(int fd, int level, int name, int value)
-{
-	return setsockopt(fd, level, name, &value, sizeof value);
-}
-
-static int get(int fd, int level, int name)
-{
-	int value = -1;
-	socklen_t length = sizeof value;
-	return getsockopt(fd, level, name, &value, &length) ? -errno : value;
-}
-
 /* Options of which the TCP has no use: a child has what its listener had when the client came. */
 static void of_the_listener(void)
 {
@@ -59,15 +47,15 @@ static void of_the_listener(void)
 		if (i == 1)
 			child[0] = accept(fd, NULL, NULL);
 		for (int j = 0; j < N && i == 0; j++)
-			set(fd, options[j].level, options[j].name, 1);
+			option_set(fd, options[j].level, options[j].name, 1);
 	}
 	wait_for(fd, POLLIN);
 	child[1] = accept(fd, NULL, NULL);
 	for (int j = 0; j < N; j++)
 		printf("%s: listener %d, child of before %d, of after %d\n", options[j].words,
-		       get(fd, options[j].level, options[j].name), get(child[0], options[j].level, options[j].name),
-		       get(child[1], options[j].level, options[j].name));
-	printf("a child's frames come in on a CPU: %d\n", get(child[1], SOL_SOCKET, SO_INCOMING_CPU) >= 0);
+		       option_of(fd, options[j].level, options[j].name), option_of(child[0], options[j].level, options[j].name),
+		       option_of(child[1], options[j].level, options[j].name));
+	printf("a child's frames come in on a CPU: %d\n", option_of(child[1], SOL_SOCKET, SO_INCOMING_CPU) >= 0);
 	for (int i = 0; i < 2; i++) {
 		close(child[i]);
 		close(control[i]);
@@ -112,7 +100,7 @@ static void names(const char *when, int fd)
 	length = sizeof name;
 	if (getsockname(fd, (struct sockaddr *)&name, &length))
 		err(2, "getsockname");
-	int number = get(fd, IPPROTO_IP, IP_INET_NUM);
+	int number = option_of(fd, IPPROTO_IP, IP_INET_NUM);
 	printf(", port %s\n", number == 0 ? "none" : number == ntohs(name.sin_port) ? "its own" : "another");
 }
 
@@ -178,7 +166,7 @@ static void values(void)
 	munmap(page + 4096, 4096);
 	memcpy(page + 4096 - sizeof on, &on, sizeof on);
 	SHOW(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, page + 4096 - sizeof on, 100));
-	SHOW(get(fd, IPPROTO_TCP, TCP_NODELAY));
+	SHOW(option_of(fd, IPPROTO_TCP, TCP_NODELAY));
 	SHOW(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, page + 4096, sizeof on));
 	SHOW(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, page + 4096, 4));
 	SHOW(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, page + 4096, 12));
@@ -245,13 +233,13 @@ static void stamped_again(void)
 	for (int unacked = 1; unacked;)
 		if (ioctl(fd, SIOCOUTQ, &unacked))
 			err(2, "SIOCOUTQ");
-	SHOW(set(fd, SOL_SOCKET, SO_TIMESTAMPING, ALL));
-	SHOW(set(fd, IPPROTO_TCP, TCP_REPAIR, 1));
-	SHOW(set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE));
+	SHOW(option_set(fd, SOL_SOCKET, SO_TIMESTAMPING, ALL));
+	SHOW(option_set(fd, IPPROTO_TCP, TCP_REPAIR, 1));
+	SHOW(option_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE));
 	SHOW(send(fd, "again", 5, 0));
-	SHOW(set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE));
+	SHOW(option_set(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_NO_QUEUE));
 	SHOW(shutdown(fd, SHUT_WR));
-	SHOW(set(fd, IPPROTO_TCP, TCP_REPAIR, 0));
+	SHOW(option_set(fd, IPPROTO_TCP, TCP_REPAIR, 0));
 	for (int i = 0; i < 3; i++) {
 		char control[256];
 		struct msghdr message = {.msg_control = control, .msg_controllen = sizeof control};

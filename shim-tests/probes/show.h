@@ -43,6 +43,19 @@ static inline int tcp_socket(void)
 	return fd;
 }
 
+static inline int option_set(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof value);
+}
+
+/* The value of an option, or the negative errno. */
+static inline int option_of(int fd, int level, int name)
+{
+	int value = -1;
+	socklen_t length = sizeof value;
+	return getsockopt(fd, level, name, &value, &length) ? -errno : value;
+}
+
 static inline void send_text(int fd, const char *text)
 {
 	size_t length = strlen(text);
