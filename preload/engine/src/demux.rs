@@ -4,10 +4,11 @@ use core::hash::BuildHasher;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sidewire_uapi::tcp::TcpState;
+use sidewire_wire::tcp_options::Signature;
 use siphasher::sip::SipHasher13;
 
-use crate::input::{Verdict, batch_end, tcp_rcv_established, tcp_segs_in};
-use crate::mib::Counter;
+use crate::input::{Verdict, batch_end, tcp_drop, tcp_rcv_established, tcp_segs_in};
+use crate::mib::{Counter, Mib};
 use crate::net::Tuple;
 use crate::output::tcp_tx_space;
 use crate::reply::tcp_send_reset;
@@ -108,7 +109,12 @@ impl Stack {
     fn rx_segment(&mut self, io: &mut Io<'_>, seg: &mut Segment) {
         let isn = match self.ehash.get(&seg.tuple).copied() {
             Some(Ehash::Sock(id)) => return self.rx_sock(io, id, seg),
-            Some(Ehash::Request(id)) => return self.rx_request(io, id, seg),
+            Some(Ehash::Request(id)) => {
+                if !refused(&mut self.sh.mib, seg) {
+                    self.rx_request(io, id, seg);
+                }
+                return;
+            }
             Some(Ehash::Timewait(id)) => match self.rx_timewait(io, id, seg) {
                 Some(isn) => Some(isn),
                 None => return,
@@ -119,6 +125,9 @@ impl Stack {
             let min_ttl = self.socks.get(id).map_or(0, |sk| sk.opts.ip_min_ttl);
             if seg.ttl < min_ttl {
                 self.sh.mib.inc(Counter::TCPMinTTLDrop);
+                return;
+            }
+            if refused(&mut self.sh.mib, seg) {
                 return;
             }
             self.rx_listen(io, id, seg, isn);
@@ -147,6 +156,11 @@ impl Stack {
         };
         if seg.ttl < sk.opts.ip_min_ttl {
             cx.sh.mib.inc(Counter::TCPMinTTLDrop);
+            tcp_drop(sk, seg);
+            return;
+        }
+        if refused(&mut cx.sh.mib, seg) {
+            tcp_drop(sk, seg);
             return;
         }
         tcp_segs_in(sk, seg);
@@ -246,6 +260,16 @@ impl Stack {
         }
         self.settle(id);
     }
+}
+
+/// A socket without keys takes nothing that is signed (Linux `tcp_inbound_hash`), and none of the engine's has keys.
+fn refused(mib: &mut Mib, seg: &Segment) -> bool {
+    match seg.signature {
+        Signature::None => return false,
+        Signature::Md5 => mib.inc(Counter::TCPMD5Unexpected),
+        Signature::Broken => mib.inc(Counter::BadOptions),
+    }
+    true
 }
 
 #[cfg(test)]

@@ -97,6 +97,8 @@ mib! {
     TCPLocalNoSpace,
     /// Segments with a TTL below IP_MINTTL.
     TCPMinTTLDrop,
+    /// Dropped: signed (MD5 option), for a socket without keys.
+    TCPMD5Unexpected,
     /// Lost retransmissions.
     TCPLostRetransmit,
     /// Recoveries undone by timestamps or DSACK.

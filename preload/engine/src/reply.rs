@@ -2,6 +2,7 @@
 //! `tcp_v4_send_reset`, `tcp_v4_send_ack`; spec/errors.md ER-79, ER-80).
 
 use sidewire_wire::tcp::{TcpFlags, TcpHeader, TcpOptions};
+use sidewire_wire::tcp_options::Signature;
 
 use crate::header::{Headers, IpFields, ttl};
 use crate::mib::Counter;
@@ -97,7 +98,7 @@ pub fn tcp_send_bare_ack(sh: &mut Shared, net: &mut dyn Net, dst: Option<&Dst>, 
 
 /// Answers a segment that belongs to nobody, or to a connection that is over, with RST (RFC 9293 §3.10.7.1).
 pub fn tcp_send_reset(sh: &mut Shared, net: &mut dyn Net, seg: &Segment) {
-    if seg.rst() {
+    if seg.rst() || seg.signature != Signature::None {
         return;
     }
     let (seq, ack_seq, flags) = if seg.ack() {

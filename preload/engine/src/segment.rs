@@ -7,6 +7,7 @@ use sidewire_uapi::socket::IPPROTO_TCP;
 use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::ipv6::Ipv6View;
 use sidewire_wire::tcp::{TcpOptions, TcpView};
+use sidewire_wire::tcp_options::Signature;
 
 use crate::memory::Frag;
 use crate::mib::Counter;
@@ -60,6 +61,8 @@ pub struct Segment {
     pub urg_ptr: u16,
     /// Options.
     pub opts: TcpOptions,
+    /// Whether it is signed; no socket of the engine's has keys.
+    pub signature: Signature,
     /// Bytes of options in the header.
     pub opt_len: u8,
     /// Payload.
@@ -154,6 +157,7 @@ impl Segment {
             window: tcp.window(),
             urg_ptr: tcp.urg_ptr(),
             opts: TcpOptions::parse(tcp.options(), syn),
+            signature: Signature::parse(tcp.options()),
             opt_len: tcp.options().len() as u8,
             len: payload_len as u32,
             payload: frame.payload.take().filter(|p| p.len > 0),

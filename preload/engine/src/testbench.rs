@@ -12,6 +12,7 @@ use core::num::NonZeroU64;
 
 use sidewire_uapi::TcpState;
 use sidewire_wire::tcp::{TcpFlags, TcpOptions, TcpView};
+use sidewire_wire::tcp_options::Signature;
 
 use crate::ack::{AckFlag, AckOutcome, tcp_ack};
 use crate::error::Error;
@@ -409,6 +410,7 @@ impl Bench {
             },
             payload: None,
             headers: Default::default(),
+            signature: Signature::None,
             opt_len: 0,
             len: 0,
             gso_segs: 1,

@@ -18,8 +18,11 @@ const WSCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMPS: u8 = 8;
+const MD5SIG: u8 = 19;
 const FASTOPEN: u8 = 34;
 const EXPERIMENTAL: u8 = 254;
+/// Length of the MD5 option (RFC 2385 §3.0), bytes: what is shorter has none.
+pub const MD5SIG_LEN: usize = 18;
 /// Experiment identifier of fast open (RFC 7413 appendix A.2).
 const FASTOPEN_MAGIC: u16 = 0xf989;
 
@@ -126,6 +129,47 @@ impl FastOpen {
 
 const fn is_cookie_len(len: usize) -> bool {
     len >= MIN_COOKIE_LEN && len <= MAX_COOKIE_LEN && len.is_multiple_of(2)
+}
+
+/// Whether a segment is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signature {
+    /// No option says so.
+    None,
+    /// It has an MD5 option (RFC 2385).
+    Md5,
+    /// An option of wrong length, or a second MD5 option: not to be told.
+    Broken,
+}
+
+impl Signature {
+    /// Looks for it in the option bytes of a segment, as Linux 6.16 `tcp_do_parse_auth_options` does without TCP-AO:
+    /// the last bytes, where an MD5 option would have no place, are not looked at.
+    pub fn parse(bytes: &[u8]) -> Self {
+        let mut found = Self::None;
+        let mut rest = bytes;
+        while rest.len() >= MD5SIG_LEN {
+            match *rest {
+                [EOL, ..] => break,
+                [NOP, ref after @ ..] => rest = after,
+                [kind, len, ..] => {
+                    let len = usize::from(len);
+                    let Some((_, after)) = rest.split_at_checked(len).filter(|_| len >= 2) else {
+                        return Self::Broken;
+                    };
+                    if kind == MD5SIG {
+                        if len != MD5SIG_LEN || found == Self::Md5 {
+                            return Self::Broken;
+                        }
+                        found = Self::Md5;
+                    }
+                    rest = after;
+                }
+                _ => break,
+            }
+        }
+        found
+    }
 }
 
 /// The options of one segment.

@@ -4,6 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use proptest::prelude::*;
+use sidewire_wire::tcp_options::Signature;
 
 use crate::data_queue::tcp_data_queue;
 use crate::memory::{Frag, MemRef, Memory};
@@ -56,6 +57,7 @@ fn segment(isn: u32, page: &MemRef, at: usize, len: usize, fin: bool) -> Segment
         window: 65_535,
         urg_ptr: 0,
         opts: Default::default(),
+        signature: Signature::None,
         opt_len: 0,
         payload: (len > 0).then(|| Frag {
             mem: page.clone(),

@@ -252,3 +252,22 @@ proptest! {
         prop_assert!(options.wscale.is_none_or(|shift| shift <= MAX_WSCALE));
     }
 }
+
+#[test]
+fn a_signature_is_found_and_what_is_broken_is_told() {
+    let md5 = [&[MD5SIG, 18], [7; 16].as_slice()].concat();
+    let with = |parts: &[&[u8]]| Signature::parse(&parts.concat());
+    assert_eq!(with(&[&md5, &[NOP, NOP]]), Signature::Md5);
+    assert_eq!(with(&[&[NOP, NOP], &md5]), Signature::Md5);
+    assert_eq!(with(&[&[MSS, 4, 5, 180], &md5]), Signature::Md5);
+    assert_eq!(with(&[&[MD5SIG, 17], &[7; 17]]), Signature::Broken);
+    assert_eq!(with(&[&md5, &md5]), Signature::Broken);
+    assert_eq!(with(&[&[EOL, 0], &md5]), Signature::None);
+    assert_eq!(with(&[&[200, 0], &[0; 18]]), Signature::Broken);
+    assert_eq!(with(&[&[200, 1], &[0; 18]]), Signature::Broken);
+    assert_eq!(with(&[&[200, 21], &[0; 18]]), Signature::Broken);
+    assert_eq!(with(&[&[200, 20], &[0; 18]]), Signature::None);
+    // What comes behind is shorter than an MD5 option.
+    assert_eq!(with(&[&[200, 0], &[0; 15]]), Signature::None);
+    assert_eq!(with(&[&[MD5SIG, 16], &[7; 14]]), Signature::None);
+}
