@@ -109,7 +109,13 @@ pub(crate) fn tcp_send_delayed_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     }
     ato = ato.min(tcp_delack_max_ns(sk));
 
-    let mut timeout = cx.now + ato;
+    // Without an estimate, as for the FIN of a peer that sent nothing, at the next tick of Linux's clock: a program that
+    // closes before needs one segment for both.
+    let mut timeout = if ato == 0 {
+        Instant((cx.now.0 / JIFFY_NS + 1) * JIFFY_NS)
+    } else {
+        cx.now + ato
+    };
     if sk.ack.pending & icsk_ack::TIMER != 0 {
         let armed = sk.timers.at(Timer::DelAck);
         if armed <= cx.now + ato / 4 {

@@ -252,6 +252,14 @@ fn fo_16_no_bytes() {
     look(&mut p);
     let (_, _, options, payload) = segments(&p).remove(0);
     assert!(!options.fastopen.unwrap().is_request() && payload.is_empty());
+    // Linux's queue has an empty buffer for the data beside the SYN's.
+    let mut p = with_cookie();
+    let id = p.client_socket();
+    assert_eq!(fastopen(&mut p, id, b""), Err(Error::InProgress));
+    p.settle();
+    p.accept().unwrap();
+    let tcpi_delivered = &info(&mut p, C, id)[192..196];
+    assert_eq!(tcpi_delivered, 2u32.to_ne_bytes());
 }
 
 #[test]

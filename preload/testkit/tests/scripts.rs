@@ -41,6 +41,7 @@ scripts! {
     disconnect
     fast_retransmit_newreno
     fast_retransmit_sack
+    fin_ack_waits
     fin_retransmission
     fin_wait2_timeout
     fin_with_data_pending

@@ -371,11 +371,13 @@ fn queue_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     let Some(req) = &mut sk.fastopen_req else {
         return false;
     };
-    let Some(mut data) = req.data.take().filter(|_| space > 0) else {
-        return false;
+    // Without data there is an empty buffer beside the SYN's, and counts.
+    let frag = match req.data.take() {
+        Some(mut data) if space > 0 => Some(data.split_to(data.len.min(space))),
+        None if req.size == 0 => None,
+        _ => return false,
     };
-    let frag = data.split_to(data.len.min(space));
-    let (len, uarg) = (frag.len, req.uarg);
+    let (len, uarg) = (frag.as_ref().map_or(0, |f| f.len), req.uarg);
     req.copied = len;
     let syn_flags = sk.rtx_queue.front().map_or(tcphdr::SYN, |s| s.tcp_flags);
     let mut skb = cx.sh.pool.alloc();
@@ -383,7 +385,9 @@ fn queue_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     skb.end_seq = sk.iss.wrapping_add(1 + len);
     skb.tcp_flags = syn_flags;
     skb.truesize = SKB_TRUESIZE + len;
-    skb.push_frag(frag);
+    if let Some(frag) = frag {
+        skb.push_frag(frag);
+    }
     if let Some(uarg) = uarg {
         // ZC-12, ZC-43: the SYN's bytes were copied.
         skb.ubuf = Some(uarg);
@@ -394,7 +398,9 @@ fn queue_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     sk.wmem_queued += skb.truesize;
     sk.packets_out += 1;
     sk.rtx_queue.push_back(skb);
-    tcp_chrono_start(sk, cx, ChronoKind::Busy);
+    if len > 0 {
+        tcp_chrono_start(sk, cx, ChronoKind::Busy);
+    }
     true
 }
 
@@ -407,7 +413,7 @@ fn syn_data_left(sk: &mut TcpSock, sent: bool) {
     skb.seq = skb.seq.wrapping_add(1);
     skb.tcp_flags = tcphdr::ACK | tcphdr::PSH;
     if sent {
-        sk.syn_data = true;
+        sk.syn_data = skb.len > 0;
         if let Some(syn) = sk.rtx_queue.front_mut() {
             syn.skb_mstamp = skb.skb_mstamp;
             syn.tx = skb.tx;

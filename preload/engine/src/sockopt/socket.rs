@@ -264,7 +264,9 @@ fn tcp_set_rcvlowat(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, v: u32) {
     let space = space.min(i32::MAX as u64) as u32;
     if space > sk.rcvbuf {
         sk.rcvbuf = space;
-        sk.window_clamp = v;
+        if sk.window_clamp != 0 {
+            sk.window_clamp = sk.window_clamp.max(v);
+        }
     }
 }
 

@@ -139,6 +139,7 @@ pub(super) fn set(
         | t::TCP_REPAIR_OPTIONS
         | t::TCP_REPAIR_WINDOW
         | t::TCP_TIMESTAMP => return repair::set(sk, cx, name, val, caps),
+        t::TCP_AO_REPAIR if sk.state == TcpState::Listen => return Err(Error::Perm),
         _ => return Err(Error::NoProtoOpt),
     }
     Ok(())
@@ -205,6 +206,7 @@ pub(super) fn get(
             let bytes = repair::tcp_repair_get_window(sk, out.room)?;
             out.bytes(&bytes)
         }
+        t::TCP_AO_REPAIR if sk.state == TcpState::Listen => Err(Error::Perm),
         _ => Err(Error::NoProtoOpt),
     }
 }

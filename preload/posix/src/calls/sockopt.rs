@@ -88,10 +88,12 @@ fn kernels_only(level: c_int, name: c_int, value: &[u8]) -> bool {
 
 /// Options by which segments are signed (RFC 2385, RFC 5925).
 fn signs(name: c_int) -> bool {
-    const TCP_AO_ADD_KEY: c_int = 38;
-    const TCP_AO_INFO: c_int = 40;
     matches!(name, tcp::TCP_MD5SIG | tcp::TCP_MD5SIG_EXT)
-        || (TCP_AO_ADD_KEY..=TCP_AO_INFO).contains(&name)
+        || (tcp::TCP_AO_ADD_KEY..=tcp::TCP_AO_INFO).contains(&name)
+}
+
+fn timestamping(level: c_int, name: c_int) -> bool {
+    level == libc::SOL_SOCKET && matches!(name, so::SO_TIMESTAMPING | so::SO_TIMESTAMPING_NEW)
 }
 
 /// Options that only the shadow can answer.
@@ -194,6 +196,9 @@ unsafe fn set(
             }
             // What would not be signed must not look as if it were.
             _ if signs(name) => {
+                if n < size_of::<c_int>() {
+                    return Err(libc::EINVAL);
+                }
                 engine(caps()).map_err(errno_of)?;
                 return Err(libc::EOPNOTSUPP);
             }
@@ -225,7 +230,8 @@ unsafe fn set(
                 raw::set_errno(errno);
                 Ok(0)
             }
-            Err(e) if unknown(e) => shadow_for_children(),
+            // The shadow, which is not connected, knows other reasons.
+            Err(e) if unknown(e) && !timestamping(level, name) => shadow_for_children(),
             Err(e) => Err(errno_of(e)),
         },
         Who::Engine | Who::Shadow => engine(caps()).map(|()| 0).map_err(errno_of),
@@ -430,12 +436,12 @@ unsafe fn peer_name(
     value: *mut c_void,
     len: *mut socklen_t,
 ) -> Result<c_int, c_int> {
-    let stack = file.stack();
-    let peer = stack.with(|i| round::up_to_date(stack, i, |i| i.engine.peername(file.id())));
-    let (bytes, n) = encode(peer.map_err(|_| libc::ENOTCONN)?, is_v6(file));
     // SAFETY: any bytes make a number.
     let room = unsafe { copy::read_value(len) }.map_err(|_| libc::EFAULT)? as c_int;
     let room = usize::try_from(room).map_err(|_| libc::EINVAL)?;
+    let stack = file.stack();
+    let peer = stack.with(|i| round::up_to_date(stack, i, |i| i.engine.peername(file.id())));
+    let (bytes, n) = encode(peer.map_err(|_| libc::ENOTCONN)?, is_v6(file));
     if room > n {
         return Err(libc::EINVAL);
     }
