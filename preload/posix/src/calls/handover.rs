@@ -8,8 +8,9 @@
 //! the socket hears nothing until it is complete. What comes meanwhile comes to it by the loopback device afterwards
 //! ([`crate::passed_on`]).
 
+mod ended;
+mod from_peer;
 mod options;
-mod peers_fin;
 
 use core::ffi::c_int;
 use core::net::SocketAddr;
@@ -29,7 +30,7 @@ use sidewire_uapi::tcp::{self, repair};
 use std::os::fd::AsRawFd;
 use syscalls::{Sysno, syscall};
 
-use self::peers_fin::PeersFin;
+use self::from_peer::FromPeer;
 use super::address::{bind_shadow, encode, is_v6, shadow_name};
 use super::socket::{Reason, to_kernel};
 use crate::file::FileRef;
@@ -68,8 +69,10 @@ struct Image {
     window: [u32; 5],
     tsval: Option<u32>,
     nodelay: bool,
-    peers_fin: Option<PeersFin>,
+    peers_fin: Option<FromPeer>,
     finished: bool,
+    /// SHUT_RD of the program's.
+    deaf: bool,
 }
 
 /// Appends the payload of `frags` behind `skip` bytes. Pages of the program's and of files may have gone.
@@ -127,10 +130,10 @@ impl Image {
         // The lowest bit chooses the unit; the value may only grow.
         let tsval = now_ms.wrapping_add(sk.tsoffset).wrapping_add(2) & !1;
         let tsval = sk.tstamp_ok.then_some(tsval);
-        let peers_fin = PeersFin::of(sk, tsval);
+        let peers_fin = FromPeer::fin_of(sk, tsval);
         // Announced last may be what begins behind the peer's FIN; the window ends where it did.
         let rcv_wup = match &peers_fin {
-            Some(fin) if after(sk.rcv_wup, fin.seq()) => fin.seq(),
+            Some(fin) if after(sk.rcv_wup, fin.seq) => fin.seq,
             _ => sk.rcv_wup,
         };
         Ok(Self {
@@ -154,6 +157,7 @@ impl Image {
             ],
             tsval,
             nodelay: sk.nonagle & nagle::OFF != 0,
+            deaf: sk.shutdown & shutdown::RCV != 0 && peers_fin.is_none(),
             peers_fin,
             finished,
         })
@@ -211,12 +215,17 @@ impl Image {
         set(tcp::TCP_REPAIR, repair::OFF as u32)?;
         stack.with(|inner| heard(stack, inner, &self.tuple()));
         fill(fd, &self.unsent)?;
-        if let Some(fin) = &self.peers_fin {
-            fin.arrive(fd, stack);
-        }
-        if self.finished {
-            // SAFETY: no pointers.
-            let _ = unsafe { syscall!(Sysno::shutdown, fd, libc::SHUT_WR) };
+        let fin = self.peers_fin.as_ref();
+        let fin_missing = fin.is_some_and(|fin| !fin.arrives(fd, stack, libc::POLLRDHUP));
+        for (how, due) in [
+            // The reader at least is told the end.
+            (libc::SHUT_RD, fin_missing || self.deaf),
+            (libc::SHUT_WR, self.finished),
+        ] {
+            if due {
+                // SAFETY: no pointers.
+                let _ = unsafe { syscall!(Sysno::shutdown, fd, how) };
+            }
         }
         Ok(())
     }
@@ -504,6 +513,7 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
             return listener(&file, fd, why);
         }
         TcpState::Close => {
+            ended::give(stack, &file, fd);
             to_kernel(&file, why);
             return Ok(());
         }

@@ -19,11 +19,12 @@ const TIME: usize = size_of::<libc::timeval>();
 const NAME: usize = 16;
 
 /// The options, in the order in which they are set: IP_TOS sets a priority, and keepalive comes when its times are known.
-const OPTIONS: [(c_int, c_int, usize); 31] = [
+const OPTIONS: [(c_int, c_int, usize); 32] = [
     (libc::SOL_SOCKET, so::SO_REUSEADDR, INT),
     (libc::SOL_SOCKET, so::SO_BINDTOIFINDEX, INT),
     (libc::SOL_SOCKET, so::SO_MARK, INT),
     (libc::SOL_SOCKET, so::SO_OOBINLINE, INT),
+    (libc::SOL_SOCKET, so::SO_PEEK_OFF, INT),
     (libc::SOL_SOCKET, libc::SO_SNDBUF, INT),
     (libc::SOL_SOCKET, libc::SO_RCVBUF, INT),
     (libc::SOL_SOCKET, libc::SO_RCVLOWAT, INT),

@@ -1,7 +1,8 @@
-//! The peer's FIN for a connection that has become the kernel's.
+//! The peer's last segments for a connection that has become the kernel's.
 //!
 //! TCP_REPAIR makes established connections only. Where the peer has finished, its FIN was acknowledged by us, and it will not
-//! send another one: the kernel gets one from here. It comes in by the loopback device, under the peer's name.
+//! send another one: the kernel gets one from here. So it does the RST of a connection that is over ([`super::ended`]). They
+//! come in by the loopback device, under the peer's name.
 
 use core::ffi::c_int;
 use core::net::SocketAddr;
@@ -17,7 +18,6 @@ use sidewire_wire::checksum;
 use sidewire_wire::ipv4::{HEADER_LEN, Ipv4Header};
 use sidewire_wire::tcp::{MAX_HEADER_LEN, TcpFlags, TcpHeader, set_checksum};
 use sidewire_wire::tcp_options::TcpOptions;
-use syscalls::{Sysno, syscall};
 
 use crate::stack::NetStack;
 use crate::syscall;
@@ -25,19 +25,20 @@ use crate::syscall;
 /// How long the kernel may take to receive what comes by `lo`, in nanoseconds. As a rule it has it at once.
 const ARRIVES_WITHIN: u64 = 100_000_000;
 
-/// What of it is not in the connection's image.
-pub(super) struct PeersFin {
-    local: SocketAddr,
-    remote: SocketAddr,
-    seq: u32,
-    ack_seq: u32,
-    window: u16,
-    timestamps: Option<(u32, u32)>,
+/// A FIN or RST of the peer's.
+pub(super) struct FromPeer {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) seq: u32,
+    pub(super) ack_seq: u32,
+    pub(super) window: u16,
+    pub(super) timestamps: Option<(u32, u32)>,
+    pub(super) flags: TcpFlags,
 }
 
-impl PeersFin {
-    /// None when the peer has not finished, as far as the connection knows.
-    pub(super) fn of(sk: &TcpSock, tsval: Option<u32>) -> Option<Self> {
+impl FromPeer {
+    /// The FIN that is not in the connection's image. None when the peer has not finished, as far as the connection knows.
+    pub(super) fn fin_of(sk: &TcpSock, tsval: Option<u32>) -> Option<Self> {
         let finished = [TcpState::CloseWait, TcpState::Closing, TcpState::LastAck];
         finished.contains(&sk.state).then(|| Self {
             local: sk.tuple.local,
@@ -46,24 +47,17 @@ impl PeersFin {
             ack_seq: sk.snd_una,
             window: u16::try_from(sk.snd_wnd >> sk.snd_wscale).unwrap_or(u16::MAX),
             timestamps: tsval.map(|tsval| (sk.ts_recent, tsval)),
+            flags: TcpFlags::FIN | TcpFlags::ACK,
         })
     }
 
-    /// Its sequence number: so much the kernel has received before it.
-    pub(super) fn seq(&self) -> u32 {
-        self.seq
-    }
-
-    /// Lets the kernel's socket `fd` receive it. Where nothing comes in by `lo` (it is down, strict `rp_filter`, bound to a
-    /// device) the reader at least is told the end.
-    pub(super) fn arrive(&self, fd: c_int, stack: &'static NetStack) {
+    /// Lets the kernel's socket `fd` receive it, and waits for what it makes of the socket's mask. False where nothing comes
+    /// in by `lo`: it is down, `rp_filter` strict, or the socket bound to a device.
+    pub(super) fn arrives(&self, fd: c_int, stack: &'static NetStack, mask: i16) -> bool {
         let sent = self
             .segment()
             .is_some_and(|segment| stack.with(|i| i.net.by_loopback(&segment) == TxVerdict::Sent));
-        if !(sent && arrived(fd)) {
-            // SAFETY: no pointers.
-            let _ = unsafe { syscall!(Sysno::shutdown, fd, libc::SHUT_RD) };
-        }
+        sent && arrived(fd, mask)
     }
 
     fn segment(&self) -> Option<ArrayVec<u8, MAX_HEADER>> {
@@ -79,7 +73,7 @@ impl PeersFin {
             dst_port: local.port(),
             seq: self.seq,
             ack_seq: self.ack_seq,
-            flags: TcpFlags::FIN | TcpFlags::ACK,
+            flags: self.flags,
             window: self.window,
             urg_ptr: 0,
         };
@@ -104,10 +98,10 @@ impl PeersFin {
 }
 
 /// True when the kernel has had it.
-fn arrived(fd: c_int) -> bool {
+fn arrived(fd: c_int, mask: i16) -> bool {
     let mut fds = [pollfd {
         fd,
-        events: libc::POLLRDHUP,
+        events: mask,
         revents: 0,
     }];
     loop {
