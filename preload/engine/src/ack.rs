@@ -6,6 +6,7 @@ use bitflags::bitflags;
 use crate::chrono::{ChronoKind, tcp_chrono_stop};
 use crate::cong;
 use crate::cwnd::tcp_slow_start_after_idle_check;
+use crate::header::tcp_time_stamp_ts;
 use crate::input::tcp_replace_ts_recent;
 use crate::mss::tcp_sync_mss;
 use crate::pacing::tcp_update_pacing_rate;
@@ -340,7 +341,7 @@ fn tcp_clean_rtx_queue(
         } else if sk.sack_ok {
             tcp_count_delivered(sk, acked_pcount, ece_ack);
             let spurious = sacked.intersects(Sacked::SACKED_RETRANS | Sacked::EVER_RETRANS)
-                && tcp_tsopt_ecr_before(sk, crate::header::tcp_time_stamp(stamp));
+                && tcp_tsopt_ecr_before(sk, tcp_time_stamp_ts(sk, stamp));
             if !spurious {
                 tcp_rack_advance(sk, cx.now, sacked, end_seq, stamp);
             }

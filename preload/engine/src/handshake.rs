@@ -6,7 +6,7 @@ use sidewire_wire::tcp_options::FastOpen;
 use crate::cong::CongestionControl;
 use crate::error::Error;
 use crate::fastopen::client::tcp_send_syn_data;
-use crate::header::{Headers, IpFields, tcp_time_stamp, ttl};
+use crate::header::{Headers, IpFields, tcp_time_stamp_ts, ttl};
 use crate::listen::RequestSock;
 use crate::mib::Counter;
 use crate::mss::{dst_metric_advmss, net_header_len, tcp_header_len, tcp_mss_clamp, tcp_sync_mss};
@@ -39,6 +39,7 @@ pub fn tcp_connect_init(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     tcp_sync_mss(sk, cx, mtu);
     tcp_ca_dst_init(sk);
     let metrics = *sk.route_metrics();
+    sk.tcp_usec_ts = metrics.usec_ts;
     if sk.window_clamp == 0 {
         sk.window_clamp = sk.opts.window_clamp;
     }
@@ -136,7 +137,7 @@ pub fn tcp_connect(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result<(), Error> {
         tcp_finish_connect(sk, cx);
         return Ok(());
     }
-    sk.retrans_stamp = tcp_time_stamp(cx.now).max(1);
+    sk.retrans_stamp = tcp_time_stamp_ts(sk, cx.now).max(1);
     let flags = tcphdr::SYN | tcp_ecn_send_syn(sk, cx);
     let skb = tcp_init_nondata_skb(cx, sk.write_seq, flags);
     // Linux `tcp_connect_queue_skb`: straight to `rtx_queue`; it is sent below, and again by the timer if that fails.
@@ -206,9 +207,7 @@ pub fn tcp_send_synack(
         mss: Some(req.advmss),
         wscale: req.wscale_ok.then_some(req.rcv_wscale),
         sack_permitted: req.sack_ok,
-        timestamps: req
-            .tstamp_ok
-            .then(|| (tcp_time_stamp(now).wrapping_add(req.ts_off), req.ts_recent)),
+        timestamps: req.tstamp_ok.then(|| (req.tsval(now), req.ts_recent)),
         fastopen,
         ..TcpOptions::default()
     };

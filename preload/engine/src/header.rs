@@ -126,14 +126,32 @@ pub fn ip_fields(sk: &TcpSock, sysctl: &Sysctl) -> IpFields {
     }
 }
 
-/// Our timestamp clock: milliseconds, shifted by the connection's own offset.
+/// Our timestamp clock, shifted by the connection's own offset.
 #[inline]
 #[must_use]
 pub fn tsval(sk: &TcpSock, now: Instant) -> u32 {
-    tcp_time_stamp(now).wrapping_add(sk.tsoffset)
+    tcp_time_stamp_ts(sk, now).wrapping_add(sk.tsoffset)
 }
 
-/// Milliseconds of the clock that timestamps count (Linux `tcp_time_stamp_ts`).
+/// What the timestamps of the connection count (Linux `tcp_time_stamp_ts`).
+#[inline]
+#[must_use]
+pub const fn tcp_time_stamp_ts(sk: &TcpSock, at: Instant) -> u32 {
+    tcp_clock_ts(sk.tcp_usec_ts, at)
+}
+
+/// The clock in microseconds or milliseconds (Linux `tcp_clock_ts`).
+#[inline]
+#[must_use]
+pub const fn tcp_clock_ts(usec_ts: bool, at: Instant) -> u32 {
+    if usec_ts {
+        at.as_us() as u32
+    } else {
+        tcp_time_stamp(at)
+    }
+}
+
+/// Milliseconds of the clock (Linux `tcp_time_stamp_ms`).
 #[inline]
 #[must_use]
 pub const fn tcp_time_stamp(now: Instant) -> u32 {

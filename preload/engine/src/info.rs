@@ -52,6 +52,7 @@ fn options(sk: &TcpSock) -> u8 {
         (sk.sack_ok, info_options::SACK),
         (sk.wscale_ok, info_options::WSCALE),
         (sk.syn_data_acked, info_options::SYN_DATA),
+        (sk.tcp_usec_ts, info_options::USEC_TS),
         (sk.syn_fastopen_child, info_options::TFO_CHILD),
     ];
     pairs

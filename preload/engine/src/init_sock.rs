@@ -220,6 +220,7 @@ impl TcpSock {
             ts_recent: 0,
             ts_recent_stamp: 0,
             tsoffset: 0,
+            tcp_usec_ts: false,
             rcv_tsval: 0,
             rcv_tsecr: 0,
             saw_tstamp: false,

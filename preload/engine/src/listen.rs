@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
+use crate::header::tcp_clock_ts;
 use crate::net::{Dst, Tuple};
 use crate::stack::SocketId;
 use crate::time::Instant;
@@ -72,6 +73,8 @@ pub struct RequestSock {
     pub ts_recent: u32,
     /// Added to our timestamps.
     pub ts_off: u32,
+    /// Our timestamps count microseconds.
+    pub usec_ts: bool,
     /// The peer offers ECN and we accept it.
     pub ecn_ok: bool,
     /// When the first SYN-ACK was sent.
@@ -102,4 +105,11 @@ pub struct RequestSock {
     pub held: bool,
     /// The SYN's headers (TCP_SAVE_SYN).
     pub saved_syn: Option<Box<[u8]>>,
+}
+
+impl RequestSock {
+    /// Our timestamp at a time, as the SYN-ACK and the connection have it.
+    pub(crate) fn tsval(&self, at: Instant) -> u32 {
+        tcp_clock_ts(self.usec_ts, at).wrapping_add(self.ts_off)
+    }
 }

@@ -90,6 +90,8 @@ pub struct RouteMetrics {
     pub quickack: bool,
     /// ECN is offered, and accepted, whatever `tcp_ecn` says (RFC 3168 §6.1.1).
     pub ecn: bool,
+    /// Our timestamps count microseconds (`features tcp_usec_ts`).
+    pub usec_ts: bool,
     /// Data in the SYN needs no cookie.
     pub fastopen_no_cookie: bool,
     /// Name of the congestion control that its connections have; one that we have.
@@ -156,6 +158,7 @@ impl RouteMetrics {
         hoplimit: 0,
         quickack: false,
         ecn: false,
+        usec_ts: false,
         fastopen_no_cookie: false,
         congctl: None,
         congctl_locked: false,

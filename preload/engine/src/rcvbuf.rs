@@ -5,6 +5,7 @@ use alloc::collections::VecDeque;
 
 use crate::memory::{Frag, PAGE_FRAG_SIZE};
 use crate::mib::Counter;
+use crate::rtt::tcp_rtt_tsopt_us;
 use crate::segment::Segment;
 use crate::seq::before;
 use crate::skb::{RxSkb, SK_BUFF, tcphdr};
@@ -216,9 +217,8 @@ pub(crate) fn tcp_rcv_rtt_measure_ts(sk: &mut TcpSock, seg: &Segment, now: Insta
     }
     sk.tuning.last_tsecr = sk.rcv_tsecr;
     if seg.end_seq.wrapping_sub(seg.seq) >= sk.ack.rcv_mss {
-        let delta_ms = (now.as_ms() as u32).wrapping_sub(sk.rcv_tsecr);
-        if delta_ms > 0 && delta_ms < (i32::MAX / 1000) as u32 {
-            tcp_rcv_rtt_update(sk, delta_ms * 1000, false);
+        if let Some(us) = tcp_rtt_tsopt_us(sk, now, 0).filter(|us| (1..1 << 31).contains(us)) {
+            tcp_rcv_rtt_update(sk, us, false);
         }
     }
 }

@@ -114,6 +114,8 @@ pub(crate) fn set(
         t::TCP_REPAIR_WINDOW => tcp_repair_set_window(sk, val),
         t::TCP_TIMESTAMP if !sk.repair.on => Err(Error::Perm),
         _ => {
+            // The lowest bit chooses the unit, and counts all the same.
+            sk.tcp_usec_ts = v & 1 != 0;
             let present = tsval(sk, cx.now);
             sk.tsoffset = sk.tsoffset.wrapping_add(v.wrapping_sub(present));
             Ok(())
@@ -156,10 +158,8 @@ fn set_queue_seq(sk: &mut TcpSock, seq: u32) -> Result<(), Error> {
         RepairQueue::None => Err(Error::Inval),
         RepairQueue::Send if !sk.rtx_queue.is_empty() => Err(Error::Perm),
         RepairQueue::Send => {
+            // Alone: SIOCOUTQ shows how far it is from the others, which the connect sets.
             sk.write_seq = seq;
-            // Nothing is queued in CLOSE; the engine keeps the three in order from here on.
-            sk.snd_una = seq;
-            sk.snd_nxt = seq;
             Ok(())
         }
         RepairQueue::Recv if sk.rcv_nxt != sk.copied_seq => Err(Error::Perm),

@@ -8,7 +8,7 @@ use sidewire_uapi::tcp::TcpState;
 use crate::event::Events;
 use crate::fastopen::server::tcp_try_fastopen;
 use crate::handshake::{tcp_ca_dst_init, tcp_send_synack};
-use crate::header::tcp_time_stamp;
+use crate::header::tcp_time_stamp_ts;
 use crate::input::{Verdict, now_s, paws_reject, tcp_oow_rate_limited, tcp_segs_in};
 use crate::isn::{secure_tcp_seq, secure_tcp_ts_off};
 use crate::listen::RequestSock;
@@ -27,7 +27,7 @@ use crate::stack::{Cx, Ehash, Io, RequestId, Shared, SocketId, Stack, TimerOwner
 use crate::state_process::{TCPOLEN_TSTAMP_ALIGNED, tcp_rcv_state_process};
 use crate::sysctl::Sysctl;
 use crate::time::{Instant, NSEC_PER_MSEC, NSEC_PER_SEC};
-use crate::timer::{keepalive_time_when, tcp_reset_keepalive_timer};
+use crate::timer::{keepalive_time_when, retrans_elapsed_ms, tcp_reset_keepalive_timer};
 use crate::timewait::tcp_in_window;
 use crate::window::{tcp_full_space, tcp_initialize_rcv_mss, tcp_select_initial_window};
 
@@ -121,6 +121,7 @@ impl Stack {
             snt_isn: isn
                 .unwrap_or_else(|| secure_tcp_seq(&self.sh.secrets, &seg.tuple, io.wall_ns)),
             ts_off: secure_tcp_ts_off(&self.sh.secrets, &seg.tuple),
+            usec_ts: req.dst.metrics.usec_ts,
             snt_synack: io.now,
             deadline: io.now + TCP_TIMEOUT_INIT_NS,
             saved_syn: (sk.opts.save_syn != 0)
@@ -271,8 +272,7 @@ impl Stack {
         let mut tsecr_reject = false;
         if let Some((tsval, tsecr)) = timestamps {
             if tsecr != 0 && req.tstamp_ok {
-                let first = tcp_time_stamp(req.snt_synack).wrapping_add(req.ts_off);
-                let last = tcp_time_stamp(io.now).wrapping_add(req.ts_off);
+                let (first, last) = (req.tsval(req.snt_synack), req.tsval(io.now));
                 tsecr_reject = !between(tsecr, first, last);
             }
             // When the SYN came is not kept; its last timeout says enough.
@@ -485,6 +485,7 @@ fn new_request(
         tstamp_ok,
         ts_recent: seg.opts.timestamps.map_or(0, |(tsval, _)| tsval),
         ts_off: 0,
+        usec_ts: false,
         ecn_ok: offers_ecn && (sysctl.tcp_ecn != 0 || metrics.ecn) && seg.tos & 3 == 0,
         snt_synack: Instant::ZERO,
         num_retrans: 0,
@@ -523,9 +524,7 @@ fn request_ack(req: &RequestSock, now: Instant) -> BareAck {
         seq: req.snt_isn.wrapping_add(1),
         ack_seq: req.rcv_nxt,
         window: (req.rsk_rcv_wnd >> req.rcv_wscale).min(u32::from(u16::MAX)) as u16,
-        timestamps: req
-            .tstamp_ok
-            .then(|| (tcp_time_stamp(now).wrapping_add(req.ts_off), req.ts_recent)),
+        timestamps: req.tstamp_ok.then(|| (req.tsval(now), req.ts_recent)),
         tos: req.tos,
         ttl: req.ttl,
         mark: req.mark,
@@ -599,12 +598,13 @@ pub(crate) fn openreq_child(
         sk.ts_recent_stamp = now_s(now);
     }
     sk.tsoffset = req.ts_off;
+    sk.tcp_usec_ts = req.usec_ts;
     if req.num_timeout > 0 {
         sk.undo_marker = req.snt_isn;
-        sk.retrans_stamp = tcp_time_stamp(req.snt_synack);
+        sk.retrans_stamp = tcp_time_stamp_ts(&sk, req.snt_synack);
         sk.info.total_rto = u16::from(req.num_timeout);
         sk.info.total_rto_recoveries = 1;
-        sk.info.total_rto_time_ms = tcp_time_stamp(now).wrapping_sub(sk.retrans_stamp);
+        sk.info.total_rto_time_ms = retrans_elapsed_ms(&sk, now);
     }
     if seg.len >= crate::init_sock::TCP_MSS_DEFAULT + TCP_HEADER {
         sk.ack.last_seg_size = seg.len;

@@ -1,7 +1,7 @@
 //! Sending again: retransmissions and tail loss probes (Linux `tcp_retransmit_skb`, `tcp_xmit_retransmit_queue`,
 //! `tcp_send_loss_probe`; RFC 8985 §7).
 
-use crate::header::tcp_time_stamp;
+use crate::header::tcp_clock_ts;
 use crate::mib::Counter;
 use crate::output::{
     At, XmitError, rebuild_header, tcp_current_mss, tcp_transmit_skb, tcp_write_xmit,
@@ -130,7 +130,7 @@ pub fn tcp_retransmit_skb(
         return sent;
     };
     let pcount = skb.pcount();
-    let stamp = tcp_time_stamp(skb.skb_mstamp).max(1);
+    let stamp = tcp_clock_ts(sk.tcp_usec_ts, skb.skb_mstamp).max(1);
     if sent.is_ok() {
         // An undone recovery may have left it marked as in flight twice.
         if !skb.sacked.contains(Sacked::SACKED_RETRANS) {

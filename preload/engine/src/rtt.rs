@@ -2,7 +2,7 @@
 //! windowed minimum (`tcp_update_rtt_min`).
 
 use crate::ack::AckFlag;
-use crate::header::tcp_time_stamp;
+use crate::header::tcp_time_stamp_ts;
 use crate::rate::RateSample;
 use crate::seq::after;
 use crate::sock::{MinRtt, TcpSock};
@@ -124,11 +124,15 @@ pub fn tcp_set_rto(sk: &mut TcpSock) {
     sk.rto_us = tcp_rto_estimate(sk).min(tcp_rto_max_us(sk));
 }
 
-/// RTT by the peer's echo of our timestamp, in whole milliseconds (1 when it is less); `None` when the echo is absurd.
+/// RTT by the peer's echo of our timestamp: microseconds where timestamps count them, else whole milliseconds, `least` where
+/// it is less than one; `None` when the echo is absurd.
 #[must_use]
-pub fn tcp_rtt_tsopt_us(sk: &TcpSock, now: Instant) -> Option<u32> {
-    let delta = tcp_time_stamp(now).wrapping_sub(sk.rcv_tsecr);
-    (delta < i32::MAX as u32 / 1_000).then(|| delta.max(1) * 1_000)
+pub fn tcp_rtt_tsopt_us(sk: &TcpSock, now: Instant, least: u32) -> Option<u32> {
+    let delta = tcp_time_stamp_ts(sk, now).wrapping_sub(sk.rcv_tsecr);
+    if sk.tcp_usec_ts {
+        return Some(delta);
+    }
+    (delta < i32::MAX as u32 / 1_000).then(|| delta.max(least) * 1_000)
 }
 
 /// Takes the best RTT sample that an ack offers; true when there was one. Negative arguments are absent samples
@@ -153,7 +157,7 @@ pub(crate) fn tcp_ack_update_rtt(
         && sk.saw_tstamp
         && sk.rcv_tsecr != 0
         && flag.intersects(AckFlag::ACKED)
-        && let Some(us) = tcp_rtt_tsopt_us(sk, cx.now)
+        && let Some(us) = tcp_rtt_tsopt_us(sk, cx.now, 1)
     {
         seq_rtt = i64::from(us);
         ca_rtt = seq_rtt;
@@ -281,11 +285,11 @@ mod tests {
     fn echoes_round_up_to_a_millisecond() {
         let mut sk = sock();
         let now = Instant(10 * NSEC_PER_SEC);
-        sk.rcv_tsecr = tcp_time_stamp(now);
-        assert_eq!(tcp_rtt_tsopt_us(&sk, now), Some(1_000));
-        sk.rcv_tsecr = tcp_time_stamp(now) - 7;
-        assert_eq!(tcp_rtt_tsopt_us(&sk, now), Some(7_000));
-        sk.rcv_tsecr = tcp_time_stamp(now) + 7;
-        assert_eq!(tcp_rtt_tsopt_us(&sk, now), None);
+        sk.rcv_tsecr = tcp_time_stamp_ts(&sk, now);
+        assert_eq!(tcp_rtt_tsopt_us(&sk, now, 1), Some(1_000));
+        sk.rcv_tsecr = tcp_time_stamp_ts(&sk, now) - 7;
+        assert_eq!(tcp_rtt_tsopt_us(&sk, now, 1), Some(7_000));
+        sk.rcv_tsecr = tcp_time_stamp_ts(&sk, now) + 7;
+        assert_eq!(tcp_rtt_tsopt_us(&sk, now, 1), None);
     }
 }

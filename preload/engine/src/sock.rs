@@ -425,6 +425,8 @@ pub struct TcpSock {
     /// Seconds of the monotonic clock.
     pub ts_recent_stamp: u64,
     pub tsoffset: u32,
+    /// Timestamps count microseconds: by the route, or restored so.
+    pub tcp_usec_ts: bool,
     pub rcv_tsval: u32,
     pub rcv_tsecr: u32,
     pub saw_tstamp: bool,
@@ -543,8 +545,9 @@ impl TcpSock {
             self.snd_una,
             self.snd_nxt
         );
+        // In CLOSE, TCP_REPAIR may have set the one and not the other.
         assert!(
-            !after(self.snd_nxt, self.write_seq),
+            self.state == TcpState::Close || !after(self.snd_nxt, self.write_seq),
             "snd_nxt {} > write_seq {}",
             self.snd_nxt,
             self.write_seq

@@ -10,6 +10,7 @@ use crate::delack::{
 use crate::event::Events;
 use crate::fastopen::client::tcp_rcv_fastopen_synack;
 use crate::handshake::tcp_send_synack_sk;
+use crate::header::tcp_time_stamp_ts;
 use crate::input::{Verdict, now_s, paws_reject};
 use crate::mib::Counter;
 use crate::mss::{tcp_header_len, tcp_sync_mss};
@@ -62,7 +63,7 @@ pub(crate) fn tcp_rcv_synsent_state_process(
             }
             return reset_unless_rst(seg);
         }
-        let now_ts = cx.now.as_ms() as u32;
+        let now_ts = tcp_time_stamp_ts(sk, cx.now);
         if sk.saw_tstamp && sk.rcv_tsecr != 0 && !between(sk.rcv_tsecr, sk.retrans_stamp, now_ts) {
             cx.sh.mib.inc(Counter::PAWSEstab);
             return reset_unless_rst(seg);
@@ -152,6 +153,8 @@ fn established(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &mut Segment) {
     sk.irs = seg.seq;
     sk.snd_wl1 = seg.seq;
     undo_spurious_syn(sk);
+    // Known before the ack is looked at: with SACK it ends a repeated SYN's loss state (Linux reads the options first).
+    sk.sack_ok = seg.opts.sack_permitted && cx.sh.sysctl.tcp_sack;
     tcp_ack(sk, cx, seg, AckFlag::SLOWPATH);
 
     sk.rcv_nxt = seg.seq.wrapping_add(1);

@@ -8,7 +8,7 @@ use crate::cwnd::tcp_init_cwnd;
 use crate::error::Error;
 use crate::event::Events;
 use crate::fastopen;
-use crate::header::tcp_time_stamp;
+use crate::header::{tcp_time_stamp, tcp_time_stamp_ts};
 use crate::metrics::tcp_init_metrics;
 use crate::mib::Counter;
 use crate::output::{
@@ -139,13 +139,28 @@ pub(crate) fn tcp_clamp_probe0_to_user_timeout(sk: &TcpSock, now: Instant, when_
     when_us.min(left.max(u64::from(2 * JIFFY_US)))
 }
 
+/// Milliseconds since `began` on the clock of timestamps.
+fn elapsed_ms(sk: &TcpSock, began: u32, now: Instant) -> u32 {
+    let elapsed = tcp_time_stamp_ts(sk, now).wrapping_sub(began);
+    if sk.tcp_usec_ts {
+        elapsed / 1_000
+    } else {
+        elapsed
+    }
+}
+
+/// Milliseconds since the first retransmission.
+pub(crate) fn retrans_elapsed_ms(sk: &TcpSock, now: Instant) -> u32 {
+    elapsed_ms(sk, sk.retrans_stamp, now)
+}
+
 /// RTO, cut to what TCP_USER_TIMEOUT leaves (TM-9).
 fn tcp_clamp_rto_to_user_timeout(sk: &TcpSock, now: Instant) -> u64 {
     let rto = u64::from(sk.rto_us);
     if sk.opts.user_timeout_ms == 0 {
         return rto;
     }
-    let elapsed = tcp_time_stamp(now).wrapping_sub(sk.retrans_stamp);
+    let elapsed = retrans_elapsed_ms(sk, now);
     let left = i64::from(sk.opts.user_timeout_ms) - i64::from(elapsed);
     if left <= 0 {
         return u64::from(JIFFY_US);
@@ -182,7 +197,7 @@ fn retransmits_timed_out(sk: &TcpSock, now: Instant, boundary: u32, timeout_ms: 
         };
         tcp_model_timeout_ms(sk, boundary, base)
     };
-    let elapsed = tcp_time_stamp(now).wrapping_sub(sk.retrans_stamp);
+    let elapsed = retrans_elapsed_ms(sk, now);
     u64::from(elapsed) >= timeout
 }
 
@@ -335,10 +350,10 @@ fn tcp_rtx_probe0_timed_out(sk: &TcpSock, now: Instant) -> bool {
         0 => sk
             .rtx_queue
             .front()
-            .map_or(0, |s| tcp_time_stamp(s.skb_mstamp)),
+            .map_or(0, |s| tcp_time_stamp_ts(sk, s.skb_mstamp)),
         stamp => stamp,
     };
-    let delta_ms = u64::from(tcp_time_stamp(now).wrapping_sub(began));
+    let delta_ms = u64::from(elapsed_ms(sk, began, now));
     let mut timeout_ms = u64::from(sk.opts.rto_max_ms) * 2;
     let user = u64::from(sk.opts.user_timeout_ms);
     if user != 0 {

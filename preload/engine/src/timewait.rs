@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::net::SocketAddr;
 
-use crate::header::tcp_time_stamp;
+use crate::header::tcp_clock_ts;
 use crate::input::{now_s, paws_reject, tcp_oow_rate_limited};
 use crate::metrics::tcp_update_metrics;
 use crate::mib::Counter;
@@ -44,6 +44,8 @@ pub struct TimewaitSock {
     pub tstamp_ok: bool,
     /// Added to our timestamps.
     pub tsoffset: u32,
+    /// They count microseconds.
+    pub usec_ts: bool,
     /// Peer's last timestamp; 0 with `ts_recent_stamp` 0 when none.
     pub ts_recent: u32,
     /// When it came, seconds of the monotonic clock.
@@ -301,7 +303,7 @@ fn send_tw_ack(tw: &TimewaitSock, sh: &mut Shared, io: &mut Io<'_>) {
         window: (tw.rcv_wnd >> tw.rcv_wscale).min(u32::from(u16::MAX)) as u16,
         timestamps: tw.tstamp_ok.then(|| {
             (
-                tcp_time_stamp(io.now).wrapping_add(tw.tsoffset),
+                tcp_clock_ts(tw.usec_ts, io.now).wrapping_add(tw.tsoffset),
                 tw.ts_recent,
             )
         }),
@@ -335,6 +337,7 @@ pub(crate) fn tcp_time_wait(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, fin_wait2: bo
             rcv_wscale: sk.rcv_wscale,
             tstamp_ok: sk.tstamp_ok,
             tsoffset: sk.tsoffset,
+            usec_ts: sk.tcp_usec_ts,
             ts_recent: sk.ts_recent,
             ts_recent_stamp: if sk.tstamp_ok { sk.ts_recent_stamp } else { 0 },
             last_oow_ack_time: sk.last_oow_ack_time,

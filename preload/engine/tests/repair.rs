@@ -8,6 +8,8 @@ use sidewire_engine::{CloseCall, ConnectCall, SocketId, Step};
 use sidewire_uapi::TcpState;
 use sidewire_uapi::socket as so;
 use sidewire_uapi::tcp as t;
+use sidewire_wire::ipv4::Ipv4View;
+use sidewire_wire::tcp::{TcpOptions, TcpView};
 
 fn pair() -> (Pair, SocketId, SocketId) {
     let mut p = Pair::new(Default::default(), Default::default());
@@ -195,4 +197,36 @@ fn the_mss_of_an_attempt_and_of_a_dissolved_connection() {
         .with(|s, io| s.connect(io, new, Pair::server_addr(), true, &mut call));
     assert_eq!(r, Step::Ready(Err(Error::InProgress)));
     assert_eq!(mss(&mut p, new), 524i32.to_ne_bytes());
+}
+
+/// The lowest bit of TCP_TIMESTAMP: microseconds, on the wire, in what is read back, and where the round trip is measured.
+#[test]
+fn so_60_so_80_timestamps_in_microseconds() {
+    let (mut p, client, server) = pair();
+    let (c, tcp) = (Side::Client, so::SOL_TCP);
+    p.settle();
+    p.set(c, client, tcp, t::TCP_REPAIR, 1);
+    let stamp = |p: &mut Pair| u32_of(p.get(c, client, tcp, t::TCP_TIMESTAMP, 4));
+    let first = stamp(&mut p) + 1;
+    p.set(c, client, tcp, t::TCP_TIMESTAMP, first as i32);
+    p.set(c, client, tcp, t::TCP_REPAIR, t::repair::OFF_NO_WP);
+    assert_eq!(stamp(&mut p), first);
+    p.run_for(2_000_000);
+    assert_eq!(stamp(&mut p), first + 2_000);
+    assert_ne!(p.get(c, client, tcp, t::TCP_INFO, 248)[5] & 0x40, 0);
+    p.seen.clear();
+    p.send_all(c, client, 0, b"data");
+    p.settle();
+    assert_eq!(p.recv(Side::Server, server).unwrap(), b"data");
+    let tsval = p.seen.iter().find_map(|(side, bytes)| {
+        let ip = Ipv4View::parse(bytes).ok()?;
+        let view = TcpView::parse(ip.payload()).ok()?;
+        let options = TcpOptions::parse(view.options(), false);
+        (*side == c).then_some(options.timestamps?.0)
+    });
+    assert_eq!(tsval, Some(first + 2_000));
+    p.set(c, client, tcp, t::TCP_REPAIR, 1);
+    p.set(c, client, tcp, t::TCP_TIMESTAMP, 5_000);
+    assert_eq!(stamp(&mut p), 5_000);
+    assert_eq!(p.get(c, client, tcp, t::TCP_INFO, 248)[5] & 0x40, 0);
 }

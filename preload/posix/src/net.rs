@@ -554,6 +554,7 @@ fn metrics(m: &Metrics) -> RouteMetrics {
         hoplimit: u8::try_from(m.hoplimit.unwrap_or(0)).unwrap_or(u8::MAX),
         quickack: m.quickack,
         ecn: m.ecn,
+        usec_ts: m.usec_ts,
         fastopen_no_cookie: m.fastopen_no_cookie,
         congctl,
         congctl_locked: m.congctl_locked && !chosen,

@@ -328,7 +328,8 @@ pub(crate) fn tcp_send_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result
         syn_data_left(sk, sent.is_ok());
     }
     if !with_data || sent.is_err() {
-        if let Some(cookie) = check.option.filter(|_| sent.is_err()) {
+        // Where there is a cookie, and no data went with it, one is asked for.
+        if let Some(cookie) = check.option.filter(|_| check.data) {
             set_option(sk, Some(FastOpen::request(cookie.experimental)));
         }
         sent = tcp_transmit_skb(sk, cx, At::Rtx(0));
@@ -374,8 +375,8 @@ fn queue_syn_data(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     // Without data there is an empty buffer beside the SYN's, and counts.
     let frag = match req.data.take() {
         Some(mut data) if space > 0 => Some(data.split_to(data.len.min(space))),
-        None if req.size == 0 => None,
-        _ => return false,
+        None if req.size > 0 => return false,
+        _ => None,
     };
     let (len, uarg) = (frag.as_ref().map_or(0, |f| f.len), req.uarg);
     req.copied = len;

@@ -188,6 +188,7 @@ fn syn_ack_of_a_request() {
         sack_ok: true,
         tstamp_ok: true,
         ts_recent: 55,
+        usec_ts: false,
         ts_off: 1_000,
         snt_synack: Instant(0),
         num_retrans: 0,
@@ -213,10 +214,7 @@ fn syn_ack_of_a_request() {
     assert_eq!(sent[0].flags, TcpFlags::SYN | TcpFlags::ACK);
     assert_eq!((sent[0].seq, sent[0].ack_seq), (200, 101));
     assert_eq!(sent[0].window, 65_535);
-    assert_eq!(
-        sent[0].options.timestamps,
-        Some((tcp_time_stamp(now) + 1_000, 55))
-    );
+    assert_eq!(sent[0].options.timestamps, Some((req.tsval(now), 55)));
     assert_eq!(sent[0].options.wscale, Some(7));
 }
 

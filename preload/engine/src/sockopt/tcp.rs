@@ -199,8 +199,8 @@ pub(super) fn get(
         t::TCP_FASTOPEN_CONNECT => out.flag(o.fastopen_connect),
         t::TCP_FASTOPEN_NO_COOKIE => out.flag(o.fastopen_no_cookie),
         t::TCP_FASTOPEN_KEY => out.bytes(&o.fastopen_key),
-        // In the millisecond mode that we are in, the low bit says so (SO-60).
-        t::TCP_TIMESTAMP => out.uint(tsval(sk, cx.now) & !1),
+        // The lowest bit tells the unit (SO-60).
+        t::TCP_TIMESTAMP => out.uint(tsval(sk, cx.now) & !1 | u32::from(sk.tcp_usec_ts)),
         t::TCP_REPAIR | t::TCP_REPAIR_QUEUE | t::TCP_QUEUE_SEQ => out.int(repair::get(sk, name)?),
         t::TCP_REPAIR_WINDOW => {
             let bytes = repair::tcp_repair_get_window(sk, out.room)?;

@@ -58,6 +58,8 @@ pub struct Metrics {
     pub quickack: bool,
     /// Offer ECN.
     pub ecn: bool,
+    /// Timestamps count microseconds.
+    pub usec_ts: bool,
     /// Send data with a SYN without a cookie, and take such data.
     pub fastopen_no_cookie: bool,
     /// Name of the congestion control.
@@ -371,6 +373,8 @@ const RTAX_RTO_MIN: u32 = 13;
 const RTAX_CC_ALGO: u32 = 16;
 /// Of `features`: ECN.
 const RTAX_FEATURE_ECN: u32 = 1;
+/// Of `features`: timestamps in microseconds.
+const RTAX_FEATURE_TCP_USEC_TS: u32 = 1 << 4;
 
 impl Metrics {
     fn set(&mut self, metric: &RouteMetric) {
@@ -399,7 +403,10 @@ impl Metrics {
             RouteMetric::Reordering(v) => self.reordering = Some(v),
             RouteMetric::RtoMin(v) => self.rto_min = Some(v),
             RouteMetric::QuickAck(v) => self.quickack = v != 0,
-            RouteMetric::Features(bits) => self.ecn = bits & RTAX_FEATURE_ECN != 0,
+            RouteMetric::Features(bits) => {
+                self.ecn = bits & RTAX_FEATURE_ECN != 0;
+                self.usec_ts = bits & RTAX_FEATURE_TCP_USEC_TS != 0;
+            }
             RouteMetric::FastopenNoCookie(v) => self.fastopen_no_cookie = v != 0,
             RouteMetric::CcAlgo(ref name) => self.congctl = ArrayString::from(name).ok(),
             _ => {}

@@ -17,10 +17,12 @@ use core::net::SocketAddr;
 
 use sidewire_engine::calls::CloseCall;
 use sidewire_engine::event::Events;
+use sidewire_engine::header::tsval;
 use sidewire_engine::memory::{Fault, Frag};
 use sidewire_engine::net::Tuple;
 use sidewire_engine::seq::after;
 use sidewire_engine::sock::{TcpSock, nagle, shutdown};
+use sidewire_engine::time::Instant;
 use sidewire_engine::{SocketId, Step};
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, duplicate_high, move_high};
@@ -93,7 +95,7 @@ fn append<'a>(
 }
 
 impl Image {
-    fn of(sk: &TcpSock, v6: bool, now_ms: u32) -> Result<Self, Refused> {
+    fn of(sk: &TcpSock, v6: bool, now: Instant) -> Result<Self, Refused> {
         let finished = match sk.state {
             TcpState::Established => sk.shutdown & shutdown::SEND != 0,
             TcpState::CloseWait => false,
@@ -128,7 +130,8 @@ impl Image {
             options.push([TCPOPT_TIMESTAMP, 0]);
         }
         // The lowest bit chooses the unit; the value may only grow.
-        let tsval = now_ms.wrapping_add(sk.tsoffset).wrapping_add(2) & !1;
+        let usec_ts = u32::from(sk.tcp_usec_ts);
+        let tsval = tsval(sk, now).wrapping_add(2) & !1 | usec_ts;
         let tsval = sk.tstamp_ok.then_some(tsval);
         let peers_fin = FromPeer::fin_of(sk, tsval);
         // Announced last may be what begins behind the peer's FIN; the window ends where it did.
@@ -311,7 +314,7 @@ fn take_out(
     let options = options::Values::of(inner, id);
     let (engine, mut io) = inner.split();
     let sk = engine.sock(id).ok_or(Refused::State(TcpState::Close))?;
-    let image = Image::of(sk, v6, io.now.as_ms() as u32)?;
+    let image = Image::of(sk, v6, io.now)?;
     let tuple = sk.tuple;
     engine
         .freeze(&mut io, id)

@@ -68,11 +68,15 @@ unsafe fn from_file(
     allowed(out, input, pos, count)?;
     let count = count.min(MAX_RW_COUNT);
     let regular = regular_size(input);
+    let mut in_syn = connects(to);
     let mut pieces = Pieces::new(to);
     let mut buf = Vec::new();
     let mut result = Ok(());
     while pieces.done < count {
-        if let Some(size) = regular {
+        // A SYN takes what can be read at once, and there is no second one.
+        if let Some(size) = regular
+            && !core::mem::take(&mut in_syn)
+        {
             let before = pieces.done;
             let cached = from_page_cache(&mut pieces, input, pos, size, count - before);
             let sent = pieces.done - before;
@@ -138,6 +142,12 @@ unsafe fn from_file(
         Err(e) if pieces.done == 0 => Err(e),
         _ => Ok(pieces.done),
     }
+}
+
+/// True when the first bytes open the connection (TCP_FASTOPEN_CONNECT).
+fn connects(to: &FileRef) -> bool {
+    let stack = to.stack();
+    stack.with(|i| i.engine.sock(to.id()).is_some_and(|sk| sk.defer_connect))
 }
 
 /// What Linux's `do_sendfile` says of descriptors, position and length, before it moves anything.
