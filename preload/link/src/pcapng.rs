@@ -175,7 +175,7 @@ impl Tee {
             return Ok(MAX_INTERFACES as u32 - 1);
         }
         let block = InterfaceDescriptionBlock {
-            linktype: DataLink::RAW,
+            linktype: DataLink::IPV4,
             snaplen: self.snaplen as u32,
             options: vec![
                 InterfaceDescriptionOption::IfName(format!("ifindex {ifindex}").into()),

@@ -86,6 +86,7 @@ impl Capture {
         let Some(file) = config::get().pcap.as_deref() else {
             return Self::default();
         };
+        let file = config::of_process(file);
         let opened = CString::new(file.as_os_str().as_bytes())
             .map_err(|_| Errno::EINVAL)
             .and_then(|path| Tee::open(&path, SNAPLEN));

@@ -64,9 +64,11 @@ pub fn of(fd: c_int) -> Result<Carrier, c_int> {
     if fdtable::is_ours(fd) && fdtable::get(fd).is_some() {
         return Ok(Carrier::Engine);
     }
-    match syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL) {
-        Ok(libc::IPPROTO_TCP) => {}
-        Err(syscall::Errno::EBADF) => return Err(libc::EBADF),
+    let option = |name| syscall::getsockopt_int(fd, libc::SOL_SOCKET, name);
+    // A raw socket may have the number, too.
+    match (option(libc::SO_TYPE), option(libc::SO_PROTOCOL)) {
+        (Ok(libc::SOCK_STREAM), Ok(libc::IPPROTO_TCP)) => {}
+        (Err(syscall::Errno::EBADF), _) => return Err(libc::EBADF),
         _ => return Ok(Carrier::NotTcp),
     }
     Ok(match recall(fd) {

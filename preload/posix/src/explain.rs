@@ -95,7 +95,7 @@ pub(crate) fn tell(file: &'static File, called: Called, trace: &Trace) {
 /// The file is opened for each call: a descriptor that stays would have to be hidden from the program and its children.
 fn write_out(text: &[u8]) {
     let file = match config::loaded().and_then(|c| c.explain.as_ref()) {
-        Some(Explain::File(file)) => file,
+        Some(Explain::File(file)) => config::of_process(file),
         Some(Explain::Stderr) => return raw::write_stderr(text),
         None => return,
     };

@@ -107,7 +107,8 @@ pub fn write() {
     if !process::took_part() {
         return;
     }
-    if let Err(e) = std::fs::write(file, json()) {
+    let file = config::of_process(file);
+    if let Err(e) = std::fs::write(&file, json()) {
         crate::warning!("SIDEWIRE_STATS={}: {e}", file.display());
     }
 }

@@ -325,6 +325,9 @@ pub unsafe fn sendmsg_ubuf(
     cookie: u64,
     callback: ubuf::Callback,
 ) -> ssize_t {
+    if let Err(e) = native_flags(flags) {
+        return answer(Err(e));
+    }
     let promise = match Promise::new(callback) {
         Ok(promise) => promise,
         Err(e) => return answer(Err(e)),
