@@ -83,11 +83,12 @@ pub(crate) struct Progress {
     pub(crate) copied_syn: usize,
     pub(crate) mss_now: u32,
     pub(crate) size_goal: u32,
+    /// Buffers made since the backlog was looked at.
+    pub(crate) process_backlog: u8,
     /// The arena was empty: when to try again (H9).
     pub(crate) vm_wait: Option<Instant>,
     /// Counted in the socket's `write_pending`.
     pub(crate) sleeps: bool,
-    #[allow(dead_code)]
     pub(crate) fastopen: fastopen::SendProgress,
 }
 

@@ -17,7 +17,7 @@ use crate::net::{Dst, FlowKey, Net, RouteMetrics, Transmit, Tuple, TxVerdict};
 use crate::sendmsg::SendCall;
 use crate::skb::SKB_TRUESIZE;
 use crate::sock::TcpSock;
-use crate::stack::{Caps, Io, Secrets, SocketId, Stack, Step, StepResult};
+use crate::stack::{Caps, Io, Secrets, SocketId, Stack, Step, StepResult, WaitReason};
 use crate::sysctl::Sysctl;
 use crate::time::{Instant, NSEC_PER_SEC};
 
@@ -370,8 +370,21 @@ impl Bed {
         f(&mut self.stack, &mut io, self.id)
     }
 
+    /// One call, up to where it ends or sleeps; pauses in which nothing comes but for those of a crowded wire.
     pub(crate) fn step(&mut self, call: &mut SendCall<'_>, iter: &mut Iter) -> StepResult<usize> {
-        self.with(|stack, io, id| stack.sendmsg(io, id, call, iter))
+        loop {
+            let step = self.with(|stack, io, id| stack.sendmsg(io, id, call, iter));
+            let pauses = matches!(
+                step,
+                Step::Wait {
+                    reason: WaitReason::Backlog,
+                    ..
+                }
+            );
+            if !pauses || self.wire.crowded {
+                return step;
+            }
+        }
     }
 
     /// One call that must not sleep.

@@ -73,6 +73,9 @@ pub(super) fn queue_data(
     Ok(())
 }
 
+/// Buffers that a call makes before it looks at the backlog (Linux `process_backlog`).
+const BUFFERS_BEFORE_BACKLOG: u8 = 16;
+
 /// F1, F2: bytes that the unsent tail still takes; `None` when a new buffer is needed.
 fn tail_room(sk: &TcpSock, p: &Progress) -> Option<u32> {
     let skb = sk.write_queue.back()?;
@@ -83,12 +86,14 @@ fn tail_room(sk: &TcpSock, p: &Progress) -> Option<u32> {
 /// F3, F4: memory is tested here and only here; then the buffer is made. Where it had to wait but need not sleep, no buffer
 /// was made: the caller looks at the tail again.
 ///
-/// F5: Linux looks at its backlog every 16 buffers; here it is looked at when the frames of this call begin to pile up.
+/// F5: the backlog is looked at every 16 buffers, and here when the frames of this call begin to pile up, too.
 fn new_segment(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> Result<(), Exit> {
     if !sk_stream_memory_free(sk, &cx.sh.sysctl, false) {
         return wait_for_space(sk, cx, call);
     }
-    if call.progress.copied > 0 && cx.net.crowded() {
+    let many = call.progress.process_backlog >= BUFFERS_BEFORE_BACKLOG;
+    if many || call.progress.copied > 0 && cx.net.crowded() {
+        call.progress.process_backlog = 0;
         cx.trace(|| TraceStep::FlushBacklog);
         call.progress.phase = Phase::Backlog;
         return Err(Exit::WaitUntil(WaitReason::Backlog, cx.now));
@@ -99,6 +104,7 @@ fn new_segment(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -
         notsent: sk.notsent_bytes(),
     });
     tcp_skb_entail(sk, cx, call.progress.message);
+    call.progress.process_backlog += 1;
     Ok(())
 }
 

@@ -212,3 +212,20 @@ fn the_record_has_a_bound() {
     }
     assert_eq!((trace.steps().len(), trace.lost()), (TRACE_MAX, 3));
 }
+
+#[test]
+fn f5_the_backlog_is_looked_at_every_16_buffers() {
+    let mut bed = Bed::established();
+    bed.sk().sndbuf = 10_000_000;
+    let mut iter = Iter::new(&bed, vec![(vec![7; 1_000_000], true)]);
+    let mut call = traced(0, false);
+    assert_eq!(bed.step(&mut call, &mut iter), Step::Ready(Ok(1_000_000)));
+    let steps = steps(&call);
+    let buffers = |s: &&TraceStep| matches!(s, TraceStep::NewSegment { .. });
+    let stretches = steps.split(|s| *s == TraceStep::FlushBacklog);
+    let made: Vec<usize> = stretches
+        .map(|s| s.iter().filter(buffers).count())
+        .collect();
+    assert!(made.len() > 1, "{made:?}");
+    assert!(made[..made.len() - 1].iter().all(|n| *n == 16), "{made:?}");
+}
