@@ -43,8 +43,6 @@ static void look(const char *what, int fd)
 		SHOW(recv(fd, bytes, sizeof bytes, MSG_DONTWAIT));
 	printf("error %d\n", option_of(fd, SOL_SOCKET, SO_ERROR));
 	SHOW(send(fd, "z", 1, MSG_NOSIGNAL | MSG_DONTWAIT));
-	poll(&one, 1, 0);
-	printf("mask %#x\n", one.revents);
 	close(fd);
 }
 

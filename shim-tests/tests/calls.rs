@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         "moved_options",
         "lowered_user",
         "reuse_group",
+        "reuse_strangers",
         "not_stderr",
         "ep_local",
     ] {

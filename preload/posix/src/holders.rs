@@ -151,6 +151,7 @@ fn options(fd: c_int, bound: bool) -> HoldOptions {
         mark: int(libc::SO_MARK) as u32,
         device: syscall::bound_device(fd),
         reuse: int(libc::SO_REUSEADDR) != 0,
+        reuse_port: int(libc::SO_REUSEPORT) != 0,
         shadow: bound.then_some(fd),
     }
 }

@@ -22,7 +22,7 @@ use syscalls::{Sysno, syscall};
 
 use crate::report::Report;
 use crate::stack::monotonic_ns;
-use crate::{config, syscall};
+use crate::{config, reuseport, syscall};
 
 /// Visitors that wait.
 const BACKLOG: c_int = 8;
@@ -153,7 +153,7 @@ impl Inspection {
         self.0.as_raw_fd()
     }
 
-    /// Lets in who waits, if it is this user or root, and hands out a report; waits for no visitor. False when nobody can
+    /// Lets in who waits, if it is this user or root, and hands out a report, or does what is asked; waits for no visitor. False when nobody can
     /// be let in (no descriptor is left): the door would stay readable for ever, and is to be shut.
     #[must_use]
     pub(crate) fn answer(&self) -> bool {
@@ -162,7 +162,7 @@ impl Inspection {
             match syscall::accept4(self.fd(), flags) {
                 Ok(visitor) => {
                     let visitor = Fd::from_raw(visitor);
-                    if may_look(visitor.as_raw_fd()) {
+                    if may_look(visitor.as_raw_fd()) && !reuseport::answer(visitor.as_raw_fd()) {
                         // Whoever goes before the answer has come gets none.
                         let _ = hand_out(visitor.as_raw_fd());
                     }

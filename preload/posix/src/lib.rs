@@ -33,6 +33,7 @@ pub mod readiness;
 pub mod real;
 mod receive;
 pub mod report;
+mod reuseport;
 mod round;
 mod secrets;
 mod sigio;

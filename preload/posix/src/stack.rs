@@ -538,6 +538,11 @@ pub fn for_each(mut f: impl FnMut(&'static NetStack)) {
 }
 
 impl NetStack {
+    /// SO_NETNS_COOKIE of its sockets.
+    pub(crate) fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
     #[cold]
     fn open(cookie: u64, pid: i32) -> Result<&'static Self, Unavailable> {
         let (socket, neighbours, claim) = match PacketSocket::open() {

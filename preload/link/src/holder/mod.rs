@@ -57,6 +57,8 @@ pub struct HoldOptions {
     pub device: Option<String>,
     /// SO_REUSEADDR: whether others with that option may bind the local port.
     pub reuse: bool,
+    /// SO_REUSEPORT: the same for a group of its user's.
+    pub reuse_port: bool,
     /// The program's own socket, if it is bound to the same port.
     pub shadow: Option<RawFd>,
 }
@@ -285,7 +287,8 @@ impl Holders {
             && local.port() == 0
             && options.mark == 0
             && options.device.is_none()
-            && !options.reuse;
+            && !options.reuse
+            && !options.reuse_port;
         let used = if plain { self.take_idle() } else { None };
         let fd = match used {
             Some(fd) => fd,
@@ -299,6 +302,8 @@ impl Holders {
         if !plain {
             let reuse = i32::from(options.reuse);
             raw::setsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &reuse)?;
+            let reuse_port = i32::from(options.reuse_port);
+            raw::setsockopt(raw_fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, &reuse_port)?;
         }
         Ok(Holder {
             local: name::local(raw_fd)?,

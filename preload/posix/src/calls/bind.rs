@@ -15,7 +15,7 @@ use super::{answer_int, errno_of, handover};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::readiness::epoll;
-use crate::{config, fdtable, process, raw, real, signals, syscall};
+use crate::{config, fdtable, process, raw, real, reuseport, signals, syscall};
 
 /// Listeners on one port that are accelerated before there is a group: more than one address can be bound.
 const GROUP_MAX: usize = 16;
@@ -53,7 +53,13 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
         Err(Errno::EADDRINUSE) if port != 0 => {
             let stack = file.stack();
             match stack.with(|i| i.holders.bind_over(fd, port, try_it)) {
-                Err(Errno::EADDRINUSE) if reuses_port(fd) && give_group(port) => try_it(),
+                Err(Errno::EADDRINUSE)
+                    if reuses_port(fd)
+                        && (give_group(stack.cookie(), port)
+                            || reuseport::ask(stack.cookie(), port)) =>
+                {
+                    try_it()
+                }
                 tried => tried,
             }
         }
@@ -104,20 +110,22 @@ unsafe fn bind_again(file: &FileRef, addr: *const sockaddr, len: socklen_t) -> c
     }
 }
 
-fn reuses_port(fd: c_int) -> bool {
+pub(super) fn reuses_port(fd: c_int) -> bool {
     syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT) == Ok(1)
 }
 
-/// Gives the listeners of this process on a port that others may have as well to the kernel: it divides clients among the
-/// members of a group, and a holder is no member. True when there was one.
-fn give_group(port: u16) -> bool {
+/// Gives the listeners of this process on a port that others may have as well to the kernel, in the network namespace with that
+/// cookie: it divides clients among the members of a group, and a holder is no member. True when there was one.
+pub(crate) fn give_group(netns: u64, port: u16) -> bool {
     let mut group = ArrayVec::<c_int, GROUP_MAX>::new();
     fdtable::for_each(|fd| {
         let listens = fdtable::get(fd).is_some_and(|file| {
             let held = file.port.lock();
-            held.listener
-                .as_ref()
-                .is_some_and(|l| l.local().port() == port)
+            file.stack().cookie() == netns
+                && held
+                    .listener
+                    .as_ref()
+                    .is_some_and(|l| l.local().port() == port)
         });
         if listens && reuses_port(fd) {
             let _ = group.try_push(fd);

@@ -14,6 +14,7 @@ use sidewire_link::holder::HoldOptions;
 use sidewire_link::netlink::LinkKind;
 
 use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
+use super::bind::reuses_port;
 use super::shutdown::may_stop_listening;
 use super::socket::{Reason, count_engine, to_kernel};
 use super::unbind::unbind_if_over;
@@ -274,6 +275,7 @@ fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Resu
                 .then(|| syscall::bound_device(fd))
                 .flatten(),
             reuse: opts.reuseaddr != 0,
+            reuse_port: bound && reuses_port(fd),
             shadow: bound.then_some(fd),
         };
         let wanted = SocketAddr::new(saddr, port);

@@ -371,16 +371,16 @@ fn listener(file: &FileRef, fd: c_int, why: Reason) -> Result<(), Refused> {
         let Some(held) = file.port.lock().listener.take() else {
             return Err(Refused::State(TcpState::Listen));
         };
-        if !keeps && held.is_shared() {
-            // Two could not listen there.
-            file.port.lock().listener = Some(held);
-            return Err(Refused::Capability);
-        }
         inner.engine.end_timewaits_at(held.local());
         let Inner {
             engine, holders, ..
         } = inner;
         engine.take_released(|tuple| holders.release(&tuple));
+        if !keeps && held.is_shared() {
+            // Two could not listen there.
+            file.port.lock().listener = Some(held);
+            return Err(Refused::Capability);
+        }
         // Now, because it takes long. They hold their port by themselves, and let the kernel's listener in.
         holders.part(&held, true);
         take_last_batches(stack, inner);

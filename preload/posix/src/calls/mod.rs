@@ -24,6 +24,7 @@ pub(crate) mod unbind;
 
 pub use accept::{accept, accept4};
 pub use address::{getpeername, getsockname};
+pub(crate) use bind::give_group;
 pub use bind::{bind, listen};
 pub use close::close;
 pub use connect::connect;
