@@ -56,7 +56,8 @@ impl SendRun {
 /// Does the tail wait? If so, somebody will see to it.
 pub(crate) fn tcp_should_autocork(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, size_goal: u32) -> bool {
     sk.tail_waits = false;
-    if !cx.sh.sysctl.tcp_autocorking || sk.rtx_queue.is_empty() {
+    // In repair mode nothing is on its way out, and what is sent counts as sent.
+    if !cx.sh.sysctl.tcp_autocorking || sk.rtx_queue.is_empty() || sk.repair.on {
         return false;
     }
     let Some(tail) = sk

@@ -216,10 +216,10 @@ pub(crate) fn tcp_rcv_rtt_measure_ts(sk: &mut TcpSock, seg: &Segment, now: Insta
         return;
     }
     sk.tuning.last_tsecr = sk.rcv_tsecr;
-    if seg.end_seq.wrapping_sub(seg.seq) >= sk.ack.rcv_mss {
-        if let Some(us) = tcp_rtt_tsopt_us(sk, now, 0).filter(|us| (1..1 << 31).contains(us)) {
-            tcp_rcv_rtt_update(sk, us, false);
-        }
+    if seg.end_seq.wrapping_sub(seg.seq) >= sk.ack.rcv_mss
+        && let Some(us) = tcp_rtt_tsopt_us(sk, now, 0).filter(|us| (1..1 << 31).contains(us))
+    {
+        tcp_rcv_rtt_update(sk, us, false);
     }
 }
 

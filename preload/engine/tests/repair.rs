@@ -230,3 +230,23 @@ fn so_60_so_80_timestamps_in_microseconds() {
     assert_eq!(stamp(&mut p), 5_000);
     assert_eq!(p.get(c, client, tcp, t::TCP_INFO, 248)[5] & 0x40, 0);
 }
+
+/// A row of small sends, which would be held back for the next one on the wire.
+#[test]
+fn rp_26_each_of_many_small_sends_counts_as_sent() {
+    let (mut p, client, _) = pair();
+    let (c, tcp) = (Side::Client, so::SOL_TCP);
+    p.settle();
+    p.set(c, client, tcp, t::TCP_REPAIR, 1);
+    p.set(c, client, tcp, t::TCP_REPAIR_QUEUE, t::repair::SEND_QUEUE);
+    for _ in 0..20 {
+        assert_eq!(p.send(c, client, 0, None, b"0123456789"), Ok(10));
+    }
+    let mut outq = |cmd: u64| {
+        p.host(c)
+            .with(|s, io| s.ioctl_int(io, client, cmd as u32))
+            .unwrap()
+    };
+    assert_eq!(outq(sidewire_uapi::ioctl::SIOCOUTQ), 200);
+    assert_eq!(outq(sidewire_uapi::ioctl::SIOCOUTQNSD), 0);
+}
