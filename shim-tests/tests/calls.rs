@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         "passed",
         "moved_asleep",
         "moved_queue",
+        "vfork_passes",
         "moved_ended",
         "moved_options",
         "lowered_user",

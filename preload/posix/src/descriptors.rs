@@ -9,7 +9,7 @@ use syscalls::{Errno, Sysno, syscall};
 
 use crate::calls::socket;
 use crate::readiness::epoll;
-use crate::{calls, fdtable, raw, real, signals};
+use crate::{calls, fdtable, raw, real, signals, vfork};
 
 /// No descriptor of our own has a higher number.
 const LAST: c_uint = 65535;
@@ -46,6 +46,7 @@ pub fn close(fd: c_int) -> c_int {
 /// `dup`.
 pub fn dup(fd: c_int) -> c_int {
     if signals::in_vfork() {
+        vfork::pass_on(fd);
         return real::dup(fd);
     }
     let new = calls::dup(fd);
@@ -56,11 +57,11 @@ pub fn dup(fd: c_int) -> c_int {
 /// `dup2`.
 pub fn dup2(fd: c_int, new: c_int) -> c_int {
     if signals::in_vfork() {
-        return if refuses(new) {
-            -1
-        } else {
-            real::dup2(fd, new)
-        };
+        if refuses(new) {
+            return -1;
+        }
+        vfork::pass_on(fd);
+        return real::dup2(fd, new);
     }
     let got = calls::dup2(fd, new);
     epoll::duplicated(fd, got);
@@ -70,11 +71,11 @@ pub fn dup2(fd: c_int, new: c_int) -> c_int {
 /// `dup3`.
 pub fn dup3(fd: c_int, new: c_int, flags: c_int) -> c_int {
     if signals::in_vfork() {
-        return if refuses(new) {
-            -1
-        } else {
-            real::dup3(fd, new, flags)
-        };
+        if refuses(new) {
+            return -1;
+        }
+        vfork::pass_on(fd);
+        return real::dup3(fd, new, flags);
     }
     let got = calls::dup3(fd, new, flags);
     epoll::duplicated(fd, got);
@@ -86,9 +87,15 @@ pub fn dup3(fd: c_int, new: c_int, flags: c_int) -> c_int {
 /// # Safety
 /// The contract of the C function.
 pub unsafe fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> c_int {
+    let duplicates = matches!(cmd, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC);
+    if duplicates && signals::in_vfork() {
+        vfork::pass_on(fd);
+        // SAFETY: the program's call.
+        return unsafe { real::fcntl(fd, cmd, arg) };
+    }
     // SAFETY: the program's call.
     let got = unsafe { calls::fcntl(fd, cmd, arg) };
-    if matches!(cmd, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) && !signals::in_vfork() {
+    if duplicates {
         epoll::duplicated(fd, got);
     }
     got

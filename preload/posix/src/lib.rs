@@ -48,4 +48,5 @@ mod tstamps;
 mod turn;
 pub mod ubuf;
 pub mod undertaker;
-pub mod wait;
+pub mod vfork;
+mod wait;

@@ -18,7 +18,7 @@ use crate::real::CloneFn;
 use crate::stack::{self, Unavailable};
 use crate::{
     company, config, copy, fdtable, inspection, log, raw, readiness::epoll, real, signals, stats,
-    stdio, syscall, ubuf, undertaker,
+    stdio, syscall, ubuf, undertaker, vfork,
 };
 
 /// Whether the engine is to carry this process's TCP. The first question reads the settings, and is the moment from which
@@ -241,7 +241,11 @@ fn ignore_sigpipe() {
 /// Before the process becomes another program. What it inherits becomes the kernel's; the rest is closed. When the call fails
 /// the process goes on without these connections.
 pub fn before_exec() {
-    if !stack::any() || signals::in_vfork() || undertaker::working() {
+    if signals::in_vfork() {
+        vfork::pass_on_inherited();
+        return;
+    }
+    if !stack::any() || undertaker::working() {
         return;
     }
     let _inside = signals::enter();

@@ -24,7 +24,7 @@ use crate::driver;
 use crate::inspection::Inspection;
 use crate::round::{round, timers};
 use crate::stack::{Inner, NetStack, monotonic_ns};
-use crate::{syscall, thread, turn};
+use crate::{syscall, thread, turn, vfork};
 
 /// Shortest tick, in nanoseconds.
 const TICK_MIN: u64 = 1_000_000;
@@ -182,6 +182,7 @@ fn run(stack: &'static NetStack, mut outside: Outside) {
         if d.turn_wanted.load(Ordering::SeqCst) {
             turn::start(stack);
         }
+        vfork::serve();
         let now = monotonic_ns();
         let activity = (
             d.rounds.load(Ordering::Relaxed),
