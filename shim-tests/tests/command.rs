@@ -411,7 +411,9 @@ fn log_tells(stack: &Stack) -> TestResult {
         ),
         (
             &["--profile", "kernel"],
-            "descriptor 3: carried by the kernel: a rule of the settings".to_owned(),
+            format!(
+                "descriptor 3, connection to {FAR}:{port}: carried by the kernel: a rule of the settings"
+            ),
         ),
     ] {
         let settings = lab.path("settings");

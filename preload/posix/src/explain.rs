@@ -4,6 +4,7 @@
 
 use core::fmt::{self, Write as _};
 use std::ffi::CString;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 use sidewire_engine::memory::IovIter;
@@ -111,6 +112,7 @@ fn write_out(text: &[u8]) {
         unsafe { syscall!(Sysno::write, fd.as_raw_fd(), text.as_ptr(), text.len()) }
     });
     if let Err(e) = written {
+        let e = io::Error::from(e);
         crate::warning!("SIDEWIRE_EXPLAIN={}: {e}", file.display());
     }
 }
