@@ -579,7 +579,7 @@ fn run_moves_a_file(stack: &Stack) -> TestResult {
 
 /// What `--explain` says of a netcat that sends a line of six bytes.
 const EXPLAINED: &str = "\
-sidewire: sendmsg on 3 to 192.0.2.2:7400, 6 bytes, flags 0
+sidewire: write on 3 to 192.0.2.2:7400, 6 bytes, flags 0
   sockcm_cookie           no control messages
   zerocopy                not asked for
   sk_stream_wait_connect  ESTABLISHED: may send

@@ -28,6 +28,8 @@ pub(super) enum Bytes {
 /// The sends that one call makes to a socket.
 pub(super) struct Pieces<'a> {
     to: &'a FileRef,
+    /// The program's call, by its name.
+    call: &'static str,
     /// They can be told from one by timeouts or timestamps.
     apart: bool,
     /// Bytes that they have taken.
@@ -36,13 +38,14 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn new(to: &'a FileRef) -> Self {
+    pub(super) fn new(to: &'a FileRef, call: &'static str) -> Self {
         let apart = to.stack().with(|i| {
             let opts = i.engine.sock(to.id()).map(|sk| &sk.opts);
             opts.is_none_or(|o| o.sndtimeo.is_some() || o.tsflags != 0)
         });
         Self {
             to,
+            call,
             apart,
             done: 0,
             interrupted: Cell::new(false),
@@ -75,12 +78,12 @@ impl<'a> Pieces<'a> {
             } else {
                 0
             };
+            let flags = wait | if more { MSG_MORE } else { 0 };
             let args = SendArgs {
-                flags: wait | if more { MSG_MORE } else { 0 },
                 splice: bytes == Bytes::Referenced,
                 follows: self.done > 0,
                 interrupted: Some(&self.interrupted),
-                ..SendArgs::default()
+                ..SendArgs::of(self.call, flags)
             };
             match send_iter(self.to, args, || from(sent)) {
                 Ok(n) => {

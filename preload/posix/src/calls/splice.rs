@@ -163,7 +163,7 @@ fn from_pipe(
     waits: bool,
     more: bool,
 ) -> Result<usize, c_int> {
-    let mut pieces = Pieces::new(to);
+    let mut pieces = Pieces::new(to, "splice");
     while pieces.done < len {
         let left = len - pieces.done;
         let teed = tee_pipe(input, PIECE.min(left), !waits || pieces.done > 0);
