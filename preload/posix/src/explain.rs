@@ -19,7 +19,7 @@ use syscalls::{Errno, Sysno, syscall};
 
 use crate::config::{self, Explain};
 use crate::file::File;
-use crate::{fdtable, raw};
+use crate::{fdtable, raw, signals};
 
 /// Lines of one call; a screen has not many more.
 const LINES_MAX: usize = 40;
@@ -50,6 +50,7 @@ pub(crate) struct Called {
 
 /// The line above the steps.
 fn header(file: &'static File, called: Called) -> String {
+    let _inside = signals::enter();
     let peer = file.stack().with(|i| i.engine.peer(file.id()));
     let mut text = format!("sidewire: {}", called.name);
     if let Some(fd) = fdtable::number_of(file) {

@@ -9,6 +9,7 @@ use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_MORE};
 
 use super::send::{SendArgs, send_iter};
 use crate::file::FileRef;
+use crate::signals;
 
 /// Bytes of a piece, at most: sixteen pages, as a new pipe has.
 pub(super) const PIECE: usize = 64 * 1024;
@@ -39,6 +40,7 @@ pub(super) struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     pub(super) fn new(to: &'a FileRef, call: &'static str) -> Self {
+        let _inside = signals::enter();
         let apart = to.stack().with(|i| {
             let opts = i.engine.sock(to.id()).map(|sk| &sk.opts);
             opts.is_none_or(|o| o.sndtimeo.is_some() || o.tsflags != 0)

@@ -384,6 +384,7 @@ pub unsafe fn sendmsg_ubuf(
 
 /// Is there option memory for so many bytes of control data?
 fn has_optmem(file: &FileRef, bytes: usize) -> bool {
+    let _inside = signals::enter();
     file.stack()
         .with(|inner| inner.engine.sock_kmalloc(file.id(), bytes))
 }

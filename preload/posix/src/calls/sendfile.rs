@@ -17,7 +17,7 @@ use super::recv::recv_iter;
 use super::{MOVED, answer};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, MAX_RW_COUNT};
-use crate::{copy, explain, fdtable, real};
+use crate::{copy, explain, fdtable, real, signals};
 
 /// preadv2: only what is there without waiting.
 const RWF_NOWAIT: c_int = 8;
@@ -146,6 +146,7 @@ unsafe fn from_file(
 
 /// True when the first bytes open the connection (TCP_FASTOPEN_CONNECT).
 fn connects(to: &FileRef) -> bool {
+    let _inside = signals::enter();
     let stack = to.stack();
     stack.with(|i| i.engine.sock(to.id()).is_some_and(|sk| sk.defer_connect))
 }
