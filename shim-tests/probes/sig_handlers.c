@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/select.h>
+#include <sys/sendfile.h>
 #include <sys/time.h>
 
 static const char *host;
@@ -177,6 +178,46 @@ static void storm(void)
 	close(fd);
 }
 
+static void ask(int sig)
+{
+	int error;
+	socklen_t len = sizeof error;
+	(void)sig;
+	ran++;
+	if (getsockopt(in_handler_fd, SOL_SOCKET, SO_ERROR, &error, &len))
+		abort();
+}
+
+/* Whatever a send looks up before it begins, a handler may ask about the same socket. */
+static void asked_meanwhile(void)
+{
+	enum { ROUNDS = 5000 };
+	char byte = 'x', control[3 * CMSG_SPACE(sizeof(int))] = {0};
+	int fd = peer(host, port, "discard"), file = memfd_create("a byte", 0), sent = 0;
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	puts("# a handler asks about a socket that is being sent to");
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SO_TIMESTAMPING;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+	}
+	SHOW(write(file, &byte, 1));
+	in_handler_fd = fd;
+	handle(SIGALRM, ask, SA_RESTART);
+	repeatedly(50);
+	for (int i = 0; i < ROUNDS; i++) {
+		off_t start = 0;
+		sent += sendmsg(fd, &msg, 0) == 1;
+		sent += sendfile(fd, file, &start, 1) == 1;
+	}
+	repeatedly(0);
+	printf("%d bytes, handler ran: %d\n", sent, ran > 0);
+	close(file);
+	close(fd);
+}
+
 struct waiter {
 	int fd;
 	pid_t tid;
@@ -278,6 +319,7 @@ int main(int argc, char **argv)
 	jump_out();
 	masks();
 	storm();
+	asked_meanwhile();
 	cancelled();
 	faults();
 	broken_pipe();

@@ -85,6 +85,7 @@ fn look_inside(stack: &Stack) -> TestResult {
         let asked = lab.near.program(&command).args(words.iter().copied());
         Ok::<_, anyhow::Error>(asked.run()?.success()?.stdout)
     };
+    wait_for_answer(&lab, &command, &server)?;
     let line = until("the connection in ss", || {
         let table = ask(&["ss", "-HOtinp", "--pid", &pid])?;
         Ok(table
@@ -127,7 +128,10 @@ fn look_inside(stack: &Stack) -> TestResult {
     server.kill();
     let gone = lab.near.program(&command).args(["status", &pid]).run()?;
     ensure!(
-        gone.status.code() == Some(1) && gone.stdout.starts_with("No process"),
+        gone.status.code() == Some(1)
+            && gone
+                .stderr
+                .starts_with(&format!("sidewire: no process {pid} ")),
         "{gone}"
     );
     Ok(())
@@ -201,8 +205,9 @@ fn listener(lab: &Lab, stack: &Stack, port: u16, wrapper: &[&str]) -> Result<Run
 fn wait_for_answer(lab: &Lab, command: &str, server: &Running) -> Result<()> {
     let pid = server.id().to_string();
     until("an answer from the server", || {
-        let table = lab.near.run(command, ["ss", "-Hl", "--pid", &pid])?;
-        Ok((!table.is_empty()).then_some(()))
+        let asked = lab.near.program(command);
+        let asked = asked.args(["ss", "-Hl", "--pid", &pid]).run()?;
+        Ok((!asked.stdout.is_empty()).then_some(()))
     })
 }
 
@@ -333,16 +338,13 @@ fn user_namespaces(stack: &Stack) -> TestResult {
     let server = listener(&lab, stack, PORT, &wrapper)?;
     let pid = server.id().to_string();
     let listens = |table: &str| table.lines().count() == 1 && table.contains(&format!(":{PORT} "));
+    wait_for_answer(&lab, &command, &server)?;
     let ask = |wrapper: &[&str]| {
         let words = [wrapper, &[&command, "ss", "-Hl", "--pid", &pid]].concat();
         let asked = Command::new(words[0]).args(&words[1..]).output()?;
         ensure!(asked.status.success(), "{asked:?}");
-        Ok(String::from_utf8(asked.stdout)?)
+        Ok::<_, anyhow::Error>(String::from_utf8(asked.stdout)?)
     };
-    until("the socket, seen from outside", || {
-        let table = ask(&[])?;
-        Ok(listens(&table).then_some(()))
-    })?;
     let inside = [
         "nsenter",
         "--target",
@@ -350,7 +352,7 @@ fn user_namespaces(stack: &Stack) -> TestResult {
         "--user",
         "--preserve-credentials",
     ];
-    for wrapper in [user, &[user, &inside[..]].concat()] {
+    for wrapper in [&[][..], user, &[user, &inside[..]].concat()] {
         let table = ask(wrapper)?;
         ensure!(listens(&table), "{wrapper:?}: {table:?}");
     }
@@ -411,7 +413,9 @@ fn log_tells(stack: &Stack) -> TestResult {
         ),
         (
             &["--profile", "kernel"],
-            "descriptor 3: carried by the kernel: a rule of the settings".to_owned(),
+            format!(
+                "descriptor 3, connection to {FAR}:{port}: carried by the kernel: a rule of the settings"
+            ),
         ),
     ] {
         let settings = lab.path("settings");
@@ -577,7 +581,7 @@ fn run_moves_a_file(stack: &Stack) -> TestResult {
 
 /// What `--explain` says of a netcat that sends a line of six bytes.
 const EXPLAINED: &str = "\
-sidewire: sendmsg on 3 to 192.0.2.2:7400, 6 bytes, flags 0
+sidewire: write on 3 to 192.0.2.2:7400, 6 bytes, flags 0
   sockcm_cookie           no control messages
   zerocopy                not asked for
   sk_stream_wait_connect  ESTABLISHED: may send

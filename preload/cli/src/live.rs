@@ -17,6 +17,7 @@ use rustix::net::{
 use sidewire_posix::inspection::{listener_of, pid_namespace};
 use sidewire_posix::report::Report;
 
+use crate::EXIT_CANCELED;
 use crate::doors::{Door, doors};
 
 /// How long a process may take to answer.
@@ -53,6 +54,22 @@ pub(crate) struct Answers {
     pub(crate) reports: Vec<Report>,
     /// How many do not answer.
     pub(crate) silent: usize,
+}
+
+impl Answers {
+    /// Says so when `pid` was to be asked, and is not there to answer; true when it has not answered.
+    pub(crate) fn without(&self, pid: Option<i32>) -> bool {
+        let Some(pid) = pid.filter(|_| self.reports.is_empty()) else {
+            return false;
+        };
+        // Who is silent has had a line.
+        if self.silent == 0 {
+            eprintln!(
+                "sidewire: no process {pid} of yours is running under Sidewire and has used TCP"
+            );
+        }
+        true
+    }
 }
 
 /// A connection to the socket; waits for a place in its queue, which is full when the process does not take visitors in.
@@ -199,7 +216,7 @@ pub(crate) fn print_json(reports: &[Report]) -> ExitCode {
         }
         Err(e) => {
             eprintln!("sidewire: {e}");
-            ExitCode::FAILURE
+            ExitCode::from(EXIT_CANCELED)
         }
     }
 }
@@ -207,6 +224,19 @@ pub(crate) fn print_json(reports: &[Report]) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_who_was_asked_for_is_missed() {
+        let mut answers = Answers {
+            reports: Vec::new(),
+            silent: 0,
+        };
+        assert!(!answers.without(None) && answers.without(Some(1)));
+        answers.silent = 1;
+        assert!(answers.without(Some(1)));
+        answers.reports.push(Report::default());
+        assert!(!answers.without(Some(1)));
+    }
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {

@@ -8,6 +8,7 @@ use clap::CommandFactory;
 const COMMAND: &str = include_str!("../../../packaging/man/sidewire.1");
 const SETTINGS: &str = include_str!("../../../packaging/man/sidewire.toml.5");
 const DEFAULTS: &str = include_str!("../../../packaging/config.toml");
+const EXPLAINER: &str = include_str!("../../posix/src/explain.rs");
 const PARSER: &str = include_str!("../../posix/src/config.rs");
 
 #[test]
@@ -45,6 +46,24 @@ fn every_subcommand_and_option_is_in_the_manual() {
             assert!(known.contains(flag), "sidewire.1 explains --{flag}");
         }
     }
+}
+
+#[test]
+fn every_label_of_an_explained_send_is_in_the_manual() {
+    let labels = EXPLAINER
+        .split_once("fn name(step: &TraceStep)")
+        .and_then(|(_, after)| after.split_once("\n}\n"))
+        .expect("the names of the steps");
+    let labels: BTreeSet<&str> = labels.0.split('"').skip(1).step_by(2).collect();
+    let explained: BTreeSet<&str> = COMMAND
+        .lines()
+        .skip_while(|line| *line != ".Sh EXPLAINED SENDS")
+        .skip(1)
+        .take_while(|line| !line.starts_with(".Sh "))
+        .filter_map(|line| line.strip_prefix(".It Li "))
+        .flat_map(|names| names.split(" , "))
+        .collect();
+    assert_eq!(explained, labels);
 }
 
 /// The keys that the parser names when it refuses one.

@@ -143,6 +143,14 @@ fn has_file_capabilities(file: &Path) -> bool {
     rustix::fs::getxattr(file, "security.capability", &mut value).is_ok_and(|length| length > 0)
 }
 
+/// The machine that we are built for, as ELF files name it.
+pub(crate) fn our_machine() -> u16 {
+    match std::env::consts::ARCH {
+        "aarch64" => EM_AARCH64,
+        _ => EM_X86_64,
+    }
+}
+
 /// What an ELF file says of itself. What is no ELF file at all is left to exec.
 fn linkage(data: &[u8]) -> Facts {
     if !data.starts_with(b"\x7fELF") {
@@ -157,13 +165,9 @@ fn linkage(data: &[u8]) -> Facts {
     let Ok(endian) = header.endian() else {
         return Facts::default();
     };
-    let ours = match std::env::consts::ARCH {
-        "aarch64" => EM_AARCH64,
-        _ => EM_X86_64,
-    };
     let segments = header.program_headers(endian, data).unwrap_or(&[]);
     Facts {
-        foreign: header.e_machine(endian) != ours,
+        foreign: header.e_machine(endian) != our_machine(),
         is_static: segments.iter().all(|s| s.p_type(endian) != PT_INTERP),
         ..Facts::default()
     }

@@ -167,7 +167,7 @@ fn prepare(options: &Options) -> Result<Command, Failure> {
     };
     command.args(args);
     for (key, value) in &options.settings {
-        command.env(variable(key), value);
+        command.env(config::variable(key), value);
     }
     if let Some(name) = &options.profile {
         command.env("SIDEWIRE_PROFILE", name);
@@ -260,11 +260,6 @@ fn preload(library: &Path, others: Option<OsString>) -> Result<OsString, String>
     Ok(all)
 }
 
-/// The environment variable of a setting.
-fn variable(key: &str) -> String {
-    format!("SIDEWIRE_{}", key.to_ascii_uppercase())
-}
-
 fn setting(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a setting is KEY=VALUE")?;
     config::check(key, value)?;
@@ -301,7 +296,7 @@ mod tests {
             setting("stats=/tmp/a=b"),
             Ok(("stats".to_owned(), "/tmp/a=b".to_owned()))
         );
-        assert_eq!(variable("stats"), "SIDEWIRE_STATS");
+        assert_eq!(config::variable("stats"), "SIDEWIRE_STATS");
         assert!(setting("stats").is_err());
         for wrong in ["=1", "lgo=info", "log=loud"] {
             let message = setting(wrong).unwrap_err();

@@ -49,11 +49,17 @@ pub(crate) struct Options {
     pid: Option<i32>,
 }
 
-/// Prints them.
+/// Prints them. A process that was asked for and is not there is a failure.
 pub(crate) fn show(options: &Options) -> ExitCode {
-    let reports = live::ask_all(options.pid).reports;
+    let answers = live::ask_all(options.pid);
+    let missed = answers.without(options.pid);
+    let reports = answers.reports;
     if options.json {
-        return live::print_json(&reports);
+        let printed = live::print_json(&reports);
+        return if missed { ExitCode::FAILURE } else { printed };
+    }
+    if missed {
+        return ExitCode::FAILURE;
     }
     print!("{}", table(&reports, options));
     ExitCode::SUCCESS

@@ -21,21 +21,18 @@ pub(crate) struct Options {
 
 /// Prints it. A process that was asked for and is not there is a failure.
 pub(crate) fn show(options: &Options) -> ExitCode {
-    let live::Answers { reports, silent } = live::ask_all(options.pid);
-    let missed = options.pid.is_some() && reports.is_empty();
+    let answers = live::ask_all(options.pid);
+    let missed = answers.without(options.pid);
+    let live::Answers { reports, silent } = answers;
     if options.json {
         let printed = live::print_json(&reports);
         return if missed { ExitCode::FAILURE } else { printed };
     }
-    if reports.is_empty() {
-        if silent == 0 {
-            println!("No process of yours is running under Sidewire and has used TCP.");
-        }
-        return if missed {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        };
+    if missed {
+        return ExitCode::FAILURE;
+    }
+    if reports.is_empty() && silent == 0 {
+        println!("No process of yours is running under Sidewire and has used TCP.");
     }
     let blocks: Vec<String> = reports.iter().map(block).collect();
     print!("{}", blocks.join("\n"));

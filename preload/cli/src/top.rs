@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
+use std::ops::Add;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,11 @@ pub(crate) struct Options {
     #[arg(short, long, default_value_t = 1.0, value_parser = seconds)]
     delay: f64,
     /// Looks before it ends; endless without
-    #[arg(short = 'n', long, value_name = "COUNT")]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Connections that are shown
-    #[arg(short, long, default_value_t = 20)]
-    lines: usize,
+    #[arg(short, long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..))]
+    lines: u16,
     /// Only this process
     #[arg(value_name = "PID")]
     pid: Option<i32>,
@@ -54,16 +55,21 @@ fn bytes(s: &Socket) -> (u64, u64) {
     (get("bytes_acked"), get("bytes_received"))
 }
 
-/// Looks until it has looked often enough, or standard output is gone.
+/// Looks until it has looked often enough, or standard output is gone. A process that was asked for and is not there, or not
+/// any more, is a failure.
 pub(crate) fn show(options: &Options) -> ExitCode {
     let terminal = io::stdout().is_terminal();
     let mut before: HashMap<Key, (u64, u64)> = HashMap::new();
     let mut since = Instant::now();
     let mut left = options.count.unwrap_or(u64::MAX);
     loop {
-        let reports = live::ask_all(options.pid).reports;
+        let answers = live::ask_all(options.pid);
+        if answers.without(options.pid) {
+            return ExitCode::FAILURE;
+        }
+        let reports = answers.reports;
         let now = Instant::now();
-        let screen = screen(&reports, &before, now - since, options.lines);
+        let screen = screen(&reports, &before, now - since, options.lines.into());
         let mut out = io::stdout().lock();
         let clear = if terminal { CLEAR } else { "" };
         if write!(out, "{clear}{screen}")
@@ -111,12 +117,15 @@ fn screen(
         })
         .collect();
     rows.sort_by(|a, b| (b.0 + b.1).total_cmp(&(a.0 + a.1)));
+    // Of none, Iterator::sum makes -0.
+    let sum =
+        |of: fn(&(f64, f64, &Report, &Socket)) -> f64| rows.iter().map(of).fold(0.0, Add::add);
     let mut out = format!(
         "Processes: {}, connections: {}, sent: {}, received: {}\n\n",
         reports.len(),
         rows.len(),
-        rate(rows.iter().map(|r| r.0).sum()),
-        rate(rows.iter().map(|r| r.1).sum())
+        rate(sum(|r| r.0)),
+        rate(sum(|r| r.1))
     );
     let _ = writeln!(
         out,
@@ -155,6 +164,13 @@ mod tests {
             info: [("bytes_acked".to_owned(), acked)].into(),
             ..Socket::default()
         }
+    }
+
+    #[test]
+    fn nothing_moves_where_nobody_is() {
+        let text = screen(&[], &HashMap::new(), Duration::from_secs(1), 20);
+        let line = "Processes: 0, connections: 0, sent: 0bps, received: 0bps\n";
+        assert!(text.starts_with(line), "{text}");
     }
 
     #[test]

@@ -3,13 +3,17 @@
 use std::process::Command;
 
 /// Runs `setup` in a fresh user and network namespace, then the doctor with a
-/// library that exists. Gives what it printed and whether it found no problem.
+/// library that does nothing. Gives what it printed and whether it found no problem.
 fn doctor(setup: &str) -> (String, bool) {
-    let script = format!("{setup}\nexec \"$SIDEWIRE\" doctor");
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!(
+        "printf 'int sidewire_version;' | gcc -x c -shared -fPIC -o \"$SIDEWIRE_LIBRARY\" -
+        {setup}\nexec \"$SIDEWIRE\" doctor"
+    );
     let output = Command::new("unshare")
         .args(["-Urn", "sh", "-ec", &script])
         .env("SIDEWIRE", env!("CARGO_BIN_EXE_sidewire"))
-        .env("SIDEWIRE_LIBRARY", env!("CARGO_BIN_EXE_sidewire"))
+        .env("SIDEWIRE_LIBRARY", dir.path().join("lib.so"))
         .env_remove("LD_PRELOAD")
         .output()
         .unwrap();

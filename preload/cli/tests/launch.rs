@@ -19,7 +19,7 @@ fn outcome_after(setup: &str, script: &str) -> Output {
         ip link set sw0 up
         ip link set sw1 up
         cp \"$LAUNCHER\" \"$DIR/sidewire-launch\"
-        printf 'int sidewire_test_library;' | gcc -x c -shared -fPIC -o \"$DIR/lib.so\" -
+        printf 'int sidewire_version;' | gcc -x c -shared -fPIC -o \"$DIR/lib.so\" -
         setcap cap_net_raw=p \"$DIR/sidewire-launch\"
         export LAUNCH=\"$DIR/sidewire-launch\" SIDEWIRE_LIBRARY=\"$DIR/lib.so\"
         cp \"$(command -v cat)\" \"$DIR/cat\"

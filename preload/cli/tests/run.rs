@@ -27,7 +27,7 @@ impl Bench {
         bench.compile(
             "library",
             &["-shared", "-fPIC"],
-            "int sidewire_test_library;",
+            "unsigned sidewire_version(void) { return 0; }",
         );
         bench
     }
@@ -176,6 +176,20 @@ fn a_missing_library_is_said() {
     assert!(text(&output.stderr).contains("SIDEWIRE_LIBRARY"));
 }
 
+#[test]
+fn what_is_no_library_of_ours_is_said() {
+    let bench = Bench::new();
+    bench.compile("library", &["-shared", "-fPIC"], "int other;");
+    for options in [&[][..], &["--strict"], &["--fallback"]] {
+        let (started, output) = bench.starts(DEVICE, "", options);
+        assert!(!started, "{options:?}");
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        let message = text(&output.stderr);
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(message.contains("SIDEWIRE_LIBRARY="), "{message}");
+    }
+}
+
 /// Nothing is started on the kernel's TCP that nobody asked for.
 #[test]
 fn what_the_engine_cannot_do_without_is_demanded() {
@@ -211,6 +225,42 @@ fn what_the_engine_cannot_do_without_is_demanded() {
             assert!(output.status.success(), "{output:?}");
             assert!(output.stderr.is_empty(), "{output:?}");
         }
+    }
+}
+
+#[test]
+fn a_process_that_is_not_there_is_said_and_is_a_failure() {
+    let bench = Bench::new();
+    // Beyond the largest number that Linux gives.
+    let pid = "4194305";
+    for args in [
+        &["status", pid][..],
+        &["status", "--json", pid],
+        &["ss", "--pid", pid],
+        &["top", pid],
+    ] {
+        let output = bench.sidewire(args);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let message = text(&output.stderr);
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(message.contains(pid), "{message}");
+    }
+    for wrong in ["-n", "-l"] {
+        let output = bench.sidewire(&["top", wrong, "0"]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
+}
+
+#[test]
+fn a_plot_that_fails_is_our_own_failure() {
+    let bench = Bench::new();
+    let (library, svg) = (bench.path("library"), bench.path("x.svg"));
+    for file in [library.to_str().unwrap(), "/no/such/file"] {
+        let output = bench.sidewire(&["plot", file, "-o", svg.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        let message = text(&output.stderr);
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(message.contains(file) && !svg.exists(), "{message}");
     }
 }
 

@@ -369,7 +369,13 @@ fn zerocopy_begin(
 ) -> Result<(), Exit> {
     let asked = call.has(so::MSG_ZEROCOPY | so::MSG_SPLICE_PAGES) || call.ubuf.is_some();
     if size == 0 || !asked {
-        cx.trace(|| TraceStep::Zerocopy(Zerocopy::None));
+        cx.trace(|| {
+            TraceStep::Zerocopy(if asked {
+                Zerocopy::NoBytes
+            } else {
+                Zerocopy::None
+            })
+        });
         return Ok(()); // B3b
     }
     // Without a route yet, the device's abilities are unknown and Linux's route_caps are empty.

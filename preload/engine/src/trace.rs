@@ -176,8 +176,10 @@ pub enum TraceStep {
 /// What [`TraceStep::Zerocopy`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zerocopy {
-    /// Not asked for, or no bytes (B3b).
+    /// Not asked for.
     None,
+    /// There are no bytes (B3b).
+    NoBytes,
     /// SO_ZEROCOPY is not set (B3a).
     NotEnabled,
     /// ENOBUFS.

@@ -105,7 +105,11 @@ impl core::fmt::Display for Refused {
             Self::InUse => f.write_str(
                 "the packet sockets handed over are all in use (sidewire run --capability ambient)",
             ),
-            Self::Claim(e) => write!(f, "no packet socket that was handed over, as /proc cannot be used: {e}"),
+            Self::Claim(e) => write!(
+                f,
+                "no packet socket that was handed over, as /proc cannot be used: {}",
+                std::io::Error::from(*e)
+            ),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A copy of every frame to a pcapng file, when the settings ask for one.
 
 use std::ffi::CString;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 
 use sidewire_engine::net::Transmit;
@@ -93,6 +94,7 @@ impl Capture {
         match opened {
             Ok(tee) => Self(Some(tee)),
             Err(e) => {
+                let e = io::Error::from(e);
                 crate::warning!("SIDEWIRE_PCAP={}: {e}", file.display());
                 Self::default()
             }
@@ -127,6 +129,7 @@ impl Capture {
     #[cold]
     fn check(&mut self, written: Result<(), Errno>) {
         if let Err(e) = written {
+            let e = io::Error::from(e);
             crate::warning!("SIDEWIRE_PCAP: {e}; the capture ends here");
             self.0 = None;
         }

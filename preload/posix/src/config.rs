@@ -5,6 +5,7 @@
 //! both. A value that is not allowed is one line on standard error, and the default holds.
 
 use core::net::SocketAddr;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use once_cell::sync::OnceCell;
@@ -80,8 +81,8 @@ pub struct Config {
     pub zerocopy_rtx_copy: bool,
     /// `[[rule]]`: which connections are carried; those of the user before those of the host.
     pub rules: Vec<Rule>,
-    /// The program's name, which rules ask for: that of its file.
-    pub program: String,
+    /// The program's names, which rules ask for: that of its file, and that which it was started by.
+    pub programs: Vec<String>,
 }
 
 impl Default for Config {
@@ -99,7 +100,7 @@ impl Default for Config {
             message_options: false,
             zerocopy_rtx_copy: false,
             rules: Vec::new(),
-            program: String::new(),
+            programs: Vec::new(),
         }
     }
 }
@@ -111,13 +112,13 @@ struct Refused {
     value: String,
     allowed: &'static str,
     /// The key that was meant, as it seems.
-    meant: Option<&'static str>,
+    meant: Option<String>,
 }
 
 impl core::fmt::Display for Refused {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{} = {:?}: ", self.key, self.value)?;
-        if let Some(meant) = self.meant {
+        if let Some(meant) = &self.meant {
             write!(f, "did you mean {meant}? ")?;
         }
         write!(f, "allowed: {}", self.allowed)
@@ -131,15 +132,55 @@ const KEYS: &str = "enabled, strict, log, stats, pcap, explain, inspect, capabil
                     message_options, zerocopy_rtx";
 /// The table of profiles: `[profile.NAME]` holds keys that count when `NAME` is chosen.
 const PROFILE: &str = "profile";
+/// The array of rules.
+const RULE: &str = "rule";
+/// What may stand there in their place.
+const PROFILES: &str = "[profile.NAME] tables in the file of the settings, with keys of their own";
+const RULES: &str = "[[rule]] tables in the file of the settings";
+/// Variables of the environment that are no settings: where those are, what the launcher hands over, and what tests ask for.
+const OTHER_VARIABLES: [&str; 7] = [
+    "SIDEWIRE_CONFIG",
+    "SIDEWIRE_PROFILE",
+    "SIDEWIRE_LIBRARY",
+    "SIDEWIRE_SOCKETS",
+    "SIDEWIRE_LONG",
+    "SIDEWIRE_SIM_SEED",
+    "SIDEWIRE_WRITE_HEADER",
+];
+/// How the names of variables begin that one test sets for its own child.
+const TEST_VARIABLES: &str = "SIDEWIRE_TEST_";
+const VARIABLES: &str = "SIDEWIRE_CONFIG, SIDEWIRE_PROFILE, SIDEWIRE_LIBRARY, and SIDEWIRE_KEY \
+                         for each key of sidewire.toml(5)";
 /// Names that are this much alike are taken for a slip.
 const ALIKE: f64 = 0.5;
 
 /// The key most like a wrong one.
 fn nearest(key: &str) -> Option<&'static str> {
     let alike = |known: &&'static str| strsim::normalized_damerau_levenshtein(known, key);
-    let all = KEYS.split(", ").chain(["rule", PROFILE]);
+    let all = KEYS.split(", ").chain([RULE, PROFILE]);
     all.max_by(|a, b| alike(a).total_cmp(&alike(b)))
         .filter(|known| alike(known) > ALIKE)
+}
+
+/// The environment variable of a key.
+#[must_use]
+pub fn variable(key: &str) -> String {
+    format!("SIDEWIRE_{}", key.to_ascii_uppercase())
+}
+
+/// A value as one line.
+fn shown(value: &toml::Value) -> String {
+    value.to_string().trim_end().replace('\n', ", ")
+}
+
+/// What is wrong with a file that is no TOML, and where.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = 1 + before.unwrap_or_default().matches('\n').count();
+    format!(
+        "line {line}: {}; nothing of this file counts",
+        error.message()
+    )
 }
 
 impl Config {
@@ -202,9 +243,11 @@ impl Config {
                     _ => return Err(refuse("pages, copy")),
                 }
             }
+            RULE => return Err(refuse(RULES)),
+            PROFILE => return Err(refuse(PROFILES)),
             _ => {
                 return Err(Refused {
-                    meant: nearest(key),
+                    meant: nearest(key).map(str::to_owned),
                     ..refuse(KEYS)
                 });
             }
@@ -217,8 +260,10 @@ impl Config {
         let mut rules = Vec::new();
         for (key, value) in table {
             let refused = match (key.as_str(), value) {
-                (PROFILE, toml::Value::Table(_)) => None,
-                ("rule", toml::Value::Array(all)) => {
+                (PROFILE, toml::Value::Table(all)) if all.values().all(toml::Value::is_table) => {
+                    None
+                }
+                (RULE, toml::Value::Array(all)) if all.iter().all(toml::Value::is_table) => {
                     let tables = all.iter().filter_map(toml::Value::as_table);
                     for rule in tables.map(Rule::read) {
                         match rule {
@@ -229,7 +274,7 @@ impl Config {
                     None
                 }
                 (key, toml::Value::String(s)) => self.set(key, s).err(),
-                (key, other) => self.set(key, &other.to_string()).err(),
+                (key, other) => self.set(key, &shown(other)).err(),
             };
             if let Some(refused) = refused {
                 complain(refused);
@@ -240,30 +285,22 @@ impl Config {
 
     /// Sets what a file's text says, and what it says of the profile; whatever is refused is told to `complain`. True when
     /// it has that profile.
+    ///
+    /// # Errors
+    /// What is no TOML, in words: nothing is set.
     fn read_text(
         &mut self,
         text: &str,
         profile: Option<&str>,
         mut complain: impl FnMut(Refused),
-    ) -> bool {
-        let table = match text.parse::<toml::Table>() {
-            Ok(table) => table,
-            Err(e) => {
-                complain(Refused {
-                    key: "syntax".to_owned(),
-                    value: e.message().to_owned(),
-                    allowed: "TOML: key = value",
-                    meant: None,
-                });
-                return false;
-            }
-        };
+    ) -> Result<bool, String> {
+        let table: toml::Table = text.parse().map_err(|e| syntax(text, &e))?;
         self.read_table(&table, &mut complain);
         let chosen = profile.and_then(|name| table.get(PROFILE)?.get(name)?.as_table());
         if let Some(chosen) = chosen {
             self.read_table(chosen, complain);
         }
-        chosen.is_some()
+        Ok(chosen.is_some())
     }
 
     /// Reads a file; true when it has the profile.
@@ -288,8 +325,15 @@ impl Config {
             Err(e) => Err(e),
         };
         match text {
-            Ok(text) => return self.read_text(&text, profile, refuse),
+            Ok(text) => match self.read_text(&text, profile, refuse) {
+                Ok(found) => return found,
+                Err(e) => say(format_args!("{}: {e}", file.display())),
+            },
             Err(e) if must_exist => say(format_args!("SIDEWIRE_CONFIG={}: {e}", file.display())),
+            Err(e) if e.kind() == ErrorKind::InvalidData => say(format_args!(
+                "{}: {e}; nothing of this file counts",
+                file.display()
+            )),
             Err(_) => {}
         }
         false
@@ -304,13 +348,25 @@ impl Config {
             let Some(key) = name.strip_prefix("SIDEWIRE_").map(str::to_lowercase) else {
                 continue;
             };
-            // Not ours to read: where the file is, and what tests and the launcher use.
-            if !KEYS.split(", ").any(|k| k == key) {
+            if OTHER_VARIABLES.contains(&name.as_str()) || name.starts_with(TEST_VARIABLES) {
                 continue;
             }
-            if let Err(mut refused) = self.set(&key, &value) {
-                refused.key = name;
-                complain(refused);
+            let refused = if KEYS.split(", ").any(|k| k == key) {
+                self.set(&key, &value).err()
+            } else {
+                let known = nearest(&key).filter(|known| *known != RULE);
+                Some(Refused {
+                    key: String::new(),
+                    value,
+                    allowed: VARIABLES,
+                    meant: known.map(variable),
+                })
+            };
+            if let Some(refused) = refused {
+                complain(Refused {
+                    key: name,
+                    ..refused
+                });
             }
         }
     }
@@ -319,11 +375,15 @@ impl Config {
     /// each.
     #[must_use]
     pub fn load(profile: Option<&str>, say: Say) -> Self {
+        // A link to the program has another name than its file.
+        let files = [
+            std::env::current_exe().ok(),
+            std::env::args_os().next().map(PathBuf::from),
+        ];
+        let names = files.iter().flatten();
+        let names = names.filter_map(|file| Some(file.file_name()?.to_str()?.to_owned()));
         let mut config = Self {
-            program: std::env::current_exe()
-                .ok()
-                .and_then(|exe| Some(exe.file_name()?.to_str()?.to_owned()))
-                .unwrap_or_default(),
+            programs: names.collect(),
             ..Self::default()
         };
         let found = match std::env::var_os("SIDEWIRE_CONFIG") {
@@ -348,7 +408,7 @@ impl Config {
     /// Whether the rules let the engine carry a connection.
     #[must_use]
     pub fn accelerates(&self, direction: Direction, address: SocketAddr) -> bool {
-        rules::accelerate(&self.rules, &self.program, direction, address)
+        rules::accelerate(&self.rules, &self.programs, direction, address)
     }
 }
 
@@ -411,7 +471,8 @@ mod tests {
     fn from_file(text: &str) -> (Config, Vec<Refused>) {
         let mut config = Config::default();
         let mut refused = Vec::new();
-        config.read_text(text, Some("fast"), |r| refused.push(r));
+        let read = config.read_text(text, Some("fast"), |r| refused.push(r));
+        read.unwrap();
         (config, refused)
     }
 
@@ -449,11 +510,70 @@ mod tests {
         assert_eq!(strict.value, "maybe");
         assert!(strict.allowed.contains("true"));
         let unknown = refused.iter().find(|r| r.key == "lgo").unwrap();
-        assert_eq!((unknown.allowed, unknown.meant), (KEYS, Some("log")));
+        assert_eq!(
+            (unknown.allowed, unknown.meant.as_deref()),
+            (KEYS, Some("log"))
+        );
         assert!(unknown.to_string().contains("did you mean log?"));
-        let (config, refused) = from_file("= nonsense");
+    }
+
+    #[test]
+    fn what_is_no_toml_counts_for_nothing() {
+        let mut config = Config::default();
+        let said = config.read_text("log = \"info\"\n\nstrict = \n", None, |r| panic!("{r}"));
+        let said = said.unwrap_err();
+        assert!(said.starts_with("line 3: "), "{said}");
+        assert!(said.ends_with("; nothing of this file counts"), "{said}");
         assert_eq!(config, Config::default());
-        assert_eq!(refused.len(), 1);
+    }
+
+    #[test]
+    fn rules_and_profiles_are_tables() {
+        let rule = "rule = \"1\": allowed: [[rule]] tables in the file of the settings";
+        assert_eq!(check("rule", "1").unwrap_err(), rule);
+        let profile = check(PROFILE, "x").unwrap_err();
+        assert!(profile.contains("[profile.NAME]"), "{profile}");
+        for (text, allowed) in [
+            ("[rule]\nport = 1\naccelerate = true\n", RULES),
+            ("rule = [1]\n", RULES),
+            ("[profile]\nlog = \"info\"\n", PROFILES),
+        ] {
+            let (config, refused) = from_file(text);
+            assert_eq!(config, Config::default());
+            let said = refused.iter().map(|r| (r.allowed, r.meant.as_deref()));
+            assert_eq!(said.collect::<Vec<_>>(), [(allowed, None)], "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_variable_is_named() {
+        let vars = [
+            ("SIDEWIRE_LOGG", "info"),
+            ("SIDEWIRE_RULE", "1"),
+            ("SIDEWIRE_TEST_NETNS", "1"),
+            ("SIDEWIRE_CONFIG", "/x"),
+            ("LOGG", "1"),
+        ];
+        let vars = vars.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let mut said = Vec::new();
+        Config::default().read_environment(vars.into_iter(), |r| said.push(r.to_string()));
+        assert_eq!(said.len(), 2, "{said:?}");
+        let logg =
+            "SIDEWIRE_LOGG = \"info\": did you mean SIDEWIRE_LOG? allowed: SIDEWIRE_CONFIG, ";
+        assert!(said[0].starts_with(logg), "{said:?}");
+        assert!(
+            said[1].starts_with("SIDEWIRE_RULE = \"1\": allowed: "),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn the_program_has_the_name_it_was_started_by() {
+        let config = Config::load(None, |_| {});
+        let file = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let started_by = std::env::args_os().next().unwrap();
+        let names = [std::env::current_exe().unwrap(), started_by.into()].map(file);
+        assert_eq!(config.programs, names);
     }
 
     #[test]
@@ -463,14 +583,17 @@ mod tests {
         let (config, refused) = from_file(text);
         assert!(refused.is_empty());
         assert_eq!((config.log, config.strict), (Level::Info, false));
-        assert!(!Config::default().read_text(text, Some("none"), |_| {}));
-        assert!(Config::default().read_text(text, Some("slow"), |_| {}));
+        let has = |name| Config::default().read_text(text, Some(name), |_| {});
+        assert_eq!((has("none"), has("slow")), (Ok(false), Ok(true)));
     }
 
     #[test]
     fn later_files_put_their_rules_first() {
         let mut config = Config::default();
-        let mut read = |text: &str| config.read_text(text, None, |r| panic!("{r}"));
+        let mut read = |text: &str| {
+            let read = config.read_text(text, None, |r| panic!("{r}"));
+            read.unwrap();
+        };
         read("[[rule]]\naccelerate = false\n");
         read(
             "[[rule]]\nport = 80\naccelerate = true\n[[rule]]\nport = \"80-81\"\naccelerate = false\n",

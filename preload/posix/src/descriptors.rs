@@ -209,7 +209,7 @@ pub unsafe fn pwritev2(
         return unsafe { real::pwritev2(fd, iov, n, offset, flags) };
     }
     // SAFETY: the program's vector.
-    unsafe { calls::writev_with(fd, iov, n, message_flags(flags)) }
+    unsafe { calls::writev_with("pwritev2", fd, iov, n, message_flags(flags)) }
 }
 
 /// The flags that mean nothing to a socket: RWF_HIPRI, DSYNC, SYNC, APPEND and NOAPPEND.

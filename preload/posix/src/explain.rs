@@ -4,9 +4,9 @@
 
 use core::fmt::{self, Write as _};
 use std::ffi::CString;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use sidewire_engine::memory::IovIter;
 use sidewire_engine::sendmsg::Zc;
 use sidewire_engine::sock::nagle;
 use sidewire_engine::trace::{Held, Trace, TraceStep, Zerocopy};
@@ -15,58 +15,82 @@ use sidewire_link::fd::Fd;
 use sidewire_uapi::socket as so;
 use sidewire_uapi::timestamping as sof;
 use std::os::fd::AsRawFd;
-use syscalls::{Sysno, syscall};
+use syscalls::{Errno, Sysno, syscall};
 
 use crate::config::{self, Explain};
 use crate::file::File;
-use crate::{fdtable, raw};
+use crate::{fdtable, raw, signals};
 
 /// Lines of one call; a screen has not many more.
 const LINES_MAX: usize = 40;
 /// Where the words begin, behind the name of the step.
 const COLUMN: usize = 24;
 
+/// True when the settings ask for records.
+#[inline]
+fn wanted() -> bool {
+    config::loaded().is_some_and(|c| c.explain.is_some())
+}
+
 /// A record for a call, when the settings ask for one.
 #[inline]
 pub(crate) fn record() -> Option<Box<Trace>> {
-    let wanted = config::loaded().is_some_and(|c| c.explain.is_some());
-    wanted.then(|| Box::new(Trace::new()))
+    wanted().then(|| Box::new(Trace::new()))
 }
 
 /// A send that is being recorded: what it was called with.
 #[derive(Clone, Copy)]
 pub(crate) struct Called {
-    bytes: usize,
-    flags: i32,
+    /// The program's call.
+    pub(crate) name: &'static str,
+    /// As far as they are known.
+    pub(crate) bytes: Option<usize>,
+    pub(crate) flags: i32,
 }
 
-impl Called {
-    #[inline]
-    pub(crate) fn with(iter: &impl IovIter, flags: i32) -> Self {
-        Self {
-            bytes: iter.remaining(),
-            flags,
-        }
-    }
-}
-
-/// Writes down what a send went through.
-#[cold]
-pub(crate) fn tell(file: &'static File, called: Called, trace: &Trace) {
+/// The line above the steps.
+fn header(file: &'static File, called: Called) -> String {
+    let _inside = signals::enter();
     let peer = file.stack().with(|i| i.engine.peer(file.id()));
-    let mut text = String::from("sidewire: sendmsg");
+    let mut text = format!("sidewire: {}", called.name);
     if let Some(fd) = fdtable::number_of(file) {
         let _ = write!(text, " on {fd}");
     }
     if let Ok(peer) = peer {
         let _ = write!(text, " to {peer}");
     }
-    let _ = writeln!(
-        text,
-        ", {}, flags {}",
-        count(called.bytes, "byte"),
-        Names(called.flags as u32, FLAGS)
-    );
+    if let Some(bytes) = called.bytes {
+        let _ = write!(text, ", {}", count(bytes, "byte"));
+    }
+    let _ = writeln!(text, ", flags {}", Names(called.flags as u32, FLAGS));
+    text
+}
+
+/// Writes down, if the settings ask for it, that a call failed with `error` before the engine had it. Gives the error back.
+#[cold]
+pub(crate) fn refused(file: &'static File, name: &'static str, flags: i32, error: i32) -> i32 {
+    if wanted() {
+        let called = Called {
+            name,
+            bytes: None,
+            flags,
+        };
+        let mut text = header(file, called);
+        refusal(&mut text, error);
+        write_out(text.as_bytes());
+    }
+    error
+}
+
+fn refusal(text: &mut String, error: i32) {
+    let error = Errno::new(error).name().unwrap_or("an error");
+    step_line(text, "out_err", format_args!("{error}, before tcp_sendmsg"));
+}
+
+/// Writes down what a send went through.
+#[cold]
+pub(crate) fn tell(file: &'static File, called: Called, trace: &Trace) {
+    let mut text = header(file, called);
     let steps = trace.steps();
     let shown = if steps.len() <= LINES_MAX {
         steps.len()
@@ -111,15 +135,17 @@ fn write_out(text: &[u8]) {
         unsafe { syscall!(Sysno::write, fd.as_raw_fd(), text.as_ptr(), text.len()) }
     });
     if let Err(e) = written {
+        let e = io::Error::from(e);
         crate::warning!("SIDEWIRE_EXPLAIN={}: {e}", file.display());
     }
 }
 
 fn line(text: &mut String, step: &TraceStep) {
-    let from = text.len();
-    let _ = write!(text, "  {}", name(step));
-    let pad = (COLUMN + 2).saturating_sub(text.len() - from).max(1);
-    let _ = writeln!(text, "{:pad$}{}", "", Words(step));
+    step_line(text, name(step), format_args!("{}", Words(step)));
+}
+
+fn step_line(text: &mut String, name: &str, words: fmt::Arguments<'_>) {
+    let _ = writeln!(text, "  {name:<COLUMN$}{words}");
 }
 
 /// The function or label of Linux's that the step belongs to.
@@ -318,6 +344,7 @@ fn zerocopy_words(f: &mut fmt::Formatter<'_>, zerocopy: Zerocopy) -> fmt::Result
     };
     match zerocopy {
         Zerocopy::None => f.write_str("not asked for"),
+        Zerocopy::NoBytes => f.write_str("no bytes: no notification"),
         Zerocopy::NotEnabled => f.write_str("SO_ZEROCOPY is not set: copied"),
         Zerocopy::NoBufs => f.write_str("no notification to be had"),
         Zerocopy::Id { id, range, sg } => {
@@ -472,6 +499,20 @@ mod tests {
         assert_eq!(
             one(step),
             "  tcp_push                PSH; urgent pointer behind the last byte; nonagle 0\n"
+        );
+    }
+
+    #[test]
+    fn a_call_that_the_engine_does_not_see_is_a_line() {
+        let mut text = String::new();
+        refusal(&mut text, libc::EMSGSIZE);
+        assert_eq!(
+            text,
+            "  out_err                 EMSGSIZE, before tcp_sendmsg\n"
+        );
+        assert_eq!(
+            one(TraceStep::Zerocopy(Zerocopy::NoBytes)),
+            "  zerocopy                no bytes: no notification\n"
         );
     }
 

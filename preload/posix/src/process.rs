@@ -33,6 +33,8 @@ pub fn enabled() -> bool {
             // quick_exit runs no destructors, and what it calls in the end no hook sees.
             // SAFETY: the handler takes no notice of its argument, and this library is never unloaded.
             unsafe { __cxa_at_quick_exit(at_quick_exit, core::ptr::null_mut()) };
+        } else {
+            crate::info!("TCP stays with the kernel: enabled = false in the settings");
         }
         enabled
     })

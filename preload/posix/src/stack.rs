@@ -17,6 +17,7 @@ use sidewire_link::netlink::Neighbours;
 use sidewire_link::packet::{PacketSocket, PacketSource, Turn};
 use sidewire_link::reserve::{self, Claim};
 use sidewire_uapi::TcpState;
+use std::io;
 use std::sync::Arc;
 
 use crate::calls::unbind::unbind_after_the_end;
@@ -478,10 +479,10 @@ impl core::fmt::Display for Unavailable {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::HandedOver(refused) => refused.fmt(f),
-            Self::Packet(e) => write!(f, "no packet socket: {e}"),
-            Self::Netlink(e) => write!(f, "no routes over netlink: {e}"),
+            Self::Packet(e) => write!(f, "no packet socket: {}", io::Error::from(*e)),
+            Self::Netlink(e) => write!(f, "no routes over netlink: {}", io::Error::from(*e)),
             Self::TooMany => write!(f, "more than {MAX_STACKS} network namespaces"),
-            Self::Cookie(e) => write!(f, "no SO_NETNS_COOKIE: {e}"),
+            Self::Cookie(e) => write!(f, "no SO_NETNS_COOKIE: {}", io::Error::from(*e)),
         }
     }
 }
@@ -600,5 +601,26 @@ impl NetStack {
             retired: AtomicBool::new(false),
             claim,
         })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_read_as_the_standard_librarys() {
+        for (why, words) in [
+            (
+                Unavailable::Packet(Errno::EPERM),
+                "no packet socket: Operation not permitted (os error 1)",
+            ),
+            (
+                Unavailable::Cookie(Errno::ENOPROTOOPT),
+                "no SO_NETNS_COOKIE: Protocol not available (os error 92)",
+            ),
+        ] {
+            assert_eq!(why.to_string(), words);
+        }
     }
 }

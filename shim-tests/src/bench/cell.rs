@@ -243,6 +243,22 @@ impl Cell {
         format!("{}/{load}", self.placement.name())
     }
 
+    /// Those whose name contains one of the texts; all, without a text.
+    ///
+    /// # Errors
+    /// When a text is in no name.
+    pub fn chosen(cells: Vec<Self>, only: &[String]) -> Result<Vec<Self>> {
+        let has = |cell: &Self, text: &String| cell.name().contains(text.as_str());
+        for text in only {
+            ensure!(
+                cells.iter().any(|cell| has(cell, text)),
+                "--only {text}: no cell's name contains it; --list prints the names"
+            );
+        }
+        let wanted = |cell: &Self| only.is_empty() || only.iter().any(|text| has(cell, text));
+        Ok(cells.into_iter().filter(wanted).collect())
+    }
+
     /// Runs it once, with the near end on `stack`, in a fresh lab.
     ///
     /// # Errors
@@ -406,5 +422,18 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), count);
         assert!(Cell::quick().len() < count / 4);
+    }
+
+    #[test]
+    fn a_text_that_is_in_no_name_is_refused() {
+        let count = |only: &[&str]| {
+            let only: Vec<String> = only.iter().map(|text| (*text).to_owned()).collect();
+            Cell::chosen(Cell::all(), &only).map(|cells| cells.len())
+        };
+        assert_eq!(count(&[]).unwrap(), Cell::all().len());
+        let trips = count(&["round-trip"]).unwrap();
+        assert!(trips > 0 && trips < Cell::all().len());
+        let refused = count(&["round-trip", "nosuch"]).unwrap_err().to_string();
+        assert!(refused.contains("nosuch") && refused.lines().count() == 1);
     }
 }

@@ -56,14 +56,12 @@ fn main() -> ExitCode {
 }
 
 fn bench(options: &Options) -> Result<ExitCode> {
-    let mut cells = if options.quick {
+    let cells = if options.quick {
         Cell::quick()
     } else {
         Cell::all()
     };
-    if !options.only.is_empty() {
-        cells.retain(|cell| options.only.iter().any(|text| cell.name().contains(text)));
-    }
+    let cells = Cell::chosen(cells, &options.only)?;
     if options.list {
         for cell in &cells {
             println!("{}", cell.name());

@@ -1,6 +1,6 @@
 //! The kernel, the capabilities, the library, the packet socket.
 
-use std::fs;
+use std::{fs, io};
 
 use rustix::thread::{CapabilitySet, capabilities};
 use sidewire_link::Errno;
@@ -159,7 +159,7 @@ fn no_packet_socket(error: Errno, namespaces: &UserNamespaces) -> Finding {
     };
     Finding::new(
         Severity::Problem,
-        format!("no packet socket: {error}"),
+        format!("no packet socket: {}", io::Error::from(error)),
         remedy,
     )
 }

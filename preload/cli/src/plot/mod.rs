@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::EXIT_CANCELED;
+
 /// What `sidewire plot` takes.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -31,7 +33,7 @@ pub(crate) fn draw(options: &Options) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("sidewire: {message}");
-            ExitCode::FAILURE
+            ExitCode::from(EXIT_CANCELED)
         }
     }
 }

@@ -155,6 +155,21 @@ fn a_capture_is_taken_apart() {
 }
 
 #[test]
+fn what_cannot_be_read_is_said() {
+    let capture = capture("refused");
+    let whole = std::fs::read(&capture.0).unwrap();
+    let said = |bytes: &[u8]| {
+        std::fs::write(&capture.0, bytes).unwrap();
+        trace::read(&capture.0).unwrap_err()
+    };
+    for no_pcapng in [&b""[..], b"\xd4\xc3\xb2\xa1 of tcpdump", b"text\n"] {
+        assert!(said(no_pcapng).starts_with("no pcapng file"));
+    }
+    let cut = said(&whole[..whole.len() - 5]);
+    assert_eq!(cut, "the file ends within a block");
+}
+
+#[test]
 fn the_curves_are_on_the_page() {
     let capture = capture("page");
     let text = page::svg(&[read(&capture.0)]).unwrap();

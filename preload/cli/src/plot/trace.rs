@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use pcap_file::DataLink;
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
+use pcap_file::{DataLink, PcapError};
 use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::{TcpFlags, TcpOptions, TcpView};
 
@@ -22,6 +22,8 @@ const NANOSECONDS: u8 = 9;
 /// IP protocol number.
 const TCP: u8 = 6;
 const ETHERNET: usize = 14;
+/// How a pcapng file begins: the type of a section header block.
+const SECTION_HEADER: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 
 /// Payload that was sent, seconds since the connection's first frame.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -211,18 +213,33 @@ impl Connection {
     }
 }
 
+fn in_words(error: PcapError) -> String {
+    match error {
+        PcapError::IoError(e) if e.kind() == ErrorKind::UnexpectedEof => {
+            "the file ends within a block".to_owned()
+        }
+        PcapError::IoError(e) => e.to_string(),
+        e => format!("broken pcapng: {e}"),
+    }
+}
+
 /// Reads a capture; connections without data are left out.
 ///
 /// # Errors
 /// What keeps it from being read, in words.
 pub(super) fn read(path: &Path) -> Result<Vec<Connection>, String> {
     let file = File::open(path).map_err(|e| e.to_string())?;
-    let mut reader = PcapNgReader::new(BufReader::new(file)).map_err(|e| e.to_string())?;
+    let mut file = BufReader::new(file);
+    let start = file.fill_buf().map_err(|e| e.to_string())?;
+    if !start.starts_with(&SECTION_HEADER) {
+        return Err("no pcapng file (editcap -F pcapng makes one of a pcap file)".to_owned());
+    }
+    let mut reader = PcapNgReader::new(file).map_err(in_words)?;
     let mut all: HashMap<(SocketAddr, SocketAddr), Connection> = HashMap::new();
     // What the interfaces say: decimal places of a second, and where the IP header begins.
     let mut interfaces: Vec<(u8, usize)> = Vec::new();
     while let Some(block) = reader.next_block() {
-        let packet = match block.map_err(|e| e.to_string())? {
+        let packet = match block.map_err(in_words)? {
             Block::SectionHeader(_) => {
                 interfaces.clear();
                 continue;

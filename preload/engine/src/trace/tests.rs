@@ -157,6 +157,14 @@ fn a_pause_comes_before_the_buffer_that_it_puts_off() {
 }
 
 #[test]
+fn zerocopy_of_no_bytes_is_not_called_unasked() {
+    let mut bed = Bed::established();
+    assert!(send(&mut bed, 0, 0).contains(&TraceStep::Zerocopy(Zerocopy::None)));
+    let asked = send(&mut bed, so::MSG_ZEROCOPY, 0);
+    assert!(asked.contains(&TraceStep::Zerocopy(Zerocopy::NoBytes)));
+}
+
+#[test]
 fn failures_say_with_what() {
     let mut bed = Bed::closed();
     let mut iter = Iter::new(&bed, vec![(vec![7; 6], true)]);

@@ -9,7 +9,7 @@ use sidewire_link::Errno;
 use sidewire_uapi::TcpState;
 
 use super::address::{GivenAddr, bind_shadow, is_v6, shadow_name};
-use super::socket::{Reason, to_kernel};
+use super::socket::{Asked, Reason, to_kernel};
 use super::unbind::unbind_if_over;
 use super::{answer_int, errno_of, handover};
 use crate::config::rules::Direction;
@@ -82,8 +82,8 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
         Some(local) if !local.ip().is_loopback() => {
             file.stack().with(|i| i.engine.bound(file.id(), local));
         }
-        Some(_) => to_kernel(&file, Reason::Local),
-        None => to_kernel(&file, Reason::Ipv6),
+        Some(_) => to_kernel(&file, Reason::Local, Asked::Nothing),
+        None => to_kernel(&file, Reason::Ipv6, Asked::Nothing),
     }
     0
 }
@@ -174,7 +174,8 @@ pub fn listen(fd: c_int, backlog: c_int) -> c_int {
     }
     unbind_if_over(&file, fd);
     if let Some(reason) = refusal(&file, fd) {
-        to_kernel(&file, reason);
+        let asked = shadow_name(fd).map_or(Asked::Nothing, Asked::ListenerOn);
+        to_kernel(&file, reason, asked);
         return real::listen(fd, backlog);
     }
     answer_int(start(&file, fd, backlog))
@@ -196,11 +197,11 @@ fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
     }
     let local = shadow_name(fd).ok_or(libc::EINVAL)?;
     if !config::get().accelerates(Direction::In, local) {
-        return listen_in_kernel(file, fd, backlog, Reason::Rule);
+        return listen_in_kernel(file, fd, backlog, Reason::Rule, local);
     }
     // Its siblings are about to listen there as well.
     if process::is_child() && reuses_port(fd) {
-        return listen_in_kernel(file, fd, backlog, Reason::ReusePort);
+        return listen_in_kernel(file, fd, backlog, Reason::ReusePort, local);
     }
     let started = stack.with(|i| {
         let listener = i.holders.listen(local, fd, v6, backlog)?;
@@ -234,7 +235,7 @@ fn start(file: &FileRef, fd: c_int, backlog: c_int) -> Result<c_int, c_int> {
                 Errno::EADDRINUSE => Reason::ReusePort,
                 _ => Reason::NoHolder,
             };
-            listen_in_kernel(file, fd, backlog, reason)
+            listen_in_kernel(file, fd, backlog, reason, local)
         }
     }
 }
@@ -244,8 +245,9 @@ fn listen_in_kernel(
     fd: c_int,
     backlog: c_int,
     why: Reason,
+    local: SocketAddr,
 ) -> Result<c_int, c_int> {
-    to_kernel(file, why);
+    to_kernel(file, why, Asked::ListenerOn(local));
     if real::listen(fd, backlog) == 0 {
         Ok(0)
     } else {

@@ -16,7 +16,7 @@ use sidewire_link::netlink::LinkKind;
 use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
 use super::bind::reuses_port;
 use super::shutdown::may_stop_listening;
-use super::socket::{Reason, count_engine, to_kernel};
+use super::socket::{Asked, Reason, count_engine, to_kernel};
 use super::unbind::unbind_if_over;
 use super::{MOVED, answer_int, handover, run_in_turn};
 use crate::config::rules::Direction;
@@ -41,8 +41,8 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
             prepared = Some(unsafe { prepare(&file, fd, addr, len) }?);
         }
         match prepared {
-            Some(Way::Kernel(reason)) => {
-                to_kernel(&file, reason);
+            Some(Way::Kernel(reason, remote)) => {
+                to_kernel(&file, reason, Asked::ConnectionTo(remote));
                 // SAFETY: the caller's arguments.
                 match unsafe { real::connect(fd, addr, len) } {
                     0 => Ok(0),
@@ -88,7 +88,7 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
 #[derive(Clone, Copy)]
 enum Way {
     Engine(SocketAddr),
-    Kernel(Reason),
+    Kernel(Reason, SocketAddr),
     Disconnect,
 }
 
@@ -159,19 +159,19 @@ unsafe fn prepare(
 fn way_to(file: &FileRef, fd: c_int, remote: SocketAddr, fastopen: bool) -> Result<Way, c_int> {
     let stack = file.stack();
     let IpAddr::V4(daddr) = remote.ip() else {
-        return Ok(Way::Kernel(Reason::Ipv6));
+        return Ok(Way::Kernel(Reason::Ipv6, remote));
     };
     if daddr.is_unspecified() || daddr.is_loopback() {
-        return Ok(Way::Kernel(Reason::Local));
+        return Ok(Way::Kernel(Reason::Local, remote));
     }
     stack.with(driver::hear_network);
     if !config::get().accelerates(Direction::Out, remote) {
-        return Ok(Way::Kernel(Reason::Rule));
+        return Ok(Way::Kernel(Reason::Rule, remote));
     }
     stack
         .with(|i| plan(file, i, remote))
         .and_then(|plan| match plan {
-            Plan::Kernel(reason) => Ok(Way::Kernel(reason)),
+            Plan::Kernel(reason) => Ok(Way::Kernel(reason, remote)),
             Plan::From(saddr) => {
                 let way = reserve(file, fd, saddr, remote)?;
                 if let Way::Engine(_) = way {
@@ -194,8 +194,8 @@ pub(super) fn before_fastopen(file: &FileRef, fd: c_int, name: &[u8]) -> Result<
         return Ok(false);
     };
     match way_to(file, fd, remote, true)? {
-        Way::Kernel(reason) => {
-            to_kernel(file, reason);
+        Way::Kernel(reason, remote) => {
+            to_kernel(file, reason, Asked::ConnectionTo(remote));
             Ok(true)
         }
         Way::Engine(_) | Way::Disconnect => Ok(false),
@@ -304,6 +304,6 @@ fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Resu
         }
         // ER-41: what bind calls "in use" is "not available" to connect.
         Err(Errno::EADDRNOTAVAIL | Errno::EADDRINUSE) => Err(libc::EADDRNOTAVAIL),
-        Err(_) => Ok(Way::Kernel(Reason::NoHolder)),
+        Err(_) => Ok(Way::Kernel(Reason::NoHolder, remote)),
     }
 }

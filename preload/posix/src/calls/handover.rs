@@ -34,7 +34,7 @@ use syscalls::{Sysno, syscall};
 
 use self::from_peer::FromPeer;
 use super::address::{bind_shadow, encode, is_v6, shadow_name};
-use super::socket::{Reason, to_kernel};
+use super::socket::{Asked, Reason, to_kernel};
 use crate::file::FileRef;
 use crate::holders::Listener;
 use crate::readiness::epoll;
@@ -488,7 +488,7 @@ fn finish_locked(stack: &'static NetStack, file: &FileRef, all: bool) -> bool {
     });
     // `own` stands in the kernel's epoll instances until the program's own descriptor does.
     if let Some((_own, why)) = left {
-        to_kernel(file, why);
+        to_kernel(file, why, Asked::Nothing);
     }
     file.moved()
 }
@@ -517,7 +517,7 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
         }
         TcpState::Close => {
             ended::give(stack, &file, fd);
-            to_kernel(&file, why);
+            to_kernel(&file, why, Asked::Nothing);
             return Ok(());
         }
         _ => {}
@@ -539,7 +539,7 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
         let _ = syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &off);
         return done;
     }
-    to_kernel(&file, why);
+    to_kernel(&file, why, Asked::Nothing);
     done
 }
 

@@ -9,6 +9,7 @@ use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_MORE};
 
 use super::send::{SendArgs, send_iter};
 use crate::file::FileRef;
+use crate::signals;
 
 /// Bytes of a piece, at most: sixteen pages, as a new pipe has.
 pub(super) const PIECE: usize = 64 * 1024;
@@ -28,6 +29,8 @@ pub(super) enum Bytes {
 /// The sends that one call makes to a socket.
 pub(super) struct Pieces<'a> {
     to: &'a FileRef,
+    /// The program's call, by its name.
+    call: &'static str,
     /// They can be told from one by timeouts or timestamps.
     apart: bool,
     /// Bytes that they have taken.
@@ -36,13 +39,15 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn new(to: &'a FileRef) -> Self {
+    pub(super) fn new(to: &'a FileRef, call: &'static str) -> Self {
+        let _inside = signals::enter();
         let apart = to.stack().with(|i| {
             let opts = i.engine.sock(to.id()).map(|sk| &sk.opts);
             opts.is_none_or(|o| o.sndtimeo.is_some() || o.tsflags != 0)
         });
         Self {
             to,
+            call,
             apart,
             done: 0,
             interrupted: Cell::new(false),
@@ -75,12 +80,12 @@ impl<'a> Pieces<'a> {
             } else {
                 0
             };
+            let flags = wait | if more { MSG_MORE } else { 0 };
             let args = SendArgs {
-                flags: wait | if more { MSG_MORE } else { 0 },
                 splice: bytes == Bytes::Referenced,
                 follows: self.done > 0,
                 interrupted: Some(&self.interrupted),
-                ..SendArgs::default()
+                ..SendArgs::of(self.call, flags)
             };
             match send_iter(self.to, args, || from(sent)) {
                 Ok(n) => {

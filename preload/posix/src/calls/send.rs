@@ -26,8 +26,10 @@ const CONTROL_MAX: usize = 1 << 20;
 const CONTROL_ON_STACK: usize = 36;
 
 /// What a send is given beside its bytes.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct SendArgs<'a> {
+    /// The program's call, by its name.
+    pub(super) call: &'static str,
     pub(super) flags: c_int,
     pub(super) control: &'a [u8],
     pub(super) name: Option<&'a [u8]>,
@@ -39,6 +41,22 @@ pub(super) struct SendArgs<'a> {
     pub(super) follows: bool,
     /// Set when a signal came, whatever the send has taken.
     pub(super) interrupted: Option<&'a Cell<bool>>,
+}
+
+impl SendArgs<'_> {
+    /// Bytes and flags, and nothing else.
+    pub(super) fn of(call: &'static str, flags: c_int) -> Self {
+        Self {
+            call,
+            flags,
+            control: &[],
+            name: None,
+            ubuf: None,
+            splice: false,
+            follows: false,
+            interrupted: None,
+        }
+    }
 }
 
 /// One engine send to its end, from whatever holds the bytes. SIGPIPE is raised here.
@@ -68,7 +86,11 @@ pub(super) fn send_iter<I: IovIter>(
         call.ubuf = args.ubuf;
         let mut iter = fresh();
         call.trace = explain::record();
-        let called = Called::with(&iter, args.flags);
+        let called = call.trace.as_ref().map(|_| Called {
+            name: args.call,
+            bytes: Some(iter.remaining()),
+            flags: args.flags,
+        });
         let stack = file.stack();
         let r = run_in_turn(file, Some(&file.sending), |i, id, signal| {
             call.signal = signal;
@@ -78,7 +100,7 @@ pub(super) fn send_iter<I: IovIter>(
                 engine.sendmsg(&mut io, id, &mut call, &mut iter)
             })
         });
-        if let Some(trace) = call.trace.take() {
+        if let (Some(called), Some(trace)) = (called, call.trace.take()) {
             explain::tell(file.record(), called, &trace);
         }
         if call.sigpipe {
@@ -148,6 +170,7 @@ fn rest_by_kernel(
 fn fastopen_to_kernel(
     file: &FileRef,
     fd: c_int,
+    call: &'static str,
     flags: c_int,
     name: Option<&[u8]>,
 ) -> Result<bool, c_int> {
@@ -155,6 +178,7 @@ fn fastopen_to_kernel(
         Some(name) if flags & MSG_FASTOPEN != 0 => {
             file.stack().driver.wake_pump();
             signals::call(file, || connect::before_fastopen(file, fd, name))
+                .map_err(|e| explain::refused(file.record(), call, flags, e))
         }
         _ => Ok(false),
     }
@@ -180,6 +204,15 @@ unsafe fn kernel_message(
     Ok(sent)
 }
 
+/// What the program's vector came to.
+fn imported(
+    file: &FileRef,
+    args: SendArgs<'_>,
+    iov: Result<Iovecs, Error>,
+) -> Result<Iovecs, c_int> {
+    iov.map_err(|e| explain::refused(file.record(), args.call, args.flags, errno_of(e)))
+}
+
 /// `write`.
 ///
 /// # Safety
@@ -189,8 +222,9 @@ pub unsafe fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
         // SAFETY: the caller's arguments.
         return unsafe { real::write(fd, buf, len) };
     };
-    let iov = Iovecs::whole(buf.cast(), len).map_err(errno_of);
-    answer(iov.and_then(|iov| send_iov(&file, fd, &iov, SendArgs::default())))
+    let args = SendArgs::of("write", 0);
+    let iov = imported(&file, args, Iovecs::whole(buf.cast(), len));
+    answer(iov.and_then(|iov| send_iov(&file, fd, &iov, args)))
 }
 
 /// `writev`.
@@ -199,29 +233,32 @@ pub unsafe fn write(fd: c_int, buf: *const c_void, len: size_t) -> ssize_t {
 /// The contract of the C function.
 pub unsafe fn writev(fd: c_int, iov: *const iovec, n: c_int) -> ssize_t {
     // SAFETY: the caller's arguments.
-    unsafe { writev_with(fd, iov, n, 0) }
+    unsafe { writev_with("writev", fd, iov, n, 0) }
 }
 
-/// `writev` with the flags of send(2).
+/// `writev` with the flags of send(2), by the name of the program's `call`.
 ///
 /// # Safety
 /// The contract of writev(2).
-pub(crate) unsafe fn writev_with(fd: c_int, iov: *const iovec, n: c_int, flags: c_int) -> ssize_t {
+pub(crate) unsafe fn writev_with(
+    call: &'static str,
+    fd: c_int,
+    iov: *const iovec,
+    n: c_int,
+    flags: c_int,
+) -> ssize_t {
     let Some(file) = fdtable::get(fd) else {
         // SAFETY: the caller's arguments.
         return unsafe { real::writev(fd, iov, n) };
     };
     // SAFETY: the program's pointer.
     let iov = unsafe { Iovecs::import(iov, n as usize, Error::Inval) };
-    answer(iov.map_err(errno_of).and_then(|iov| {
+    let args = SendArgs::of(call, flags);
+    answer(imported(&file, args, iov).and_then(|iov| {
         if iov.iter().remaining() == 0 {
             // Linux vfs_writev: the socket is not asked, not even for EPIPE; write(2) of no bytes does ask it.
             return Ok(0);
         }
-        let args = SendArgs {
-            flags,
-            ..SendArgs::default()
-        };
         send_iov(&file, fd, &iov, args)
     }))
 }
@@ -236,11 +273,7 @@ pub unsafe fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> 
         return unsafe { real::send(fd, buf, len, flags) };
     };
     let iov = Iovecs::single(buf.cast(), len);
-    let args = SendArgs {
-        flags,
-        ..SendArgs::default()
-    };
-    answer(send_iov(&file, fd, &iov, args))
+    answer(send_iov(&file, fd, &iov, SendArgs::of("send", flags)))
 }
 
 /// `sendto`.
@@ -260,24 +293,21 @@ pub unsafe fn sendto(
         return unsafe { real::sendto(fd, buf, len, flags, addr, alen) };
     };
     let iov = Iovecs::single(buf.cast(), len);
+    let args = SendArgs::of("sendto", flags);
     if addr.is_null() {
-        let args = SendArgs {
-            flags,
-            ..SendArgs::default()
-        };
         return answer(send_iov(&file, fd, &iov, args));
     }
     // SAFETY: the program's pointer.
-    let given = unsafe { GivenAddr::read(addr, alen) };
+    let given = unsafe { GivenAddr::read(addr, alen) }
+        .map_err(|e| explain::refused(file.record(), args.call, flags, e));
     answer(given.and_then(|given| {
-        if fastopen_to_kernel(&file, fd, flags, Some(given.bytes()))? {
+        if fastopen_to_kernel(&file, fd, args.call, flags, Some(given.bytes()))? {
             // SAFETY: the caller's arguments.
             return sent_by_kernel(unsafe { real::sendto(fd, buf, len, flags, addr, alen) });
         }
         let args = SendArgs {
-            flags,
             name: Some(given.bytes()),
-            ..SendArgs::default()
+            ..args
         };
         send_iov(&file, fd, &iov, args)
     }))
@@ -302,11 +332,12 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
         // SAFETY: the caller's arguments.
         return unsafe { real::sendmsg(fd, msg, flags) };
     };
+    let args = SendArgs::of("sendmsg", flags);
     if let Err(e) = native_flags(flags) {
-        return answer(Err(e));
+        return answer(Err(explain::refused(file.record(), args.call, flags, e)));
     }
     // SAFETY: the program's pointer.
-    answer(unsafe { one_message(&file, fd, msg, flags, None) })
+    answer(unsafe { one_message(&file, fd, msg, args) })
 }
 
 /// `sendmsg` of memory that stays the caller's: its bytes are referenced, and `callback` gets `cookie` once when the last of
@@ -325,19 +356,25 @@ pub unsafe fn sendmsg_ubuf(
     cookie: u64,
     callback: ubuf::Callback,
 ) -> ssize_t {
-    if let Err(e) = native_flags(flags) {
-        return answer(Err(e));
-    }
-    let promise = match Promise::new(callback) {
-        Ok(promise) => promise,
-        Err(e) => return answer(Err(e)),
+    let args = SendArgs {
+        ubuf: Some(cookie),
+        ..SendArgs::of("sidewire_sendmsg", flags)
     };
-    let ubuf = Some(cookie);
-    let sent = answer(match fdtable::get(fd) {
+    let file = fdtable::get(fd);
+    let promise = match native_flags(flags).and_then(|()| Promise::new(callback)) {
+        Ok(promise) => promise,
+        Err(e) => {
+            if let Some(file) = &file {
+                explain::refused(file.record(), args.call, flags, e);
+            }
+            return answer(Err(e));
+        }
+    };
+    let sent = answer(match &file {
         // SAFETY: the caller's arguments.
-        Some(file) => unsafe { one_message(&file, fd, msg, flags, ubuf) },
+        Some(file) => unsafe { one_message(file, fd, msg, args) },
         // SAFETY: the same.
-        None => unsafe { kernel_message(fd, msg, flags, ubuf) },
+        None => unsafe { kernel_message(fd, msg, flags, args.ubuf) },
     });
     if sent > 0 {
         promise.keep();
@@ -347,6 +384,7 @@ pub unsafe fn sendmsg_ubuf(
 
 /// Is there option memory for so many bytes of control data?
 fn has_optmem(file: &FileRef, bytes: usize) -> bool {
+    let _inside = signals::enter();
     file.stack()
         .with(|inner| inner.engine.sock_kmalloc(file.id(), bytes))
 }
@@ -356,9 +394,33 @@ unsafe fn one_message(
     file: &FileRef,
     fd: c_int,
     msg: *const msghdr,
-    flags: c_int,
-    ubuf: Option<u64>,
+    args: SendArgs<'_>,
 ) -> Result<usize, c_int> {
+    let SendArgs { call, flags, .. } = args;
+    // SAFETY: the caller's pointer.
+    let message = unsafe { read_message(file, msg) }
+        .map_err(|e| explain::refused(file.record(), call, flags, e))?;
+    let name = message.name.as_ref().map(GivenAddr::bytes);
+    if fastopen_to_kernel(file, fd, call, flags, name)? {
+        // SAFETY: the same.
+        return unsafe { kernel_message(fd, msg, flags, args.ubuf) };
+    }
+    let args = SendArgs {
+        control: &message.control,
+        name,
+        ..args
+    };
+    send_iov(file, fd, &message.iov, args)
+}
+
+/// What a message header points to.
+struct Message {
+    name: Option<GivenAddr>,
+    iov: Iovecs,
+    control: Vec<u8>,
+}
+
+unsafe fn read_message(file: &FileRef, msg: *const msghdr) -> Result<Message, c_int> {
     // SAFETY: any bytes make a msghdr; its pointers are the program's.
     unsafe {
         let hdr = copy::read_value(msg).map_err(|_| libc::EFAULT)?;
@@ -390,19 +452,7 @@ unsafe fn one_message(
             )
             .map_err(|_| libc::EFAULT)?;
         }
-        let name = name.as_ref().map(GivenAddr::bytes);
-        if fastopen_to_kernel(file, fd, flags, name)? {
-            return kernel_message(fd, msg, flags, ubuf);
-        }
-        let args = SendArgs {
-            flags,
-            control: &control,
-            name,
-            ubuf,
-            splice: false,
-            ..SendArgs::default()
-        };
-        send_iov(file, fd, &iov, args)
+        Ok(Message { name, iov, control })
     }
 }
 
@@ -417,8 +467,8 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -
         // SAFETY: the caller's arguments.
         return unsafe { real::sendmmsg(fd, msgs, n, flags) };
     }
-    if let Err(e) = native_flags(flags) {
-        return answer_int(Err(e));
+    if let (Some(file), Err(e)) = (&file, native_flags(flags)) {
+        return answer_int(Err(explain::refused(file.record(), "sendmmsg", flags, e)));
     }
     let n = (n as usize).min(UIO_MAXIOV);
     let mut done = 0;
@@ -438,7 +488,7 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -
         let r = unsafe {
             let msg = &raw const (*entry).msg_hdr;
             let sent = match &file {
-                Some(file) => one_message(file, fd, msg, flags | more, None),
+                Some(file) => one_message(file, fd, msg, SendArgs::of("sendmmsg", flags | more)),
                 None => kernel_message(fd, msg, flags, None),
             };
             sent.and_then(|sent| {

@@ -17,7 +17,7 @@ use super::recv::recv_iter;
 use super::{MOVED, answer};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, MAX_RW_COUNT};
-use crate::{copy, fdtable, real};
+use crate::{copy, explain, fdtable, real, signals};
 
 /// preadv2: only what is there without waiting.
 const RWF_NOWAIT: c_int = 8;
@@ -65,11 +65,11 @@ unsafe fn from_file(
         // SAFETY: any bytes make a number.
         Some(unsafe { copy::read_value(offset) }.map_err(|_| libc::EFAULT)?)
     };
-    allowed(out, input, pos, count)?;
+    allowed(out, input, pos, count).map_err(|e| explain::refused(to.record(), "sendfile", 0, e))?;
     let count = count.min(MAX_RW_COUNT);
     let regular = regular_size(input);
     let mut in_syn = connects(to);
-    let mut pieces = Pieces::new(to);
+    let mut pieces = Pieces::new(to, "sendfile");
     let mut buf = Vec::new();
     let mut result = Ok(());
     while pieces.done < count {
@@ -146,6 +146,7 @@ unsafe fn from_file(
 
 /// True when the first bytes open the connection (TCP_FASTOPEN_CONNECT).
 fn connects(to: &FileRef) -> bool {
+    let _inside = signals::enter();
     let stack = to.stack();
     stack.with(|i| i.engine.sock(to.id()).is_some_and(|sk| sk.defer_connect))
 }

@@ -1,6 +1,8 @@
 //! `socket`, and how a socket becomes ours or the kernel's.
 
 use core::ffi::{CStr, c_int};
+use core::fmt;
+use core::net::SocketAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use sidewire_engine::SocketId;
@@ -83,17 +85,35 @@ pub const REASONS: usize = 11;
 static KERNEL: [AtomicU64; REASONS] = [const { AtomicU64::new(0) }; REASONS];
 static ENGINE: AtomicU64 = AtomicU64::new(0);
 
+/// What was asked for when the kernel got a socket: for who reads that it did.
+#[derive(Clone, Copy)]
+pub(super) enum Asked {
+    Nothing,
+    ConnectionTo(SocketAddr),
+    ListenerOn(SocketAddr),
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::ConnectionTo(remote) => write!(f, ", connection to {remote}"),
+            Self::ListenerOn(local) => write!(f, ", listener on {local}"),
+        }
+    }
+}
+
 /// Counts a socket that the kernel carries, and remembers why.
 pub(super) fn count_kernel(fd: c_int, reason: Reason) {
-    left(fd, reason);
+    left(fd, reason, Asked::Nothing);
     KERNEL[reason as usize].fetch_add(1, Ordering::Relaxed);
 }
 
 /// Remembers why the kernel carries the socket, and tells who wants to know.
-fn left(fd: c_int, reason: Reason) {
+fn left(fd: c_int, reason: Reason, asked: Asked) {
     carrier::remember(fd, reason);
     let why = reason.words().to_str().unwrap_or_default();
-    crate::info!("descriptor {fd}: carried by the kernel: {why}");
+    crate::info!("descriptor {fd}{asked}: carried by the kernel: {why}");
 }
 
 /// Counts a connection that the engine carries.
@@ -187,11 +207,34 @@ pub fn forget_stale(fd: c_int) {
 }
 
 /// The kernel takes the socket over: every descriptor of the file becomes a plain one.
-pub(super) fn to_kernel(file: &FileRef, reason: Reason) {
+pub(super) fn to_kernel(file: &FileRef, reason: Reason, asked: Asked) {
     KERNEL[reason as usize].fetch_add(1, Ordering::Relaxed);
     let record = file.record();
-    fdtable::remove_file(record, |fd| left(fd, reason));
+    fdtable::remove_file(record, |fd| left(fd, reason, asked));
     for w in record.wait.dissolve() {
         w.to_kernel(record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_is_named() {
+        let address = ([192, 0, 2, 1], 80).into();
+        let said = [
+            Asked::Nothing,
+            Asked::ConnectionTo(address),
+            Asked::ListenerOn(address),
+        ];
+        assert_eq!(
+            said.map(|asked| asked.to_string()),
+            [
+                "",
+                ", connection to 192.0.2.1:80",
+                ", listener on 192.0.2.1:80"
+            ]
+        );
     }
 }

@@ -15,7 +15,7 @@ use super::sendfile::{pipe, read_at, recv_into};
 use super::{MOVED, answer};
 use crate::file::FileRef;
 use crate::iov::MAX_RW_COUNT;
-use crate::{fdtable, real};
+use crate::{fdtable, real, signals};
 
 /// Every flag that splice knows.
 const SPLICE_F_ALL: c_uint =
@@ -79,7 +79,11 @@ fn to_pipe(
     len: usize,
     waits: bool,
 ) -> Result<usize, c_int> {
-    if from.stack().with(|i| i.engine.at_urgent_byte(from.id())) {
+    let at_urgent_byte = {
+        let _inside = signals::enter();
+        from.stack().with(|i| i.engine.at_urgent_byte(from.id()))
+    };
+    if at_urgent_byte {
         return match from.nonblock.load(Ordering::Relaxed) {
             true => Err(libc::EAGAIN),
             false => Ok(0),
@@ -163,7 +167,7 @@ fn from_pipe(
     waits: bool,
     more: bool,
 ) -> Result<usize, c_int> {
-    let mut pieces = Pieces::new(to);
+    let mut pieces = Pieces::new(to, "splice");
     while pieces.done < len {
         let left = len - pieces.done;
         let teed = tee_pipe(input, PIECE.min(left), !waits || pieces.done > 0);

@@ -9,9 +9,9 @@ use sidewire_uapi::TcpState;
 use std::os::fd::AsRawFd;
 
 use super::address::kernel_name;
-use crate::fdtable;
 use crate::file::{File, FileRef};
 use crate::stack::Inner;
+use crate::{fdtable, signals};
 
 /// Gives up the port that the kernel chose for `file`, if what used it is over. It is called by the calls that can end a
 /// connection, and before those that ask for the port.
@@ -47,6 +47,7 @@ pub(crate) fn unbind_after_the_end(file: &'static File, of_use: u32) {
 
 fn unbind(file: &FileRef, fd: c_int, of_use: Option<u32>) {
     let id = file.id();
+    let _inside = signals::enter();
     file.stack().with(|i| {
         if i.engine.state(id) != TcpState::Close {
             return;

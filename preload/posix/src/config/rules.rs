@@ -93,8 +93,8 @@ impl Rule {
         }
     }
 
-    fn fits(&self, program: &str, direction: Direction, address: SocketAddr) -> bool {
-        self.program.as_deref().is_none_or(|p| p == program)
+    fn fits(&self, programs: &[String], direction: Direction, address: SocketAddr) -> bool {
+        self.program.as_ref().is_none_or(|p| programs.contains(p))
             && self.direction.is_none_or(|d| d == direction)
             && self.address.is_none_or(|a| a.contains(&address.ip()))
             && self
@@ -104,17 +104,18 @@ impl Rule {
     }
 }
 
-/// Whether the engine may carry what `program` opens: to `address`, or listening there. Without a rule that fits, it may.
+/// Whether the engine may carry what a program with these names opens: to `address`, or listening there. Without a rule that
+/// fits, it may.
 #[must_use]
 pub fn accelerate(
     rules: &[Rule],
-    program: &str,
+    programs: &[String],
     direction: Direction,
     address: SocketAddr,
 ) -> bool {
     let mut rules = rules.iter();
     rules
-        .find(|r| r.fits(program, direction, address))
+        .find(|r| r.fits(programs, direction, address))
         .is_none_or(|r| r.accelerate)
 }
 
@@ -142,8 +143,9 @@ mod tests {
              [[rule]]\naddress = \"10.1.0.0/16\"\nport = \"80-89\"\ndirection = \"out\"\naccelerate = true\n\
              [[rule]]\naddress = \"10.0.0.0/8\"\naccelerate = false\n",
         );
-        let ask = |program, direction, address: &str| {
-            accelerate(&rules, program, direction, address.parse().unwrap())
+        let ask = |program: &str, direction, address: &str| {
+            let programs = ["a-file".to_owned(), program.to_owned()];
+            accelerate(&rules, &programs, direction, address.parse().unwrap())
         };
         assert!(!ask("sshd", Direction::In, "0.0.0.0:22"));
         assert!(ask("nc", Direction::In, "0.0.0.0:22"));
@@ -155,7 +157,7 @@ mod tests {
         assert!(ask("nc", Direction::Out, "11.0.0.1:80"));
         assert!(accelerate(
             &[],
-            "x",
+            &[],
             Direction::In,
             ([0, 0, 0, 0], 1).into()
         ));
