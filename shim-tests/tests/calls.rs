@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         "passed",
         "moved_asleep",
         "moved_queue",
+        "message_rows",
         "vfork_passes",
         "moved_ended",
         "moved_options",

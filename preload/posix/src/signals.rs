@@ -24,8 +24,9 @@ use core::sync::atomic::{
 use libc::{SIG_DFL, SIG_ERR, SIG_IGN, sigaction as Action, sighandler_t, siginfo_t, ucontext_t};
 use syscalls::Sysno;
 
+use crate::calls::MOVED;
 use crate::file::FileRef;
-use crate::{raw, real, sigio};
+use crate::{fdtable, raw, real, sigio};
 
 /// What an interrupted wait returns inside: the call is made again when the handler has SA_RESTART, else it fails with
 /// EINTR. Never reaches the program. A wait with a timeout returns EINTR instead (Linux `sock_intr_errno`).
@@ -189,10 +190,16 @@ fn test_cancel_slowly(file: Option<&FileRef>, cancels: u32) {
 /// interrupted it. `body` returns [`ERESTARTSYS`] as `sock_intr_errno` says, and holds nothing when it returns; the caller
 /// holds `file` and nothing else, because a handler may leave the call for good.
 ///
+/// Inside of another call it is a part of that, which goes on as that decides: the handler waits until then.
+///
 /// # Errors
-/// Those of `body`, with EINTR in place of ERESTARTSYS.
+/// Those of `body`, with EINTR in place of ERESTARTSYS. MOVED when the call is to be made again by its number, and a handler
+/// has closed that.
 #[inline]
 pub fn call<T>(file: &FileRef, mut body: impl FnMut() -> Result<T, c_int>) -> Result<T, c_int> {
+    if THREAD.with(|t| t.depth.load(Relaxed)) != 0 {
+        return body();
+    }
     loop {
         test_cancel(Some(file));
         let inside = enter();
@@ -210,7 +217,11 @@ pub fn call<T>(file: &FileRef, mut body: impl FnMut() -> Result<T, c_int>) -> Re
         drop(inside);
         drop(lent);
         match result {
-            Err(ERESTARTSYS) if again => {}
+            Err(ERESTARTSYS) if again => {
+                if fdtable::number_of(file.record()).is_none() {
+                    return Err(MOVED);
+                }
+            }
             Err(ERESTARTSYS | libc::EINTR) => {
                 test_cancel(Some(file));
                 return Err(libc::EINTR);

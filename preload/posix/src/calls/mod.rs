@@ -99,7 +99,7 @@ fn mask_of(reason: WaitReason) -> u32 {
 }
 
 /// What a call gives that found its socket given to the kernel: it is made again there. A number that no program sees.
-const MOVED: c_int = 520;
+pub(crate) const MOVED: c_int = 520;
 
 /// A waiter in a file's queue; leaves it when it goes.
 struct Queued<'a> {

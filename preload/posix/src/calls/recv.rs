@@ -9,10 +9,11 @@ use sidewire_engine::calls::RecvCall;
 use sidewire_engine::memory::IovIter;
 use sidewire_engine::{Error, Step};
 use sidewire_uapi::socket::{
-    MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_PEEK, MSG_WAITALL, MSG_WAITFORONE,
+    MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_WAITALL, MSG_WAITFORONE,
 };
 
 use super::address::{encode, is_v6, write_out};
+use super::send::Row;
 use super::{MOVED, answer, answer_int, errno_of, run, scm};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, ProgramIov, UIO_MAXIOV};
@@ -72,7 +73,7 @@ fn recv_named(
         name = call.name;
         n
     });
-    let n = if file.moved() {
+    let n = if file.moved() || matches!(got, Err(MOVED)) {
         rest_by_kernel(file, fd, iov, flags, got)
     } else {
         got
@@ -296,17 +297,28 @@ pub unsafe fn recvmmsg(
     if let Err(e) = super::send::native_flags(flags) {
         return answer_int(Err(e));
     }
+    let n = (n as usize).min(UIO_MAXIOV);
     // SAFETY: the program's pointers.
-    answer_int(unsafe {
-        messages(
-            &file,
-            fd,
-            msgs,
-            (n as usize).min(UIO_MAXIOV),
-            flags,
-            timeout,
-        )
-    })
+    let got = signals::call(&file, || unsafe {
+        messages(&file, fd, msgs, n, flags, timeout)
+    });
+    if matches!(got, Err(MOVED)) {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::recvmmsg(fd, msgs, n as c_uint, flags, timeout) };
+    }
+    answer_int(got.map(|got| match got {
+        Row { done, ended: false } if done < n => {
+            let waits = match flags & MSG_WAITFORONE {
+                0 => 0,
+                _ => MSG_DONTWAIT,
+            };
+            let (rest, left) = (msgs.wrapping_add(done), (n - done) as c_uint);
+            // SAFETY: the rest of the program's array.
+            let rest = unsafe { real::recvmmsg(fd, rest, left, flags | waits, timeout) };
+            done as c_int + rest.max(0)
+        }
+        Row { done, .. } => done as c_int,
+    }))
 }
 
 /// Takes the socket's error (Linux `sock_error`).
@@ -329,7 +341,7 @@ unsafe fn messages(
     n: usize,
     mut flags: c_int,
     timeout: *mut timespec,
-) -> Result<c_int, c_int> {
+) -> Result<Row, c_int> {
     let deadline = if timeout.is_null() {
         u64::MAX
     } else {
@@ -348,34 +360,31 @@ unsafe fn messages(
         pending_error(fd)?;
     }
     let mut done = 0;
-    let mut error = 0;
-    while done < n {
+    while done < n && !(done > 0 && file.moved()) {
         let entry = msgs.wrapping_add(done);
         // SAFETY: the program's array; the fields' addresses are only computed.
-        let r = unsafe {
-            one_message(file, fd, &raw mut (*entry).msg_hdr, flags & !MSG_WAITFORONE).and_then(
-                |got| {
-                    copy::write_value(&raw mut (*entry).msg_len, &(got as c_uint))
-                        .map_err(|_| libc::EFAULT)
-                },
-            )
+        let got = unsafe {
+            let msg = &raw mut (*entry).msg_hdr;
+            one_message(file, fd, msg, flags & !MSG_WAITFORONE).and_then(|got| {
+                let fault = |_| libc::EFAULT;
+                copy::write_value(&raw mut (*entry).msg_len, &(got as c_uint)).map_err(fault)?;
+                copy::read_value(&raw const (*msg).msg_flags).map_err(fault)
+            })
         };
-        if let Err(e) = r {
-            error = e;
-            break;
-        }
+        let msg_flags = match got {
+            Ok(msg_flags) => msg_flags,
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => return Ok(Row { done, ended: true }),
+        };
         done += 1;
         if flags & MSG_WAITFORONE != 0 {
             flags |= MSG_DONTWAIT;
         }
         // As in Linux the timeout is looked at between messages only.
-        if deadline != u64::MAX && monotonic_ns() >= deadline {
-            break;
+        let late = deadline != u64::MAX && monotonic_ns() >= deadline;
+        if late || msg_flags & MSG_OOB != 0 {
+            return Ok(Row { done, ended: true });
         }
     }
-    if done > 0 || error == 0 {
-        Ok(done as c_int)
-    } else {
-        Err(error)
-    }
+    Ok(Row { done, ended: false })
 }

@@ -120,7 +120,7 @@ pub(super) fn send_iter<I: IovIter>(
 
 fn send_iov(file: &FileRef, fd: c_int, iov: &Iovecs, args: SendArgs<'_>) -> Result<usize, c_int> {
     let sent = send_iter(file, args, || iov.iter());
-    if file.moved() {
+    if file.moved() || matches!(sent, Err(MOVED)) {
         rest_by_kernel(file, fd, iov, args, sent)
     } else {
         sent
@@ -461,50 +461,87 @@ unsafe fn read_message(file: &FileRef, msg: *const msghdr) -> Result<Message, c_
 /// # Safety
 /// The contract of the C function.
 pub unsafe fn sendmmsg(fd: c_int, msgs: *mut mmsghdr, n: c_uint, flags: c_int) -> c_int {
-    let mut file = fdtable::get(fd);
-    if file.is_none() {
+    let Some(file) = fdtable::get(fd) else {
         rights::share_each(msgs, (n as usize).min(UIO_MAXIOV));
         // SAFETY: the caller's arguments.
         return unsafe { real::sendmmsg(fd, msgs, n, flags) };
-    }
-    if let (Some(file), Err(e)) = (&file, native_flags(flags)) {
+    };
+    if let Err(e) = native_flags(flags) {
         return answer_int(Err(explain::refused(file.record(), "sendmmsg", flags, e)));
     }
     let n = (n as usize).min(UIO_MAXIOV);
+    // SAFETY: the program's array.
+    let sent = signals::call(&file, || unsafe { messages(&file, fd, msgs, n, flags) });
+    if matches!(sent, Err(MOVED)) {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::sendmmsg(fd, msgs, n as c_uint, flags) };
+    }
+    answer_int(sent.map(|sent| match sent {
+        // A message has made the socket the kernel's, or another thread has.
+        Row { done, ended: false } if done < n => {
+            // SAFETY: the rest of the program's array.
+            let rest =
+                unsafe { real::sendmmsg(fd, msgs.wrapping_add(done), (n - done) as c_uint, flags) };
+            done as c_int + rest.max(0)
+        }
+        Row { done, .. } => done as c_int,
+    }))
+}
+
+/// How a row of messages went.
+pub(super) struct Row {
+    /// Messages that were moved.
+    pub(super) done: usize,
+    /// No other is to be.
+    pub(super) ended: bool,
+}
+
+/// Linux's `__sys_sendmmsg`, for as long as the socket is ours.
+unsafe fn messages(
+    file: &FileRef,
+    fd: c_int,
+    msgs: *mut mmsghdr,
+    n: usize,
+    flags: c_int,
+) -> Result<Row, c_int> {
     let mut done = 0;
-    let mut error = 0;
-    while done < n {
+    while done < n && !(done > 0 && file.moved()) {
         let entry = msgs.wrapping_add(done);
         let more = if done + 1 < n {
             sidewire_uapi::socket::MSG_BATCH
         } else {
             0
         };
-        if done > 0 && (flags & MSG_FASTOPEN != 0 || file.as_ref().is_some_and(|f| f.moved())) {
-            // A message may have made the socket the kernel's, or another thread has.
-            file = fdtable::get(fd);
-        }
         // SAFETY: the program's array; the fields' addresses are only computed.
-        let r = unsafe {
+        let sent = unsafe {
             let msg = &raw const (*entry).msg_hdr;
-            let sent = match &file {
-                Some(file) => one_message(file, fd, msg, SendArgs::of("sendmmsg", flags | more)),
-                None => kernel_message(fd, msg, flags, None),
-            };
-            sent.and_then(|sent| {
+            one_message(file, fd, msg, SendArgs::of("sendmmsg", flags | more)).and_then(|sent| {
                 copy::write_value(&raw mut (*entry).msg_len, &(sent as c_uint))
-                    .map_err(|_| libc::EFAULT)
+                    .map_err(|_| libc::EFAULT)?;
+                Ok(msg_data_left(msg, sent))
             })
         };
-        if let Err(e) = r {
-            error = e;
-            break;
+        match sent {
+            Ok(left) => {
+                done += 1;
+                if left {
+                    return Ok(Row { done, ended: true });
+                }
+            }
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => return Ok(Row { done, ended: true }),
         }
-        done += 1;
     }
-    answer_int(if done > 0 || error == 0 {
-        Ok(done as c_int)
-    } else {
-        Err(error)
-    })
+    Ok(Row { done, ended: false })
+}
+
+/// True when a message of which so many bytes were `sent` has more (Linux `msg_data_left`).
+unsafe fn msg_data_left(msg: *const msghdr, sent: usize) -> bool {
+    // SAFETY: as when it was sent.
+    unsafe {
+        copy::read_value(msg).is_ok_and(|hdr| {
+            Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize)
+                .is_ok_and(|iov| iov.iter().remaining() > sent)
+        })
+    }
 }
