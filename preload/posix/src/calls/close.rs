@@ -43,6 +43,7 @@ pub(crate) fn release(file: &'static File) {
         // The connection is the parent's, or an undertaker's.
         return;
     }
+    let _inside = signals::enter();
     let nonblock = file.nonblock.load(Ordering::Relaxed);
     let mut listener = core::mem::take(&mut *file.port.lock()).listener;
     let mut call = CloseCall::default();
