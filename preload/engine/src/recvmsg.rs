@@ -68,7 +68,8 @@ fn recvmsg_locked(
             n
         }));
     }
-    if sk.repair.on {
+    // Looked at when the call begins, and not where it goes on.
+    if sk.repair.on && !call.begun {
         if call.flags & MSG_PEEK == 0 {
             return Step::Ready(Err(Error::Perm));
         }

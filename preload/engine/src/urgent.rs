@@ -82,13 +82,17 @@ fn tcp_check_urg(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
 }
 
 impl Stack {
-    /// Does the socket's next byte stand at the urgent mark, so that splice(2) takes nothing (SP-33; Linux
-    /// `__tcp_read_sock`)?
+    /// Bytes that splice(2) takes before it comes to the urgent byte, 0 at that (SP-33; Linux `__tcp_read_sock`); more than
+    /// there can be when none is ahead.
     #[must_use]
-    pub fn at_urgent_byte(&self, id: SocketId) -> bool {
-        self.socks.get(id).is_some_and(|sk| {
-            sk.urg_data != 0 && sk.urg_seq == sk.copied_seq && !sk.receive_queue.is_empty()
-        })
+    pub fn before_urgent_byte(&self, id: SocketId) -> usize {
+        let Some(sk) = self.socks.get(id) else {
+            return usize::MAX;
+        };
+        if sk.urg_data == 0 || sk.receive_queue.is_empty() {
+            return usize::MAX;
+        }
+        sk.urg_seq.wrapping_sub(sk.copied_seq) as usize
     }
 }
 

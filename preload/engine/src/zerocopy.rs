@@ -65,8 +65,20 @@ pub struct ZerocopyState {
 }
 
 impl ZerocopyState {
+    /// Where an object is: they are in the order of their names, some of which have gone.
+    fn position(&self, uarg: UbufId) -> Option<usize> {
+        let first = self.live.front()?.name.0;
+        let age = |name: UbufId| name.0.wrapping_sub(first);
+        let at = self.live.partition_point(|u| age(u.name) < age(uarg));
+        self.live
+            .get(at)
+            .is_some_and(|u| u.name == uarg)
+            .then_some(at)
+    }
+
     fn get(&mut self, uarg: UbufId) -> Option<&mut Ubuf> {
-        self.live.iter_mut().rev().find(|u| u.name == uarg)
+        let at = self.position(uarg)?;
+        self.live.get_mut(at)
     }
 
     /// Bytes of option memory in use (SO_MEMINFO).
@@ -77,7 +89,7 @@ impl ZerocopyState {
 
     /// The last id of an object, and how many it covers.
     pub(crate) fn last_id(&self, uarg: UbufId) -> (u32, u32) {
-        let found = self.live.iter().rev().find(|u| u.name == uarg);
+        let found = self.position(uarg).and_then(|at| self.live.get(at));
         found.map_or((0, 0), |u| {
             (u.id.wrapping_add(u.len).wrapping_sub(1), u.len)
         })
@@ -326,7 +338,7 @@ pub(crate) fn complete_as_copied(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
 /// Queues the notification when nothing refers to the object any more (Linux `__msg_zerocopy_callback`).
 fn complete(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, uarg: UbufId) {
     let z = &mut sk.zerocopy;
-    let Some(at) = z.live.iter().position(|u| u.name == uarg) else {
+    let Some(at) = z.position(uarg) else {
         return;
     };
     if z.live[at].calls > 0 || z.live[at].end_seq.is_some() {

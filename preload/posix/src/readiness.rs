@@ -235,6 +235,13 @@ impl Set {
         self.ready()
     }
 
+    /// True when another thread has closed a number that is ready, or put another file behind it.
+    fn replaced(&self) -> bool {
+        let replaced = |fd, file: &FileRef| !fdtable::is_of(fd, file.record());
+        let mut ready = self.watches.iter().filter(|w| w.revents != 0);
+        ready.any(|w| w.file.as_ref().is_some_and(|file| replaced(w.fd, file)))
+    }
+
     fn ready(&self) -> usize {
         self.watches.iter().filter(|w| w.revents != 0).count()
     }
@@ -284,6 +291,8 @@ impl Set {
             }
             let ready = self.ready();
             match woken {
+                // Linux looks the numbers up again when it is woken.
+                _ if ready > 0 && self.replaced() => return Err(ERESTARTSYS),
                 _ if ready > 0 => return Ok(ready),
                 Woken::Timeout => return Ok(self.look_for_closed()),
                 Woken::Signal if signals::handler_pending() => return Err(libc::EINTR),

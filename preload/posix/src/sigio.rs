@@ -21,6 +21,8 @@ use crate::wait::Watcher;
 const SIGINFO: usize = 128;
 /// `si_code` of a queued SIGIO (`asm-generic/siginfo.h`), which Linux itself does not send.
 const SI_SIGIO: c_int = -5;
+/// `si_code` of a signal that the kernel sends without a reason.
+const SI_KERNEL: c_int = 0x80;
 
 /// Linux's `struct f_owner_ex`, its signal, and whether O_ASYNC is set.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -66,29 +68,45 @@ impl Fown {
         };
     }
 
-    /// A signal of F_SETSIG's, which says what happened where. A thread may say that to itself only; so it goes as a
-    /// queued one, and [`reveal`] gives it its face at the handler.
-    fn queue(self, code: c_int, band: u32) {
+    /// A signal without information. Only this process knows the face of a queued one.
+    fn tell(self, signal: c_int) {
+        let ours = match self.kind {
+            fcntl::F_OWNER_PGRP => false,
+            fcntl::F_OWNER_TID => true,
+            _ => self.id == syscall::getpid(),
+        };
+        if ours {
+            self.queue(signal, SI_KERNEL, 0);
+        } else {
+            self.kill(signal);
+        }
+    }
+
+    /// A signal that says what happened where, or with the code [`SI_KERNEL`] nothing. A thread may say that to itself only;
+    /// so it goes as a queued one, and [`reveal`] gives it its face at the handler.
+    fn queue(self, signal: c_int, code: c_int, band: u32) {
         let mut info = [0u64; SIGINFO / 8];
         let halves = |low: c_int, high: c_int| u64::from(low as u32) | u64::from(high as u32) << 32;
-        info[0] = halves(self.signal, code);
+        info[0] = halves(signal, code);
         info[1] = halves(SI_SIGIO, 0);
-        info[2] = u64::from(band);
-        info[3] = halves(self.fd, 0);
+        if code != SI_KERNEL {
+            info[2] = u64::from(band);
+            info[3] = halves(self.fd, 0);
+        }
         let info = info.as_ptr();
         // SAFETY: a live siginfo.
         let told = unsafe {
             match self.kind {
                 fcntl::F_OWNER_TID => {
                     let me = syscall::getpid();
-                    syscall!(Sysno::rt_tgsigqueueinfo, me, self.id, self.signal, info)
+                    syscall!(Sysno::rt_tgsigqueueinfo, me, self.id, signal, info)
                 }
                 fcntl::F_OWNER_PGRP => Err(syscall::Errno::EPERM),
-                _ => syscall!(Sysno::rt_sigqueueinfo, self.id, self.signal, info),
+                _ => syscall!(Sysno::rt_sigqueueinfo, self.id, signal, info),
             }
         };
         if told.is_err() {
-            self.kill(self.signal);
+            self.kill(signal);
         }
     }
 }
@@ -101,7 +119,9 @@ impl Fown {
 pub(crate) unsafe fn reveal(info: *mut siginfo_t) {
     // SAFETY: by the caller.
     let info = unsafe { &mut *info };
-    if info.si_code == SI_SIGIO && (fcntl::POLL_IN..=fcntl::POLL_PRI).contains(&info.si_errno) {
+    let known =
+        (fcntl::POLL_IN..=fcntl::POLL_PRI).contains(&info.si_errno) || info.si_errno == SI_KERNEL;
+    if info.si_code == SI_SIGIO && known {
         info.si_code = core::mem::take(&mut info.si_errno);
     }
 }
@@ -114,7 +134,7 @@ impl Watcher for Owner {
         }
         let events = Events::from_bits_truncate(events);
         if events.contains(Events::URG) {
-            owner.kill(libc::SIGURG);
+            owner.tell(libc::SIGURG);
         }
         // Linux's band table: si_code and si_band of each reason. A change of state is taken for the peer's FIN.
         let reason = [
@@ -130,9 +150,9 @@ impl Watcher for Owner {
         let reason = reason.iter().find(|(event, ..)| events.contains(*event));
         match reason {
             Some((_, code, band)) if owner.asynchronous && owner.signal != 0 => {
-                owner.queue(*code, *band);
+                owner.queue(owner.signal, *code, *band);
             }
-            Some(_) if owner.asynchronous => owner.kill(libc::SIGIO),
+            Some(_) if owner.asynchronous => owner.tell(libc::SIGIO),
             _ => {}
         }
     }

@@ -7,11 +7,10 @@ use sidewire_uapi::timestamping as sof;
 use super::tcp::tcp_set_keepalive;
 use super::{Out, int, int_in, zero_or_one};
 use crate::cmsg::prio_allowed;
+use crate::data_queue::tcp_data_ready;
 use crate::error::Error;
-use crate::event::Events;
 use crate::memory::PAGE_SIZE;
 use crate::net::Dst;
-use crate::poll::tcp_epollin_ready;
 use crate::push::sk_stream_write_space;
 use crate::sock::TcpSock;
 use crate::stack::{Caps, Cx};
@@ -254,9 +253,7 @@ fn tcp_set_rcvlowat(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, v: u32) {
     };
     let v = v.min(cap);
     sk.opts.rcvlowat = v.max(1);
-    if tcp_epollin_ready(sk, sk.opts.rcvlowat) {
-        cx.wake(sk, Events::IN);
-    }
+    tcp_data_ready(sk, cx);
     if sk.opts.buf_lock_rcv {
         return;
     }

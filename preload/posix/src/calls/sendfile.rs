@@ -14,6 +14,7 @@ use syscalls::{Errno, Sysno, syscall};
 use super::file_pages::{WORTH_MAPPING, send_pages};
 use super::pieces::{Bytes, PIECE, Pieces, piece_from};
 use super::recv::recv_iter;
+use super::splice::{is_pipe, to_pipe};
 use super::{MOVED, answer};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, MAX_RW_COUNT};
@@ -27,7 +28,20 @@ const RWF_NOWAIT: c_int = 8;
 /// # Safety
 /// The contract of the C function.
 pub unsafe fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
-    let Some(to) = fdtable::get(out).filter(|_| fdtable::get(input).is_none()) else {
+    let from = fdtable::get(input);
+    let Some(to) = fdtable::get(out).filter(|_| from.is_none()) else {
+        if let Some(from) = from.filter(|_| offset.is_null() && count > 0)
+            && is_pipe(out, libc::O_RDONLY)
+        {
+            // Linux 6.16 `splice_file_to_pipe`.
+            // SAFETY: no pointers.
+            let flags = unsafe { real::fcntl(out, libc::F_GETFL, 0) };
+            let waits = flags & libc::O_NONBLOCK == 0;
+            match to_pipe(&from, input, out, count.min(MAX_RW_COUNT), waits) {
+                Err(MOVED) => {}
+                done => return answer(done),
+            }
+        }
         // A socket can be read neither by position nor by splicing it to another: the kernel says so of ours, too.
         // SAFETY: the caller's arguments.
         return unsafe { real::sendfile(out, input, offset, count) };

@@ -59,7 +59,7 @@ pub unsafe fn splice(
 }
 
 /// A pipe, and not its end that is open for the `other` direction only.
-fn is_pipe(fd: c_int, other: c_int) -> bool {
+pub(super) fn is_pipe(fd: c_int, other: c_int) -> bool {
     // SAFETY: the kernel fills a structure of integers.
     unsafe {
         let mut st: libc::stat = core::mem::zeroed();
@@ -72,18 +72,19 @@ fn is_pipe(fd: c_int, other: c_int) -> bool {
 
 /// What the socket has, as far as the pipe has room: piece by piece looked at, written to the pipe, then taken. Whether to
 /// wait for data is the socket's affair, to wait for room the pipe's (`waits`); both for the first piece only.
-fn to_pipe(
+pub(super) fn to_pipe(
     from: &FileRef,
     input: c_int,
     out: c_int,
     len: usize,
     waits: bool,
 ) -> Result<usize, c_int> {
-    let at_urgent_byte = {
+    let before_urgent_byte = || {
         let _inside = signals::enter();
-        from.stack().with(|i| i.engine.at_urgent_byte(from.id()))
+        from.stack()
+            .with(|i| i.engine.before_urgent_byte(from.id()))
     };
-    if at_urgent_byte {
+    if before_urgent_byte() == 0 {
         return match from.nonblock.load(Ordering::Relaxed) {
             true => Err(libc::EAGAIN),
             false => Ok(0),
@@ -92,14 +93,8 @@ fn to_pipe(
     let mut buf = vec![0u8; PIECE.min(len)];
     let mut done = 0;
     while done < len {
-        match piece_to_pipe(
-            from,
-            input,
-            out,
-            &mut buf[..(len - done).min(PIECE)],
-            waits,
-            done > 0,
-        ) {
+        let most = (len - done).min(PIECE).min(before_urgent_byte());
+        match piece_to_pipe(from, input, out, &mut buf[..most], waits, done > 0) {
             Ok(0) => break,
             Ok(n) => done += n,
             Err(_) if done > 0 => break,
@@ -139,7 +134,7 @@ fn write_pipe(fd: c_int, bytes: &[u8], dont_wait: bool) -> Result<usize, c_int> 
         iov_len: bytes.len(),
     };
     // SAFETY: a live slice.
-    unsafe {
+    let written = unsafe {
         if dont_wait {
             syscall!(
                 Sysno::pwritev2,
@@ -153,8 +148,32 @@ fn write_pipe(fd: c_int, bytes: &[u8], dont_wait: bool) -> Result<usize, c_int> 
         } else {
             syscall!(Sysno::write, fd, bytes.as_ptr(), bytes.len())
         }
+    };
+    match written {
+        // A FIFO, or a pipe into which the kernel has spliced.
+        Err(Errno::EOPNOTSUPP) => move_to_pipe(fd, bytes),
+        written => written,
     }
     .map_err(Errno::into_raw)
+}
+
+/// Writes to a pipe as splice(2) does, by way of one of ours: without waiting, and without packets (O_DIRECT).
+fn move_to_pipe(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
+    let [reader, writer] = pipe().map_err(Errno::new)?;
+    let there = write_pipe(writer.as_raw_fd(), bytes, true).map_err(Errno::new)?;
+    let from = reader.as_raw_fd();
+    // SAFETY: numbers.
+    unsafe {
+        syscall!(
+            Sysno::splice,
+            from,
+            0,
+            fd,
+            0,
+            there,
+            libc::SPLICE_F_NONBLOCK
+        )
+    }
 }
 
 /// What the pipe holds, piece by piece: duplicated to a pipe of ours, read from there into the send arena, then taken. What the
