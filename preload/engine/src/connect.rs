@@ -13,6 +13,7 @@ use crate::handshake::tcp_connect;
 use crate::init_sock::unspecified;
 use crate::isn::{secure_tcp_seq, secure_tcp_ts_off};
 use crate::net::{FlowKey, Tuple};
+use crate::opts::SockOpts;
 use crate::output::tcp_send_active_reset;
 use crate::request::mss_absent;
 use crate::sndbuf::tcp_write_queue_purge;
@@ -366,6 +367,10 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.opts = old.opts;
     // TCP_MAXSEG lives in what Linux clears here.
     sk.opts.maxseg = 0;
+    sk.opts.window_clamp = 0;
+    let defaults = SockOpts::default();
+    sk.opts.rto_min_us = defaults.rto_min_us;
+    sk.opts.delack_max_us = defaults.delack_max_us;
     sk.opts.peek_off = -1;
     sk.nonagle = old.nonagle;
     sk.orphan = old.orphan;
@@ -408,6 +413,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.advmss = old.advmss;
     sk.rcv_ssthresh = old.rcv_ssthresh;
     sk.tuning.space = old.tuning.space;
+    sk.pacing_rate = old.pacing_rate;
     sk.snd_wl1 = old.snd_wl1;
     sk.snd_wnd = old.snd_wnd;
     sk.rcv_wnd = old.rcv_wnd;

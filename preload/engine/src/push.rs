@@ -9,7 +9,7 @@ use crate::output;
 use crate::seq::after;
 use crate::skb::{Skb, tcphdr};
 use crate::sock::{TcpSock, nagle, shutdown};
-use crate::stack::Cx;
+use crate::stack::{Cx, SocketId, Stack};
 use crate::sysctl::Sysctl;
 use crate::trace::TraceStep;
 
@@ -35,6 +35,18 @@ pub fn sk_stream_memory_free(sk: &TcpSock, sysctl: &Sysctl, wake: bool) -> bool 
 pub fn sk_stream_is_writeable(sk: &TcpSock, sysctl: &Sysctl) -> bool {
     let wspace = i64::from(sk.sndbuf) - i64::from(sk.wmem_queued);
     wspace >= i64::from(sk.wmem_queued >> 1) && sk_stream_memory_free(sk, sysctl, true)
+}
+
+impl Stack {
+    /// True when a send of so many bytes surely finds the room that it needs.
+    #[must_use]
+    pub fn has_send_room(&self, id: SocketId, bytes: usize) -> bool {
+        self.socks.get(id).is_some_and(|sk| {
+            let lowat = tcp_notsent_lowat(sk, &self.sh.sysctl);
+            sk.wmem_queued as usize + bytes < sk.sndbuf as usize
+                && sk.notsent_bytes() as usize + bytes < lowat as usize
+        })
+    }
 }
 
 /// Wakes writers when somebody hit the limit and the level is back (RD-35; Linux `sk_stream_write_space`).

@@ -311,14 +311,42 @@ fn driver_of(fds: impl Iterator<Item = c_int> + Clone) -> Option<&'static NetSta
         .or_else(|| fds.into_iter().find_map(epoll::expose))
 }
 
+/// What a wait with no time makes of signals that only its mask lets through.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AtOnce {
+    /// They end it (`do_poll`, `do_select`).
+    Interrupted,
+    /// It does not look at them (`ep_poll`).
+    Over,
+}
+
 /// Runs a wait with the program's signal mask in place of the thread's own, as ppoll and its kin do: the mask is set once
-/// handlers are deferred, so that a signal which it lets through ends the wait, and is taken back after they have run.
-fn with_mask<T>(mask: Option<u64>, mut body: impl FnMut() -> Result<T, c_int>) -> Result<T, c_int> {
+/// handlers are deferred, so that a signal which it lets through ends the wait, and is taken back after they have run. Where
+/// something is ready already the mask lets nothing through: Linux sets it back before it looks at signals.
+fn with_mask(
+    mask: Option<u64>,
+    deadline: Instant,
+    at_once: AtOnce,
+    mut body: impl FnMut(Instant) -> Result<usize, c_int>,
+) -> Result<usize, c_int> {
     loop {
         signals::test_cancel(None);
         let inside = signals::enter();
+        if let Some(mask) = mask {
+            let ready = body(Instant::ZERO);
+            let over = deadline.0 <= monotonic_ns()
+                && (at_once == AtOnce::Over || signals::blocked_pending() & !mask == 0);
+            match ready {
+                Err(ERESTARTSYS) => continue,
+                Ok(0) if !over => {}
+                ready => return ready,
+            }
+        }
         let before = mask.map(|m| signals::mask(libc::SIG_SETMASK, Some(m)));
-        let result = body();
+        let mut result = body(deadline);
+        if before.is_some() && result == Ok(0) && signals::handler_pending() {
+            result = Err(libc::EINTR);
+        }
         drop(inside);
         if let Some(before) = before {
             signals::mask(libc::SIG_SETMASK, Some(before));

@@ -654,6 +654,19 @@ pub fn siginterrupt(signum: c_int, flag: c_int) -> c_int {
     }
 }
 
+/// Signals that wait for the thread's mask, which blocks them: bit 0 is number 1.
+pub fn blocked_pending() -> u64 {
+    let mut set = 0u64;
+    // SAFETY: a live word, of the size that is named.
+    let asked = unsafe {
+        raw::call(
+            Sysno::rt_sigpending,
+            [(&raw mut set) as usize, 8, 0, 0, 0, 0],
+        )
+    };
+    asked.map_or(0, |_| set)
+}
+
 /// True in the child of a vfork, which runs on its parent's memory: every hook passes through and touches nothing.
 #[inline]
 #[must_use]

@@ -497,6 +497,22 @@ pub fn tgkill(tid: i32, signal: c_int) {
     let _ = unsafe { syscall!(Sysno::tgkill, getpid(), tid, signal) };
 }
 
+/// SIGPIPE for the calling thread, with the face that the kernel's has: as by kill(2), of this process.
+pub fn raise_sigpipe() {
+    // SAFETY: no arguments.
+    let (pid, uid) = (getpid(), unsafe { libc::getuid() });
+    let mut info = [0u32; 32];
+    info[0] = libc::SIGPIPE as u32;
+    info[4] = pid as u32;
+    info[5] = uid;
+    let info = info.as_ptr();
+    // SAFETY: a live siginfo; a thread may say of itself what it likes.
+    let told = unsafe { syscall!(Sysno::rt_tgsigqueueinfo, pid, gettid(), libc::SIGPIPE, info) };
+    if told.is_err() {
+        tgkill(gettid(), libc::SIGPIPE);
+    }
+}
+
 /// True while a thread of this process has that id.
 pub fn thread_exists(tid: i32) -> bool {
     // SAFETY: no pointers; signal 0 only asks.

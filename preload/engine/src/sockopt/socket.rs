@@ -360,7 +360,11 @@ fn set_timestamping(sk: &mut TcpSock, val: &[u8], new: bool) -> Result<(), Error
         return Err(Error::Inval);
     }
     if has(sof::SOF_TIMESTAMPING_BIND_PHC) {
-        return Err(Error::OpNotSupp); // TS-24
+        // TS-24: no device, or one whose clock has no virtual ones.
+        return Err(match sk.opts.bound_dev_if {
+            0 => Error::OpNotSupp,
+            _ => Error::Inval,
+        });
     }
     sk.opts.tsflags = flags;
     sk.opts.tstamp_new = new;

@@ -2,6 +2,7 @@
 
 use core::cell::Cell;
 use core::ffi::{c_int, c_uint, c_void};
+use core::mem;
 use core::sync::atomic::Ordering;
 
 use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
@@ -92,8 +93,13 @@ pub(super) fn send_iter<I: IovIter>(
             flags: args.flags,
         });
         let stack = file.stack();
+        // Linux has taken every ack that has come. Here they are looked for where the result depends on them.
+        let mut early = nonblock || args.flags & MSG_DONTWAIT != 0;
         let r = run_in_turn(file, Some(&file.sending), |i, id, signal| {
             call.signal = signal;
+            if mem::take(&mut early) && !i.engine.has_send_room(id, iter.remaining()) {
+                round::poll_once(stack, i);
+            }
             round::within_round(stack, i, |i| {
                 i.net.begin_call();
                 let (engine, mut io) = i.split();
@@ -104,7 +110,7 @@ pub(super) fn send_iter<I: IovIter>(
             explain::tell(file.record(), called, &trace);
         }
         if call.sigpipe {
-            syscall::tgkill(syscall::gettid(), libc::SIGPIPE);
+            syscall::raise_sigpipe();
         }
         if let Some(interrupted) = args.interrupted {
             interrupted.set(signals::pending());

@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering;
 use libc::{size_t, ssize_t};
 use sidewire_engine::memory::{Fault, IovIter, MemRef, RegionKind};
 use sidewire_link::fd::Fd;
+use sidewire_uapi::ioctl::SIOCINQ;
 use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC};
 use std::os::fd::AsRawFd;
 use syscalls::{Errno, Sysno, syscall};
@@ -92,7 +93,8 @@ pub(super) fn to_pipe(
     }
     let mut buf = vec![0u8; PIECE.min(len)];
     let mut done = 0;
-    while done < len {
+    // Beyond the first, pieces are of what is there: an error, and the end, are the next call's.
+    while done < len && (done == 0 || waits_in(from) > 0) {
         let most = (len - done).min(PIECE).min(before_urgent_byte());
         match piece_to_pipe(from, input, out, &mut buf[..most], waits, done > 0) {
             Ok(0) => break,
@@ -104,6 +106,16 @@ pub(super) fn to_pipe(
     Ok(done)
 }
 
+/// Bytes that wait in the socket.
+fn waits_in(from: &FileRef) -> i32 {
+    let _inside = signals::enter();
+    from.stack().with(|i| {
+        let (engine, mut io) = i.split();
+        let asked = engine.ioctl_int(&mut io, from.id(), SIOCINQ as u32);
+        asked.unwrap_or(0)
+    })
+}
+
 fn piece_to_pipe(
     from: &FileRef,
     input: c_int,
@@ -112,8 +124,17 @@ fn piece_to_pipe(
     waits: bool,
     follows: bool,
 ) -> Result<usize, c_int> {
-    let dont_wait = if follows { MSG_DONTWAIT } else { 0 };
-    let got = recv_into(from, buf, MSG_PEEK | dont_wait)?;
+    let there = |buf: &mut [u8]| recv_into(from, buf, MSG_PEEK | MSG_DONTWAIT);
+    let got = match there(buf) {
+        // For any byte: SO_RCVLOWAT does not count here.
+        Err(libc::EAGAIN) if !follows && !from.nonblock.load(Ordering::Relaxed) => {
+            match recv_into(from, &mut buf[..1], MSG_PEEK)? {
+                0 => 0,
+                _ => there(buf)?,
+            }
+        }
+        got => got?,
+    };
     if got == 0 {
         return Ok(0);
     }

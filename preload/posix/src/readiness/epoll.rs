@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use syscalls::{Sysno, syscall};
 
 use super::interest::{Epoll, Item, kernel_ctl};
-use super::{answer, deadline_after, deadline_ms, read_mask, read_timespec, with_mask};
+use super::{AtOnce, answer, deadline_after, deadline_ms, read_mask, read_timespec, with_mask};
 use crate::driver::{self, Woken};
 use crate::fdtable::{self, MAX_FD};
 use crate::file::File;
@@ -555,7 +555,7 @@ unsafe fn epoll_wait_any(
                 // SAFETY: the program's pointer.
                 let mask = unsafe { read_mask(mask) }?;
                 // SAFETY: the program's pointer.
-                with_mask(mask, || unsafe {
+                with_mask(mask, deadline, AtOnce::Over, |deadline| unsafe {
                     wait(&epoll, epfd, events, max, deadline)
                 })
             })());

@@ -9,7 +9,8 @@ use smallvec::SmallVec;
 use sidewire_engine::Instant;
 
 use super::{
-    FEW, Set, answer, deadline_after, deadline_ms, driver_of, read_mask, read_timespec, with_mask,
+    AtOnce, FEW, Set, answer, deadline_after, deadline_ms, driver_of, read_mask, read_timespec,
+    with_mask,
 };
 use crate::stack::NetStack;
 use crate::{copy, fdtable, real, signals, stack};
@@ -70,9 +71,8 @@ pub unsafe fn poll(fds: *mut pollfd, n: nfds_t, timeout: c_int) -> c_int {
     };
     let deadline = deadline_ms(timeout);
     // SAFETY: the program's pointer.
-    answer(with_mask(None, || unsafe {
-        wait(fds, set.clone(), stack, deadline)
-    }))
+    let wait = |deadline| unsafe { wait(fds, set.clone(), stack, deadline) };
+    answer(with_mask(None, deadline, AtOnce::Interrupted, wait))
 }
 
 /// `ppoll`.
@@ -95,6 +95,7 @@ pub unsafe fn ppoll(
         let (length, mask) = unsafe { (read_timespec(timeout)?, read_mask(mask)?) };
         let deadline = deadline_after(length);
         // SAFETY: the program's pointer.
-        with_mask(mask, || unsafe { wait(fds, set.clone(), stack, deadline) })
+        let wait = |deadline| unsafe { wait(fds, set.clone(), stack, deadline) };
+        with_mask(mask, deadline, AtOnce::Interrupted, wait)
     })())
 }

@@ -10,7 +10,9 @@ use sidewire_uapi::poll::{
 };
 use smallvec::SmallVec;
 
-use super::{FEW, Set, answer, deadline_after, driver_of, read_mask, read_timespec, with_mask};
+use super::{
+    AtOnce, FEW, Set, answer, deadline_after, driver_of, read_mask, read_timespec, with_mask,
+};
 use crate::stack::{NetStack, monotonic_ns};
 use crate::{copy, fdtable, real, signals, stack};
 
@@ -138,7 +140,7 @@ pub unsafe fn select(
             length = Some(us.saturating_mul(1000));
         }
         let deadline = deadline_after(length);
-        with_mask(None, || {
+        with_mask(None, deadline, AtOnce::Interrupted, |deadline| {
             let result = select.run(deadline);
             if length.is_some() {
                 let left = deadline.0.saturating_sub(monotonic_ns());
@@ -176,6 +178,6 @@ pub unsafe fn pselect(
         // SAFETY: the program's pointers.
         let (length, mask) = unsafe { (read_timespec(timeout)?, read_mask(mask)?) };
         let deadline = deadline_after(length);
-        with_mask(mask, || select.run(deadline))
+        with_mask(mask, deadline, AtOnce::Interrupted, |d| select.run(d))
     })())
 }

@@ -19,12 +19,13 @@ const TIME: usize = size_of::<libc::timeval>();
 const NAME: usize = 16;
 
 /// The options, in the order in which they are set: IP_TOS sets a priority, and keepalive comes when its times are known.
-const OPTIONS: [(c_int, c_int, usize); 32] = [
+const OPTIONS: [(c_int, c_int, usize); 35] = [
     (libc::SOL_SOCKET, so::SO_REUSEADDR, INT),
     (libc::SOL_SOCKET, so::SO_BINDTOIFINDEX, INT),
     (libc::SOL_SOCKET, so::SO_MARK, INT),
     (libc::SOL_SOCKET, so::SO_OOBINLINE, INT),
     (libc::SOL_SOCKET, so::SO_PEEK_OFF, INT),
+    (libc::SOL_SOCKET, so::SO_ZEROCOPY, INT),
     (libc::SOL_SOCKET, libc::SO_SNDBUF, INT),
     (libc::SOL_SOCKET, libc::SO_RCVBUF, INT),
     (libc::SOL_SOCKET, libc::SO_RCVLOWAT, INT),
@@ -48,6 +49,8 @@ const OPTIONS: [(c_int, c_int, usize); 32] = [
     (libc::IPPROTO_TCP, tcp::TCP_INQ, INT),
     (libc::IPPROTO_TCP, tcp::TCP_THIN_LINEAR_TIMEOUTS, INT),
     (libc::IPPROTO_TCP, tcp::TCP_CORK, INT),
+    (libc::IPPROTO_TCP, tcp::TCP_WINDOW_CLAMP, INT),
+    (libc::IPPROTO_TCP, tcp::TCP_QUICKACK, INT),
     (libc::IPPROTO_TCP, tcp::TCP_KEEPIDLE, INT),
     (libc::IPPROTO_TCP, tcp::TCP_KEEPINTVL, INT),
     (libc::IPPROTO_TCP, tcp::TCP_KEEPCNT, INT),
@@ -63,8 +66,9 @@ pub(super) struct Values([Option<[u8; VALUE_MAX]>; OPTIONS.len()]);
 impl Values {
     pub(super) fn of(inner: &mut Inner, id: SocketId) -> Self {
         let (engine, mut io) = inner.split();
-        let locks = engine.sock(id).map_or((false, false), |sk| {
-            (sk.opts.buf_lock_snd, sk.opts.buf_lock_rcv)
+        let chosen = engine.sock(id).map_or((false, false, false), |sk| {
+            let o = &sk.opts;
+            (o.buf_lock_snd, o.buf_lock_rcv, o.window_clamp != 0)
         });
         Self(OPTIONS.map(|(level, name, len)| {
             let mut value = [0; VALUE_MAX];
@@ -72,8 +76,9 @@ impl Values {
             got.ok()?;
             match (level, name) {
                 // A size that the program did not choose is for the kernel to choose.
-                (libc::SOL_SOCKET, libc::SO_SNDBUF) if !locks.0 => None,
-                (libc::SOL_SOCKET, libc::SO_RCVBUF) if !locks.1 => None,
+                (libc::SOL_SOCKET, libc::SO_SNDBUF) if !chosen.0 => None,
+                (libc::SOL_SOCKET, libc::SO_RCVBUF) if !chosen.1 => None,
+                (libc::IPPROTO_TCP, tcp::TCP_WINDOW_CLAMP) if !chosen.2 => None,
                 _ => Some(value),
             }
         }))
