@@ -12,6 +12,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 
 enum { BUFFER = 1 << 20 };
@@ -208,6 +209,71 @@ static void slow_reader(void)
 	close(fd);
 }
 
+/* Waits until the socket holds so many bytes. */
+static void holds(int fd, int bytes)
+{
+	for (int n = 0; n < bytes; poll(NULL, 0, 1))
+		if (ioctl(fd, FIONREAD, &n))
+			err(2, "FIONREAD");
+}
+
+/* What the socket has, and what comes behind that. */
+static void from_socket(void)
+{
+	char name[] = "/tmp/splices-fifo-XXXXXX";
+	int p[2], fd = peer(host, port, "steps say=hello await reset");
+	big_pipe(p);
+	holds(fd, 5);
+	send_text(fd, ".");
+	wait_for(fd, 0);
+	/* The error is not this call's. */
+	SHOW(splice(fd, NULL, p[1], NULL, 100, 0));
+	SHOW(splice(fd, NULL, p[1], NULL, 100, 0));
+	SHOW(splice(fd, NULL, p[1], NULL, 100, 0));
+	close(fd);
+	fd = peer(host, port, "steps say=hello await");
+	option_set(fd, SOL_SOCKET, SO_RCVLOWAT, 100);
+	holds(fd, 5);
+	SHOW(splice(fd, NULL, p[1], NULL, 100, 0));
+	close(fd);
+	for (int inline_ = 0; inline_ < 2; inline_++) {
+		fd = peer(host, port, "steps say=abc urgent=d say=efg await");
+		option_set(fd, SOL_SOCKET, SO_OOBINLINE, inline_);
+		wait_for(fd, POLLPRI);
+		fcntl(fd, F_SETFL, O_NONBLOCK);
+		while (recv(fd, data, 7, MSG_PEEK | MSG_DONTWAIT) < 3)
+			poll(NULL, 0, 1);
+		SHOW(splice(fd, NULL, p[1], NULL, 100, 0));
+		SHOW(splice(fd, NULL, p[1], NULL, 100, 0));
+		SHOW(recv(fd, data, 1, MSG_OOB) == 1);
+		close(fd);
+	}
+	/* Pipes that the kernel has spliced into, and such with a name. */
+	int file = temporary(5000);
+	fd = peer(host, port, "steps say=hello say=world await");
+	holds(fd, 10);
+	SHOW(splice(file, NULL, p[1], NULL, 1000, 0));
+	SHOW(splice(fd, NULL, p[1], NULL, 5, SPLICE_F_NONBLOCK));
+	close(mkstemp(name));
+	unlink(name);
+	if (mkfifo(name, 0600))
+		err(2, "mkfifo");
+	int fifo = open(name, O_RDWR);
+	unlink(name);
+	SHOW(splice(fd, NULL, fifo, NULL, 5, SPLICE_F_NONBLOCK));
+	SHOW(read(fifo, data, 100));
+	close(fd);
+	/* sendfile from a socket is a splice, too. */
+	fd = peer(host, port, "steps say=hello finish await");
+	wait_for(fd, POLLRDHUP);
+	off_t at = 0;
+	SHOW(sendfile(p[1], fd, &at, 3));
+	SHOW(sendfile(p[1], fd, NULL, 3));
+	SHOW(sendfile(p[1], fd, NULL, 100));
+	SHOW(sendfile(p[1], fd, NULL, 100));
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -220,6 +286,7 @@ int main(int argc, char **argv)
 	sizes();
 	restarted();
 	slow_reader();
+	from_socket();
 	puts("done");
 	return 0;
 }

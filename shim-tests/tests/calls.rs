@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         "set_ids",
         "odd_calls",
         "odd_values",
+        "mask_waits",
+        "message_rows",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
         "passed",
         "moved_asleep",
         "moved_queue",
-        "message_rows",
+        "odd_states",
         "vfork_passes",
         "moved_ended",
         "moved_options",

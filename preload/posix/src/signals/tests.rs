@@ -84,7 +84,14 @@ fn calls_restart_or_fail_as_the_handler_says() {
     let mut act: Action = unsafe { MaybeUninit::zeroed().assume_init() };
     act.sa_sigaction = with_info as *const () as usize;
     act.sa_flags = libc::SA_SIGINFO;
-    for (flags, calls, result) in [(0, 1, Err(libc::EINTR)), (libc::SA_RESTART, 2, Ok(2))] {
+    /// A number that no other test uses.
+    const NUMBER: c_int = 900;
+    for (flags, open, calls, result) in [
+        (0, true, 1, Err(libc::EINTR)),
+        (libc::SA_RESTART, true, 2, Ok(2)),
+        // By its number, which has gone.
+        (libc::SA_RESTART, false, 1, Err(MOVED)),
+    ] {
         act.sa_flags = libc::SA_SIGINFO | flags;
         // SAFETY: live action.
         let set = unsafe { sigaction(libc::SIGUSR2, &raw const act, null_mut()) };
@@ -92,6 +99,9 @@ fn calls_restart_or_fail_as_the_handler_says() {
         assert_ne!(action_of(libc::SIGUSR2).sa_flags & libc::SA_SIGINFO, 0);
         let mut n = 0;
         let file = File::open(None, SocketId::default(), false);
+        if open {
+            drop(fdtable::install(NUMBER, file.clone()));
+        }
         let got = call(&file, || {
             n += 1;
             if n == 1 {
@@ -101,6 +111,7 @@ fn calls_restart_or_fail_as_the_handler_says() {
             }
             Ok(n)
         });
+        drop(fdtable::remove(NUMBER));
         assert_eq!((n, got), (calls, result));
         assert_eq!(RAN_WITH_INFO.swap(0, Relaxed), 1);
     }
