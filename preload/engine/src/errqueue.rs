@@ -17,7 +17,7 @@ use crate::calls::{RecvCall, RecvCmsg};
 use crate::error::Error;
 use crate::event::Events;
 use crate::memory::{Frag, IovIter};
-use crate::skb::{SKB_TRUESIZE, alloc_skb};
+use crate::skb::{SKB_TRUESIZE, Skb, alloc_skb};
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Io, SocketId, Stack};
 use crate::tstamp::ETH_HLEN;
@@ -113,6 +113,17 @@ impl ErrQueue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.q.is_empty()
+    }
+
+    /// True while an unread stamp shows bytes of this buffer (Linux `skb_cloned`).
+    pub(crate) fn shows(&self, skb: &Skb) -> bool {
+        let range = |f: &Frag| f.ptr().addr()..f.ptr().addr() + f.len as usize;
+        let overlap = |a: &Frag, b: &Frag| {
+            let (a, b) = (range(a), range(b));
+            a.start < b.end && b.start < a.end
+        };
+        let mut shown = self.q.iter().flat_map(|entry| &entry.payload.frags);
+        shown.any(|shown| skb.frags.iter().any(|f| overlap(shown, f)))
     }
 
     /// What stands on the account of the receive memory.

@@ -182,6 +182,7 @@ fn tcp_retrans_try_collapse(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize,
             && next.pcount() == 1
             && !next.sacked.contains(Sacked::SACKED_ACKED)
             && to.len + next.len <= space
+            && !sk.errqueue.shows(next)
             && !after(next.end_seq, wnd_end);
         if !mergeable {
             return;

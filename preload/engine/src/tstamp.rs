@@ -167,10 +167,11 @@ impl Stack {
         let Some((sk, mut cx)) = self.borrow(io, id) else {
             return;
         };
-        if let Some(at) = sk.awaiting_tstamps.iter().position(|s| s.tskey == tskey) {
-            let frame = sk.awaiting_tstamps[at].clone();
+        // Of a buffer that was sent again, what it is now: the stamps of the first frame may never be all there.
+        let mut newest = sk.awaiting_tstamps.iter().rev();
+        if let Some(frame) = newest.find(|s| s.tskey == tskey).cloned() {
             if last {
-                sk.awaiting_tstamps.remove(at);
+                sk.awaiting_tstamps.retain(|s| s.tskey != tskey);
             }
             tstamp_tx(sk, &mut cx, &frame, tstype, when, None);
         }
