@@ -7,6 +7,7 @@ use clap::Args;
 use sidewire_posix::report::{Report, Socket};
 
 use crate::live;
+use crate::out::print_all;
 
 /// What `sidewire ss` takes: ss(8)'s letters.
 #[derive(Args, Debug)]
@@ -55,14 +56,12 @@ pub(crate) fn show(options: &Options) -> ExitCode {
     let missed = answers.without(options.pid);
     let reports = answers.reports;
     if options.json {
-        let printed = live::print_json(&reports);
-        return if missed { ExitCode::FAILURE } else { printed };
+        return live::print_json(&reports, missed);
     }
     if missed {
         return ExitCode::FAILURE;
     }
-    print!("{}", table(&reports, options));
-    ExitCode::SUCCESS
+    print_all(&table(&reports, options), ExitCode::SUCCESS)
 }
 
 fn wanted(socket: &Socket, options: &Options) -> bool {
