@@ -8,6 +8,7 @@
  *
  *   dmabuf HOST PORT FILE
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>

@@ -4,6 +4,7 @@
  *
  *   epoll_server PORT [COUNT]     ends after COUNT connections, never without
  */
+#define _GNU_SOURCE
 #include <err.h>
 #include <errno.h>
 #include <netinet/in.h>

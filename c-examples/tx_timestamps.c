@@ -77,7 +77,7 @@ int main(int argc, char **argv)
 	int64_t begin = now.tv_sec * INT64_C(1000000000) + now.tv_nsec, before = begin;
 	if (send(fd, argv[3], strlen(argv[3]), 0) < 0)
 		err(1, "send");
-	for (uint32_t stage = SCM_TSTAMP_SCHED, last_byte; stage != SCM_TSTAMP_ACK;) {
+	for (uint32_t stage = SCM_TSTAMP_SCHED, last_byte = 0; stage != SCM_TSTAMP_ACK;) {
 		int64_t when = 0;
 		if (!take_stamp(fd, &stage, &last_byte, &when)) {
 			/* POLLERR, which is always reported, says that the error queue has something. */

@@ -122,8 +122,8 @@ const char *sidewire_carrier_text(int carrier) SIDEWIRE_WEAK;
 //
 // The result is that of sendmsg(2), a short count included. `complete` will be called exactly when it is above 0.
 //
-// Also EINVAL when `ubuf` or its function is NULL, ENOBUFS when 65536 sends are outstanding, EAGAIN when the thread that
-// calls back cannot be started.
+// Also EINVAL when `ubuf` or its function is NULL (any other pointer that leads to no sidewire_ubuf is undefined behaviour),
+// ENOBUFS when 65536 sends are outstanding, EAGAIN when the thread that calls back cannot be started.
 ssize_t sidewire_sendmsg(int fd,
                          const struct msghdr *msg,
                          int flags,

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     Suite::new("command")
         .shim("run_moves_a_file", &[], run_moves_a_file)
         .shim("run_explains_a_send", &[], run_explains_a_send)
+        .shim("a_file_limit_is_one_line", &[], file_limit)
         .shim("run_asks_for_the_capability", &[], run_without_capability)
         .shim("status_ss_and_top_look_inside", &[], look_inside)
         .shim("run_chooses_congestion_control", &[], chooses_congestion)
@@ -577,6 +578,33 @@ fn run_moves_a_file(stack: &Stack) -> TestResult {
     before
         .until_now(&lab, Some(Stats::read(&stats)?))?
         .all_by_engine(1)
+}
+
+/// What the library writes at a limit of file sizes: its own lines, and no SIGXFSZ.
+fn file_limit(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let (source, file) = (lab.path("line"), lab.path("limited"));
+    fs::write(&source, "hello\n")?;
+    for key in ["pcap", "stats", "explain"] {
+        let receiver = receiver(&lab, PORT, Path::new("/dev/null"))?;
+        let setting = format!("{key}={}", file.display());
+        let sender = lab
+            .near
+            .program(sidewire(stack)?)
+            .args(["run", "--set", &setting, "--", "nc.openbsd", "-N", FAR])
+            .args([PORT.to_string()])
+            .wrapped(["prlimit", "--fsize=0"])
+            .stdin(&source)
+            .run()?
+            .success()?;
+        receiver.wait()?.success()?;
+        let begins = format!("sidewire: SIDEWIRE_{}=", key.to_uppercase());
+        ensure!(
+            sender.stderr.starts_with(&begins) && sender.stderr.lines().count() == 1,
+            "{sender}"
+        );
+    }
+    Ok(())
 }
 
 /// What `--explain` says of a netcat that sends a line of six bytes.

@@ -19,6 +19,7 @@ use sidewire_posix::report::Report;
 
 use crate::EXIT_CANCELED;
 use crate::doors::{Door, doors};
+use crate::out::{complain, print_all};
 
 /// How long a process may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -64,9 +65,9 @@ impl Answers {
         };
         // Who is silent has had a line.
         if self.silent == 0 {
-            eprintln!(
-                "sidewire: no process {pid} of yours is running under Sidewire and has used TCP"
-            );
+            complain(format_args!(
+                "no process {pid} of yours is running under Sidewire and has used TCP"
+            ));
         }
         true
     }
@@ -198,7 +199,7 @@ pub(crate) fn ask_all(pid: Option<i32>) -> Answers {
                 Answer::Report(report) => answers.reports.push(*report),
                 Answer::Nobody => {}
                 Answer::Silent(line) => {
-                    eprintln!("sidewire: {line}");
+                    complain(line);
                     answers.silent += 1;
                 }
             }
@@ -207,15 +208,17 @@ pub(crate) fn ask_all(pid: Option<i32>) -> Answers {
     answers
 }
 
-/// Prints what is known, for programs.
-pub(crate) fn print_json(reports: &[Report]) -> ExitCode {
+/// Prints what is known, for programs. A failure where who was asked for is `missed`.
+pub(crate) fn print_json(reports: &[Report], missed: bool) -> ExitCode {
+    let status = if missed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    };
     match serde_json::to_string_pretty(reports) {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(text) => print_all(&(text + "\n"), status),
         Err(e) => {
-            eprintln!("sidewire: {e}");
+            complain(e);
             ExitCode::from(EXIT_CANCELED)
         }
     }

@@ -9,6 +9,7 @@ mod launcher;
 mod live;
 #[cfg(test)]
 mod manual;
+mod out;
 mod plot;
 mod reach;
 mod run;
@@ -17,7 +18,6 @@ mod status;
 mod top;
 
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
@@ -82,11 +82,12 @@ fn main() -> ExitCode {
         Action::Plot(options) => return plot::draw(&options),
         Action::Doctor => return doctor::examine(),
         Action::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "sidewire", &mut io::stdout());
-            return ExitCode::SUCCESS;
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sidewire", &mut script);
+            return out::print_all(&String::from_utf8_lossy(&script), ExitCode::SUCCESS);
         }
     };
-    eprintln!("sidewire: {}", failure.message);
+    out::complain(failure.message);
     ExitCode::from(failure.code)
 }
 

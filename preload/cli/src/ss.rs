@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
-use sidewire_posix::report::{Report, Socket};
+use sidewire_posix::report::{Remnant, Report, Socket};
 
 use crate::live;
+use crate::out::print_all;
 
 /// What `sidewire ss` takes: ss(8)'s letters.
 #[derive(Args, Debug)]
@@ -55,14 +56,12 @@ pub(crate) fn show(options: &Options) -> ExitCode {
     let missed = answers.without(options.pid);
     let reports = answers.reports;
     if options.json {
-        let printed = live::print_json(&reports);
-        return if missed { ExitCode::FAILURE } else { printed };
+        return live::print_json(&reports, missed);
     }
     if missed {
         return ExitCode::FAILURE;
     }
-    print!("{}", table(&reports, options));
-    ExitCode::SUCCESS
+    print_all(&table(&reports, options), ExitCode::SUCCESS)
 }
 
 fn wanted(socket: &Socket, options: &Options) -> bool {
@@ -70,8 +69,10 @@ fn wanted(socket: &Socket, options: &Options) -> bool {
     match (options.all, options.listening) {
         (true, _) => true,
         (false, true) => listens,
-        // As ss(8): what is neither listening nor closed.
-        (false, false) => !listens && socket.state != "UNCONN",
+        // As ss(8).
+        (false, false) => {
+            !["LISTEN", "UNCONN", "TIME-WAIT", "SYN-RECV"].contains(&socket.state.as_str())
+        }
     }
 }
 
@@ -82,10 +83,44 @@ fn peer(address: &str) -> String {
         .map_or_else(|| address.to_owned(), |host| format!("{host}:*"))
 }
 
+/// The timer of a connection that no socket is left of.
+const TIMEWAIT: &str = "timewait";
+
+/// A row for what no socket is left of.
+fn row(remnant: &Remnant) -> Socket {
+    Socket {
+        state: remnant.state.clone(),
+        local: remnant.local.clone(),
+        remote: remnant.remote.clone(),
+        timer: TIMEWAIT.to_owned(),
+        timer_ms: remnant.timer_ms,
+        ..Socket::default()
+    }
+}
+
+/// A time as ss(8) rounds it: minutes, seconds with them below ten, thousandths below ten seconds.
+fn time(ms: u64) -> String {
+    let (minutes, seconds, thousandths) = (ms / 60_000, ms / 1000 % 60, ms % 1000);
+    match (minutes, seconds) {
+        (10.., _) | (1.., 0) => format!("{minutes}min"),
+        (1.., _) => format!("{minutes}min{seconds}sec"),
+        (0, 10..) => format!("{seconds}sec"),
+        (0, 1..) if thousandths == 0 => format!("{seconds}sec"),
+        (0, 1..) => format!("{seconds}.{thousandths:03}ms"),
+        (0, 0) if thousandths == 0 => String::new(),
+        (0, 0) => format!("{thousandths:03}ms"),
+    }
+}
+
 fn table(reports: &[Report], options: &Options) -> String {
+    let remnants = reports
+        .iter()
+        .flat_map(|r| r.remnants.iter().map(row).map(move |s| (r, s)));
+    let remnants: Vec<(&Report, Socket)> = remnants.collect();
     let rows: Vec<(&Report, &Socket)> = reports
         .iter()
         .flat_map(|r| r.sockets.iter().map(move |s| (r, s)))
+        .chain(remnants.iter().map(|(r, s)| (*r, s)))
         .filter(|(_, s)| wanted(s, options))
         .collect();
     let widest = |header: &str, of: &dyn Fn(&Socket) -> usize| {
@@ -119,8 +154,10 @@ fn table(reports: &[Report], options: &Options) -> String {
         if options.options && !s.timer.is_empty() {
             let _ = write!(
                 out,
-                " timer:({},{}ms,{})",
-                s.timer, s.timer_ms, s.timer_retrans
+                " timer:({},{},{})",
+                s.timer,
+                time(s.timer_ms),
+                s.timer_retrans
             );
         }
         let more = details(s, options);
@@ -141,6 +178,10 @@ fn owner(report: &Report, s: &Socket) -> String {
 
 fn details(s: &Socket, options: &Options) -> String {
     let mut words = Vec::new();
+    // No socket is left to tell of.
+    if s.timer == TIMEWAIT {
+        return String::new();
+    }
     if options.memory {
         let [r, rb, w, tb] = s.memory;
         words.push(format!("skmem:(r{r},rb{rb},w{w},tb{tb})"));
@@ -342,6 +383,12 @@ mod tests {
             pid: 17,
             program: "nc".to_owned(),
             sockets: vec![connection, listener],
+            remnants: vec![Remnant {
+                state: "TIME-WAIT".to_owned(),
+                local: "192.0.2.1:40002".to_owned(),
+                remote: "192.0.2.2:80".to_owned(),
+                timer_ms: 9_061,
+            }],
             ..Report::default()
         }
     }
@@ -366,6 +413,35 @@ mod tests {
         );
         assert!(lines[3].starts_with("LISTEN "));
         assert!(lines[3].contains("0.0.0.0:*"));
+        assert_eq!(
+            lines[5..],
+            [
+                "TIME-WAIT         0        0    192.0.2.1:40002      192.0.2.2:80 \
+                 users:((\"nc\",pid=17)) timer:(timewait,9.061ms,0)"
+            ]
+        );
+    }
+
+    #[test]
+    fn times_are_in_its_forms() {
+        let times = [
+            7_199_419, 601_500, 599_000, 60_000, 59_120, 9_061, 9_000, 20, 0,
+        ]
+        .map(time);
+        assert_eq!(
+            times,
+            [
+                "119min",
+                "10min",
+                "9min59sec",
+                "1min",
+                "59sec",
+                "9.061ms",
+                "9sec",
+                "020ms",
+                ""
+            ]
+        );
     }
 
     #[test]
@@ -383,7 +459,7 @@ mod tests {
         };
         assert_eq!(
             (count(true, false), count(false, true), count(false, false)),
-            (2, 1, 1)
+            (3, 1, 1)
         );
     }
 }

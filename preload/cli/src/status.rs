@@ -7,6 +7,7 @@ use clap::Args;
 use sidewire_posix::report::Report;
 
 use crate::live;
+use crate::out::print_all;
 
 /// What `sidewire status` takes.
 #[derive(Args, Debug)]
@@ -25,18 +26,18 @@ pub(crate) fn show(options: &Options) -> ExitCode {
     let missed = answers.without(options.pid);
     let live::Answers { reports, silent } = answers;
     if options.json {
-        let printed = live::print_json(&reports);
-        return if missed { ExitCode::FAILURE } else { printed };
+        return live::print_json(&reports, missed);
     }
     if missed {
         return ExitCode::FAILURE;
     }
-    if reports.is_empty() && silent == 0 {
-        println!("No process of yours is running under Sidewire and has used TCP.");
-    }
-    let blocks: Vec<String> = reports.iter().map(block).collect();
-    print!("{}", blocks.join("\n"));
-    ExitCode::SUCCESS
+    let text = if reports.is_empty() && silent == 0 {
+        "No process of yours is running under Sidewire and has used TCP.\n".to_owned()
+    } else {
+        let blocks: Vec<String> = reports.iter().map(block).collect();
+        blocks.join("\n")
+    };
+    print_all(&text, ExitCode::SUCCESS)
 }
 
 fn block(report: &Report) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::ops::Add;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use clap::Args;
 use sidewire_posix::report::{Report, Socket};
 
 use crate::live;
+use crate::out::print;
 use crate::ss::rate;
 
 /// Clears a terminal and goes to its first line.
@@ -70,15 +71,10 @@ pub(crate) fn show(options: &Options) -> ExitCode {
         let reports = answers.reports;
         let now = Instant::now();
         let screen = screen(&reports, &before, now - since, options.lines.into());
-        let mut out = io::stdout().lock();
         let clear = if terminal { CLEAR } else { "" };
-        if write!(out, "{clear}{screen}")
-            .and_then(|()| out.flush())
-            .is_err()
-        {
-            return ExitCode::SUCCESS;
+        if let Err(status) = print(&format!("{clear}{screen}")) {
+            return status;
         }
-        drop(out);
         left -= 1;
         if left == 0 {
             return ExitCode::SUCCESS;

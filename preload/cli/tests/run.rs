@@ -204,7 +204,7 @@ fn what_the_engine_cannot_do_without_is_demanded() {
         (
             DEVICE,
             "unshare -Ur",
-            ["CAP_NET_RAW is missing", "unshare -Urn"],
+            ["CAP_NET_RAW is missing", "pasta --config-net"],
         ),
         (":", "", ["no device", "ip link set DEVICE up"]),
     ];

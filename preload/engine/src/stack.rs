@@ -415,6 +415,11 @@ impl Stack {
         self.tws.len()
     }
 
+    /// Each of them.
+    pub fn timewaits(&self) -> impl Iterator<Item = &TimewaitSock> {
+        self.tws.values()
+    }
+
     /// Tuples that the engine still uses: connections, orphans, handshakes and TIME_WAIT remnants.
     pub fn tuples(&self) -> impl Iterator<Item = &Tuple> {
         self.ehash.keys()

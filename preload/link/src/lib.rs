@@ -5,6 +5,7 @@
 
 mod cut;
 pub mod fd;
+pub mod file_limit;
 pub mod frame;
 pub mod holder;
 pub mod late_close;

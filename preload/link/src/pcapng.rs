@@ -5,7 +5,7 @@
 use crate::Errno;
 use crate::fd::{Fd, move_high};
 use crate::frame::{RxFrame, TxFrame};
-use crate::raw;
+use crate::{file_limit, raw};
 use pcap_file::DataLink;
 use pcap_file::pcapng::PcapNgWriter;
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
@@ -47,7 +47,7 @@ impl io::Write for BlockFile {
     fn flush(&mut self) -> io::Result<()> {
         let mut rest = &self.block[..];
         while !rest.is_empty() {
-            match raw::write(self.fd.as_raw_fd(), rest) {
+            match file_limit::within(|| raw::write(self.fd.as_raw_fd(), rest)) {
                 Ok(n) => rest = &rest[n..],
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(io::Error::from_raw_os_error(e.into_raw())),

@@ -551,3 +551,61 @@ pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
     // SAFETY: the kernel reads a live slice.
     unsafe { syscall!(Sysno::write, fd, bytes.as_ptr(), bytes.len()) }
 }
+
+/// Whether RLIMIT_FSIZE holds.
+pub(crate) fn files_are_limited() -> bool {
+    let mut limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the kernel fills a live structure.
+    let _ = unsafe { syscall!(Sysno::prlimit64, 0, libc::RLIMIT_FSIZE, 0, &raw mut limit) };
+    limit.rlim_cur != libc::RLIM_INFINITY
+}
+
+fn change_mask(how: libc::c_int, signal: libc::c_int) -> u64 {
+    let (set, mut before) = (bit(signal), 0u64);
+    // SAFETY: the kernel reads and writes eight bytes each.
+    let _ = unsafe {
+        syscall!(
+            Sysno::rt_sigprocmask,
+            how,
+            &raw const set,
+            &raw mut before,
+            8
+        )
+    };
+    before
+}
+
+fn bit(signal: libc::c_int) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Blocks a signal for the calling thread; whether it was.
+pub(crate) fn block_signal(signal: libc::c_int) -> bool {
+    change_mask(libc::SIG_BLOCK, signal) & bit(signal) != 0
+}
+
+pub(crate) fn unblock_signal(signal: libc::c_int) {
+    change_mask(libc::SIG_UNBLOCK, signal);
+}
+
+/// Whether a blocked signal waits for the calling thread or the process.
+pub(crate) fn is_pending(signal: libc::c_int) -> bool {
+    let mut set = 0u64;
+    // SAFETY: the kernel writes eight bytes.
+    let _ = unsafe { syscall!(Sysno::rt_sigpending, &raw mut set, 8) };
+    set & bit(signal) != 0
+}
+
+/// Takes a blocked signal that waits, if one does.
+pub(crate) fn take_signal(signal: libc::c_int) {
+    let set = bit(signal);
+    let now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel reads live locals.
+    let _ = unsafe { syscall!(Sysno::rt_sigtimedwait, &raw const set, 0, &raw const now, 8) };
+}

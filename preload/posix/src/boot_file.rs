@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::os::fd::AsRawFd;
 
 use sidewire_link::fd::Fd;
+use sidewire_link::file_limit;
 use syscalls::{Sysno, syscall};
 
 use crate::syscall;
@@ -89,9 +90,8 @@ pub(crate) fn read_at(fd: &Fd, bytes: &mut [u8], at: u64) -> usize {
 
 /// Writes at an offset; true when it was all written.
 pub(crate) fn write_at(fd: &Fd, bytes: &[u8], at: u64) -> bool {
+    let (p, len) = (bytes.as_ptr(), bytes.len());
     // SAFETY: a live slice.
-    unsafe {
-        let p = bytes.as_ptr();
-        syscall!(Sysno::pwrite64, fd.as_raw_fd(), p, bytes.len(), at) == Ok(bytes.len())
-    }
+    file_limit::within(|| unsafe { syscall!(Sysno::pwrite64, fd.as_raw_fd(), p, len, at) })
+        == Ok(len)
 }

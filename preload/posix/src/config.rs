@@ -5,7 +5,6 @@
 //! both. A value that is not allowed is one line on standard error, and the default holds.
 
 use core::net::SocketAddr;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use once_cell::sync::OnceCell;
@@ -322,6 +321,8 @@ impl Config {
                 return false;
             }
             Ok(_) => std::fs::read_to_string(file),
+            // Nor is one missed that is out of sight, as in the home of the user that a daemon was.
+            Err(_) if !must_exist => return false,
             Err(e) => Err(e),
         };
         match text {
@@ -330,11 +331,10 @@ impl Config {
                 Err(e) => say(format_args!("{}: {e}", file.display())),
             },
             Err(e) if must_exist => say(format_args!("SIDEWIRE_CONFIG={}: {e}", file.display())),
-            Err(e) if e.kind() == ErrorKind::InvalidData => say(format_args!(
+            Err(e) => say(format_args!(
                 "{}: {e}; nothing of this file counts",
                 file.display()
             )),
-            Err(_) => {}
         }
         false
     }
@@ -525,6 +525,22 @@ mod tests {
         assert!(said.starts_with("line 3: "), "{said}");
         assert!(said.ends_with("; nothing of this file counts"), "{said}");
         assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn a_file_that_is_there_and_cannot_be_read_is_told() {
+        static SAID: parking_lot::Mutex<Vec<String>> = parking_lot::Mutex::new(Vec::new());
+        let say = |line: core::fmt::Arguments<'_>| SAID.lock().push(line.to_string());
+        let (directory, none) = (Path::new("/"), Path::new("/no/such/file"));
+        let mut config = Config::default();
+        assert!(!config.read_file(directory, None, false, say));
+        assert!(!config.read_file(none, None, false, say));
+        let said = SAID.lock();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].ends_with("; nothing of this file counts"),
+            "{said:?}"
+        );
     }
 
     #[test]

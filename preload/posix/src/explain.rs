@@ -12,6 +12,7 @@ use sidewire_engine::sock::nagle;
 use sidewire_engine::trace::{Held, Trace, TraceStep, Zerocopy};
 use sidewire_engine::{Error, WaitReason};
 use sidewire_link::fd::Fd;
+use sidewire_link::file_limit;
 use sidewire_uapi::socket as so;
 use sidewire_uapi::timestamping as sof;
 use std::os::fd::AsRawFd;
@@ -132,7 +133,8 @@ fn write_out(text: &[u8]) {
     let written = opened.and_then(|fd| {
         let fd = Fd::from_raw(fd as i32);
         // SAFETY: the kernel reads a live slice.
-        unsafe { syscall!(Sysno::write, fd.as_raw_fd(), text.as_ptr(), text.len()) }
+        let write = || unsafe { syscall!(Sysno::write, fd.as_raw_fd(), text.as_ptr(), text.len()) };
+        file_limit::within(write)
     });
     if let Err(e) = written {
         let e = io::Error::from(e);

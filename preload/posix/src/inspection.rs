@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
+use sidewire_link::file_limit;
 use syscalls::{Sysno, syscall};
 
 use crate::report::Report;
@@ -196,7 +197,9 @@ fn hand_out(visitor: c_int) -> Result<(), Errno> {
     let mut rest = &text[..];
     while !rest.is_empty() {
         // SAFETY: a live slice.
-        let n = unsafe { syscall!(Sysno::write, memory.as_raw_fd(), rest.as_ptr(), rest.len()) }?;
+        let write =
+            || unsafe { syscall!(Sysno::write, memory.as_raw_fd(), rest.as_ptr(), rest.len()) };
+        let n = file_limit::within(write)?;
         rest = &rest[n..];
     }
     syscall::send_descriptor(visitor, memory.as_raw_fd())

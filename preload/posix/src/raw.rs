@@ -1,7 +1,8 @@
 //! System calls without libc: they cannot come back through a hook, and need no symbol resolved.
 
 use libc::c_int;
-use syscalls::{Sysno, syscall6};
+use sidewire_link::file_limit;
+use syscalls::{Errno, Sysno, syscall, syscall6};
 
 /// Sets the calling thread's `errno`.
 pub fn set_errno(errno: c_int) {
@@ -79,15 +80,10 @@ pub fn write_stderr(bytes: &[u8]) {
     let mut rest = bytes;
     while !rest.is_empty() {
         // SAFETY: the slice is valid for its length; write(2) only reads it.
-        let done = unsafe {
-            call(
-                Sysno::write,
-                [2, rest.as_ptr() as usize, rest.len(), 0, 0, 0],
-            )
-        };
-        match done {
+        let write = || unsafe { syscall!(Sysno::write, 2, rest.as_ptr(), rest.len()) };
+        match file_limit::within(write) {
             Ok(n) if n > 0 => rest = &rest[n.min(rest.len())..],
-            Err(libc::EINTR) => {}
+            Err(Errno::EINTR) => {}
             _ => return,
         }
     }

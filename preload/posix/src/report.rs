@@ -8,6 +8,7 @@ use sidewire_engine::Instant;
 use sidewire_engine::info::tcp_get_info;
 use sidewire_engine::sock::TcpSock;
 use sidewire_engine::timers::{IcskPending, Timer};
+use sidewire_engine::timewait::TimewaitSock;
 use sidewire_link::fd::is_internal;
 use sidewire_uapi::TcpState;
 
@@ -33,6 +34,22 @@ pub struct Report {
     pub kernel: Vec<KernelSocket>,
     /// Connections in TIME_WAIT.
     pub time_wait: usize,
+    /// Each of them; none of a process with a library that does not tell.
+    #[serde(default)]
+    pub remnants: Vec<Remnant>,
+}
+
+/// A connection that has ended here first, and that no descriptor belongs to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Remnant {
+    /// `TIME-WAIT`, or `FIN-WAIT-2` where the peer has not finished.
+    pub state: String,
+    /// Address and port.
+    pub local: String,
+    /// Address and port.
+    pub remote: String,
+    /// Milliseconds that it has left.
+    pub timer_ms: u64,
 }
 
 /// A socket of the engine.
@@ -107,6 +124,20 @@ fn timer(sk: &TcpSock, now: Instant) -> (&'static str, u64) {
         return ("", 0);
     }
     (name, at.us_since(now) / 1000)
+}
+
+fn remnant(tw: &TimewaitSock, now: Instant) -> Remnant {
+    let state = if tw.fin_wait2 {
+        TcpState::FinWait2
+    } else {
+        TcpState::TimeWait
+    };
+    Remnant {
+        state: state_name(state).to_owned(),
+        local: tw.tuple.local.to_string(),
+        remote: tw.tuple.remote.to_string(),
+        timer_ms: tw.deadline.us_since(now) / 1000,
+    }
 }
 
 fn info(sk: &TcpSock, now: Instant) -> BTreeMap<String, u64> {
@@ -251,6 +282,8 @@ impl Report {
             stack.with(|inner| {
                 let now = Instant(stack::monotonic_ns());
                 report.time_wait += inner.engine.timewait_count();
+                let remnants = inner.engine.timewaits().map(|tw| remnant(tw, now));
+                report.remnants.extend(remnants);
                 inner.engine.for_each(|id, sk| {
                     report.sockets.push(Socket {
                         fds: descriptors

@@ -3,8 +3,13 @@
 use core::ffi::c_int;
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
 
+use sidewire_link::file_limit;
 use sidewire_link::frame::FrameSource;
+use syscalls::{Errno, Sysno, syscall};
 
 use crate::calls::socket;
 use crate::net::LinkStats;
@@ -99,6 +104,20 @@ pub fn of_socket(fd: c_int) -> Option<SocketStats> {
     })
 }
 
+fn write_all(file: &File, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        // SAFETY: a live slice.
+        let write =
+            || unsafe { syscall!(Sysno::write, file.as_raw_fd(), rest.as_ptr(), rest.len()) };
+        match file_limit::within(write) {
+            Ok(n) => rest = &rest[n..],
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Writes the counters where the settings say, if they say so and this process has used TCP.
 pub fn write() {
     let Some(file) = config::loaded().and_then(|c| c.stats.as_deref()) else {
@@ -108,7 +127,8 @@ pub fn write() {
         return;
     }
     let file = config::of_process(file);
-    if let Err(e) = std::fs::write(&file, json()) {
+    let written = File::create(&file).and_then(|to| write_all(&to, json().as_bytes()));
+    if let Err(e) = written {
         crate::warning!("SIDEWIRE_STATS={}: {e}", file.display());
     }
 }

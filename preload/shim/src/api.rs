@@ -172,8 +172,8 @@ pub extern "C" fn sidewire_carrier_text(carrier: c_int) -> *const c_char {
 ///
 /// The result is that of sendmsg(2), a short count included. `complete` will be called exactly when it is above 0.
 ///
-/// Also EINVAL when `ubuf` or its function is NULL, ENOBUFS when 65536 sends are outstanding, EAGAIN when the thread that
-/// calls back cannot be started.
+/// Also EINVAL when `ubuf` or its function is NULL (any other pointer that leads to no sidewire_ubuf is undefined behaviour),
+/// ENOBUFS when 65536 sends are outstanding, EAGAIN when the thread that calls back cannot be started.
 #[allow(clippy::missing_safety_doc)] // The text is the header's, and says it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sidewire_sendmsg(

@@ -20,7 +20,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -49,7 +49,8 @@ const S_ISGID: u32 = 0o2000;
 
 fn main() -> ExitCode {
     let (code, message) = launch(env::args_os().skip(1));
-    eprintln!("sidewire-launch: {message}");
+    // Of a standard error that takes nothing, nothing can be said.
+    let _ = writeln!(io::stderr(), "sidewire-launch: {message}");
     ExitCode::from(code)
 }
 

@@ -144,7 +144,7 @@ fn no_packet_socket(error: Errno, namespaces: &UserNamespaces) -> Finding {
             "run as root, or as a member of the group sidewire (sidewire(7), \"Ordinary users\")",
         );
         if namespaces.allowed() {
-            remedy.push_str(", or in a network of one's own: unshare -Urn");
+            remedy.push_str(", or in a network of one's own: pasta --config-net (package passt)");
         }
         return Finding::new(
             Severity::Problem,
@@ -196,12 +196,12 @@ mod tests {
         let remedy = |namespaces: &UserNamespaces| {
             no_packet_socket(Errno::EPERM, namespaces).remedy.unwrap()
         };
-        assert!(remedy(&allowed).contains("unshare"));
+        assert!(remedy(&allowed).contains("pasta"));
         let restricted = UserNamespaces {
             apparmor: Some(1),
             ..allowed
         };
-        assert!(!remedy(&restricted).contains("unshare"));
+        assert!(!remedy(&restricted).contains("pasta"));
         let missing = no_packet_socket(Errno::EAFNOSUPPORT, &restricted);
         assert!(missing.remedy.unwrap().contains("af_packet"));
     }

@@ -7,8 +7,10 @@ pub(crate) mod host;
 mod netlink;
 mod settings;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::process::ExitCode;
+
+use crate::out::print_all;
 
 /// How much a finding matters, from nothing to do to nothing works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,12 +80,14 @@ pub(crate) fn examine() -> ExitCode {
     findings.extend(devices::findings());
     findings.extend(settings::findings());
     findings.extend(firewall::findings());
+    let mut text = String::new();
     for finding in &findings {
-        println!("{finding}");
+        let _ = writeln!(text, "{finding}");
     }
     let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
     let (problems, warnings) = (count(Severity::Problem), count(Severity::Warning));
-    println!(
+    let _ = writeln!(
+        text,
         "\n{}; {problems} {}, {warnings} {}",
         if problems == 0 {
             "connections can be accelerated here"
@@ -93,11 +97,12 @@ pub(crate) fn examine() -> ExitCode {
         plural(problems, "problem"),
         plural(warnings, "warning"),
     );
-    if problems == 0 {
+    let status = if problems == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
-    }
+    };
+    print_all(&text, status)
 }
 
 fn plural(count: usize, noun: &str) -> String {

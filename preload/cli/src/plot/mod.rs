@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::EXIT_CANCELED;
+use crate::out::complain;
 
 /// What `sidewire plot` takes.
 #[derive(Args, Debug)]
@@ -32,7 +33,7 @@ pub(crate) fn draw(options: &Options) -> ExitCode {
     match attempt(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("sidewire: {message}");
+            complain(message);
             ExitCode::from(EXIT_CANCELED)
         }
     }
