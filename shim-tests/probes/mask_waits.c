@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <sys/syscall.h>
 #include <time.h>
 
 static const char *host;
@@ -53,6 +54,7 @@ static void wait_each(const char *what, int fd, const struct timespec *limit)
 		sigprocmask(SIG_UNBLOCK, &usr1, NULL);
 		printf(", then %d\n", ran);
 	}
+	SHOW(syscall(SYS_epoll_pwait, epfd, &e, 1, 0, &none, 4L));
 	close(epfd);
 }
 

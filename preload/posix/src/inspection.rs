@@ -7,7 +7,7 @@
 //! namespaces may share the directory.
 
 use core::ffi::{c_int, c_void};
-use core::mem::zeroed;
+use core::mem::{offset_of, zeroed};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -16,6 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use libc::sockaddr_un;
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
 use sidewire_link::file_limit;
@@ -106,26 +107,32 @@ fn usable(directory: &Path, uid: u32) -> bool {
         .is_ok_and(|m| m.is_dir() && m.uid() == uid && m.mode() & 0o077 == 0)
 }
 
+/// An AF_UNIX address, and its length.
+pub(crate) fn address(name: &[u8]) -> Result<(sockaddr_un, u32), Errno> {
+    // SAFETY: made of integers; all zero is valid.
+    let mut address: sockaddr_un = unsafe { zeroed() };
+    if name.len() >= address.sun_path.len() {
+        return Err(Errno::ENAMETOOLONG);
+    }
+    address.sun_family = libc::AF_UNIX as u16;
+    for (to, from) in address.sun_path.iter_mut().zip(name) {
+        *to = *from as libc::c_char;
+    }
+    let len = offset_of!(sockaddr_un, sun_path) + name.len();
+    Ok((address, len as u32))
+}
+
 /// A socket that listens at `path`. It gets this name when it listens: a visitor takes one that is there and listens not
 /// for what is left of a dead process, and removes it.
 fn bind(path: &Path) -> Result<Fd, Errno> {
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     let fd = move_high(Fd::from_raw(syscall::socket(libc::AF_UNIX, kind, 0)?))?;
-    // SAFETY: made of integers; all zero is valid.
-    let mut name: libc::sockaddr_un = unsafe { zeroed() };
     let unborn = path.with_extension("new");
-    let bytes = unborn.as_os_str().as_bytes();
-    if bytes.len() >= name.sun_path.len() {
-        return Err(Errno::ENAMETOOLONG);
-    }
-    name.sun_family = libc::AF_UNIX as u16;
-    for (to, from) in name.sun_path.iter_mut().zip(bytes) {
-        *to = *from as libc::c_char;
-    }
+    let (name, len) = address(unborn.as_os_str().as_bytes())?;
     // One of a dead process that had the same number in the same namespace, or in a dead one.
     let _ = fs::remove_file(&unborn);
     let at = (&raw const name).cast::<c_void>();
-    syscall::bind(fd.as_raw_fd(), at, size_of_val(&name) as u32)?;
+    syscall::bind(fd.as_raw_fd(), at, len)?;
     syscall::listen(fd.as_raw_fd(), BACKLOG)?;
     fs::rename(&unborn, path).map_err(|e| Errno::from_io_error(e).unwrap_or(Errno::EIO))?;
     Ok(fd)

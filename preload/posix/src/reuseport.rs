@@ -17,7 +17,7 @@ use sidewire_link::fd::Fd;
 use syscalls::{Sysno, syscall};
 
 use crate::calls::give_group;
-use crate::inspection::{directories, parse_socket_name, pid_namespace};
+use crate::inspection::{address, directories, parse_socket_name, pid_namespace};
 use crate::stack::monotonic_ns;
 use crate::syscall;
 
@@ -29,21 +29,6 @@ const GIVEN: u8 = b'g';
 const NONE: u8 = b'n';
 /// How long all answers may take, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
-
-/// An AF_UNIX address, and its length.
-fn address(name: &[u8]) -> Result<(sockaddr_un, u32), Errno> {
-    // SAFETY: made of integers; all zero is valid.
-    let mut address: sockaddr_un = unsafe { zeroed() };
-    if name.len() >= address.sun_path.len() {
-        return Err(Errno::ENAMETOOLONG);
-    }
-    address.sun_family = libc::AF_UNIX as u16;
-    for (to, from) in address.sun_path.iter_mut().zip(name) {
-        *to = *from as libc::c_char;
-    }
-    let len = offset_of!(sockaddr_un, sun_path) + name.len();
-    Ok((address, len as u32))
-}
 
 /// Asks the other processes of this user for the listener on a port, of the network namespace with this cookie. True when one
 /// has given it to the kernel.

@@ -6,6 +6,9 @@ use sidewire_posix::raw;
 
 use crate::{calls, exec, process};
 
+/// Bytes of the kernel's signal masks.
+const MASK: usize = 8;
+
 /// `syscall(number, ...)` with six arguments, as many as any call has.
 unsafe fn by_number(
     number: c_long,
@@ -59,6 +62,15 @@ unsafe fn by_number(
             #[cfg(target_arch = "x86_64")]
             libc::SYS_epoll_wait => calls::epoll_wait(fd, b as _, ci, di).into(),
             libc::SYS_epoll_ctl => calls::epoll_ctl(fd, bi, ci, d as _).into(),
+            // The kernel knows one size of a mask.
+            libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 if e != 0 && f != MASK => {
+                raw::set_errno(libc::EINVAL);
+                -1
+            }
+            libc::SYS_ppoll if d != 0 && e != MASK => {
+                raw::set_errno(libc::EINVAL);
+                -1
+            }
             libc::SYS_epoll_pwait => calls::epoll_pwait(fd, b as _, ci, di, e as _).into(),
             libc::SYS_epoll_pwait2 => calls::epoll_pwait2(fd, b as _, ci, d as _, e as _).into(),
             libc::SYS_ppoll => calls::ppoll(a as _, b as _, c as _, d as _).into(),
