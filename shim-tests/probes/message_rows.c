@@ -5,6 +5,8 @@
  */
 #include "show.h"
 
+#include "asleep.h"
+
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -26,26 +28,13 @@ static void handler(int number)
 }
 
 static pthread_t main_thread;
-static int delayed;
 
-/* Interrupts the main thread once it sleeps: /proc tells. */
+/* Interrupts the main thread once it sleeps. */
 static void *interrupt(void *unused)
 {
-	char path[64], text[512], state = 0;
-	(void)unused;
-	snprintf(path, sizeof path, "/proc/self/task/%d/stat", delayed);
-	for (int asleep = 0; asleep < 3;) {
-		int fd = open(path, O_RDONLY);
-		ssize_t n = read(fd, text, sizeof text - 1);
-		close(fd);
-		text[n > 0 ? n : 0] = 0;
-		char *after = strrchr(text, ')');
-		state = after ? after[2] : 0;
-		asleep = state == 'S' ? asleep + 1 : 0;
-		poll(NULL, 0, 10);
-	}
+	asleep(getpid());
 	pthread_kill(main_thread, SIGUSR1);
-	return NULL;
+	return unused;
 }
 
 static pthread_t soon(int flags)
@@ -54,7 +43,6 @@ static pthread_t soon(int flags)
 	pthread_t thread;
 	sigaction(SIGUSR1, &action, NULL);
 	main_thread = pthread_self();
-	delayed = getpid();
 	if (pthread_create(&thread, NULL, interrupt, NULL))
 		errx(2, "pthread_create");
 	return thread;

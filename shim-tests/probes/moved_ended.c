@@ -20,6 +20,12 @@ static int state(int fd)
 	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) ? -1 : info.tcpi_state;
 }
 
+static void wait_for_state(int fd, int wanted)
+{
+	while (state(fd) != wanted)
+		poll(NULL, 0, 1);
+}
+
 /* Everything that a program can find out, in the parent and not in the child, so that one thread prints. */
 static void look(const char *what, int fd)
 {
@@ -39,6 +45,8 @@ static void look(const char *what, int fd)
 	printf("waiting: %d\n", waiting);
 	SHOW(getpeername(fd, (struct sockaddr *)&name, &length));
 	SHOW(option_of(fd, SOL_SOCKET, SO_PEEK_OFF));
+	SHOW(option_of(fd, SOL_SOCKET, SO_REUSEADDR));
+	SHOW(option_of(fd, SOL_SOCKET, SO_RCVBUF) > 10000);
 	for (int i = 0; i < 3; i++)
 		SHOW(recv(fd, bytes, sizeof bytes, MSG_DONTWAIT));
 	printf("error %d\n", option_of(fd, SOL_SOCKET, SO_ERROR));
@@ -56,6 +64,7 @@ static void reset(void)
 	fd = peer(host, port, "reset");
 	wait_for(fd, 0);
 	SHOW(option_of(fd, SOL_SOCKET, SO_ERROR));
+	SHOW(option_set(fd, SOL_SOCKET, SO_REUSEADDR, 1));
 	look("reset, and the error fetched", fd);
 	fd = peer(host, port, "steps say=hello finish await reset");
 	wait_for(fd, POLLRDHUP);
@@ -69,13 +78,11 @@ static void both_finished(void)
 	int fd = peer(host, port, "steps say=hello finish eof close");
 	wait_for(fd, POLLRDHUP);
 	SHOW(shutdown(fd, SHUT_WR));
-	while (state(fd) != TCP_CLOSE)
-		poll(NULL, 0, 1);
+	wait_for_state(fd, TCP_CLOSE);
 	look("the peer finished first", fd);
 	fd = peer(host, port, "steps eof say=hello finish close");
 	SHOW(shutdown(fd, SHUT_WR));
-	while (state(fd) != TCP_CLOSE)
-		poll(NULL, 0, 1);
+	wait_for_state(fd, TCP_CLOSE);
 	look("we finished first", fd);
 }
 
@@ -86,8 +93,7 @@ static void half(void)
 	look("the peer finished", fd);
 	fd = peer(host, port, "hold");
 	SHOW(shutdown(fd, SHUT_WR));
-	while (state(fd) != TCP_FIN_WAIT2)
-		poll(NULL, 0, 1);
+	wait_for_state(fd, TCP_FIN_WAIT2);
 	look("we finished", fd);
 	fd = peer(host, port, "steps say=hello await");
 	wait_for(fd, POLLIN);
@@ -95,8 +101,7 @@ static void half(void)
 	look("SHUT_RD", fd);
 	fd = peer(host, port, "hold");
 	SHOW(shutdown(fd, SHUT_RDWR));
-	while (state(fd) != TCP_FIN_WAIT2)
-		poll(NULL, 0, 1);
+	wait_for_state(fd, TCP_FIN_WAIT2);
 	look("SHUT_RDWR", fd);
 	fd = peer(host, port, "steps say=hello await");
 	wait_for(fd, POLLIN);

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use sidewire_uapi::errno::Errno;
 use sidewire_uapi::errqueue::{
-    SCM_TSTAMP_ACK, SCM_TSTAMP_SCHED, SCM_TSTAMP_SND, SO_EE_ORIGIN_TIMESTAMPING, SockExtendedErr,
+    SCM_TSTAMP_ACK, SCM_TSTAMP_COMPLETION, SCM_TSTAMP_SCHED, SCM_TSTAMP_SND,
+    SO_EE_ORIGIN_TIMESTAMPING, SockExtendedErr,
 };
 use sidewire_uapi::timestamping as sof;
 
@@ -119,6 +120,8 @@ pub(crate) struct Stamped {
     edt: u64,
     /// What was unsent (attribute 24): while a frame leaves, that includes it.
     notsent: u32,
+    /// The stamp of its handing over to the device was told.
+    left: bool,
     head: Box<[u8]>,
     frags: Vec<Frag>,
 }
@@ -142,6 +145,7 @@ impl Stamped {
             tskey: skb.tskey,
             edt: skb.skb_mstamp.0,
             notsent: sk.notsent_bytes(),
+            left: false,
             head: Box::default(),
             frags: if tsonly {
                 Vec::new()
@@ -167,11 +171,19 @@ impl Stack {
         let Some((sk, mut cx)) = self.borrow(io, id) else {
             return;
         };
-        // Of a buffer that was sent again, what it is now: the stamps of the first frame may never be all there.
-        let mut newest = sk.awaiting_tstamps.iter().rev();
-        if let Some(frame) = newest.find(|s| s.tskey == tskey).cloned() {
+        // A buffer that was sent again has a frame for each time, and a device may never tell that one was completed.
+        let left = tstype == SCM_TSTAMP_COMPLETION;
+        let awaiting = &sk.awaiting_tstamps;
+        let at = awaiting
+            .iter()
+            .position(|s| s.tskey == tskey && s.left == left)
+            // The device's own time beside the kernel's.
+            .or_else(|| awaiting.iter().position(|s| s.tskey == tskey));
+        if let Some(at) = at {
+            let frame = sk.awaiting_tstamps[at].clone();
+            sk.awaiting_tstamps[at].left |= tstype == SCM_TSTAMP_SND;
             if last {
-                sk.awaiting_tstamps.retain(|s| s.tskey != tskey);
+                sk.awaiting_tstamps.remove(at);
             }
             tstamp_tx(sk, &mut cx, &frame, tstype, when, None);
         }

@@ -25,9 +25,6 @@ static ANSWERS: AtomicU32 = AtomicU32::new(0);
 
 /// In a vfork child: the socket behind this number of the parent's becomes the kernel's, if it is one of ours.
 pub(crate) fn pass_on(fd: c_int) {
-    if !fdtable::is_ours(fd) {
-        return;
-    }
     let Some(file) = fdtable::get(fd) else {
         return;
     };

@@ -94,6 +94,24 @@ fn append<'a>(
     Ok(())
 }
 
+/// What the program has not read.
+fn unread(sk: &TcpSock) -> Result<Vec<u8>, Fault> {
+    let mut out = Vec::new();
+    for skb in &sk.receive_queue {
+        let skip = (sk.copied_seq.wrapping_sub(skb.seq) as i32).max(0) as usize;
+        append(&mut out, core::iter::once(&skb.frag), skip)?;
+    }
+    Ok(out)
+}
+
+/// A buffer that takes what is queued, where the kernel's default does not. `name` is SO_SNDBUFFORCE or SO_RCVBUFFORCE.
+fn make_room(fd: c_int, name: c_int, bytes: usize) {
+    if bytes > DEFAULT_ROOM {
+        let size = (2 * bytes) as c_int;
+        let _ = syscall::setsockopt(fd, libc::SOL_SOCKET, name, &size);
+    }
+}
+
 impl Image {
     fn of(sk: &TcpSock, v6: bool, now: Instant) -> Result<Self, Refused> {
         let finished = match sk.state {
@@ -104,7 +122,7 @@ impl Image {
         };
         // What is not there any more ends the connection when it is sent: until then it stays where it is.
         let gone = |Fault| Refused::State(sk.state);
-        let (mut sent, mut unsent, mut received) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut sent, mut unsent) = (Vec::new(), Vec::new());
         for skb in &sk.rtx_queue {
             let skip = (sk.snd_una.wrapping_sub(skb.seq) as i32).max(0) as usize;
             append(&mut sent, skb.frags.iter(), skip).map_err(gone)?;
@@ -112,10 +130,7 @@ impl Image {
         for skb in &sk.write_queue {
             append(&mut unsent, skb.frags.iter(), 0).map_err(gone)?;
         }
-        for skb in &sk.receive_queue {
-            let skip = (sk.copied_seq.wrapping_sub(skb.seq) as i32).max(0) as usize;
-            append(&mut received, core::iter::once(&skb.frag), skip).map_err(gone)?;
-        }
+        let received = unread(sk).map_err(gone)?;
         // A FIN of ours that is acknowledged counts in snd_una; the kernel sends its own at the same place.
         let fin_acked = sk.state == TcpState::FinWait2;
         let mut options = vec![[TCPOPT_MSS, sk.mss_clamp.into()]];
@@ -175,7 +190,12 @@ impl Image {
         if shadow_name(fd).is_none_or(|n| n.port() == 0) {
             bind_shadow(fd, self.local, self.v6)?;
         }
-        self.make_room(fd);
+        make_room(
+            fd,
+            libc::SO_SNDBUFFORCE,
+            self.sent.len() + self.unsent.len(),
+        );
+        make_room(fd, libc::SO_RCVBUFFORCE, self.received.len());
         filter::attach(fd, &filter::drop_all()).map_err(|e| e.into_raw())?;
         queue(repair::SEND_QUEUE)?;
         set(tcp::TCP_QUEUE_SEQ, self.snd_una)?;
@@ -237,20 +257,6 @@ impl Image {
         Tuple {
             local: self.local,
             remote: self.remote,
-        }
-    }
-
-    /// Buffers that take what is queued, where the kernel's defaults do not.
-    fn make_room(&self, fd: c_int) {
-        let sizes = [
-            (libc::SO_SNDBUFFORCE, self.sent.len() + self.unsent.len()),
-            (libc::SO_RCVBUFFORCE, self.received.len()),
-        ];
-        for (name, bytes) in sizes {
-            if bytes > DEFAULT_ROOM {
-                let size = (2 * bytes) as c_int;
-                let _ = syscall::setsockopt(fd, libc::SOL_SOCKET, name, &size);
-            }
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Pieces<'a> {
     call: &'static str,
     /// They can be told from one by timeouts or timestamps.
     apart: bool,
+    /// The first bytes open the connection (TCP_FASTOPEN_CONNECT).
+    pub(super) connects: bool,
     /// Bytes that they have taken.
     pub(super) done: usize,
     interrupted: Cell<bool>,
@@ -41,14 +43,18 @@ pub(super) struct Pieces<'a> {
 impl<'a> Pieces<'a> {
     pub(super) fn new(to: &'a FileRef, call: &'static str) -> Self {
         let _inside = signals::enter();
-        let apart = to.stack().with(|i| {
-            let opts = i.engine.sock(to.id()).map(|sk| &sk.opts);
-            opts.is_none_or(|o| o.sndtimeo.is_some() || o.tsflags != 0)
+        let (apart, connects) = to.stack().with(|i| match i.engine.sock(to.id()) {
+            Some(sk) => (
+                sk.opts.sndtimeo.is_some() || sk.opts.tsflags != 0,
+                sk.defer_connect,
+            ),
+            None => (true, false),
         });
         Self {
             to,
             call,
             apart,
+            connects,
             done: 0,
             interrupted: Cell::new(false),
         }

@@ -343,7 +343,7 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
         return answer(Err(explain::refused(file.record(), args.call, flags, e)));
     }
     // SAFETY: the program's pointer.
-    answer(unsafe { one_message(&file, fd, msg, args) })
+    answer(unsafe { one_message(&file, fd, msg, args) }.map(|sent| sent.bytes))
 }
 
 /// `sendmsg` of memory that stays the caller's: its bytes are referenced, and `callback` gets `cookie` once when the last of
@@ -378,7 +378,7 @@ pub unsafe fn sendmsg_ubuf(
     };
     let sent = answer(match &file {
         // SAFETY: the caller's arguments.
-        Some(file) => unsafe { one_message(file, fd, msg, args) },
+        Some(file) => unsafe { one_message(file, fd, msg, args) }.map(|sent| sent.bytes),
         // SAFETY: the same.
         None => unsafe { kernel_message(fd, msg, flags, args.ubuf) },
     });
@@ -401,22 +401,34 @@ unsafe fn one_message(
     fd: c_int,
     msg: *const msghdr,
     args: SendArgs<'_>,
-) -> Result<usize, c_int> {
+) -> Result<Sent, c_int> {
     let SendArgs { call, flags, .. } = args;
     // SAFETY: the caller's pointer.
     let message = unsafe { read_message(file, msg) }
         .map_err(|e| explain::refused(file.record(), call, flags, e))?;
     let name = message.name.as_ref().map(GivenAddr::bytes);
-    if fastopen_to_kernel(file, fd, call, flags, name)? {
+    let bytes = if fastopen_to_kernel(file, fd, call, flags, name)? {
         // SAFETY: the same.
-        return unsafe { kernel_message(fd, msg, flags, args.ubuf) };
-    }
-    let args = SendArgs {
-        control: &message.control,
-        name,
-        ..args
+        unsafe { kernel_message(fd, msg, flags, args.ubuf) }?
+    } else {
+        let args = SendArgs {
+            control: &message.control,
+            name,
+            ..args
+        };
+        send_iov(file, fd, &message.iov, args)?
     };
-    send_iov(file, fd, &message.iov, args)
+    Ok(Sent {
+        bytes,
+        left: message.iov.iter().remaining() > bytes,
+    })
+}
+
+/// What became of a message.
+struct Sent {
+    bytes: usize,
+    /// There is more of it (Linux `msg_data_left`).
+    left: bool,
 }
 
 /// What a message header points to.
@@ -522,9 +534,9 @@ unsafe fn messages(
         let sent = unsafe {
             let msg = &raw const (*entry).msg_hdr;
             one_message(file, fd, msg, SendArgs::of("sendmmsg", flags | more)).and_then(|sent| {
-                copy::write_value(&raw mut (*entry).msg_len, &(sent as c_uint))
+                copy::write_value(&raw mut (*entry).msg_len, &(sent.bytes as c_uint))
                     .map_err(|_| libc::EFAULT)?;
-                Ok(msg_data_left(msg, sent))
+                Ok(sent.left)
             })
         };
         match sent {
@@ -539,15 +551,4 @@ unsafe fn messages(
         }
     }
     Ok(Row { done, ended: false })
-}
-
-/// True when a message of which so many bytes were `sent` has more (Linux `msg_data_left`).
-unsafe fn msg_data_left(msg: *const msghdr, sent: usize) -> bool {
-    // SAFETY: as when it was sent.
-    unsafe {
-        copy::read_value(msg).is_ok_and(|hdr| {
-            Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize)
-                .is_ok_and(|iov| iov.iter().remaining() > sent)
-        })
-    }
 }

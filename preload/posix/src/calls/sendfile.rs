@@ -18,7 +18,7 @@ use super::splice::{is_pipe, to_pipe};
 use super::{MOVED, answer};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, MAX_RW_COUNT};
-use crate::{copy, explain, fdtable, real, signals};
+use crate::{copy, explain, fdtable, real};
 
 /// preadv2: only what is there without waiting.
 const RWF_NOWAIT: c_int = 8;
@@ -82,8 +82,8 @@ unsafe fn from_file(
     allowed(out, input, pos, count).map_err(|e| explain::refused(to.record(), "sendfile", 0, e))?;
     let count = count.min(MAX_RW_COUNT);
     let regular = regular_size(input);
-    let mut in_syn = connects(to);
     let mut pieces = Pieces::new(to, "sendfile");
+    let mut in_syn = pieces.connects;
     let mut buf = Vec::new();
     let mut result = Ok(());
     while pieces.done < count {
@@ -156,13 +156,6 @@ unsafe fn from_file(
         Err(e) if pieces.done == 0 => Err(e),
         _ => Ok(pieces.done),
     }
-}
-
-/// True when the first bytes open the connection (TCP_FASTOPEN_CONNECT).
-fn connects(to: &FileRef) -> bool {
-    let _inside = signals::enter();
-    let stack = to.stack();
-    stack.with(|i| i.engine.sock(to.id()).is_some_and(|sk| sk.defer_connect))
 }
 
 /// What Linux's `do_sendfile` says of descriptors, position and length, before it moves anything.

@@ -4,9 +4,9 @@ use core::ffi::{c_int, c_uint};
 use core::sync::atomic::Ordering;
 
 use libc::{size_t, ssize_t};
+use sidewire_engine::ioctl::tcp_inq;
 use sidewire_engine::memory::{Fault, IovIter, MemRef, RegionKind};
 use sidewire_link::fd::Fd;
-use sidewire_uapi::ioctl::SIOCINQ;
 use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC};
 use std::os::fd::AsRawFd;
 use syscalls::{Errno, Sysno, syscall};
@@ -80,22 +80,25 @@ pub(super) fn to_pipe(
     len: usize,
     waits: bool,
 ) -> Result<usize, c_int> {
-    let before_urgent_byte = || {
+    let look = || {
         let _inside = signals::enter();
-        from.stack()
-            .with(|i| i.engine.before_urgent_byte(from.id()))
+        from.stack().with(|i| {
+            let waiting = i.engine.sock(from.id()).map_or(0, tcp_inq);
+            (waiting, i.engine.before_urgent_byte(from.id()))
+        })
     };
-    if before_urgent_byte() == 0 {
-        return match from.nonblock.load(Ordering::Relaxed) {
-            true => Err(libc::EAGAIN),
-            false => Ok(0),
-        };
-    }
     let mut buf = vec![0u8; PIECE.min(len)];
     let mut done = 0;
-    // Beyond the first, pieces are of what is there: an error, and the end, are the next call's.
-    while done < len && (done == 0 || waits_in(from) > 0) {
-        let most = (len - done).min(PIECE).min(before_urgent_byte());
+    while done < len {
+        let most = match look() {
+            (_, 0) if done == 0 && from.nonblock.load(Ordering::Relaxed) => {
+                return Err(libc::EAGAIN);
+            }
+            (_, 0) => break,
+            // Beyond the first, pieces are of what is there: an error, and the end, are the next call's.
+            (0, _) if done > 0 => break,
+            (_, before_urgent_byte) => (len - done).min(PIECE).min(before_urgent_byte),
+        };
         match piece_to_pipe(from, input, out, &mut buf[..most], waits, done > 0) {
             Ok(0) => break,
             Ok(n) => done += n,
@@ -104,16 +107,6 @@ pub(super) fn to_pipe(
         }
     }
     Ok(done)
-}
-
-/// Bytes that wait in the socket.
-fn waits_in(from: &FileRef) -> i32 {
-    let _inside = signals::enter();
-    from.stack().with(|i| {
-        let (engine, mut io) = i.split();
-        let asked = engine.ioctl_int(&mut io, from.id(), SIOCINQ as u32);
-        asked.unwrap_or(0)
-    })
 }
 
 fn piece_to_pipe(

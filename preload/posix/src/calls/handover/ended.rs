@@ -18,7 +18,8 @@ use std::os::fd::AsRawFd;
 use syscalls::{Sysno, syscall};
 
 use super::from_peer::FromPeer;
-use super::{append, fill};
+use super::options::Values;
+use super::{fill, make_room, unread};
 use crate::calls::address::{bind_shadow, encode, is_v6, shadow_name};
 use crate::file::FileRef;
 use crate::stack::NetStack;
@@ -45,11 +46,6 @@ impl Ended {
         if !(sk.ss_connected || sk.ss_connecting) {
             return None;
         }
-        let mut received = Vec::new();
-        for skb in &sk.receive_queue {
-            let skip = (sk.copied_seq.wrapping_sub(skb.seq) as i32).max(0) as usize;
-            append(&mut received, core::iter::once(&skb.frag), skip).ok()?;
-        }
         Some(Self {
             local: sk.tuple.local,
             remote: sk.tuple.remote,
@@ -57,7 +53,7 @@ impl Ended {
             refused: sk.ss_connecting && sk.snd_una == sk.iss,
             err: sk.sk_err,
             copied_seq: sk.copied_seq,
-            received,
+            received: unread(sk).ok()?,
         })
     }
 
@@ -67,8 +63,7 @@ impl Ended {
         if shadow_name(fd).is_none_or(|n| n.port() == 0) {
             bind_shadow(fd, self.local, self.v6).map_err(Errno::new)?;
         }
-        let room = (2 * self.received.len()) as c_int;
-        syscall::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &room)?;
+        make_room(fd, libc::SO_RCVBUFFORCE, self.received.len());
         set(tcp::TCP_REPAIR_QUEUE, repair::RECV_QUEUE as u32)?;
         set(tcp::TCP_QUEUE_SEQ, self.copied_seq)?;
         let remote = (0..TRIES)
@@ -110,11 +105,14 @@ impl Ended {
 /// by `lo`, it is one that was never connected.
 pub(super) fn give(stack: &'static NetStack, file: &FileRef, fd: c_int) {
     let v6 = is_v6(file);
-    let (ended, shut) = stack.with(|i| match i.engine.sock(file.id()) {
-        Some(sk) => (Ended::of(sk, v6), sk.shutdown),
-        None => (None, 0),
+    let (ended, shut) = stack.with(|i| {
+        let (ended, shut) = match i.engine.sock(file.id()) {
+            Some(sk) => (Ended::of(sk, v6), sk.shutdown),
+            None => (None, 0),
+        };
+        (ended.map(|ended| (ended, Values::of(i, file.id()))), shut)
     });
-    let Some(ended) = ended else {
+    let Some((mut ended, options)) = ended else {
         if let Some(how) = shut.checked_sub(1) {
             // SAFETY: no pointers. It fails, and is remembered.
             let _ = unsafe { syscall!(Sysno::shutdown, fd, c_int::from(how)) };
@@ -132,12 +130,12 @@ pub(super) fn give(stack: &'static NetStack, file: &FileRef, fd: c_int) {
             // Silent in repair mode.
             disconnect(fd);
             let _ = repair(repair::OFF_NO_WP);
-            let _ = syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_ERROR);
-            return;
+            ended.err = None;
         }
     }
+    options.set(fd);
     if ended.err.is_none() {
-        // Fetched already.
+        // Fetched already, or only that of the disconnect.
         let _ = syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_ERROR);
     }
 }
