@@ -154,7 +154,7 @@ pub(crate) fn tcp_data_queue_ofo(
         tcp_sack_new_ofo_skb(sk, cx, seq, end_seq);
     }
     if !sk.orphan && sk.parent.is_none() {
-        tcp_rcvbuf_grow(sk, cx.sh);
+        tcp_rcvbuf_grow(sk, cx.sh, sk.tuning.space);
     }
 }
 

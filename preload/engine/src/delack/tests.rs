@@ -131,6 +131,23 @@ fn autotuning() {
     assert!(sk.receive_window() > 1 << 20);
 }
 
+/// TM-25: the buffer runs ahead of a rate that grows, and follows one that does not (the numbers are Linux 6.18's).
+#[test]
+fn autotuning_runs_ahead() {
+    let mut peer = scaled(Some(7));
+    let mut grown = |space| {
+        let crate::stack::Stack { socks, sh, .. } = &mut peer.bed.stack;
+        let sk = &mut socks[peer.bed.id];
+        sk.scaling_ratio = 229;
+        crate::rcvbuf::tcp_rcvbuf_grow(sk, sh, space);
+        sk.rcvbuf
+    };
+    assert_eq!(grown(14_480), 131_072);
+    assert_eq!(grown(49_152), 636_172);
+    assert_eq!(grown(196_608), 3_077_043);
+    assert_eq!(grown(196_608), 3_077_043);
+}
+
 /// SO_RCVBUF ends autotuning.
 #[test]
 fn a_fixed_buffer_stays() {
