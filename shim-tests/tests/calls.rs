@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         "vfork_passes",
         "moved_ended",
         "moved_options",
+        "many_streams",
         "lowered_user",
         "reuse_group",
         "reuse_strangers",

@@ -7,7 +7,7 @@ mod netns;
 
 use netns::{Netns, ifindex, veth};
 use sidewire_link::frame::{FrameSink, FrameSource, TxFrame, TxVerdict};
-use sidewire_link::packet::filter::PortFilter;
+use sidewire_link::packet::filter::{PortFilter, Target};
 use sidewire_link::packet::{BatchSource, PacketSocket, RingConfig, RingSource};
 use sidewire_wire::ethernet::MacAddr;
 use std::os::fd::AsRawFd;
@@ -153,7 +153,9 @@ fn main() {
                 };
                 let mut filter = PortFilter::new(false);
                 assert!(filter.add(PORT, None));
-                filter.attach(fd.as_raw_fd()).expect("filter");
+                filter
+                    .attach(Target::Socket(fd.as_raw_fd()))
+                    .expect("filter");
                 socket.start().expect("bind");
                 std::thread::spawn(move || {
                     pin(rx_cpu);

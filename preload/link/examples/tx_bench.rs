@@ -9,7 +9,7 @@ use netns::{Netns, ifindex, sh, veth};
 use sidewire_link::frame::{FrameSink, MAX_L2, TxFrame, TxVerdict};
 use sidewire_link::holder::{HoldOptions, Holders};
 use sidewire_link::packet::PacketSocket;
-use sidewire_link::packet::filter::PortFilter;
+use sidewire_link::packet::filter::{PortFilter, Target};
 use sidewire_link::packet::vnet::{self, VNET_HDR_LEN};
 use sidewire_wire::ethernet::MacAddr;
 use std::net::Ipv4Addr;
@@ -197,7 +197,7 @@ fn main() {
         for _ in 0..50 {
             filter.tighten();
             filter
-                .attach(socket.shared_fd().as_raw_fd())
+                .attach(Target::Socket(socket.shared_fd().as_raw_fd()))
                 .expect("filter");
         }
         each(&format!("attach a filter of {ports} ports"), 50, began);

@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Files that one can hold.
-const FILES: u32 = 24;
+const FILES: u32 = 40;
 
 /// Holds files until after the end of the last process that has it.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl LateClose {
         Ok(ring)
     }
 
-    /// Holds the file of a descriptor. Beyond 24 of them, and where the kernel has no such rings, it is closed with its last
+    /// Holds the file of a descriptor. Beyond 40 of them, and where the kernel has no such rings, it is closed with its last
     /// descriptor, as ever.
     pub fn hold(&self, fd: RawFd) {
         if let Some(ring) = self.ring.get_or_init(|| LateClose::open().ok()) {

@@ -4,6 +4,7 @@
 //! `tests/libc_symbols.rs`, which looks at the compiled code.
 
 mod cut;
+pub mod epoll;
 pub mod fd;
 pub mod file_limit;
 pub mod frame;

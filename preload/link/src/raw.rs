@@ -136,6 +136,25 @@ pub(crate) fn dup3(from: RawFd, to: RawFd) -> Result<(), Errno> {
     Ok(())
 }
 
+/// A close-on-exec epoll instance, at whatever number the kernel gives.
+pub(crate) fn epoll_create() -> Result<Fd, Errno> {
+    // SAFETY: no pointers.
+    let fd = unsafe { syscall!(Sysno::epoll_create1, libc::EPOLL_CLOEXEC) }?;
+    Ok(Fd::from_raw(fd as RawFd))
+}
+
+/// `epoll_ctl`.
+pub(crate) fn epoll_ctl(
+    epfd: RawFd,
+    op: i32,
+    fd: RawFd,
+    mut event: libc::epoll_event,
+) -> Result<(), Errno> {
+    // SAFETY: the kernel reads a live structure.
+    unsafe { syscall!(Sysno::epoll_ctl, epfd, op, fd, &raw mut event) }?;
+    Ok(())
+}
+
 /// Opens a file anew through /proc: the descriptor has a file description of its own.
 pub(crate) fn reopen(fd: RawFd) -> Result<Fd, Errno> {
     let mut path = arrayvec::ArrayString::<32>::new();

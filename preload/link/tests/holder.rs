@@ -6,7 +6,7 @@ use netns::{Netns, enter, ifindex, veth};
 use sidewire_link::Errno;
 use sidewire_link::frame::{FrameSink, FrameSource, TxFrame, TxVerdict};
 use sidewire_link::holder::{HoldOptions, Holders, strip_filter};
-use sidewire_link::packet::filter::PortFilter;
+use sidewire_link::packet::filter::{PortFilter, Target};
 use sidewire_link::packet::{PacketSink, PacketSocket, PacketSource};
 use sidewire_wire::checksum;
 use sidewire_wire::ethernet::MacAddr;
@@ -48,7 +48,9 @@ impl Peer {
             let socket = PacketSocket::open().unwrap();
             let mut filter = PortFilter::new(false);
             let _ = (filter.add(PEER, None), filter.add(MARKER, None));
-            filter.attach(socket.shared_fd().as_raw_fd()).unwrap();
+            filter
+                .attach(Target::Socket(socket.shared_fd().as_raw_fd()))
+                .unwrap();
             let source = socket.source().unwrap();
             (socket.sink(), source, ifindex("vb"))
         });

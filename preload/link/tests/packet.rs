@@ -8,7 +8,7 @@ use segments::{A, B, PORT, frame, headers, iov, open_port, pattern, wait};
 use sidewire_link::Errno;
 use sidewire_link::frame::{Checksum, FrameSink, FrameSource, Rest, TxFrame, TxVerdict};
 use sidewire_link::netlink::{LinkKind, Routes};
-use sidewire_link::packet::filter::PortFilter;
+use sidewire_link::packet::filter::{PortFilter, Target};
 use sidewire_link::packet::{BatchSource, PacketSink, PacketSocket, RingConfig, RingSource};
 use sidewire_wire::checksum;
 use sidewire_wire::ethernet::MacAddr;
@@ -556,7 +556,7 @@ fn only_our_ports_reach_us() {
     knock(80);
     assert_eq!(ports_seen(), []);
     assert!(filter.add(80, Some(A)));
-    filter.attach(fd.as_raw_fd()).unwrap();
+    filter.attach(Target::Socket(fd.as_raw_fd())).unwrap();
     for port in [79, 80, 81] {
         knock(port);
     }
@@ -566,7 +566,7 @@ fn only_our_ports_reach_us() {
     assert_eq!(ports_seen(), []);
     for port in 1000..1400 {
         if filter.add(port * 3, Some(A)) {
-            filter.attach(fd.as_raw_fd()).unwrap();
+            filter.attach(Target::Socket(fd.as_raw_fd())).unwrap();
         }
     }
     for port in [2999, 3000, 4197] {

@@ -11,7 +11,7 @@ use sidewire_link::fd::{close_internal, inherited, is_internal};
 use sidewire_link::frame::FrameSource;
 use sidewire_link::netlink::Neighbours;
 use sidewire_link::packet::PacketSource;
-use sidewire_link::packet::filter::PortFilter;
+use sidewire_link::packet::filter::{PortFilter, Target};
 use sidewire_link::reserve::{Refused, SOCKETS, adopt, take};
 
 const SETS: i32 = 2;
@@ -110,7 +110,9 @@ fn each_process_takes_a_pair_of_its_own() {
     let mut source = first.frames.source().unwrap();
     let mut filter = PortFilter::new(false);
     assert!(filter.add(7400, None));
-    filter.attach(first.frames.shared_fd().as_raw_fd()).unwrap();
+    filter
+        .attach(Target::Socket(first.frames.shared_fd().as_raw_fd()))
+        .unwrap();
     far.sh(KNOCK);
     assert!(source.peek().unwrap().is_some(), "no frame");
     drop(source);

@@ -4,35 +4,38 @@ mod netns;
 mod segments;
 
 use netns::{Netns, enter, veth};
-use segments::{PORT, frame, iov, numbered, open_port, pattern, wait};
+use segments::{PORT, SRC_PORT, frame, iov, of_connection, open_port, pattern, wait};
 use sidewire_link::Errno;
 use sidewire_link::frame::{FrameSink, FrameSource, TxVerdict};
-use sidewire_link::packet::PacketSocket;
-use sidewire_link::packet::PacketSource;
 use sidewire_link::packet::filter::PortFilter;
+use sidewire_link::packet::{FrameQueue, MAX_RINGS, PacketSocket, PacketSource};
 use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::TcpView;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// The sequence number of the next frame, taken; none when none waits.
-fn next_seq(source: &mut PacketSource) -> Option<u32> {
+/// Connections that frames come by, where there are several.
+const CONNECTIONS: u16 = 5;
+
+/// Port and sequence number of the next frame, taken; none when none waits.
+fn next(source: &mut PacketSource) -> Option<(u16, u32)> {
     let f = source.peek().unwrap()?;
     let ip = Ipv4View::parse_prefix(f.bytes, f.meta.len as usize).unwrap();
-    let seq = TcpView::parse_prefix(ip.payload(), ip.payload_len())
-        .unwrap()
-        .seq();
+    let tcp = TcpView::parse_prefix(ip.payload(), ip.payload_len()).unwrap();
+    let next = (tcp.src_port(), tcp.seq());
     source.release();
-    Some(seq)
+    Some(next)
 }
 
-#[test]
-fn each_frame_is_seen_once_while_a_ring_comes() {
+fn spawn(job: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    std::thread::Builder::new().spawn(job).map(drop)
+}
+
+/// Frames of so many connections come while the turn takes place: each is seen once, and those of a connection in their order.
+fn turn_while_frames_come(connections: u16) {
     const FRAMES: u32 = 20_000;
-    if !enter("each_frame_is_seen_once_while_a_ring_comes") {
-        return;
-    }
     let peer = Netns::new();
     veth(&peer);
     for round in 0..5 {
@@ -47,28 +50,34 @@ fn each_frame_is_seen_once_while_a_ring_comes() {
             scope.spawn(|| {
                 let mut sink = PacketSocket::open().unwrap().sink();
                 let data = pattern(600);
-                for seq in 0..FRAMES {
-                    // The queues of the receiver hold so many. One that has failed takes no more.
+                for n in 0..FRAMES {
+                    // The queues of the receiver hold so many, also where one connection's are all in one of them. One that
+                    // has failed takes no more.
                     let patience = Instant::now() + Duration::from_secs(20);
-                    while seq > seen.load(Ordering::Relaxed) + 2000 {
+                    while n > seen.load(Ordering::Relaxed) + 500 {
                         if Instant::now() > patience {
                             return;
                         }
                         std::thread::yield_now();
                     }
-                    let h = numbered(data.len(), seq);
+                    let connection = n as u16 % connections;
+                    let seq = n / u32::from(connections);
+                    let h = of_connection(data.len(), SRC_PORT + connection, seq);
                     let sent = sink.send(&frame(&h, &[iov(&data)], 0));
                     assert_eq!(sent, TxVerdict::Sent);
                 }
             });
-            let mut expected = 0;
+            let mut expected = vec![0; usize::from(connections)];
+            let mut all = 0;
             let mut take = |source: &mut PacketSource, until: u32| {
-                while expected < until {
-                    match next_seq(source) {
-                        Some(seq) => {
-                            assert_eq!(seq, expected, "round {round}");
-                            expected += 1;
-                            seen.store(expected, Ordering::Relaxed);
+                while all < until {
+                    match next(source) {
+                        Some((port, seq)) => {
+                            let expected = &mut expected[usize::from(port - SRC_PORT)];
+                            assert_eq!(seq, *expected, "round {round}, port {port}");
+                            *expected += 1;
+                            all += 1;
+                            seen.store(all, Ordering::Relaxed);
                         }
                         None if until == u32::MAX => return,
                         None => wait(source.readable_fd(), libc::POLLIN),
@@ -78,23 +87,119 @@ fn each_frame_is_seen_once_while_a_ring_comes() {
             take(&mut source, 1000);
             assert!(source.wants_ring());
             let theirs = turn.clone();
-            let prepared = peer.run(move || theirs.prepare().unwrap());
+            let ports = (0..connections).map(|n| (PORT, SRC_PORT + n));
+            let prepared = peer.run(move || {
+                theirs.open(connections > 1);
+                theirs.prepare(ports, spawn).unwrap()
+            });
             // They have come meanwhile.
             take(&mut source, 2000);
-            let attach = |fd| {
+            let attach = |target| {
                 let mut filter = PortFilter::new(false);
                 assert!(filter.add(PORT, None));
-                filter.attach(fd)
+                filter.attach(target)
             };
             turn.begin(&prepared, &mut source, attach).unwrap();
             take(&mut source, u32::MAX);
             turn.complete(&mut Some(prepared), &mut source).unwrap();
-            assert!(matches!(source, PacketSource::Ring(_)));
+            let rings = if connections > 1 { MAX_RINGS } else { 1 };
+            assert_eq!(source.queues().count(), rings);
             turn.settle();
             take(&mut source, FRAMES);
-            assert_eq!(next_seq(&mut source), None);
+            assert_eq!(next(&mut source), None);
+            assert_eq!(source.take_drops(), 0);
         });
     }
+}
+
+#[test]
+fn each_frame_is_seen_once_while_a_ring_comes() {
+    if enter("each_frame_is_seen_once_while_a_ring_comes") {
+        turn_while_frames_come(1);
+    }
+}
+
+#[test]
+fn each_frame_is_seen_once_while_several_rings_come() {
+    if enter("each_frame_is_seen_once_while_several_rings_come") {
+        turn_while_frames_come(CONNECTIONS);
+    }
+}
+
+/// Each connection's frames are in a queue of their own, and those of other ports in none.
+#[test]
+fn several_rings_share_what_comes() {
+    if !enter("several_rings_share_what_comes") {
+        return;
+    }
+    let peer = Netns::new();
+    veth(&peer);
+    let (source, turn) = peer.run(|| open_port(PORT).first_source().unwrap());
+    let (mut source, Some(turn)) = (source, turn) else {
+        return;
+    };
+    let turn = Arc::new(turn);
+    let ports = (0..CONNECTIONS).map(|n| (PORT, SRC_PORT + n));
+    let theirs = turn.clone();
+    let prepared = peer.run(move || {
+        theirs.open(true);
+        theirs.prepare(ports, spawn).unwrap()
+    });
+    let mut filter = PortFilter::new(false);
+    assert!(filter.add(PORT, None));
+    let mut way_in = None;
+    turn.begin(&prepared, &mut source, |target| {
+        way_in = Some(target);
+        filter.attach(target)
+    })
+    .unwrap();
+    turn.complete(&mut Some(prepared), &mut source).unwrap();
+    let mut sink = PacketSocket::open().unwrap().sink();
+    let data = pattern(60_000);
+    let mut send = |n| {
+        let h = of_connection(data.len(), SRC_PORT + n, 0);
+        assert_eq!(sink.send(&frame(&h, &[iov(&data)], 1400)), TxVerdict::Sent);
+    };
+    for n in (0..CONNECTIONS).chain(0..CONNECTIONS) {
+        send(n);
+    }
+    let queues: Vec<_> = source.queues().collect();
+    let mut of_connection = [None; CONNECTIONS as usize];
+    for _ in 0..2 * CONNECTIONS {
+        wait(source.readable_fd(), libc::POLLIN);
+        let f = source.peek().unwrap().unwrap();
+        let ip = Ipv4View::parse_prefix(f.bytes, f.meta.len as usize).unwrap();
+        let tcp = TcpView::parse_prefix(ip.payload(), ip.payload_len()).unwrap();
+        let its = &mut of_connection[usize::from(tcp.src_port() - SRC_PORT)];
+        let head = source.leave().expect("a large frame is queued") + 40;
+        let queue = *its.get_or_insert(source_of(&queues, head, &data));
+        assert_eq!(its.replace(queue), Some(queue));
+    }
+    let mut used: Vec<_> = of_connection.into_iter().flatten().collect();
+    used.sort_unstable();
+    used.dedup();
+    assert_eq!(used.len(), usize::from(CONNECTIONS));
+    // The program closes its port.
+    let _ = filter.remove(PORT, None);
+    filter.attach(way_in.unwrap()).unwrap();
+    send(0);
+    assert!(source.peek().unwrap().is_none());
+    assert!(queues.iter().all(|q| q.charged() == 0));
+}
+
+/// The queue that has a frame with this payload behind `head` bytes; the frame is taken.
+fn source_of(queues: &[FrameQueue], head: usize, payload: &[u8]) -> usize {
+    let full = queues.iter().position(|q| q.charged() > 0).unwrap();
+    let mut got = vec![0u8; payload.len()];
+    let into = [libc::iovec {
+        iov_base: got.as_mut_ptr().cast(),
+        iov_len: got.len(),
+    }];
+    // SAFETY: our own live buffer.
+    let taken = unsafe { queues[full].take(head, &into) };
+    assert_eq!(taken, Ok(payload.len()));
+    assert_eq!(got, payload);
+    full
 }
 
 /// A second socket that does not come to be used is gone: it would hear all frames, and keep as many as its ring holds.
@@ -116,7 +221,7 @@ fn a_turn_that_fails_leaves_no_socket() {
     };
     let prepare = || {
         let turn = turn.clone();
-        peer.run(move || turn.prepare().unwrap())
+        peer.run(move || turn.prepare([].into_iter(), spawn).unwrap())
     };
     assert_eq!(sockets(), 1);
     let prepared = prepare();

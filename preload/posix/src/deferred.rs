@@ -17,13 +17,14 @@ use libc::iovec;
 use parking_lot::Mutex;
 use sidewire_engine::memory::{Fault, Frag, MemRef, Region, RegionKind};
 use sidewire_link::frame::MAX_FRAGS;
-use sidewire_link::packet::FrameQueue;
+use sidewire_link::packet::{FrameQueue, PacketSource};
 
-/// Most payload bytes that are left in the queue.
-const MAX_DEFERRED: usize = 2 << 20;
-/// Share of the receive buffer that they are, at most: the kernel charges a frame with up to three times its payload, and
-/// there is to be room for what comes.
-const RCVBUF_SHARE: usize = 8;
+/// Most payload bytes that are left in a queue.
+const MAX_DEFERRED: usize = 16 << 20;
+/// Share of the receive buffer that may be charged for what waits before more is left: there is to be room for what comes.
+const RCVBUF_SHARE: usize = 2;
+/// The kernel charges a frame with up to so many times its payload.
+const MAX_CHARGE: usize = 3;
 
 /// Parts of the program's that one payload is read into; beside them stand what comes before and behind.
 pub(crate) const MAX_PARTS: usize = MAX_FRAGS - 2;
@@ -40,11 +41,52 @@ pub(crate) struct DeferredFrames {
     queue: FrameQueue,
     /// The oldest first.
     frames: Mutex<VecDeque<Arc<Deferred>>>,
-    /// Payload bytes of all of them, and most of them.
+    /// Payload bytes of all of them; `max` at most.
     bytes: AtomicUsize,
+    /// So many more may be left before the kernel is asked what it charges, and how much that may be.
+    unasked: AtomicUsize,
+    max_charge: usize,
     max: usize,
     /// Bytes that readers got from the queue.
     read: AtomicU64,
+}
+
+/// Those of all packet sockets that frames come by, as [`PacketSource::queues`] counts them.
+#[derive(Clone)]
+pub(crate) struct DeferredQueues(Arc<[Arc<DeferredFrames>]>);
+
+impl DeferredQueues {
+    /// Nothing yet; none where the source leaves no frames in the kernel. `rcvbuf` is the receive buffer of each queue in
+    /// bytes, as getsockopt tells it.
+    pub(crate) fn of(source: &PacketSource, rcvbuf: i32) -> Option<Self> {
+        let queues = source
+            .queues()
+            .map(|q| DeferredFrames::new(q, rcvbuf, MAX_DEFERRED));
+        let queues: Arc<[_]> = queues.collect();
+        (!queues.is_empty()).then_some(Self(queues))
+    }
+
+    /// One of them.
+    #[inline]
+    pub(crate) fn get(&self, n: usize) -> Option<&Arc<DeferredFrames>> {
+        self.0.get(n)
+    }
+
+    /// True when a queue holds a frame that was left there. Needs no lock.
+    #[inline]
+    pub(crate) fn any(&self) -> bool {
+        self.0.iter().any(|queue| queue.any())
+    }
+
+    /// Bytes that readers got from the queues, without a copy of ours.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.0.iter().map(|queue| queue.bytes_read()).sum()
+    }
+
+    /// Leaves nothing in them.
+    pub(crate) fn bring_all(&self) {
+        self.0.iter().for_each(|queue| queue.bring_all());
+    }
 }
 
 /// A payload that was left in the queue.
@@ -161,26 +203,25 @@ impl Region for Deferred {
 }
 
 impl DeferredFrames {
-    /// Nothing yet. `rcvbuf` is the queue's receive buffer in bytes, as getsockopt tells it.
-    pub(crate) fn new(queue: FrameQueue, rcvbuf: i32) -> Arc<Self> {
+    fn new(queue: FrameQueue, rcvbuf: i32, max: usize) -> Arc<Self> {
         let rcvbuf = usize::try_from(rcvbuf).unwrap_or(0);
         Arc::new(Self {
             queue,
             frames: Mutex::default(),
             bytes: AtomicUsize::new(0),
-            max: MAX_DEFERRED.min(rcvbuf / RCVBUF_SHARE),
+            unasked: AtomicUsize::new(0),
+            max_charge: rcvbuf / RCVBUF_SHARE,
+            max,
             read: AtomicU64::new(0),
         })
     }
 
-    /// True when the queue holds a frame that was left there. Needs no lock.
     #[inline]
-    pub(crate) fn any(&self) -> bool {
+    fn any(&self) -> bool {
         self.bytes.load(Ordering::Relaxed) != 0
     }
 
-    /// Bytes that readers got from the queue, without a copy of ours.
-    pub(crate) fn bytes_read(&self) -> u64 {
+    fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }
 
@@ -197,7 +238,7 @@ impl DeferredFrames {
         frames.push_back(frame.clone());
         let bytes = self.bytes.load(Ordering::Relaxed) + len as usize;
         self.bytes.store(bytes, Ordering::Relaxed);
-        while self.bytes.load(Ordering::Relaxed) > self.max {
+        while !self.may_stay(len as usize) && !frames.is_empty() {
             self.bring(&mut frames);
         }
         Frag {
@@ -205,6 +246,18 @@ impl DeferredFrames {
             off: 0,
             len,
         }
+    }
+
+    /// True when the queue may hold so many bytes more, and they are counted.
+    fn may_stay(&self, len: usize) -> bool {
+        let mut unasked = self.unasked.load(Ordering::Relaxed);
+        if unasked < len {
+            unasked = self.max_charge.saturating_sub(self.queue.charged()) / MAX_CHARGE;
+        }
+        let stays = len <= unasked && self.bytes.load(Ordering::Relaxed) <= self.max;
+        let left = if stays { unasked - len } else { unasked };
+        self.unasked.store(left, Ordering::Relaxed);
+        stays
     }
 
     /// Leaves nothing in the queue.

@@ -18,6 +18,7 @@ use libc::pollfd;
 use parking_lot::Mutex;
 use sidewire_engine::Instant;
 use sidewire_link::Errno;
+use sidewire_link::epoll::Epoll;
 use sidewire_link::fd::{Fd, move_high};
 use sidewire_link::frame::FrameSource;
 use sidewire_link::packet::PacketSource;
@@ -99,8 +100,8 @@ pub struct Driver {
     pub(crate) accepts: AtomicU64,
     followers: Mutex<Vec<*const Waiter>>,
     wake: Fd,
-    /// An epoll descriptor over `wake`, `packet_fd` (edge-triggered), `netlink_fd` and, for errors, `way_out_fd`.
-    own: Fd,
+    /// Over `wake`, the packet sockets that frames come by (edge-triggered), `netlink_fd` and, for errors, `way_out_fd`.
+    own: Epoll,
     pub(crate) pump_wake: Fd,
     packet_fd: i32,
     way_out_fd: i32,
@@ -131,13 +132,9 @@ fn high_eventfd() -> Result<Fd, Errno> {
     move_high(Fd::from_raw(syscall::eventfd()?))
 }
 
-fn high_epoll() -> Result<Fd, Errno> {
-    move_high(Fd::from_raw(syscall::epoll_create()?))
-}
-
 impl Driver {
     pub(crate) fn new(source: &PacketSource, net: &LinkNet) -> Result<Self, Errno> {
-        let (wake, own) = (high_eventfd()?, high_epoll()?);
+        let (wake, own) = (high_eventfd()?, Epoll::new()?);
         let watched = [
             (wake.as_raw_fd(), WAKE, libc::EPOLLIN),
             (net.events_fd(), NETLINK, libc::EPOLLIN),
@@ -146,7 +143,7 @@ impl Driver {
         ];
         for (fd, slot, events) in watched {
             if fd != source.readable_fd() {
-                syscall::epoll_add(own.as_raw_fd(), fd, events, slot as u64)?;
+                own.add(fd, events, slot as u64)?;
             }
         }
         let driver = Self {
@@ -181,27 +178,32 @@ impl Driver {
             left_to_pump: AtomicBool::new(false),
             turn_wanted: AtomicBool::new(false),
         };
-        driver.watch_frames()?;
+        driver.watch_frames(source)?;
         Ok(driver)
     }
 
-    /// Frames come by another file under the same number: `change` puts it there. Whoever sleeps on the old one wakes.
+    /// Frames come by other files, of which one or an epoll instance over them has the same number: `change` puts it there.
+    /// Whoever sleeps on the old one wakes.
     pub(crate) fn frames_come_by(
         &self,
-        change: impl FnOnce() -> Result<(), Errno>,
+        source: &mut PacketSource,
+        change: impl FnOnce(&mut PacketSource) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        syscall::epoll_remove(self.own.as_raw_fd(), self.packet_fd)?;
-        let changed = change();
-        self.watch_frames()?;
+        for fd in source.sockets() {
+            self.own.remove(fd)?;
+        }
+        let changed = change(source);
+        self.watch_frames(source)?;
         syscall::eventfd_signal(self.wake.as_raw_fd());
         self.kick_pump();
         changed
     }
 
-    fn watch_frames(&self) -> Result<(), Errno> {
-        // The ring is looked at before each sleep: only what comes after that is of interest.
+    fn watch_frames(&self, source: &PacketSource) -> Result<(), Errno> {
+        // The rings are looked at before each sleep: only what comes after that is of interest.
         let events = libc::EPOLLIN | libc::EPOLLET;
-        syscall::epoll_add(self.own.as_raw_fd(), self.packet_fd, events, FRAMES as u64)
+        let mut sockets = source.sockets().into_iter();
+        sockets.try_for_each(|fd| self.own.add(fd, events, FRAMES as u64))
     }
 
     /// True until [`Driver::want_turn`].
@@ -342,15 +344,50 @@ impl Driver {
         }
     }
 
-    /// ppoll without a timeout for a leader's own descriptors, by the epoll that watches them all the time: half as dear.
-    fn wait_for_own(&self, fds: &mut [pollfd]) -> Result<usize, Errno> {
+    /// ppoll for a leader's own descriptors, by the epoll that watches them all the time: half as dear.
+    fn wait_for_own(
+        &self,
+        own: &mut [pollfd],
+        timeout: u64,
+        sigmask: Option<u64>,
+    ) -> Result<usize, Errno> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; OWN_FDS];
-        let n = syscall::epoll_wait(self.own.as_raw_fd(), &mut events)?;
-        fds.iter_mut().for_each(|fd| fd.revents = 0);
+        let n = syscall::epoll_wait(self.own.as_raw_fd(), &mut events, timeout, sigmask)?;
+        own.iter_mut().for_each(|fd| fd.revents = 0);
         for event in &events[..n] {
-            fds[event.u64 as usize].revents = event.events as i16;
+            own[event.u64 as usize].revents |= event.events as i16;
         }
         Ok(n)
+    }
+
+    /// ppoll for a leader's own descriptors, by that epoll, and for the caller's behind them: payloads may stay in the packet
+    /// sockets' queues.
+    fn wait_beside(
+        &self,
+        fds: &mut [pollfd],
+        timeout: u64,
+        sigmask: Option<u64>,
+    ) -> Result<usize, Errno> {
+        let Some((own, _)) = fds.split_first_chunk_mut::<OWN_FDS>() else {
+            return Err(Errno::EINVAL);
+        };
+        // What came before was looked at: the epoll is readable again when more comes.
+        let n = self.wait_for_own(own, 0, None)?;
+        if n > 0 {
+            return Ok(n);
+        }
+        let before = *own;
+        *own = [want(-1, 0); OWN_FDS];
+        own[FRAMES] = want(self.own.as_raw_fd(), libc::POLLIN);
+        let polled = syscall::ppoll(fds, timeout, sigmask);
+        if let Some((own, _)) = fds.split_first_chunk_mut::<OWN_FDS>() {
+            let fired = own[FRAMES].revents != 0;
+            *own = before;
+            if fired {
+                self.wait_for_own(own, 0, None)?;
+            }
+        }
+        polled
     }
 
     fn spins(&self) -> bool {
@@ -538,16 +575,28 @@ fn drive(
         d.sleeps.fetch_add(1, Ordering::Relaxed);
         let fds = set.fds();
         let tx = d.want_tx.load(Ordering::Relaxed);
-        let timeless = deadline.0 == u64::MAX && next == u64::MAX;
-        let polled = if !tx && timeless && fds.len() == OWN_FDS && sigmask.is_none() {
-            d.wait_for_own(fds)
-        } else {
-            // ppoll is level-triggered. What is brought may take a while.
-            stack.bring_deferred();
+        let timeout = || {
             let now = monotonic_ns();
-            let timeout = until(now, deadline.0, ahead_of(now, next));
-            fds[WAY_OUT].events = if tx { libc::POLLOUT } else { 0 };
-            syscall::ppoll(fds, timeout, sigmask)
+            until(now, deadline.0, ahead_of(now, next))
+        };
+        let by_epoll = if tx {
+            Err(Errno::ENOSYS)
+        } else if fds.len() == OWN_FDS {
+            d.wait_for_own(fds, timeout(), sigmask)
+        } else if stack.deferred_any() {
+            d.wait_beside(fds, timeout(), sigmask)
+        } else {
+            Err(Errno::ENOSYS)
+        };
+        let polled = match by_epoll {
+            // EPERM: a sandbox that is older than the call.
+            Err(Errno::ENOSYS | Errno::EPERM) => {
+                // ppoll is level-triggered. What is brought may take a while.
+                stack.bring_deferred();
+                fds[WAY_OUT].events = if tx { libc::POLLOUT } else { 0 };
+                syscall::ppoll(fds, timeout(), sigmask)
+            }
+            polled => polled,
         };
         waiter.unpark();
         d.leader_until.store(AWAKE, Ordering::Relaxed);

@@ -4,18 +4,18 @@
 use core::ffi::c_int;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use sidewire_engine::Stack;
 use sidewire_engine::net::Tuple;
 use sidewire_link::Errno;
-use sidewire_link::fd::{Fd, move_high};
+use sidewire_link::epoll::Epoll;
+use sidewire_link::fd::Fd;
 use sidewire_link::holder::{
     self, HoldOptions, Holder, Holders as KernelHolders, ListenHolder, strip_filter,
 };
 use sidewire_link::packet::PacketSocket;
-use sidewire_link::packet::filter::PortFilter;
-use std::os::fd::{AsRawFd, RawFd};
+use sidewire_link::packet::filter::{PortFilter, Target};
+use std::os::fd::AsRawFd;
 
 use crate::calls::socket::Reason;
 use crate::syscall;
@@ -70,7 +70,7 @@ pub struct Listener {
     local: SocketAddr,
     holder: ListenHolder,
     /// Of an AF_INET6 listener: the kernel's listener for IPv6 clients, and an epoll descriptor over both.
-    v6: Option<(Fd, Fd)>,
+    v6: Option<(Fd, Epoll)>,
     options: HoldOptions,
 }
 
@@ -128,7 +128,8 @@ struct Held {
 
 /// The holders of a stack.
 pub struct Holders {
-    socket: Arc<Fd>,
+    /// What the filter decides for: where frames come in.
+    way_in: Target,
     filter: PortFilter,
     kernel: KernelHolders,
     tuples: HashMap<Tuple, Held>,
@@ -159,7 +160,7 @@ fn options(fd: c_int, bound: bool) -> HoldOptions {
 impl Holders {
     pub(crate) fn new(socket: &PacketSocket, devices: impl IntoIterator<Item = String>) -> Self {
         Self {
-            socket: socket.shared_fd(),
+            way_in: Target::Socket(socket.shared_fd().as_raw_fd()),
             filter: PortFilter::new(false),
             kernel: KernelHolders::new(devices),
             tuples: HashMap::new(),
@@ -176,20 +177,22 @@ impl Holders {
         let _ = self.kernel.devices_changed(devices, &[]);
     }
 
-    /// The filter goes to another packet socket.
-    pub(crate) fn filter_to(&mut self, fd: RawFd) -> Result<(), Errno> {
-        self.filter.attach(fd)
+    /// Frames come in there: so does the filter go there.
+    pub(crate) fn filter_to(&mut self, way_in: Target) -> Result<(), Errno> {
+        self.filter.attach(way_in)?;
+        self.way_in = way_in;
+        Ok(())
     }
 
-    /// The filter goes to the packet socket where it was.
-    pub(crate) fn filter_again(&mut self) -> Result<(), Errno> {
-        self.filter.attach(self.socket.as_raw_fd())
+    /// Where the filter decides.
+    pub(crate) fn way_in(&self) -> Target {
+        self.way_in
     }
 
     fn add_port(&mut self, local: SocketAddr) -> Result<(), Errno> {
         let (port, addr) = filter_key(local);
         if self.filter.add(port, addr) {
-            self.filter.attach(self.socket.as_raw_fd())?;
+            self.filter.attach(self.way_in)?;
         }
         Ok(())
     }
@@ -198,7 +201,7 @@ impl Holders {
         let (port, addr) = filter_key(local);
         if self.filter.remove(port, addr) {
             // A filter that stays lets frames in that nobody wants: they are dropped behind it.
-            let _ = self.filter.attach(self.socket.as_raw_fd());
+            let _ = self.filter.attach(self.way_in);
         }
     }
 
@@ -218,9 +221,9 @@ impl Holders {
         let holder = self.kernel.hold_listener(local, backlog, &options)?;
         let v6 = if v6 && local.ip().is_unspecified() {
             let v6 = syscall::lend_reuse(fd, || syscall::v6_listener(local.port(), backlog))?;
-            let both = move_high(Fd::from_raw(syscall::epoll_create()?))?;
-            syscall::epoll_add(both.as_raw_fd(), holder.fd(), libc::EPOLLIN, 0)?;
-            syscall::epoll_add(both.as_raw_fd(), v6.as_raw_fd(), libc::EPOLLIN, 0)?;
+            let both = Epoll::new()?;
+            both.add(holder.fd(), libc::EPOLLIN, 0)?;
+            both.add(v6.as_raw_fd(), libc::EPOLLIN, 0)?;
             Some((v6, both))
         } else {
             None

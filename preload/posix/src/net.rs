@@ -14,7 +14,7 @@ use sidewire_engine::net::{
 use sidewire_engine::skb::MAX_SKB_FRAGS;
 use sidewire_engine::tx_late::TxLate;
 use sidewire_link::Errno;
-use sidewire_link::fd::{Fd, move_high};
+use sidewire_link::epoll::Epoll;
 use sidewire_link::frame::{FrameSink, TxFrame};
 use sidewire_link::netlink::{
     DeviceInfo, Found, LinkKind, Metrics, Neighbours, Resolution, Route, Routes, SockDiag,
@@ -28,7 +28,6 @@ use crate::capture::Capture;
 use crate::given::LatelyGiven;
 use crate::lanes::{self, Carried, Entrances, Lanes, Late, Parcel, Which, iovecs};
 use crate::stack::monotonic_ns;
-use crate::syscall;
 use crate::tstamps::{self, Awaited, Told};
 
 /// Frames kept for next hops that are being resolved (Linux keeps about 100 small ones a neighbour, `unres_qlen_bytes`).
@@ -132,7 +131,7 @@ pub struct LinkNet {
     routes: Routes,
     neighbours: Neighbours,
     /// An epoll descriptor over what netlink and ARP have to say.
-    events: Fd,
+    events: Epoll,
     held: Vec<Held>,
     /// Frames that were ever held.
     held_count: u64,
@@ -163,9 +162,9 @@ impl LinkNet {
     /// What netlink says.
     pub fn open(socket: &PacketSocket, neighbours: Neighbours) -> Result<Self, Errno> {
         let routes = Routes::open()?;
-        let events = move_high(Fd::from_raw(syscall::epoll_create()?))?;
+        let events = Epoll::new()?;
         for fd in [routes.fd(), neighbours.fd(), neighbours.arp_fd()] {
-            syscall::epoll_add(events.as_raw_fd(), fd, libc::EPOLLIN, 0)?;
+            events.add(fd, libc::EPOLLIN, 0)?;
         }
         let (entrances, lanes) = lanes::open(|| socket.sink());
         let capture = Capture::open();

@@ -9,7 +9,9 @@ use sidewire_wire::checksum;
 use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, QuotedTcp, v4_unreachable};
 use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::TcpView;
+use std::sync::Arc;
 
+use crate::deferred::DeferredFrames;
 use crate::passed_on::LOOPBACK_IFINDEX;
 use crate::stack::Inner;
 
@@ -207,12 +209,17 @@ impl Inner {
     /// Brings what waits before the peeked frame, when that is to be taken out of the queue.
     pub(crate) fn make_oldest(&mut self) {
         let queued = matches!(self.source.peek(), Ok(Some(frame)) if frame.rest == Rest::Queued);
-        if queued {
-            self.bring_deferred();
+        if queued && let Some(before) = self.deferred_beside() {
+            before.bring_all();
         }
     }
 
-    /// Leaves no payload in the kernel's queue.
+    /// What was left in the queue that the peeked frame is in.
+    fn deferred_beside(&self) -> Option<&Arc<DeferredFrames>> {
+        self.deferred.as_ref()?.get(self.source.queue())
+    }
+
+    /// Leaves no payload in the kernel's queues.
     pub(crate) fn bring_deferred(&mut self) {
         if let Some(deferred) = &self.deferred {
             deferred.bring_all();
@@ -224,7 +231,7 @@ impl Inner {
         if head.rest != Rest::Queued || head.meta.csum == Checksum::Unknown {
             return None;
         }
-        let deferred = self.deferred.as_ref()?;
+        let deferred = self.deferred_beside()?.clone();
         let room = self.mem.rx_reserve(head.payload)?;
         let before = self.source.leave()?;
         let room = self.mem.rx_commit(room, head.payload);

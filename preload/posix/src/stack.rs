@@ -21,7 +21,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::calls::unbind::unbind_after_the_end;
-use crate::deferred::DeferredFrames;
+use crate::deferred::DeferredQueues;
 use crate::driver::Driver;
 use crate::file::File;
 use crate::holders::Holders;
@@ -48,7 +48,7 @@ pub struct Inner {
     /// The way in.
     pub source: PacketSource,
     /// What the way in has left in the kernel's queue, where it can.
-    pub(crate) deferred: Option<Arc<DeferredFrames>>,
+    pub(crate) deferred: Option<DeferredQueues>,
     /// What keeps the kernel silent on our ports.
     pub holders: Holders,
     pub(crate) clock: Clock,
@@ -176,7 +176,7 @@ pub struct NetStack {
     /// Frames on their way to the device.
     lanes: Arc<Lanes>,
     /// Payload that is still in the packet socket's queue.
-    deferred: OnceCell<Arc<DeferredFrames>>,
+    deferred: OnceCell<DeferredQueues>,
     /// By which the way in is given a ring.
     turn: Mutex<Option<Turn>>,
     /// Who drives and who sleeps.
@@ -317,17 +317,19 @@ impl NetStack {
         self.turn.lock().take()
     }
 
-    /// Large frames are left in the packet socket's queue from now on.
-    pub(crate) fn defer_by(
-        &self,
-        frames: impl FnOnce() -> Arc<DeferredFrames>,
-    ) -> Arc<DeferredFrames> {
-        self.deferred.get_or_init(frames).clone()
+    /// Large frames are left in the packet sockets' queues from now on.
+    pub(crate) fn defer_by(&self, queues: impl FnOnce() -> DeferredQueues) -> DeferredQueues {
+        self.deferred.get_or_init(queues).clone()
+    }
+
+    /// True when a payload is left in a packet socket's queue.
+    pub(crate) fn deferred_any(&self) -> bool {
+        self.deferred.get().is_some_and(DeferredQueues::any)
     }
 
     /// For who is about to wait until the packet socket is readable: it is as long as a payload is left in its queue.
     pub(crate) fn bring_deferred(&'static self) {
-        if self.deferred.get().is_some_and(|d| d.any()) {
+        if self.deferred_any() {
             self.with(Inner::bring_deferred);
         }
     }
@@ -392,7 +394,7 @@ impl NetStack {
         }
         if inner.source.wants_ring() && !thread::own() && self.driver.turn_needed() {
             if let Some(turn) = &*self.turn.lock() {
-                turn.open();
+                turn.open(crate::turn::several(inner));
             }
             self.driver.want_turn();
         }
@@ -577,9 +579,7 @@ impl NetStack {
         let holders = Holders::new(&socket, net.device_names());
         let (source, turn) = socket.first_source().map_err(Unavailable::Packet)?;
         let driver = Driver::new(&source, &net).map_err(Unavailable::Packet)?;
-        let deferred = source
-            .queue()
-            .map(|queue| DeferredFrames::new(queue, socket.rcvbuf()));
+        let deferred = DeferredQueues::of(&source, socket.rcvbuf());
         Ok(Box::leak(Box::new(Self {
             cookie,
             lanes: net.lanes(),

@@ -120,63 +120,44 @@ pub fn timer_slack(ns: u64) {
     let _ = unsafe { syscall!(Sysno::prctl, libc::PR_SET_TIMERSLACK, ns, 0, 0, 0) };
 }
 
-/// Waits for events without a timeout; how many there are.
+/// Lets all others go before the calling thread.
+pub(crate) fn step_back() {
+    const LOWEST: i32 = 19;
+    // SAFETY: no pointers. It is allowed to everybody.
+    let _ = unsafe { syscall!(Sysno::setpriority, libc::PRIO_PROCESS, 0, LOWEST) };
+}
+
+/// Waits for events for at most `timeout_ns` (`u64::MAX`: no limit), with the caller's signal mask or the given one; how many
+/// there are.
 ///
 /// # Errors
-/// As epoll_wait(2).
-pub fn epoll_wait(epfd: c_int, events: &mut [libc::epoll_event]) -> Result<usize, Errno> {
-    // SAFETY: the kernel writes within the live slice.
+/// As epoll_pwait2(2), and with a limit other than 0 ENOSYS before Linux 5.11.
+pub fn epoll_wait(
+    epfd: c_int,
+    events: &mut [libc::epoll_event],
+    timeout_ns: u64,
+    sigmask: Option<u64>,
+) -> Result<usize, Errno> {
+    let mask = sigmask.as_ref().map_or(ptr::null(), ptr::from_ref);
+    let (at, room) = (events.as_mut_ptr(), events.len());
+    if let 0 | u64::MAX = timeout_ns {
+        let ms = if timeout_ns == 0 { 0 } else { usize::MAX };
+        // SAFETY: the kernel writes within the live slice and reads a live mask.
+        return unsafe { syscall!(Sysno::epoll_pwait, epfd, at, room, ms, mask, SIGSET_BYTES) };
+    }
+    let ts = timespec(timeout_ns);
+    // SAFETY: as above, and a live timespec.
     unsafe {
         syscall!(
-            Sysno::epoll_pwait,
+            Sysno::epoll_pwait2,
             epfd,
-            events.as_mut_ptr(),
-            events.len(),
-            usize::MAX,
-            0,
-            0
+            at,
+            room,
+            &raw const ts,
+            mask,
+            SIGSET_BYTES
         )
     }
-}
-
-/// A close-on-exec epoll descriptor.
-///
-/// # Errors
-/// EMFILE, ENFILE, ENOMEM.
-pub fn epoll_create() -> Result<c_int, Errno> {
-    // SAFETY: no pointers.
-    unsafe { syscall!(Sysno::epoll_create1, libc::EPOLL_CLOEXEC) }.map(|fd| fd as c_int)
-}
-
-/// `epoll_ctl` with EPOLL_CTL_DEL.
-///
-/// # Errors
-/// As the system call.
-pub fn epoll_remove(epfd: c_int, fd: c_int) -> Result<(), Errno> {
-    // SAFETY: no pointers.
-    unsafe { syscall!(Sysno::epoll_ctl, epfd, libc::EPOLL_CTL_DEL, fd, 0) }.map(drop)
-}
-
-/// Adds a descriptor to an epoll descriptor, for these EPOLL* bits; `data` comes with each event.
-///
-/// # Errors
-/// As epoll_ctl(2).
-pub fn epoll_add(epfd: c_int, fd: c_int, events: c_int, data: u64) -> Result<(), Errno> {
-    let mut event = libc::epoll_event {
-        events: events as u32,
-        u64: data,
-    };
-    // SAFETY: the kernel reads a live structure.
-    unsafe {
-        syscall!(
-            Sysno::epoll_ctl,
-            epfd,
-            libc::EPOLL_CTL_ADD,
-            fd,
-            &raw mut event
-        )
-    }
-    .map(drop)
 }
 
 /// `close`.

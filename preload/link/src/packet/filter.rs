@@ -9,6 +9,7 @@
 //! 2^n ports around the program's own: at most 16 rebuilds cover everything. The demultiplexer behind the filter
 //! therefore always checks again.
 
+use super::fanout::{self, Choice, FIRST_RING};
 use crate::Errno;
 use crate::fd::{Fd, move_high};
 use crate::raw;
@@ -31,11 +32,23 @@ const EXACT_REBUILDS: u32 = 16;
 /// Most instructions that the kernel takes (BPF_MAXINSNS).
 pub const MAX_INSNS: usize = 4096;
 
-/// Scratch word that holds the local address.
+/// Scratch words: the local address, the local port, and which socket of a group is to have the frame.
 const M_LOCAL: u32 = 1;
+const M_PORT: u32 = 2;
+const M_MEMBER: u32 = 3;
 
 const ETHERNET_HEADER: u32 = 14;
 const ACCEPT: u32 = u32::MAX;
+
+/// What a program decides for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One packet socket: it gets the frame or not.
+    Socket(RawFd),
+    /// A group of them, of which one has this descriptor: which of them gets the frame. The first one of the group gets what
+    /// is not accepted, and is to drop it.
+    Group(RawFd, Choice),
+}
 
 /// A range of ports and the local addresses that go with it (none: any address).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,16 +139,22 @@ impl PortFilter {
         self.rebuilds = 0;
     }
 
-    /// Builds the program for the present set and attaches it to a packet socket.
+    /// Builds the program for the present set and has it decide in one step: a frame sees the old or the new one.
     ///
     /// # Errors
     /// ENOMEM when even a program of one range exceeds net.core.optmem_max; EBADF, ENOTSOCK.
-    pub fn attach(&mut self, fd: RawFd) -> Result<(), Errno> {
+    pub fn attach(&mut self, target: Target) -> Result<(), Errno> {
         let block_bits = self.rebuilds.saturating_sub(EXACT_REBUILDS).min(16);
         let mut max_spans = MAX_SPANS;
         loop {
             let spans = self.spans(block_bits, max_spans);
-            match attach(fd, &program(&spans, self.loopback)) {
+            let attached = match target {
+                Target::Socket(fd) => attach(fd, &program(&spans, self.loopback, None)),
+                Target::Group(fd, choice) => {
+                    fanout::decide(fd, &program(&spans, self.loopback, Some(choice)))
+                }
+            };
+            match attached {
                 // The kernel charges the program to optmem_max, 20 KiB before Linux 6.7.
                 Err(Errno::ENOMEM) if max_spans > 1 => max_spans /= 2,
                 Err(e) => return Err(e),
@@ -213,11 +232,25 @@ pub(crate) fn load_drop_all() -> Result<Fd, Errno> {
 /// # Errors
 /// ENOMEM (net.core.optmem_max); EINVAL for a program that the kernel does not take.
 pub fn attach(fd: RawFd, program: &[Insn]) -> Result<(), Errno> {
-    let prog = libc::sock_fprog {
+    raw::setsockopt(
+        fd,
+        libc::SOL_SOCKET,
+        libc::SO_ATTACH_FILTER,
+        &fprog(program),
+    )
+}
+
+/// Takes away a socket's program.
+pub(super) fn detach(fd: RawFd) -> Result<(), Errno> {
+    raw::setsockopt(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32)
+}
+
+/// A program as setsockopt takes it.
+pub(super) fn fprog(program: &[Insn]) -> libc::sock_fprog {
+    libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut(),
-    };
-    raw::setsockopt(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &prog)
+    }
 }
 
 /// The program that accepts nothing.
@@ -316,8 +349,27 @@ fn refuse_later_fragment(out: &mut Vec<Insn>, k: u32) {
     ]);
 }
 
-/// The program for a set of ranges.
-fn program(spans: &[Span], loopback: bool) -> Vec<Insn> {
+/// A = the local port, X + 0 is the TCP header; M_MEMBER = the socket that `choice` gives the connection to.
+fn choose(out: &mut Vec<Insn>, choice: Choice) {
+    let store = |k| insn(libc::BPF_ST, k);
+    out.extend([
+        store(M_PORT),
+        ld_x(libc::BPF_H, 0),
+        store(M_MEMBER),
+        insn(libc::BPF_LD | libc::BPF_MEM, M_PORT),
+        insn(libc::BPF_LDX | libc::BPF_MEM, M_MEMBER),
+        insn(libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X, 0),
+        alu(libc::BPF_MUL, choice.factor()),
+        alu(libc::BPF_RSH, Choice::SHIFT),
+        alu(libc::BPF_AND, Choice::MASK),
+        alu(libc::BPF_ADD, FIRST_RING),
+        store(M_MEMBER),
+        insn(libc::BPF_LD | libc::BPF_MEM, M_PORT),
+    ]);
+}
+
+/// The program for a set of ranges. With `choice` it is one for a group, which sees frames from their network header on.
+fn program(spans: &[Span], loopback: bool, choice: Option<Choice>) -> Vec<Insn> {
     if spans.is_empty() {
         return drop_all().to_vec();
     }
@@ -329,9 +381,21 @@ fn program(spans: &[Span], loopback: bool) -> Vec<Insn> {
     require(&mut out, u32::from(libc::PACKET_HOST));
     out.push(ld_ext(libc::SKF_AD_VLAN_TAG_PRESENT));
     require(&mut out, 0);
+    let accept: &[Insn] = if choice.is_some() {
+        // What is no segment has a socket as well.
+        let first = insn(libc::BPF_LD | libc::BPF_IMM, FIRST_RING);
+        out.extend([first, store(M_MEMBER)]);
+        &[
+            insn(libc::BPF_LD | libc::BPF_MEM, M_MEMBER),
+            insn(libc::BPF_RET | libc::BPF_A, 0),
+        ]
+    } else {
+        &[ret(ACCEPT)]
+    };
     // X = length of the link-layer header: Ethernet's, or none.
     out.push(ld_ext(libc::SKF_AD_HATYPE));
-    out.push(insn(libc::BPF_LDX | libc::BPF_IMM, ETHERNET_HEADER));
+    let header = if choice.is_some() { 0 } else { ETHERNET_HEADER };
+    out.push(insn(libc::BPF_LDX | libc::BPF_IMM, header));
     if loopback {
         out.extend([
             jump(libc::BPF_JEQ, ether, 2, 0),
@@ -352,6 +416,9 @@ fn program(spans: &[Span], loopback: bool) -> Vec<Insn> {
     let mut tcp = Vec::new();
     skip_ip_header(&mut tcp, 0);
     tcp.push(ld_x(libc::BPF_H, 2));
+    if let Some(choice) = choice {
+        choose(&mut tcp, choice);
+    }
     let mut icmp = Vec::new();
     require(&mut icmp, libc::IPPROTO_ICMP as u32);
     skip_ip_header(&mut icmp, 0);
@@ -378,23 +445,24 @@ fn program(spans: &[Span], loopback: bool) -> Vec<Insn> {
     ));
     out.append(&mut tcp);
     out.append(&mut icmp);
-    bisect(spans, &mut out);
+    bisect(spans, accept, &mut out);
     debug_assert!(out.len() <= MAX_INSNS);
     out
 }
 
-/// A = port: finds its range by bisection.
-fn bisect(spans: &[Span], out: &mut Vec<Insn>) {
+/// A = port: finds its range by bisection, and ends with `accept` there.
+fn bisect(spans: &[Span], accept: &[Insn], out: &mut Vec<Insn>) {
     if let [span] = spans {
         out.extend([jump(libc::BPF_JGE, u32::from(span.lo), 1, 0), ret(0)]);
         out.extend([jump(libc::BPF_JGT, u32::from(span.hi), 0, 1), ret(0)]);
         if span.addrs.is_empty() {
-            out.push(ret(ACCEPT));
+            out.extend_from_slice(accept);
             return;
         }
         out.push(insn(libc::BPF_LD | libc::BPF_MEM, M_LOCAL));
         for addr in &span.addrs {
-            out.extend([jump(libc::BPF_JEQ, u32::from(*addr), 0, 1), ret(ACCEPT)]);
+            out.push(jump(libc::BPF_JEQ, u32::from(*addr), 0, accept.len() as u8));
+            out.extend_from_slice(accept);
         }
         out.push(ret(0));
         return;
@@ -404,9 +472,9 @@ fn bisect(spans: &[Span], out: &mut Vec<Insn>) {
     out.push(jump(libc::BPF_JGE, u32::from(right[0].lo), 0, 1));
     let over = out.len();
     out.push(insn(libc::BPF_JMP | libc::BPF_JA, 0));
-    bisect(left, out);
+    bisect(left, accept, out);
     out[over].k = (out.len() - over - 1) as u32;
-    bisect(right, out);
+    bisect(right, accept, out);
 }
 
 #[cfg(test)]

@@ -38,19 +38,23 @@
 //! So super-frames are sent whatever ethtool says, and the kernel cuts them where the device cannot; we cut only
 //! where it answers EINVAL.
 
+mod fanout;
 pub mod filter;
 mod queue;
 mod receive;
 mod ring;
+mod rings;
 mod send;
 pub mod tstamp;
 mod turn;
 mod uring;
 pub mod vnet;
 
+pub use fanout::{Choice, MAX_SPREAD};
 pub use queue::FrameQueue;
 pub use receive::BatchSource;
 pub use ring::{RingConfig, RingSource};
+pub use rings::{MAX_RINGS, RingGroup};
 pub use send::PacketSink;
 pub use turn::{Prepared, Turn};
 
@@ -59,6 +63,7 @@ use crate::fd::{Fd, duplicate_high, move_high};
 use crate::frame::{FrameSource, RxFrame};
 use crate::late_close::LateClose;
 use crate::raw;
+use arrayvec::ArrayVec;
 use filter::Insn;
 use sidewire_uapi::socket::SO_NETNS_COOKIE;
 use std::mem::zeroed;
@@ -152,7 +157,7 @@ impl PacketSocket {
                 out: self.fd.clone(),
                 rx: self.rx.clone(),
                 late: self.late.clone(),
-                second: Mutex::new(None),
+                opened: Mutex::default(),
             };
             return Ok((PacketSource::Batch(Box::new(batch)), Some(turn)));
         }
@@ -286,6 +291,8 @@ pub(crate) fn bind_protocol(fd: RawFd, protocol: u16) -> Result<(), Errno> {
 pub enum PacketSource {
     /// TPACKET_V2 ring; small frames cost no system call.
     Ring(RingSource),
+    /// Several of them.
+    Rings(Box<RingGroup>),
     /// Plain recvmmsg.
     Batch(Box<BatchSource>),
     /// Nothing comes in any more.
@@ -297,6 +304,7 @@ impl PacketSource {
     pub fn close(&mut self) {
         let fd = match self {
             PacketSource::Ring(r) => r.fd(),
+            PacketSource::Rings(g) => g.arrivals(),
             PacketSource::Batch(b) => b.fd(),
             PacketSource::Closed(_) => return,
         };
@@ -309,20 +317,54 @@ impl PacketSource {
         matches!(self, PacketSource::Batch(batch) if batch.busy())
     }
 
-    /// Where large frames wait, of a source that can leave them there.
-    pub fn queue(&self) -> Option<FrameQueue> {
+    /// True for one without a ring that has had large frames, which a queue of their own would serve.
+    pub fn bulky(&self) -> bool {
+        matches!(self, PacketSource::Batch(batch) if batch.bulky())
+    }
+
+    /// Its rings.
+    fn rings(&self) -> &[RingSource] {
         match self {
-            PacketSource::Ring(r) => Some(r.queue().clone()),
-            PacketSource::Batch(_) | PacketSource::Closed(_) => None,
+            PacketSource::Ring(r) => std::slice::from_ref(r),
+            PacketSource::Rings(g) => g.rings(),
+            PacketSource::Batch(_) | PacketSource::Closed(_) => &[],
+        }
+    }
+
+    fn rings_mut(&mut self) -> &mut [RingSource] {
+        match self {
+            PacketSource::Ring(r) => std::slice::from_mut(r),
+            PacketSource::Rings(g) => g.rings_mut(),
+            PacketSource::Batch(_) | PacketSource::Closed(_) => &mut [],
+        }
+    }
+
+    /// Where large frames wait, of a source that can leave them there: a queue for each ring.
+    pub fn queues(&self) -> impl Iterator<Item = FrameQueue> {
+        self.rings().iter().map(|ring| ring.queue().clone())
+    }
+
+    /// Which of [`PacketSource::queues`] the peeked frame is in.
+    #[inline]
+    pub fn queue(&self) -> usize {
+        match self {
+            PacketSource::Rings(g) => g.at(),
+            _ => 0,
+        }
+    }
+
+    /// The packet sockets that frames come by, for their filter and to be watched.
+    pub fn sockets(&self) -> ArrayVec<RawFd, MAX_RINGS> {
+        match self.rings() {
+            [] => [self.readable_fd()].into_iter().collect(),
+            rings => rings.iter().map(|ring| ring.fd().as_raw_fd()).collect(),
         }
     }
 
     /// Sees no frame until [`PacketSource::resume`], here or in a forked child, and has no memory of the ring meanwhile:
     /// the process that ends last must be the only one that has, to take the ring from the socket.
     pub fn suspend(&mut self) {
-        if let PacketSource::Ring(r) = self {
-            r.unmap();
-        }
+        self.rings_mut().iter_mut().for_each(RingSource::unmap);
     }
 
     /// Goes on where [`PacketSource::suspend`] was called. Nothing is lost, as far as the ring had room.
@@ -330,10 +372,7 @@ impl PacketSource {
     /// # Errors
     /// ENOMEM.
     pub fn resume(&mut self) -> Result<(), Errno> {
-        match self {
-            PacketSource::Ring(r) => r.map(),
-            PacketSource::Batch(_) | PacketSource::Closed(_) => Ok(()),
-        }
+        self.rings_mut().iter_mut().try_for_each(RingSource::map)
     }
 }
 
@@ -341,6 +380,7 @@ impl FrameSource for PacketSource {
     fn peek(&mut self) -> Result<Option<RxFrame<'_>>, Errno> {
         match self {
             PacketSource::Ring(r) => r.peek(),
+            PacketSource::Rings(g) => g.peek(),
             PacketSource::Batch(b) => b.peek(),
             PacketSource::Closed(_) => Ok(None),
         }
@@ -351,6 +391,8 @@ impl FrameSource for PacketSource {
             // SAFETY: by the caller.
             PacketSource::Ring(r) => unsafe { r.take(skip, into) },
             // SAFETY: by the caller.
+            PacketSource::Rings(g) => unsafe { g.take(skip, into) },
+            // SAFETY: by the caller.
             PacketSource::Batch(b) => unsafe { b.take(skip, into) },
             PacketSource::Closed(_) => Ok(0),
         }
@@ -359,6 +401,7 @@ impl FrameSource for PacketSource {
     fn release(&mut self) {
         match self {
             PacketSource::Ring(r) => r.release(),
+            PacketSource::Rings(g) => g.release(),
             PacketSource::Batch(b) => b.release(),
             PacketSource::Closed(_) => {}
         }
@@ -367,6 +410,7 @@ impl FrameSource for PacketSource {
     fn leave(&mut self) -> Option<usize> {
         match self {
             PacketSource::Ring(r) => r.leave(),
+            PacketSource::Rings(g) => g.leave(),
             PacketSource::Batch(_) | PacketSource::Closed(_) => None,
         }
     }
@@ -374,6 +418,7 @@ impl FrameSource for PacketSource {
     fn take_drops(&mut self) -> u32 {
         match self {
             PacketSource::Ring(r) => r.take_drops(),
+            PacketSource::Rings(g) => g.take_drops(),
             PacketSource::Batch(b) => b.take_drops(),
             PacketSource::Closed(_) => 0,
         }
@@ -382,6 +427,7 @@ impl FrameSource for PacketSource {
     fn readable_fd(&self) -> RawFd {
         match self {
             PacketSource::Ring(r) => r.readable_fd(),
+            PacketSource::Rings(g) => g.readable_fd(),
             PacketSource::Batch(b) => b.readable_fd(),
             PacketSource::Closed(fd) => fd.as_raw_fd(),
         }

@@ -13,6 +13,10 @@ use std::sync::Arc;
 /// Most bytes of a queued frame that stand before its payload.
 const MAX_HEAD: usize = VNET_HDR_LEN + MAX_L2 + MAX_HEADERS;
 
+/// Linux `SK_MEMINFO_*`: how many there are, and the first.
+const SK_MEMINFO_VARS: usize = 9;
+const SK_MEMINFO_RMEM_ALLOC: usize = 0;
+
 /// Takes frames out of the queue, the oldest first. Whoever leaves frames there
 /// ([`FrameSource::leave`](crate::frame::FrameSource::leave)) takes them by this, before the source takes or releases a
 /// queued one itself.
@@ -30,6 +34,18 @@ impl FrameQueue {
     /// The socket.
     pub(super) fn fd(&self) -> &Arc<Fd> {
         &self.fd
+    }
+
+    /// Bytes that the kernel charges to the receive buffer for what waits, looked at or not.
+    pub fn charged(&self) -> usize {
+        let none = [0u32; SK_MEMINFO_VARS];
+        raw::getsockopt(
+            self.fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            none,
+        )
+        .map_or(0, |info| info[SK_MEMINFO_RMEM_ALLOC] as usize)
     }
 
     /// Takes the oldest frame: its bytes behind the first `head` are scattered over `into`, the rest is thrown away.

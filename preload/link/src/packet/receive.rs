@@ -2,6 +2,7 @@
 //! into a buffer of ours and then once more to where it belongs.
 
 use super::packet_drops;
+use super::rings::SHARED_SLOTS;
 use super::turn::{Both, TURN_AFTER};
 use super::vnet::{self, VNET_HDR_LEN};
 use crate::Errno;
@@ -12,6 +13,8 @@ use std::mem::zeroed;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
+/// Large frames from which on more of them are expected.
+const BULKY: u32 = 8;
 /// Frames per recvmmsg.
 const BATCH: usize = 16;
 
@@ -42,6 +45,8 @@ pub struct BatchSource {
     filled: usize,
     /// Frames taken so far, up to [`TURN_AFTER`].
     taken: u32,
+    /// How many of them would not have fitted in a slot.
+    large: u32,
     /// Another socket hears what this one does.
     both: Option<Both>,
 }
@@ -64,6 +69,7 @@ impl BatchSource {
             next: 0,
             filled: 0,
             taken: 0,
+            large: 0,
             both: None,
         })
     }
@@ -180,6 +186,11 @@ impl BatchSource {
         self.taken >= TURN_AFTER
     }
 
+    /// True when large frames were among them.
+    pub(super) fn bulky(&self) -> bool {
+        self.large >= BULKY
+    }
+
     /// Remembers frames from now on.
     pub(super) fn expect_both(&mut self, both: Both) {
         self.both = Some(both);
@@ -201,6 +212,8 @@ impl BatchSource {
             self.both = Some(both);
         }
         self.taken = TURN_AFTER.min(self.taken + 1);
+        let large = self.lens[self.next] > SHARED_SLOTS.slot_size;
+        self.large = BULKY.min(self.large + u32::from(large));
         self.next += 1;
     }
 }

@@ -141,9 +141,13 @@ impl RingSource {
         }
     }
 
-    /// Its socket has another number from now on, and there may be frames that another socket gave already.
-    pub(super) fn go_by(&mut self, fd: Arc<Fd>, both: Option<Both>) {
+    /// Its socket has another number from now on.
+    pub(super) fn go_by(&mut self, fd: Arc<Fd>) {
         self.queue = FrameQueue::new(fd);
+    }
+
+    /// There may be frames that another socket gave already.
+    pub(super) fn expect_doubles(&mut self, both: Option<Both>) {
         self.both = both;
     }
 

@@ -3,19 +3,25 @@
 //! To set up a ring takes the kernel an RCU grace period (Linux `packet_set_ring`), some 10 ms, in which the socket hears
 //! nothing: too long for a program that exchanges a few segments and ends. So the first frames are received without a ring.
 //! When there are more, a second socket gets one, beside the program's work, and takes the first one's place under its number;
-//! the first one is the way out from then on.
+//! the first one is the way out from then on. Where several connections are open by then, it is a group of sockets with a
+//! ring each (`rings`), and an epoll instance over them has the number.
 
-use super::filter;
+use super::fanout::{self, Choice};
+use super::filter::{self, Target};
 use super::ring::{RingConfig, RingSource};
+use super::rings::{MAX_RINGS, RingGroup, SHARED_SLOTS};
 use super::{PacketSource, UNUSED_PROTOCOL, bind_protocol, grow_rcvbuf, socket_beside};
 use crate::Errno;
+use crate::epoll::Epoll;
 use crate::fd::Fd;
 use crate::frame::RxFrame;
 use crate::late_close::LateClose;
 use crate::raw;
+use arrayvec::ArrayVec;
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Frames that a source without a ring has taken before it asks for one.
@@ -48,7 +54,7 @@ impl Known {
 }
 
 /// The frames that came while both sockets heard: each has been taken from the first one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Both {
     /// When the second began to hear, and when the first one ceased, nanoseconds of CLOCK_REALTIME.
     from: u64,
@@ -84,63 +90,167 @@ pub struct Turn {
     /// The number that frames are received by.
     pub(super) rx: Arc<Fd>,
     pub(super) late: Arc<LateClose>,
-    /// The second socket, where it has been opened already.
-    pub(super) second: Mutex<Option<Fd>>,
+    /// What takes its place, as far as it has been opened already.
+    pub(super) opened: Mutex<Opened>,
 }
 
-/// A socket with a ring that hears nothing yet.
+/// Descriptors that a turn needs.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    sockets: ArrayVec<Fd, { MAX_RINGS + 1 }>,
+    arrivals: Option<Epoll>,
+}
+
+/// Sockets with rings that hear nothing yet.
 #[derive(Debug)]
 pub struct Prepared {
-    ring: RingSource,
+    rings: ArrayVec<RingSource, MAX_RINGS>,
+    /// Where there are several.
+    group: Option<Group>,
     rcvbuf: i32,
 }
 
+/// What several sockets have for company.
+#[derive(Debug)]
+struct Group {
+    /// Over all of them.
+    arrivals: Epoll,
+    /// The socket that drops what none of them is to have.
+    drops: Fd,
+    /// Which of them gets what.
+    choice: Choice,
+}
+
 impl Turn {
-    /// Opens the second socket, if that can be done from the calling thread; else [`Turn::prepare`] does.
-    pub fn open(&self) {
-        if let Ok(fd) = socket_beside(&self.out) {
-            *self.second.lock().unwrap_or_else(PoisonError::into_inner) = Some(fd);
+    fn opened(&self) -> MutexGuard<'_, Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens what one ring needs, or several, as far as that can be done from the calling thread.
+    pub fn open(&self, several: bool) {
+        let mut opened = self.opened();
+        // One more drops what none of several is to have.
+        let sockets = if several { MAX_RINGS + 1 } else { 1 };
+        while opened.sockets.len() < sockets {
+            let Ok(fd) = socket_beside(&self.out) else {
+                opened.sockets.truncate(1);
+                return;
+            };
+            opened.sockets.push(fd);
+        }
+        if several {
+            opened.arrivals = Epoll::new().ok();
         }
     }
 
-    /// Makes the second socket. Takes a while.
+    /// Makes the ring; or, where they have been opened, [`MAX_RINGS`], so that few of the `connections`, given by their ports,
+    /// share one. Takes a while: several take no longer than one when `spawn` has what it is given done by threads.
     ///
     /// # Errors
     /// EPERM without CAP_NET_RAW; ENONET where the calling thread is in another network namespace; ENOMEM, EMFILE, ENOBUFS.
-    pub fn prepare(&self) -> Result<Prepared, Errno> {
-        let opened = self
-            .second
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let fd = opened.map_or_else(|| socket_beside(&self.out), Ok)?;
-        filter::attach(fd.as_raw_fd(), &filter::drop_all())?;
-        let rcvbuf = grow_rcvbuf(fd.as_raw_fd())?;
-        let config = RingConfig::for_rcvbuf(rcvbuf);
-        let ring = RingSource::new(Arc::new(fd), config)?;
-        Ok(Prepared { ring, rcvbuf })
+    pub fn prepare(
+        self: &Arc<Self>,
+        connections: impl Iterator<Item = (u16, u16)>,
+        spawn: impl Fn(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> Result<Prepared, Errno> {
+        let arrivals = self.opened().arrivals.take();
+        if let Some(arrivals) = arrivals
+            && let Ok(group) = self.group(arrivals, connections, spawn)
+        {
+            return Ok(group);
+        }
+        let (ring, rcvbuf) = self.ring(RingConfig::SMALL_SLOTS)?;
+        bind_protocol(ring.fd().as_raw_fd(), libc::ETH_P_IP as u16)?;
+        Ok(Prepared {
+            rings: [ring].into_iter().collect(),
+            group: None,
+            rcvbuf,
+        })
     }
 
-    /// Lets the second socket hear what `attach` lets through its filter, and the first one nothing more. What `source` gives
-    /// until it is empty came before; then [`Turn::complete`] is to follow, under the same lock.
+    fn group(
+        self: &Arc<Self>,
+        arrivals: Epoll,
+        connections: impl Iterator<Item = (u16, u16)>,
+        spawn: impl Fn(Box<dyn FnOnce() + Send>) -> io::Result<()>,
+    ) -> Result<Prepared, Errno> {
+        let (done, made) = mpsc::channel();
+        for _ in 0..MAX_RINGS {
+            let (turn, done) = (self.clone(), done.clone());
+            let job = move || {
+                // Who gave up has no use for it.
+                let _ = done.send(turn.ring(SHARED_SLOTS));
+            };
+            spawn(Box::new(job)).map_err(|_| Errno::EAGAIN)?;
+        }
+        drop(done);
+        let drops = self.deaf()?;
+        let mut members: ArrayVec<RawFd, { MAX_RINGS + 1 }> = ArrayVec::new();
+        members.push(drops.as_raw_fd());
+        let mut rings = ArrayVec::new();
+        let mut rcvbuf = i32::MAX;
+        for made in made {
+            let (ring, its): (RingSource, i32) = made?;
+            let fd = ring.fd().as_raw_fd();
+            arrivals.add(fd, libc::EPOLLIN, 0)?;
+            members.push(fd);
+            rcvbuf = rcvbuf.min(its);
+            rings.push(ring);
+        }
+        for &fd in &members {
+            bind_protocol(fd, libc::ETH_P_IP as u16)?;
+        }
+        fanout::join(&members)?;
+        // The group's program decides, and lets nothing through yet.
+        members[1..].iter().try_for_each(|&fd| filter::detach(fd))?;
+        Ok(Prepared {
+            rings,
+            group: Some(Group {
+                arrivals,
+                drops,
+                choice: Choice::fitted(connections),
+            }),
+            rcvbuf,
+        })
+    }
+
+    /// A socket that hears nothing.
+    fn deaf(&self) -> Result<Fd, Errno> {
+        let opened = self.opened().sockets.pop();
+        let fd = opened.map_or_else(|| socket_beside(&self.out), Ok)?;
+        filter::attach(fd.as_raw_fd(), &filter::drop_all())?;
+        Ok(fd)
+    }
+
+    /// One socket with a ring and a filter that lets nothing through, and the receive buffer that was granted.
+    fn ring(&self, config: RingConfig) -> Result<(RingSource, i32), Errno> {
+        let fd = self.deaf()?;
+        let rcvbuf = grow_rcvbuf(fd.as_raw_fd())?;
+        Ok((RingSource::new(Arc::new(fd), config)?, rcvbuf))
+    }
+
+    /// Lets the new sockets hear what `attach` lets through, and the first one nothing more. What `source` gives until it is
+    /// empty came before; then [`Turn::complete`] is to follow, under the same lock.
     ///
     /// # Errors
-    /// What the kernel says to filters and bind; nothing has changed then.
+    /// What the kernel says to filters; nothing has changed then.
     pub fn begin(
         &self,
         prepared: &Prepared,
         source: &mut PacketSource,
-        attach: impl FnOnce(RawFd) -> Result<(), Errno>,
+        attach: impl FnOnce(Target) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         let PacketSource::Batch(batch) = source else {
             return Err(Errno::EALREADY);
         };
-        let second = prepared.ring.fd().as_raw_fd();
-        attach(second)?;
+        let target = prepared.target().ok_or(Errno::EBADF)?;
         let from = realtime_ns();
-        bind_protocol(second, libc::ETH_P_IP as u16)?;
+        attach(target)?;
         if let Err(e) = filter::attach(self.rx.as_raw_fd(), &filter::drop_all()) {
-            let _ = filter::attach(second, &filter::drop_all());
+            let _ = match target {
+                Target::Socket(fd) => filter::attach(fd, &filter::drop_all()),
+                Target::Group(fd, _) => fanout::decide(fd, &filter::drop_all()),
+            };
             return Err(e);
         }
         batch.expect_both(Both {
@@ -151,7 +261,7 @@ impl Turn {
         Ok(())
     }
 
-    /// The number means the second socket from now on, and `source` is its ring.
+    /// The number means the new socket from now on, or an epoll instance over the new ones, and `source` is what they have.
     ///
     /// # Errors
     /// EBADF, where RLIMIT_NOFILE has been lowered meanwhile, or nothing is prepared; nothing has changed then: the source goes
@@ -161,9 +271,17 @@ impl Turn {
         prepared: &mut Option<Prepared>,
         source: &mut PacketSource,
     ) -> Result<(), Errno> {
-        let second = prepared.as_ref().ok_or(Errno::EBADF)?.ring.fd();
-        raw::dup3(second.as_raw_fd(), self.rx.as_raw_fd())?;
-        let Some(Prepared { mut ring, .. }) = prepared.take() else {
+        let ready = prepared.as_ref().ok_or(Errno::EBADF)?;
+        let first = ready.rings.first().ok_or(Errno::EBADF)?;
+        let named = match &ready.group {
+            Some(group) => group.arrivals.as_raw_fd(),
+            None => first.fd().as_raw_fd(),
+        };
+        raw::dup3(named, self.rx.as_raw_fd())?;
+        let Some(Prepared {
+            mut rings, group, ..
+        }) = prepared.take()
+        else {
             return Err(Errno::EBADF);
         };
         let both = match source {
@@ -171,9 +289,19 @@ impl Turn {
             _ => None,
         };
         // Not before: one that is not used after all must go at once, and its ring with it.
-        self.late.hold(self.rx.as_raw_fd());
-        ring.go_by(self.rx.clone(), both);
-        *source = PacketSource::Ring(ring);
+        let hold = |fd: &Fd| self.late.hold(fd.as_raw_fd());
+        *source = if let Some(group) = group {
+            hold(&group.drops);
+            rings.iter().for_each(|ring| hold(ring.fd()));
+            let group = RingGroup::new(rings, group.drops, self.rx.clone(), both);
+            PacketSource::Rings(Box::new(group))
+        } else {
+            hold(&self.rx);
+            let mut ring = rings.pop().ok_or(Errno::EBADF)?;
+            ring.go_by(self.rx.clone());
+            ring.expect_doubles(both);
+            PacketSource::Ring(ring)
+        };
         Ok(())
     }
 
@@ -185,7 +313,16 @@ impl Turn {
 }
 
 impl Prepared {
-    /// The receive buffer that was granted, as getsockopt tells it.
+    /// What decides which frames they hear.
+    fn target(&self) -> Option<Target> {
+        let first = self.rings.first()?.fd().as_raw_fd();
+        Some(match &self.group {
+            Some(group) => Target::Group(first, group.choice),
+            None => Target::Socket(first),
+        })
+    }
+
+    /// The receive buffer that was granted to each, as getsockopt tells it.
     pub fn rcvbuf(&self) -> i32 {
         self.rcvbuf
     }

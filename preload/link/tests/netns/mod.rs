@@ -143,6 +143,10 @@ pub(crate) fn veth(peer: &Netns) {
     };
     sh(&end("va", "02:00:00:00:00:a1", "10.9.0.1"));
     peer.sh(&end("vb", "02:00:00:00:00:b2", "10.9.0.2"));
+    // Until the kernel has noticed that both are up, they take frames and drop them.
+    while !sh("ip link show va").contains("state UP")
+        || !peer.sh("ip link show vb").contains("state UP")
+    {}
 }
 
 /// The index of a device in the calling thread's namespace.

@@ -5,7 +5,7 @@
 use crate::netns::ifindex;
 use sidewire_link::frame::TxFrame;
 use sidewire_link::packet::PacketSocket;
-use sidewire_link::packet::filter::PortFilter;
+use sidewire_link::packet::filter::{PortFilter, Target};
 use sidewire_wire::checksum;
 use sidewire_wire::ethernet::MacAddr;
 use sidewire_wire::ipv4::Ipv4Header;
@@ -20,6 +20,7 @@ pub(crate) const MAC_A: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xa1]);
 pub(crate) const MAC_B: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xb2]);
 pub(crate) const TCP: u8 = 6;
 pub(crate) const PORT: u16 = 7777;
+pub(crate) const SRC_PORT: u16 = 1234;
 
 /// Headers of a segment from A to B's [`PORT`], as the engine makes them.
 pub(crate) fn headers(payload_len: usize) -> Vec<u8> {
@@ -28,6 +29,11 @@ pub(crate) fn headers(payload_len: usize) -> Vec<u8> {
 
 /// The same with a sequence number of choice.
 pub(crate) fn numbered(payload_len: usize, seq: u32) -> Vec<u8> {
+    of_connection(payload_len, SRC_PORT, seq)
+}
+
+/// The same of a connection of choice.
+pub(crate) fn of_connection(payload_len: usize, src_port: u16, seq: u32) -> Vec<u8> {
     let mut out = vec![0; 40];
     let ip = Ipv4Header {
         tos: 0,
@@ -41,7 +47,7 @@ pub(crate) fn numbered(payload_len: usize, seq: u32) -> Vec<u8> {
     };
     let at = ip.emit(&mut out).unwrap();
     let tcp = TcpHeader {
-        src_port: 1234,
+        src_port,
         dst_port: PORT,
         seq,
         ack_seq: 1,
@@ -97,6 +103,8 @@ pub(crate) fn open_port(port: u16) -> PacketSocket {
     let socket = PacketSocket::open().unwrap();
     let mut filter = PortFilter::new(false);
     assert!(filter.add(port, None));
-    filter.attach(socket.shared_fd().as_raw_fd()).unwrap();
+    filter
+        .attach(Target::Socket(socket.shared_fd().as_raw_fd()))
+        .unwrap();
     socket
 }

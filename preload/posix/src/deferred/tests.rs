@@ -9,8 +9,8 @@ use std::os::unix::net::UnixDatagram;
 /// Bytes before the payload of each frame.
 const HEAD: usize = 76;
 
-/// Most payload that is left in the queue: the socket pair's own bound is not met.
-const MAX: i32 = 10_000;
+/// Most payload that is left in the queue: the socket pair's own bound is not met, and its kernel charges the sender.
+const MAX: usize = 10_000;
 
 /// A queue of frames that a socket pair stands in for.
 struct Queue {
@@ -26,7 +26,7 @@ impl Queue {
         let fd = Arc::new(Fd::from_raw(receiver.into_raw_fd()));
         Self {
             sender,
-            frames: DeferredFrames::new(FrameQueue::new(fd), MAX * RCVBUF_SHARE as i32),
+            frames: DeferredFrames::new(FrameQueue::new(fd), i32::MAX, MAX),
             arenas: Arenas::new(),
             made: 0,
         }

@@ -41,6 +41,7 @@ fn run(program: &[Insn], frame: &Frame) -> u32 {
                     libc::BPF_ABS => load(i.k, code & 0x18),
                     libc::BPF_IND => load(x.wrapping_add(i.k), code & 0x18),
                     libc::BPF_MEM => Some(mem[i.k as usize]),
+                    libc::BPF_IMM => Some(i.k),
                     other => panic!("mode {other:#x}"),
                 };
                 match loaded {
@@ -49,8 +50,11 @@ fn run(program: &[Insn], frame: &Frame) -> u32 {
                 }
             }
             libc::BPF_LDX => {
-                assert_eq!(code & 0xe0, libc::BPF_IMM);
-                x = i.k;
+                x = match code & 0xe0 {
+                    libc::BPF_IMM => i.k,
+                    libc::BPF_MEM => mem[i.k as usize],
+                    other => panic!("mode {other:#x}"),
+                }
             }
             libc::BPF_ST => mem[i.k as usize] = a,
             libc::BPF_ALU => {
@@ -59,6 +63,9 @@ fn run(program: &[Insn], frame: &Frame) -> u32 {
                     libc::BPF_ADD => a = a.wrapping_add(v),
                     libc::BPF_AND => a &= v,
                     libc::BPF_LSH => a <<= v,
+                    libc::BPF_RSH => a >>= v,
+                    libc::BPF_MUL => a = a.wrapping_mul(v),
+                    libc::BPF_XOR => a ^= v,
                     other => panic!("op {other:#x}"),
                 }
             }
@@ -76,6 +83,7 @@ fn run(program: &[Insn], frame: &Frame) -> u32 {
                 };
                 pc += usize::from(if taken { i.jt } else { i.jf });
             }
+            libc::BPF_RET if code & 0x18 == libc::BPF_A => return a,
             libc::BPF_RET => return i.k,
             libc::BPF_MISC => x = a,
             other => panic!("class {other:#x}"),
@@ -124,7 +132,50 @@ fn build(entries: &[(u16, Option<Ipv4Addr>)]) -> Vec<Insn> {
     for &(port, addr) in entries {
         assert!(filter.add(port, addr));
     }
-    program(&filter.spans(0, MAX_SPANS), false)
+    program(&filter.spans(0, MAX_SPANS), false, None)
+}
+
+/// As a group's program sees it: from the network header on.
+fn shown_to_a_group(mut frame: Frame) -> Frame {
+    frame.data.drain(..14);
+    frame
+}
+
+#[test]
+fn a_group_s_program_names_the_ring_of_the_connection() {
+    let connections = [(80, 4001), (80, 4002), (80, 4003), (443, 4001)];
+    let choice = Choice::fitted(connections.into_iter());
+    let mut filter = PortFilter::new(false);
+    assert!(filter.add(80, Some(LOCAL)));
+    assert!(filter.add(443, None));
+    assert!(filter.add(9, Some(OTHER)));
+    let p = program(&filter.spans(0, MAX_SPANS), false, Some(choice));
+    let rings = connections.map(|(local, remote)| {
+        for options in [0, 3] {
+            let packet = ipv4(6, OTHER, LOCAL, options, &ports(remote, local));
+            let ring = run(&p, &shown_to_a_group(ether(packet)));
+            assert_eq!(
+                ring as usize,
+                FIRST_RING as usize + choice.ring((local, remote))
+            );
+        }
+        choice.ring((local, remote))
+    });
+    assert!((1..4).all(|n| !rings[..n].contains(&rings[n])));
+    // What is not accepted is the first socket's.
+    for dst in [(OTHER, 80), (LOCAL, 81), (LOCAL, 9)] {
+        assert_eq!(
+            run(&p, &shown_to_a_group(ether(tcp_to(dst.0, dst.1)))),
+            0,
+            "{dst:?}"
+        );
+    }
+    let mut short = shown_to_a_group(ether(tcp_to(LOCAL, 80)));
+    short.data.truncate(21);
+    assert_eq!(run(&p, &short), 0);
+    let mut by_lo = shown_to_a_group(ether(tcp_to(LOCAL, 80)));
+    by_lo.hatype = libc::ARPHRD_LOOPBACK;
+    assert_eq!(run(&p, &by_lo), 0);
 }
 
 #[test]
@@ -197,7 +248,7 @@ fn devices_without_header_and_loopback() {
     assert_eq!(run(&p, &lo), 0);
     let mut filter = PortFilter::new(true);
     assert!(filter.add(80, None));
-    let with_lo = program(&filter.spans(0, MAX_SPANS), true);
+    let with_lo = program(&filter.spans(0, MAX_SPANS), true, None);
     assert_ne!(run(&with_lo, &lo), 0);
     assert_ne!(run(&with_lo, &tun), 0);
     assert_ne!(run(&with_lo, &ether(tcp_to(LOCAL, 80))), 0);
