@@ -101,7 +101,9 @@ fn turn_while_frames_come(connections: u16) {
             };
             turn.begin(&prepared, &mut source, attach).unwrap();
             take(&mut source, u32::MAX);
-            turn.complete(&mut Some(prepared), &mut source).unwrap();
+            let target = turn.complete(&mut Some(prepared), &mut source).unwrap();
+            // Where the program's next port is let through.
+            attach(target).unwrap();
             let rings = if connections > 1 { MAX_RINGS } else { 1 };
             assert_eq!(source.queues().count(), rings);
             turn.settle();
@@ -147,13 +149,9 @@ fn several_rings_share_what_comes() {
     });
     let mut filter = PortFilter::new(false);
     assert!(filter.add(PORT, None));
-    let mut way_in = None;
-    turn.begin(&prepared, &mut source, |target| {
-        way_in = Some(target);
-        filter.attach(target)
-    })
-    .unwrap();
-    turn.complete(&mut Some(prepared), &mut source).unwrap();
+    turn.begin(&prepared, &mut source, |target| filter.attach(target))
+        .unwrap();
+    let target = turn.complete(&mut Some(prepared), &mut source).unwrap();
     let mut sink = PacketSocket::open().unwrap().sink();
     let data = pattern(60_000);
     let mut send = |n| {
@@ -181,7 +179,7 @@ fn several_rings_share_what_comes() {
     assert_eq!(used.len(), usize::from(CONNECTIONS));
     // The program closes its port.
     let _ = filter.remove(PORT, None);
-    filter.attach(way_in.unwrap()).unwrap();
+    filter.attach(target).unwrap();
     send(0);
     assert!(source.peek().unwrap().is_none());
     assert!(queues.iter().all(|q| q.charged() == 0));

@@ -184,11 +184,11 @@ impl Driver {
 
     /// Frames come by other files, of which one or an epoll instance over them has the same number: `change` puts it there.
     /// Whoever sleeps on the old one wakes.
-    pub(crate) fn frames_come_by(
+    pub(crate) fn frames_come_by<T>(
         &self,
         source: &mut PacketSource,
-        change: impl FnOnce(&mut PacketSource) -> Result<(), Errno>,
-    ) -> Result<(), Errno> {
+        change: impl FnOnce(&mut PacketSource) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
         for fd in source.sockets() {
             self.own.remove(fd)?;
         }

@@ -184,6 +184,11 @@ impl Holders {
         Ok(())
     }
 
+    /// What the filter was given to goes by another number.
+    pub(crate) fn filter_is_at(&mut self, way_in: Target) {
+        self.way_in = way_in;
+    }
+
     /// Where the filter decides.
     pub(crate) fn way_in(&self) -> Target {
         self.way_in

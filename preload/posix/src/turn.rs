@@ -76,7 +76,9 @@ fn go(
         turn.begin(ready, source, |way_in| holders.filter_to(way_in))
     })?;
     let rcvbuf = ready.rcvbuf();
-    (stack.driver).frames_come_by(&mut inner.source, |source| turn.complete(prepared, source))?;
+    let way_in = (stack.driver)
+        .frames_come_by(&mut inner.source, |source| turn.complete(prepared, source))?;
+    inner.holders.filter_is_at(way_in);
     if let Some(queues) = DeferredQueues::of(&inner.source, rcvbuf) {
         inner.deferred = Some(stack.defer_by(|| queues));
     }

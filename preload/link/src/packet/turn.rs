@@ -262,6 +262,7 @@ impl Turn {
     }
 
     /// The number means the new socket from now on, or an epoll instance over the new ones, and `source` is what they have.
+    /// Returns what decides from now on which frames they hear.
     ///
     /// # Errors
     /// EBADF, where RLIMIT_NOFILE has been lowered meanwhile, or nothing is prepared; nothing has changed then: the source goes
@@ -270,7 +271,7 @@ impl Turn {
         &self,
         prepared: &mut Option<Prepared>,
         source: &mut PacketSource,
-    ) -> Result<(), Errno> {
+    ) -> Result<Target, Errno> {
         let ready = prepared.as_ref().ok_or(Errno::EBADF)?;
         let first = ready.rings.first().ok_or(Errno::EBADF)?;
         let named = match &ready.group {
@@ -290,19 +291,24 @@ impl Turn {
         };
         // Not before: one that is not used after all must go at once, and its ring with it.
         let hold = |fd: &Fd| self.late.hold(fd.as_raw_fd());
-        *source = if let Some(group) = group {
+        let (target, way_in) = if let Some(group) = group {
             hold(&group.drops);
             rings.iter().for_each(|ring| hold(ring.fd()));
-            let group = RingGroup::new(rings, group.drops, self.rx.clone(), both);
-            PacketSource::Rings(Box::new(group))
+            let target = Target::Group(group.drops.as_raw_fd(), group.choice);
+            let rings = RingGroup::new(rings, group.drops, self.rx.clone(), both);
+            (target, PacketSource::Rings(Box::new(rings)))
         } else {
             hold(&self.rx);
             let mut ring = rings.pop().ok_or(Errno::EBADF)?;
             ring.go_by(self.rx.clone());
             ring.expect_doubles(both);
-            PacketSource::Ring(ring)
+            (
+                Target::Socket(self.rx.as_raw_fd()),
+                PacketSource::Ring(ring),
+            )
         };
-        Ok(())
+        *source = way_in;
+        Ok(target)
     }
 
     /// The first socket is for sending only. Takes a while.
@@ -315,11 +321,10 @@ impl Turn {
 impl Prepared {
     /// What decides which frames they hear.
     fn target(&self) -> Option<Target> {
-        let first = self.rings.first()?.fd().as_raw_fd();
-        Some(match &self.group {
-            Some(group) => Target::Group(first, group.choice),
-            None => Target::Socket(first),
-        })
+        match &self.group {
+            Some(group) => Some(Target::Group(group.drops.as_raw_fd(), group.choice)),
+            None => Some(Target::Socket(self.rings.first()?.fd().as_raw_fd())),
+        }
     }
 
     /// The receive buffer that was granted to each, as getsockopt tells it.
