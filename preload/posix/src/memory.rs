@@ -1,7 +1,8 @@
 //! Where payload lives: slabs cut from preallocated blocks, used again and again.
 //!
 //! A fresh page costs more than everything else that is done for its bytes, so blocks are populated at once, with huge pages
-//! where the kernel has them, and never given back. The slab that was freed last is used first: it is warm.
+//! where the kernel has them, and never given back. The slab that was freed last is used first: it is warm. The rooms of
+//! large received frames are mostly never touched (`deferred`): they get their pages with their first byte.
 
 use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -41,6 +42,7 @@ pub fn inherit_on_fork() {
 struct Pool {
     slab: usize,
     max: usize,
+    populate: bool,
     taken: AtomicUsize,
     free: Mutex<Vec<*mut u8>>,
 }
@@ -51,10 +53,11 @@ unsafe impl Send for Pool {}
 unsafe impl Sync for Pool {}
 
 impl Pool {
-    fn new(slab: usize, max: usize) -> Arc<Self> {
+    fn new(slab: usize, max: usize, populate: bool) -> Arc<Self> {
         Arc::new(Self {
             slab,
             max,
+            populate,
             taken: AtomicUsize::new(0),
             free: Mutex::new(Vec::new()),
         })
@@ -86,7 +89,7 @@ impl Pool {
         let at = syscall::map_anonymous(2 * BLOCK).ok()?;
         let block = at.wrapping_add(at.align_offset(BLOCK));
         let _ = syscall::madvise(block, BLOCK, libc::MADV_HUGEPAGE);
-        if syscall::madvise(block, BLOCK, libc::MADV_POPULATE_WRITE).is_err() {
+        if self.populate && syscall::madvise(block, BLOCK, libc::MADV_POPULATE_WRITE).is_err() {
             for page in (0..BLOCK).step_by(4096) {
                 // SAFETY: inside the mapping that was just made.
                 unsafe { block.add(page).write_volatile(0) };
@@ -144,9 +147,9 @@ struct Filling {
 }
 
 impl Filling {
-    fn new(slab: usize) -> Self {
+    fn new(slab: usize, populate: bool) -> Self {
         Self {
-            pool: Pool::new(slab, RECV_ARENA_MAX),
+            pool: Pool::new(slab, RECV_ARENA_MAX, populate),
             slab: None,
             off: 0,
         }
@@ -201,9 +204,9 @@ impl Arenas {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            send: Pool::new(PAGE_FRAG_SIZE as usize, SEND_ARENA_MAX),
-            small: Filling::new(RX_SMALL_SLAB),
-            large: Filling::new(RX_SLAB),
+            send: Pool::new(PAGE_FRAG_SIZE as usize, SEND_ARENA_MAX, true),
+            small: Filling::new(RX_SMALL_SLAB, true),
+            large: Filling::new(RX_SLAB, false),
         }
     }
 
@@ -283,7 +286,7 @@ mod tests {
 
     #[test]
     fn arena_has_a_bound() {
-        let pool = Pool::new(BLOCK / 4, 2 * BLOCK);
+        let pool = Pool::new(BLOCK / 4, 2 * BLOCK, true);
         let held: Vec<_> = core::iter::from_fn(|| pool.alloc()).collect();
         assert_eq!(held.len(), 8);
         drop(held);
