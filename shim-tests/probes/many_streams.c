@@ -1,5 +1,5 @@
-/* Several connections that receive much at a time, read by one thread in pieces of all sizes, each byte of each looked at;
- * looked at before it is read; and what is left of them shared with a child.
+/* One connection that receives much; then several at a time, read by one thread in pieces of all sizes, each byte of each
+ * looked at; looked at before it is read; and what is left of them shared with a child.
  *
  *   many_streams HOST PORT     the peer program listens there
  */
@@ -114,6 +114,15 @@ static void read_rest(const char *who, int fd, size_t at)
 	printf("%s: %zu bytes, %zu wrong\n", who, at, wrong);
 }
 
+static void read_one(const char *host, int port)
+{
+	char command[32];
+	snprintf(command, sizeof command, "send %d", LEFT);
+	int fd = peer(host, port, command);
+	read_rest("alone", fd, 0);
+	close(fd);
+}
+
 static void share(const char *host, int port)
 {
 	char command[32];
@@ -144,6 +153,7 @@ int main(int argc, char **argv)
 {
 	if (argc != 3)
 		errx(2, "usage: many_streams HOST PORT");
+	read_one(argv[1], atoi(argv[2]));
 	read_all_at_once(argv[1], atoi(argv[2]));
 	share(argv[1], atoi(argv[2]));
 	puts("done");

@@ -15,6 +15,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Files that one can hold.
 const FILES: u32 = 40;
 
+/// A file that is held.
+#[derive(Clone, Copy, Debug)]
+pub struct Held(u32);
+
 /// Holds files until after the end of the last process that has it.
 #[derive(Debug, Default)]
 pub struct LateClose {
@@ -34,13 +38,24 @@ impl LateClose {
 
     /// Holds the file of a descriptor. Beyond 40 of them, and where the kernel has no such rings, it is closed with its last
     /// descriptor, as ever.
-    pub fn hold(&self, fd: RawFd) {
-        if let Some(ring) = self.ring.get_or_init(|| LateClose::open().ok()) {
-            let slot = self.held.fetch_add(1, Ordering::Relaxed);
-            if slot < FILES {
-                // A file less is one that is waited for.
-                let _ = raw::io_uring_register_file(ring.as_raw_fd(), slot, fd);
-            }
+    pub fn hold(&self, fd: RawFd) -> Held {
+        let slot = self.held.fetch_add(1, Ordering::Relaxed);
+        if let Some(ring) = self.ring.get_or_init(|| LateClose::open().ok())
+            && slot < FILES
+        {
+            // A file less is one that is waited for.
+            let _ = raw::io_uring_register_file(ring.as_raw_fd(), slot, fd);
+        }
+        Held(slot)
+    }
+
+    /// Lets a file go before: it is closed with its last descriptor.
+    pub fn let_go(&self, held: Held) {
+        const NONE: RawFd = -1;
+        if let Some(Some(ring)) = self.ring.get()
+            && held.0 < FILES
+        {
+            let _ = raw::io_uring_register_file(ring.as_raw_fd(), held.0, NONE);
         }
     }
 }
@@ -65,6 +80,23 @@ mod tests {
         drop(b);
         assert!(waiting.bytes() > 0, "nobody holds it");
         drop(held);
+        gone(&waiting);
+    }
+
+    #[test]
+    fn a_file_is_let_go_before_the_ring() {
+        let held = LateClose::default();
+        let (a, b) = raw::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM).unwrap();
+        let file = held.hold(b.as_raw_fd());
+        assert_eq!(raw::send(a.as_raw_fd(), b"!", 0), Ok(1));
+        let waiting = SocketOutq::new(Arc::new(a));
+        drop(b);
+        assert!(waiting.bytes() > 0, "nobody holds it");
+        held.let_go(file);
+        gone(&waiting);
+    }
+
+    fn gone(waiting: &SocketOutq) {
         let patience = Instant::now() + Duration::from_secs(20);
         while waiting.bytes() > 0 {
             assert!(Instant::now() < patience, "it is held for ever");

@@ -33,8 +33,9 @@ fn spawn(job: Box<dyn FnOnce() + Send>) -> io::Result<()> {
     std::thread::Builder::new().spawn(job).map(drop)
 }
 
-/// Frames of so many connections come while the turn takes place: each is seen once, and those of a connection in their order.
-fn turn_while_frames_come(connections: u16) {
+/// Frames of so many connections come while the way in gets as many rings as `turns` says, one after the other: each is seen
+/// once, and those of a connection in their order.
+fn turn_while_frames_come(connections: u16, turns: &[usize]) {
     const FRAMES: u32 = 20_000;
     let peer = Netns::new();
     veth(&peer);
@@ -86,27 +87,29 @@ fn turn_while_frames_come(connections: u16) {
             };
             take(&mut source, 1000);
             assert!(source.wants_ring());
-            let theirs = turn.clone();
-            let ports = (0..connections).map(|n| (PORT, SRC_PORT + n));
-            let prepared = peer.run(move || {
-                theirs.open(connections > 1);
-                theirs.prepare(ports, spawn).unwrap()
-            });
-            // They have come meanwhile.
-            take(&mut source, 2000);
-            let attach = |target| {
-                let mut filter = PortFilter::new(false);
-                assert!(filter.add(PORT, None));
-                filter.attach(target)
-            };
-            turn.begin(&prepared, &mut source, attach).unwrap();
-            take(&mut source, u32::MAX);
-            let target = turn.complete(&mut Some(prepared), &mut source).unwrap();
-            // Where the program's next port is let through.
-            attach(target).unwrap();
-            let rings = if connections > 1 { MAX_RINGS } else { 1 };
-            assert_eq!(source.queues().count(), rings);
-            turn.settle();
+            for (nth, &rings) in turns.iter().enumerate() {
+                let theirs = turn.clone();
+                let ports = (0..connections).map(|n| (PORT, SRC_PORT + n));
+                let prepared = peer.run(move || {
+                    theirs.open(rings > 1);
+                    theirs.prepare(ports, spawn).unwrap()
+                });
+                assert_eq!(prepared.several(), rings > 1);
+                // They have come meanwhile.
+                take(&mut source, 2000 + 4000 * nth as u32);
+                let attach = |target| {
+                    let mut filter = PortFilter::new(false);
+                    assert!(filter.add(PORT, None));
+                    filter.attach(target)
+                };
+                turn.begin(&prepared, &mut source, attach).unwrap();
+                take(&mut source, u32::MAX);
+                let target = turn.complete(&mut Some(prepared), &mut source).unwrap();
+                // Where the program's next port is let through.
+                attach(target).unwrap();
+                assert_eq!(source.queues().count(), rings);
+                turn.settle();
+            }
             take(&mut source, FRAMES);
             assert_eq!(next(&mut source), None);
             assert_eq!(source.take_drops(), 0);
@@ -117,14 +120,21 @@ fn turn_while_frames_come(connections: u16) {
 #[test]
 fn each_frame_is_seen_once_while_a_ring_comes() {
     if enter("each_frame_is_seen_once_while_a_ring_comes") {
-        turn_while_frames_come(1);
+        turn_while_frames_come(1, &[1]);
     }
 }
 
 #[test]
 fn each_frame_is_seen_once_while_several_rings_come() {
     if enter("each_frame_is_seen_once_while_several_rings_come") {
-        turn_while_frames_come(CONNECTIONS);
+        turn_while_frames_come(CONNECTIONS, &[MAX_RINGS]);
+    }
+}
+
+#[test]
+fn each_frame_is_seen_once_while_several_rings_follow_one() {
+    if enter("each_frame_is_seen_once_while_several_rings_follow_one") {
+        turn_while_frames_come(CONNECTIONS, &[1, MAX_RINGS]);
     }
 }
 

@@ -26,6 +26,9 @@ const RCVBUF_SHARE: usize = 2;
 /// The kernel charges a frame with up to so many times its payload.
 const MAX_CHARGE: usize = 3;
 
+/// Frames that are in the way of others before several queues are worth their making.
+const CROWDED: usize = 256;
+
 /// Parts of the program's that one payload is read into; beside them stand what comes before and behind.
 pub(crate) const MAX_PARTS: usize = MAX_FRAGS - 2;
 
@@ -49,6 +52,8 @@ pub(crate) struct DeferredFrames {
     max: usize,
     /// Bytes that readers got from the queue.
     read: AtomicU64,
+    /// Frames that were brought because somebody wanted a later one.
+    passed: AtomicUsize,
 }
 
 /// Those of all packet sockets that frames come by, as [`PacketSource::queues`] counts them.
@@ -72,6 +77,11 @@ impl DeferredQueues {
         self.0.get(n)
     }
 
+    /// True when there are several.
+    pub(crate) fn several(&self) -> bool {
+        self.0.len() > 1
+    }
+
     /// True when a queue holds a frame that was left there. Needs no lock.
     #[inline]
     pub(crate) fn any(&self) -> bool {
@@ -81,6 +91,11 @@ impl DeferredQueues {
     /// Bytes that readers got from the queues, without a copy of ours.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.0.iter().map(|queue| queue.bytes_read()).sum()
+    }
+
+    /// True when connections that share the one queue are often in each other's way.
+    pub(crate) fn crowded(&self) -> bool {
+        matches!(&*self.0, [one] if one.passed.load(Ordering::Relaxed) > CROWDED)
     }
 
     /// Leaves nothing in them.
@@ -213,6 +228,7 @@ impl DeferredFrames {
             max_charge: rcvbuf / RCVBUF_SHARE,
             max,
             read: AtomicU64::new(0),
+            passed: AtomicUsize::new(0),
         })
     }
 
@@ -275,6 +291,7 @@ impl DeferredFrames {
             .is_some_and(|first| !core::ptr::eq(&raw const **first, frame))
         {
             self.bring(frames);
+            self.passed.fetch_add(1, Ordering::Relaxed);
         }
     }
 

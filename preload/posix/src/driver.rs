@@ -212,7 +212,12 @@ impl Driver {
         !self.turn_wanted.load(Ordering::Relaxed)
     }
 
-    /// More frames come than are well received without a ring: the pump sees to one. Told once.
+    /// One turn is over, another one may follow.
+    pub(crate) fn turn_may_be_wanted(&self) {
+        self.turn_wanted.store(false, Ordering::SeqCst);
+    }
+
+    /// More frames come than are well received as they are: the pump sees to a ring, or several. Told once.
     pub(crate) fn want_turn(&self) {
         if !self.turn_wanted.swap(true, Ordering::SeqCst) {
             self.kick_pump();

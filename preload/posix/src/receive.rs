@@ -11,7 +11,7 @@ use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::TcpView;
 use std::sync::Arc;
 
-use crate::deferred::DeferredFrames;
+use crate::deferred::{DeferredFrames, DeferredQueues};
 use crate::passed_on::LOOPBACK_IFINDEX;
 use crate::stack::Inner;
 
@@ -217,6 +217,12 @@ impl Inner {
     /// What was left in the queue that the peeked frame is in.
     fn deferred_beside(&self) -> Option<&Arc<DeferredFrames>> {
         self.deferred.as_ref()?.get(self.source.queue())
+    }
+
+    /// True when several queues would serve better than the one.
+    #[inline]
+    pub(crate) fn crowded(&self) -> bool {
+        self.deferred.as_ref().is_some_and(DeferredQueues::crowded)
     }
 
     /// Leaves no payload in the kernel's queues.

@@ -176,9 +176,9 @@ pub struct NetStack {
     /// Frames on their way to the device.
     lanes: Arc<Lanes>,
     /// Payload that is still in the packet socket's queue.
-    deferred: OnceCell<DeferredQueues>,
+    deferred: [OnceCell<DeferredQueues>; 2],
     /// By which the way in is given a ring.
-    turn: Mutex<Option<Turn>>,
+    turn: Mutex<Option<Arc<Turn>>>,
     /// Who drives and who sleeps.
     pub driver: Driver,
     /// Process that made it; a forked child does not drive its parent's connections.
@@ -312,19 +312,27 @@ impl NetStack {
         }
     }
 
-    /// The turn to a ring, once.
-    pub(crate) fn take_turn(&self) -> Option<Turn> {
+    /// The turn to a ring, or to several, once.
+    pub(crate) fn take_turn(&self) -> Option<Arc<Turn>> {
         self.turn.lock().take()
     }
 
-    /// Large frames are left in the packet sockets' queues from now on.
-    pub(crate) fn defer_by(&self, queues: impl FnOnce() -> DeferredQueues) -> DeferredQueues {
-        self.deferred.get_or_init(queues).clone()
+    /// There may be another one.
+    pub(crate) fn turn_again(&self, turn: Arc<Turn>) {
+        *self.turn.lock() = Some(turn);
+        self.driver.turn_may_be_wanted();
+    }
+
+    /// Large frames are left in the packet sockets' queues from now on: in one, or in several, that may follow it.
+    pub(crate) fn defer_by(&self, queues: DeferredQueues) -> DeferredQueues {
+        let place = usize::from(queues.several());
+        self.deferred[place].get_or_init(|| queues).clone()
     }
 
     /// True when a payload is left in a packet socket's queue.
     pub(crate) fn deferred_any(&self) -> bool {
-        self.deferred.get().is_some_and(DeferredQueues::any)
+        let mut queues = self.deferred.iter().filter_map(OnceCell::get);
+        queues.any(DeferredQueues::any)
     }
 
     /// For who is about to wait until the packet socket is readable: it is as long as a payload is left in its queue.
@@ -392,7 +400,8 @@ impl NetStack {
         if full {
             self.driver.want_tx.store(true, Ordering::Relaxed);
         }
-        if inner.source.wants_ring() && !thread::own() && self.driver.turn_needed() {
+        let wanted = inner.source.wants_ring() || inner.crowded();
+        if wanted && !thread::own() && self.driver.turn_needed() {
             if let Some(turn) = &*self.turn.lock() {
                 turn.open(crate::turn::several(inner));
             }
@@ -583,8 +592,11 @@ impl NetStack {
         Ok(Box::leak(Box::new(Self {
             cookie,
             lanes: net.lanes(),
-            deferred: deferred.clone().map_or_else(OnceCell::new, OnceCell::from),
-            turn: Mutex::new(turn),
+            deferred: [
+                deferred.clone().map_or_else(OnceCell::new, OnceCell::from),
+                OnceCell::new(),
+            ],
+            turn: Mutex::new(turn.map(Arc::new)),
             inner: Mutex::new(Inner {
                 engine: Stack::new(crate::sysctl::read(), crate::secrets::load(cookie)),
                 net,

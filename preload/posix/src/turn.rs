@@ -1,9 +1,8 @@
 //! The way in gets its ring, when it is worth one, on a thread of its own: the pump watches deadlines meanwhile. Several rings,
-//! where there are several connections by then.
+//! where there are several connections by then, or when they turn out to be in each other's way.
 
 use sidewire_link::Errno;
 use sidewire_link::packet::{MAX_SPREAD, Prepared, Turn};
-use std::sync::Arc;
 
 use crate::deferred::DeferredQueues;
 use crate::stack::{Inner, NetStack};
@@ -22,15 +21,16 @@ pub(crate) fn several(inner: &Inner) -> bool {
     inner.engine.tuples().take(SEVERAL).count() == SEVERAL && syscall::nofile_limit() >= MIN_NOFILE
 }
 
-/// Starts the thread, once. Without it the way in stays as it is.
+/// Starts the thread. Without it the way in stays as it is.
 pub(crate) fn start(stack: &'static NetStack) {
-    let Some(turn) = stack.take_turn().map(Arc::new) else {
+    let Some(turn) = stack.take_turn() else {
         return;
     };
     let _ = thread::spawn("sidewire-ring", STACK_SIZE, move || {
-        let connections: Vec<_> = stack.with(|inner| {
+        let (has_one, connections) = stack.with(|inner| {
             let tuples = inner.engine.tuples().take(MAX_SPREAD);
-            tuples.map(|t| (t.local.port(), t.remote.port())).collect()
+            let ports: Vec<_> = tuples.map(|t| (t.local.port(), t.remote.port())).collect();
+            (inner.deferred.is_some(), ports)
         });
         // Frames come meanwhile, which the program is to take.
         let spawn = |job: Box<dyn FnOnce() + Send>| {
@@ -42,6 +42,10 @@ pub(crate) fn start(stack: &'static NetStack) {
         let Ok(prepared) = turn.prepare(connections.into_iter(), spawn) else {
             return;
         };
+        // Only several are better than one.
+        if has_one && !prepared.several() {
+            return;
+        }
         // One that is not used after all goes when the lock is free again: to close it takes the kernel some 10 ms.
         let mut prepared = Some(prepared);
         let turned = stack.with(|inner| {
@@ -52,11 +56,17 @@ pub(crate) fn start(stack: &'static NetStack) {
             }
             turned
         });
-        if turned.is_ok() {
+        if let Ok(Several(several)) = turned {
             turn.settle();
+            if !several {
+                stack.turn_again(turn);
+            }
         }
     });
 }
+
+/// Whether frames come by several rings.
+struct Several(bool);
 
 /// Frames come by what is prepared from now on.
 fn go(
@@ -64,23 +74,24 @@ fn go(
     inner: &mut Inner,
     turn: &Turn,
     prepared: &mut Option<Prepared>,
-) -> Result<(), Errno> {
+) -> Result<Several, Errno> {
     if stack.retired() {
         return Err(Errno::EBUSY);
     }
     let ready = prepared.as_ref().ok_or(Errno::EBADF)?;
+    inner.bring_deferred();
     inner.take_all(|inner| {
         let Inner {
             source, holders, ..
         } = inner;
         turn.begin(ready, source, |way_in| holders.filter_to(way_in))
     })?;
+    inner.bring_deferred();
     let rcvbuf = ready.rcvbuf();
     let way_in = (stack.driver)
         .frames_come_by(&mut inner.source, |source| turn.complete(prepared, source))?;
     inner.holders.filter_is_at(way_in);
-    if let Some(queues) = DeferredQueues::of(&inner.source, rcvbuf) {
-        inner.deferred = Some(stack.defer_by(|| queues));
-    }
-    Ok(())
+    inner.deferred = DeferredQueues::of(&inner.source, rcvbuf).map(|q| stack.defer_by(q));
+    let several = inner.deferred.as_ref().is_some_and(DeferredQueues::several);
+    Ok(Several(several))
 }

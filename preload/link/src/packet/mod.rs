@@ -128,7 +128,7 @@ impl PacketSocket {
 
     /// Has the kernel close this descriptor's file after the end of the process, not in it.
     pub fn close_late(&self, fd: RawFd) {
-        self.late.hold(fd);
+        let _ = self.late.hold(fd);
     }
 
     /// The receive buffer that was granted, as getsockopt tells it.
@@ -158,6 +158,7 @@ impl PacketSocket {
                 rx: self.rx.clone(),
                 late: self.late.clone(),
                 opened: Mutex::default(),
+                one: Mutex::default(),
             };
             return Ok((PacketSource::Batch(Box::new(batch)), Some(turn)));
         }

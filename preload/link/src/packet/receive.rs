@@ -192,12 +192,12 @@ impl BatchSource {
     }
 
     /// Remembers frames from now on.
-    pub(super) fn expect_both(&mut self, both: Both) {
+    pub(super) fn remember(&mut self, both: Both) {
         self.both = Some(both);
     }
 
     /// What it remembers.
-    pub(super) fn both(&mut self) -> Option<Both> {
+    pub(super) fn remembered(&mut self) -> Option<Both> {
         self.both.take()
     }
 

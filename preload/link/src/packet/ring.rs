@@ -83,6 +83,8 @@ pub struct RingSource {
     peeked: Option<Peeked>,
     /// What the socket before this one got as well.
     both: Option<Both>,
+    /// What this one got that others may get as well.
+    heard: Option<Both>,
 }
 
 // SAFETY: the mapping belongs to this object alone; the kernel's side synchronises through the slots' status words.
@@ -116,6 +118,7 @@ impl RingSource {
             head: 0,
             peeked: None,
             both: None,
+            heard: None,
         };
         ring.map()?;
         Ok(ring)
@@ -151,18 +154,23 @@ impl RingSource {
         self.both = both;
     }
 
+    /// Remembers frames from now on.
+    pub(super) fn remember(&mut self, both: Both) {
+        self.heard = Some(both);
+    }
+
+    /// What it remembers.
+    pub(super) fn remembered(&mut self) -> Option<Both> {
+        self.heard.take()
+    }
+
     /// Throws away frames that another socket gave already.
     #[cold]
     fn skip_doubles(&mut self) {
         while let Some(both) = &self.both
             && let Some(p) = self.peeked.or_else(|| self.next())
         {
-            let frame = RxFrame {
-                meta: p.meta,
-                bytes: self.bytes(&p),
-                rest: p.rest,
-            };
-            let double = both.second(&frame);
+            let double = both.second(&self.frame(&p));
             self.peeked = Some(p);
             match double {
                 None => self.both = None,
@@ -203,8 +211,12 @@ impl RingSource {
         unsafe { &*self.slot().cast::<AtomicU32>() }
     }
 
-    /// Gives the head slot back to the kernel and moves on.
-    fn advance(&mut self) {
+    /// Gives the head slot back to the kernel, whose frame was `p`, and moves on.
+    fn advance(&mut self, p: &Peeked) {
+        if let Some(mut heard) = self.heard.take() {
+            heard.first(&self.frame(p));
+            self.heard = Some(heard);
+        }
         self.status()
             .store(libc::TP_STATUS_KERNEL, Ordering::Release);
         self.head = if self.head + 1 == self.slots {
@@ -272,6 +284,14 @@ impl RingSource {
         }
     }
 
+    fn frame(&self, p: &Peeked) -> RxFrame<'_> {
+        RxFrame {
+            meta: p.meta,
+            bytes: self.bytes(p),
+            rest: p.rest,
+        }
+    }
+
     fn bytes(&self, p: &Peeked) -> &[u8] {
         // SAFETY: `here` bytes from `net` on lie within the slot (bounded in look), which stays ours until advance,
         // and advance needs &mut self.
@@ -293,11 +313,7 @@ impl FrameSource for RingSource {
         let Some(p) = self.peeked else {
             return Ok(None);
         };
-        Ok(Some(RxFrame {
-            meta: p.meta,
-            bytes: self.bytes(&p),
-            rest: p.rest,
-        }))
+        Ok(Some(self.frame(&p)))
     }
 
     unsafe fn take(&mut self, skip: usize, into: &[libc::iovec]) -> Result<usize, Errno> {
@@ -313,7 +329,7 @@ impl FrameSource for RingSource {
                 Ok(unsafe { scatter(&bytes[skip.min(bytes.len())..], into) })
             }
         };
-        self.advance();
+        self.advance(&p);
         result
     }
 
@@ -322,12 +338,12 @@ impl FrameSource for RingSource {
         if p.rest == Rest::Queued {
             self.queue.discard();
         }
-        self.advance();
+        self.advance(&p);
     }
 
     fn leave(&mut self) -> Option<usize> {
         let p = self.peeked.take_if(|p| p.rest == Rest::Queued)?;
-        self.advance();
+        self.advance(&p);
         Some(VNET_HDR_LEN + p.l2)
     }
 

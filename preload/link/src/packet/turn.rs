@@ -4,7 +4,7 @@
 //! nothing: too long for a program that exchanges a few segments and ends. So the first frames are received without a ring.
 //! When there are more, a second socket gets one, beside the program's work, and takes the first one's place under its number;
 //! the first one is the way out from then on. Where several connections are open by then, it is a group of sockets with a
-//! ring each (`rings`), and an epoll instance over them has the number.
+//! ring each (`rings`), and an epoll instance over them has the number. One ring can be followed by several, too.
 
 use super::fanout::{self, Choice};
 use super::filter::{self, Target};
@@ -13,9 +13,9 @@ use super::rings::{MAX_RINGS, RingGroup, SHARED_SLOTS};
 use super::{PacketSource, UNUSED_PROTOCOL, bind_protocol, grow_rcvbuf, socket_beside};
 use crate::Errno;
 use crate::epoll::Epoll;
-use crate::fd::Fd;
+use crate::fd::{Fd, duplicate_high};
 use crate::frame::RxFrame;
-use crate::late_close::LateClose;
+use crate::late_close::{Held, LateClose};
 use crate::raw;
 use arrayvec::ArrayVec;
 use std::collections::VecDeque;
@@ -92,6 +92,15 @@ pub struct Turn {
     pub(super) late: Arc<LateClose>,
     /// What takes its place, as far as it has been opened already.
     pub(super) opened: Mutex<Opened>,
+    /// The socket with the one ring, which several may follow.
+    pub(super) one: Mutex<One>,
+}
+
+/// The socket with the one ring: while it is the way in, and when it has been followed by several.
+#[derive(Debug, Default)]
+pub(super) struct One {
+    held: Option<Held>,
+    left: Option<(Fd, Held)>,
 }
 
 /// Descriptors that a turn needs.
@@ -229,20 +238,21 @@ impl Turn {
         Ok((RingSource::new(Arc::new(fd), config)?, rcvbuf))
     }
 
-    /// Lets the new sockets hear what `attach` lets through, and the first one nothing more. What `source` gives until it is
-    /// empty came before; then [`Turn::complete`] is to follow, under the same lock.
+    /// Lets the new sockets hear what `attach` lets through, and the one before nothing more. What `source` gives until it is
+    /// empty came before; then [`Turn::complete`] is to follow, under the same lock, and nothing may be left in the queue of a
+    /// ring.
     ///
     /// # Errors
-    /// What the kernel says to filters; nothing has changed then.
+    /// What the kernel says to filters; EALREADY where there are several rings. Nothing has changed then.
     pub fn begin(
         &self,
         prepared: &Prepared,
         source: &mut PacketSource,
         attach: impl FnOnce(Target) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        let PacketSource::Batch(batch) = source else {
+        if let PacketSource::Rings(_) | PacketSource::Closed(_) = source {
             return Err(Errno::EALREADY);
-        };
+        }
         let target = prepared.target().ok_or(Errno::EBADF)?;
         let from = realtime_ns();
         attach(target)?;
@@ -253,11 +263,16 @@ impl Turn {
             };
             return Err(e);
         }
-        batch.expect_both(Both {
+        let both = Both {
             from,
             until: realtime_ns(),
             known: VecDeque::new(),
-        });
+        };
+        match source {
+            PacketSource::Batch(batch) => batch.remember(both),
+            PacketSource::Ring(ring) => ring.remember(both),
+            PacketSource::Rings(_) | PacketSource::Closed(_) => {}
+        }
         Ok(())
     }
 
@@ -278,6 +293,7 @@ impl Turn {
             Some(group) => group.arrivals.as_raw_fd(),
             None => first.fd().as_raw_fd(),
         };
+        let before = duplicate_high(self.rx.as_raw_fd())?;
         raw::dup3(named, self.rx.as_raw_fd())?;
         let Some(Prepared {
             mut rings, group, ..
@@ -286,19 +302,25 @@ impl Turn {
             return Err(Errno::EBADF);
         };
         let both = match source {
-            PacketSource::Batch(batch) => batch.both(),
-            _ => None,
+            PacketSource::Batch(batch) => batch.remembered(),
+            PacketSource::Ring(ring) => ring.remembered(),
+            PacketSource::Rings(_) | PacketSource::Closed(_) => None,
         };
+        let mut one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+        // To close it takes the kernel a while.
+        one.left = one.held.take().map(|held| (before, held));
         // Not before: one that is not used after all must go at once, and its ring with it.
         let hold = |fd: &Fd| self.late.hold(fd.as_raw_fd());
         let (target, way_in) = if let Some(group) = group {
             hold(&group.drops);
-            rings.iter().for_each(|ring| hold(ring.fd()));
+            for ring in &rings {
+                hold(ring.fd());
+            }
             let target = Target::Group(group.drops.as_raw_fd(), group.choice);
             let rings = RingGroup::new(rings, group.drops, self.rx.clone(), both);
             (target, PacketSource::Rings(Box::new(rings)))
         } else {
-            hold(&self.rx);
+            one.held = Some(hold(&self.rx));
             let mut ring = rings.pop().ok_or(Errno::EBADF)?;
             ring.go_by(self.rx.clone());
             ring.expect_doubles(both);
@@ -311,8 +333,16 @@ impl Turn {
         Ok(target)
     }
 
-    /// The first socket is for sending only. Takes a while.
+    /// The first socket is for sending only, and one that was followed by several is closed. Takes a while.
     pub fn settle(&self) {
+        let left = {
+            let mut one = self.one.lock().unwrap_or_else(PoisonError::into_inner);
+            one.left.take()
+        };
+        if let Some((fd, held)) = left {
+            self.late.let_go(held);
+            drop(fd);
+        }
         // Its filter lets nothing through: what is left to gain is that no frame asks it.
         let _ = bind_protocol(self.out.as_raw_fd(), UNUSED_PROTOCOL);
     }
@@ -325,6 +355,11 @@ impl Prepared {
             Some(group) => Some(Target::Group(group.drops.as_raw_fd(), group.choice)),
             None => Some(Target::Socket(self.rings.first()?.fd().as_raw_fd())),
         }
+    }
+
+    /// True when there are several.
+    pub fn several(&self) -> bool {
+        self.group.is_some()
     }
 
     /// The receive buffer that was granted to each, as getsockopt tells it.
