@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         "odd_values",
         "mask_waits",
         "message_rows",
+        "send_ends",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }

@@ -143,6 +143,8 @@ pub struct RecvCall {
     pub(crate) target: usize,
     /// `disconnects` of the socket when the call began.
     pub(crate) disconnects: u32,
+    /// `wakes` of the socket when the sleep began.
+    pub(crate) wakes: u32,
     /// Where MSG_PEEK reads next.
     pub(crate) peek_seq: u32,
     /// Wall-clock arrival of the last byte handed out.

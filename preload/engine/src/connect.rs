@@ -384,6 +384,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.autocorked = old.autocorked;
     sk.bound_addr = old.bound_addr;
     sk.bound_port = old.bound_port;
+    sk.wakes = old.wakes;
     sk.disconnects = old.disconnects;
     sk.write_pending = old.write_pending;
     sk.mss_cache = old.mss_cache;

@@ -80,6 +80,7 @@ impl TcpSock {
             bound_addr: false,
             bound_port: false,
             write_pending: 0,
+            wakes: 0,
             disconnects: 0,
             timewait: None,
 

@@ -132,7 +132,8 @@ fn recvmsg_locked(
                 || call.signal
         };
         // No bytes were asked for, and the sleep is over, however it ended: Linux's loop is `while (len > 0)`.
-        let for_nothing = slept && iter.remaining() == 0 && over();
+        let woken = call.wakes != sk.wakes;
+        let for_nothing = slept && iter.remaining() == 0 && (woken || over());
         if sk.sock_done || for_nothing {
             return finish(sk, cx, call);
         }
@@ -153,6 +154,7 @@ fn recvmsg_locked(
         }
     }
     tcp_cleanup_rbuf(sk, cx, call.copied);
+    call.wakes = sk.wakes;
     Step::Wait {
         reason: WaitReason::Data,
         deadline,

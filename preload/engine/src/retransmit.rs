@@ -176,7 +176,6 @@ fn tcp_retrans_try_collapse(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize,
         };
         let mergeable = to.tcp_flags & tcphdr::SYN == 0
             && !to.eor
-            && to.ubuf == next.ubuf
             && to.pure_zerocopy == next.pure_zerocopy
             && to.message == next.message
             && next.pcount() == 1

@@ -422,7 +422,6 @@ fn merge_sacked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize) -> bool {
     let joinable = prev.sacked == skb.sacked
         && prev.sacked == Sacked::SACKED_ACKED
         && !prev.eor
-        && prev.ubuf == skb.ubuf
         && prev.pure_zerocopy == skb.pure_zerocopy
         && prev.message == skb.message
         && prev.tx_flags.is_empty()

@@ -89,6 +89,8 @@ pub(crate) struct Progress {
     pub(crate) vm_wait: Option<Instant>,
     /// Counted in the socket's `write_pending`.
     pub(crate) sleeps: bool,
+    /// `disconnects` of the socket when the call began.
+    pub(crate) disconnects: u32,
     pub(crate) fastopen: fastopen::SendProgress,
 }
 
@@ -305,11 +307,13 @@ fn tcp_sendmsg_locked(
     iter: &mut dyn IovIter,
 ) -> Result<(), Exit> {
     if call.progress.phase == Phase::Entry {
+        call.progress.disconnects = sk.disconnects;
         sockcm_cookie(sk, cx, call); // B1, B2
         zerocopy_begin(sk, cx, call, iter.remaining())?; // B3
         dmabuf_needs_zerocopy(sk, cx, call)?; // B4
         call.progress.phase = Phase::Fastopen;
     }
+    same_connection(sk, call)?;
     match call.progress.phase {
         Phase::Entry | Phase::Fastopen if fastopen::wanted(sk, call) => Err(Exit::Fastopen)?, // B5
         Phase::Memory => {
@@ -339,6 +343,16 @@ fn tcp_sendmsg_locked(
         }
     }
     data::queue_data(sk, cx, call, iter) // B13
+}
+
+/// Somebody dissolved the connection while the call slept, and may have made another: that one gets nothing of it (Linux
+/// `sk_wait_event`). A sleep in B5 is connect's, which looks for itself.
+fn same_connection(sk: &TcpSock, call: &SendCall<'_>) -> Result<(), Exit> {
+    let p = &call.progress;
+    if p.phase != Phase::Fastopen && p.disconnects != sk.disconnects {
+        return Err(Exit::DoError(Error::Pipe));
+    }
+    Ok(())
 }
 
 /// B1, B2: the cookie starts with the socket's timestamping flags; an error in the control messages is only kept.

@@ -50,7 +50,7 @@ fn tcp_new_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     }
 }
 
-/// A buffer leaves the send queues for good.
+/// A buffer that was sent leaves the queues for good.
 pub(crate) fn tcp_wmem_free_skb(
     sk: &mut TcpSock,
     cx: &mut Cx<'_, '_>,
@@ -63,11 +63,8 @@ pub(crate) fn tcp_wmem_free_skb(
 
 /// Empties both send queues: the connection is over or starts anew (Linux `tcp_write_queue_purge`).
 pub fn tcp_write_queue_purge(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
-    while let Some(skb) = sk
-        .rtx_queue
-        .pop_front()
-        .or_else(|| sk.write_queue.pop_front())
-    {
+    zerocopy::purge_unsent(sk, cx);
+    while let Some(skb) = sk.rtx_queue.pop_front() {
         tcp_wmem_free_skb(sk, cx, skb);
     }
     sk.packets_out = 0;

@@ -246,6 +246,8 @@ pub struct TcpSock {
     /// Sends that sleep for the connection or for memory (Linux `sk_write_pending`).
     #[serde(skip)]
     pub(crate) write_pending: u32,
+    /// Counts wake-ups, for a sleep that any of them ends.
+    pub wakes: u32,
     /// Counts disconnects, so that a sleeper sees that the connection under it went (Linux `sk_disconnects`).
     pub disconnects: u32,
     /// The remnant that takes this socket's place in the table; set by `tcp_time_wait`, taken by the stack.

@@ -149,6 +149,7 @@ impl Cx<'_, '_> {
             self.sh.ready.push(self.id);
         }
         sk.events |= events;
+        sk.wakes = sk.wakes.wrapping_add(1);
     }
 
     /// A number below `bound` (> 0), for jitter only.

@@ -9,6 +9,7 @@ use crate::skb::{SKB_TRUESIZE, Sacked, Skb, TxFlags, tcphdr};
 use crate::sock::{CaState, TcpSock, nagle};
 use crate::stack::Cx;
 use crate::time::{NSEC_PER_MSEC, NSEC_PER_USEC};
+use crate::zerocopy;
 
 /// `sk_pacing_shift`: a super-frame holds about 1/1024 s at the pacing rate.
 pub(crate) const PACING_SHIFT: u32 = 10;
@@ -198,10 +199,7 @@ pub(crate) fn tcp_tso_should_defer(
 
 /// May `next` be appended to `to`, as far as the program's wishes go (Linux `tcp_skb_can_collapse`)?
 fn tcp_skb_can_collapse(to: &Skb, next: &Skb) -> bool {
-    !to.eor
-        && to.ubuf == next.ubuf
-        && to.pure_zerocopy == next.pure_zerocopy
-        && to.message == next.message
+    !to.eor && to.pure_zerocopy == next.pure_zerocopy && to.message == next.message
 }
 
 /// Lets the send head grow towards `goal` bytes at the cost of the buffer behind it, so that super-frames are full
@@ -218,7 +216,7 @@ pub(crate) fn tcp_grow_skb(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, goal: u32) {
 }
 
 /// Moves the first `n` payload bytes of the buffer behind `index` over to it; an emptied one goes. Nothing happens when
-/// the fragments do not fit. Returns true when bytes moved.
+/// the fragments do not fit, or where one of the two is a zerocopy send's (Linux `skb_shift`). Returns true when bytes moved.
 pub(crate) fn tcp_shift_payload(
     sk: &mut TcpSock,
     cx: &mut Cx<'_, '_>,
@@ -230,6 +228,10 @@ pub(crate) fn tcp_shift_payload(
         Queue::Write => &mut sk.write_queue,
         Queue::Rtx => &mut sk.rtx_queue,
     };
+    let zerocopy = |index: usize| q.get(index).is_some_and(|skb| skb.ubuf.is_some());
+    if zerocopy(index) || zerocopy(index + 1) {
+        return false;
+    }
     let Some(mut next) = q.remove(index + 1) else {
         return false;
     };
@@ -328,6 +330,9 @@ pub(crate) fn tcp_fragment(
     tail.tx = skb.tx;
     tail.pure_zerocopy = skb.pure_zerocopy;
     tail.ubuf = skb.ubuf;
+    if let Some(uarg) = tail.ubuf {
+        zerocopy::attach(&mut sk.zerocopy, uarg, tail.end_seq);
+    }
     tail.message = skb.message;
     tail.cut = skb.cut;
     tail.ticket = skb.ticket;

@@ -259,9 +259,12 @@ fn copied_frags(frags: &[Frag], cx: &mut Cx<'_, '_>) -> Option<ArrayVec<Frag, MA
     Some(out)
 }
 
-/// Bytes of the object stand in a buffer, up to `end_seq`.
+/// A buffer that ends there holds the object: it has bytes of it, or was split from one that has (Linux
+/// `skb_zerocopy_clone`).
 pub(crate) fn attach(z: &mut ZerocopyState, uarg: UbufId, end_seq: u32) {
-    if let Some(u) = z.get(uarg) {
+    if let Some(u) = z.get(uarg)
+        && u.end_seq.is_none_or(|end| after(end_seq, end))
+    {
         u.end_seq = Some(end_seq);
     }
 }
@@ -289,9 +292,10 @@ pub(crate) fn net_zcopy_put_abort(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, uarg: U
     net_zcopy_put(sk, cx, uarg);
 }
 
-/// A buffer left the queues, acked or thrown away: completes the objects whose last byte it held (ZC-20, ZC-22).
+/// A buffer that was sent left the queues, acked or thrown away: completes the object whose last buffer it was (ZC-20,
+/// ZC-22).
 ///
-/// Both queues are in sequence order and so are the objects' bytes, so that splitting and merging buffers needs no count.
+/// Both queues are in sequence order and so are the objects' buffers, so that splitting and merging them needs no count.
 pub fn skb_acked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb) {
     let Some(uarg) = skb.ubuf else {
         return;
@@ -299,11 +303,41 @@ pub fn skb_acked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, skb: &Skb) {
     let copied = sk
         .dst
         .is_some_and(|d| d.zerocopy_copied && !(d.copied_in_cutting && skb.cut));
-    let Some(u) = sk.zerocopy.get(uarg) else {
-        return;
-    };
-    u.zerocopy &= !copied;
-    if u.end_seq.is_some_and(|end| !after(end, skb.end_seq)) {
+    if copied {
+        mark_copied(sk, uarg);
+    }
+    released(sk, cx, uarg, skb.end_seq);
+}
+
+/// The unsent buffers go, before those that were sent: nobody has copied of them, and an object that stands in both queues is
+/// complete with the latter.
+pub(crate) fn purge_unsent(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    let sent = sk.rtx_queue.iter().rev().find_map(|skb| {
+        let uarg = skb.ubuf?;
+        Some((uarg, skb.end_seq))
+    });
+    while let Some(skb) = sk.write_queue.pop_front() {
+        sk.wmem_queued -= skb.truesize;
+        if let Some(uarg) = skb
+            .ubuf
+            .filter(|uarg| sent.is_none_or(|(of, _)| of != *uarg))
+        {
+            released(sk, cx, uarg, skb.end_seq);
+        }
+        cx.sh.pool.free(skb);
+    }
+    if let Some((uarg, end_seq)) = sent
+        && let Some(u) = sk.zerocopy.get(uarg)
+    {
+        u.end_seq = Some(end_seq);
+    }
+}
+
+/// The object's buffers up to `end_seq` are gone.
+fn released(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, uarg: UbufId, end_seq: u32) {
+    if let Some(u) = sk.zerocopy.get(uarg)
+        && u.end_seq.is_some_and(|end| !after(end, end_seq))
+    {
         u.end_seq = None;
         complete(sk, cx, uarg);
     }

@@ -27,7 +27,7 @@ pub enum Iovecs {
 }
 
 impl Iovecs {
-    /// One buffer.
+    /// One buffer of ours.
     #[must_use]
     pub fn single(base: *const u8, len: usize) -> Self {
         let mut v = ArrayVec::new();
@@ -50,12 +50,20 @@ impl Iovecs {
         }
     }
 
+    /// One buffer of send(2) or recv(2) (Linux `import_ubuf`).
+    ///
+    /// # Errors
+    /// EFAULT when what counts of it reaches beyond the address space.
+    pub fn ubuf(base: *const u8, len: usize) -> Result<Self, Error> {
+        Self::whole(base, len.min(MAX_RW_COUNT))
+    }
+
     /// Reads `count` entries at `iov` and clamps the sum to [`MAX_RW_COUNT`].
     ///
     /// # Errors
     /// `too_many` for more than [`UIO_MAXIOV`] entries (EINVAL for readv, EMSGSIZE for the msghdr calls); EFAULT when the
-    /// array cannot be read, and when one of several reaches beyond the address space (Linux `__import_iovec`); EINVAL for a
-    /// negative length.
+    /// array cannot be read, and when an entry reaches beyond the address space (Linux `__import_iovec`); EINVAL for a negative
+    /// length.
     ///
     /// # Safety
     /// `iov` is the program's, it may be anything.
@@ -93,7 +101,9 @@ impl Iovecs {
             if e.iov_len as isize <= -1 {
                 return Err(Error::Inval);
             }
-            if count > 1 && !syscall::access_ok(e.iov_base.cast(), e.iov_len) {
+            // Of a single one no more than what counts is looked at.
+            let most = if count > 1 { usize::MAX } else { MAX_RW_COUNT };
+            if !syscall::access_ok(e.iov_base.cast(), e.iov_len.min(most)) {
                 return Err(Error::Fault);
             }
             e.iov_len = e.iov_len.min(MAX_RW_COUNT - total);

@@ -1,8 +1,10 @@
 use alloc::vec::Vec;
 
+use sidewire_uapi::socket::MSG_MORE;
+
 use crate::mib::Counter;
 use crate::push::tcp_push;
-use crate::skb::{SKB_TRUESIZE, TxFlags};
+use crate::skb::{SKB_TRUESIZE, TxFlags, UbufId};
 use crate::sock::nagle;
 use crate::testbench::{Bench, MSS, Sent};
 use crate::timers::Timer;
@@ -51,6 +53,24 @@ fn a_tail_with_a_timestamp_waits_like_others() {
     b.with(|sk, cx| tcp_push(sk, cx, 0, MSS, nagle::OFF, 10 * MSS));
     assert!(b.sent().is_empty());
     assert_eq!(corked(&b), 1);
+}
+
+/// Eight sends and more, with an earlier segment in flight: plain ones wait for a full frame, zerocopy ones for a full
+/// segment.
+#[test]
+fn a_run_does_not_hold_zerocopy_sends() {
+    for (ubuf, frames) in [(None, 0), (Some(UbufId(0)), 1)] {
+        let mut b = Bench::new();
+        b.write(MSS);
+        for _ in 0..12 {
+            b.sk.send_run.note(b.now, b.now);
+        }
+        b.queue(MSS + 10);
+        b.sk.write_queue.back_mut().unwrap().ubuf = ubuf;
+        b.with(|sk, cx| tcp_push(sk, cx, MSG_MORE, MSS, 0, 10 * MSS));
+        assert_eq!(b.sent().len(), frames);
+        assert_eq!(b.sk.autocorked, ubuf.is_none());
+    }
 }
 
 #[test]

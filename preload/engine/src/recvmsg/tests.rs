@@ -76,6 +76,14 @@ fn waits_for_nothing() {
     assert_eq!(step(&mut peer, &mut call, 0), Step::Ready(Ok(0)));
     assert_eq!(peer.recv(0, 0), Err(Error::ConnReset));
 
+    // Something else woke it, a zerocopy completion for one.
+    let (mut peer, mut call) = begun();
+    peer.bed.with(|stack, io, id| {
+        let (sk, mut cx) = stack.borrow(io, id).unwrap();
+        crate::errqueue::sk_error_report(sk, &mut cx);
+    });
+    assert_eq!(step(&mut peer, &mut call, 0), Step::Ready(Ok(0)));
+
     let mut peer = Peer::established();
     peer.sk().opts.rcvtimeo = Some(HZ);
     let mut call = RecvCall::new(0, false);

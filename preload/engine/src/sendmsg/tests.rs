@@ -164,6 +164,38 @@ fn c4_c5_h6_waiting_for_the_connection() {
 }
 
 #[test]
+fn a_connection_made_anew_gets_nothing_of_a_send_that_slept() {
+    let again = |bed: &mut Bed| {
+        bed.with(|stack, io, id| stack.disconnect(io, id));
+        // Where connect begins anew.
+        bed.sk().sk_err = None;
+        bed.sk().state = TcpState::Established;
+    };
+    let mut bed = Bed::closed();
+    bed.sk().state = TcpState::SynSent;
+    let mut call = SendCall::new(0, &[], None, NOBODY, false);
+    let mut iter = Iter::new(&bed, vec![(vec![1; 5], true)]);
+    assert!(matches!(bed.step(&mut call, &mut iter), Step::Wait { .. }));
+    again(&mut bed);
+    assert_eq!(
+        bed.step(&mut call, &mut iter),
+        Step::Ready(Err(Error::Pipe))
+    );
+    assert!(call.sigpipe);
+
+    let mut bed = Bed::established();
+    bed.sk().sndbuf = 10_000;
+    let mut call = SendCall::new(0, &[], None, NOBODY, false);
+    let mut iter = Iter::new(&bed, vec![(vec![1; 300_000], true)]);
+    assert!(matches!(bed.step(&mut call, &mut iter), Step::Wait { .. }));
+    let taken = call.copied();
+    assert!(taken > 0);
+    again(&mut bed);
+    assert_eq!(bed.step(&mut call, &mut iter), Step::Ready(Ok(taken)));
+    assert!(bed.sk().write_queue.is_empty());
+}
+
+#[test]
 fn f7_f11_accounting_of_one_and_of_a_thousand_bytes() {
     let mut bed = Bed::established();
     assert_eq!(bed.send(0, 1), Ok(1));

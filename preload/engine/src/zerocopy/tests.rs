@@ -10,8 +10,10 @@ use crate::calls::{RecvCall, RecvCmsg};
 use crate::event::Events;
 use crate::memory::{Region, RegionKind};
 use crate::sendmsg::SendCall;
+use crate::sndbuf::{tcp_wmem_free_skb, tcp_write_queue_purge};
 use crate::stack::Step;
 use crate::testbed::{Bed, Iter, NOBODY};
+use crate::tso::{Queue, tcp_fragment, tcp_grow_skb};
 
 const ZC: i32 = so::MSG_ZEROCOPY;
 
@@ -157,6 +159,82 @@ fn zc_20_zc_21_a_part_of_the_bytes_is_not_enough() {
     skb.end_seq = first + 100_000;
     acked(&mut bed, &skb);
     assert_eq!(ranges(&mut bed), [(0, 0, 1)]);
+}
+
+fn free_first(bed: &mut Bed) {
+    let skb = bed.sk().write_queue.pop_front().unwrap();
+    bed.with(|stack, io, id| {
+        let (sk, mut cx) = stack.borrow(io, id).unwrap();
+        tcp_wmem_free_skb(sk, &mut cx, skb);
+    });
+}
+
+fn split_first(bed: &mut Bed, at: u32) {
+    let split = bed.with(|stack, io, id| {
+        let (sk, mut cx) = stack.borrow(io, id).unwrap();
+        tcp_fragment(sk, &mut cx, Queue::Write, 0, at, 1460)
+    });
+    assert!(split);
+}
+
+/// Whatever bytes each half has (Linux `skb_zerocopy_clone`).
+#[test]
+fn an_object_stands_in_both_halves_of_a_buffer() {
+    let mut bed = bed();
+    bed.send(ZC | so::MSG_MORE, 500).unwrap();
+    bed.send(so::MSG_MORE, 4343).unwrap();
+    split_first(&mut bed, 2920);
+    split_first(&mut bed, 1460);
+    for rest in [2, 1] {
+        free_first(&mut bed);
+        assert!(ranges(&mut bed).is_empty(), "{rest} are left");
+    }
+    bed.send(so::MSG_MORE, 10).unwrap();
+    free_first(&mut bed);
+    assert_eq!(ranges(&mut bed), [(0, 0, 1)]);
+}
+
+#[test]
+fn zerocopy_buffers_are_not_joined() {
+    let mut bed = bed();
+    bed.send(ZC | so::MSG_OOB, 2000).unwrap();
+    assert_eq!(bed.unsent(), [1460, 540]);
+    let charged = bed.sk().wmem_queued;
+    bed.with(|stack, io, id| {
+        let (sk, mut cx) = stack.borrow(io, id).unwrap();
+        tcp_grow_skb(sk, &mut cx, 2000);
+    });
+    assert_eq!(bed.unsent(), [1460, 540]);
+    assert_eq!(bed.sk().wmem_queued, charged);
+}
+
+#[test]
+fn what_was_never_sent_goes_first_and_was_not_copied() {
+    let purged = |bed: &mut Bed| {
+        bed.with(|stack, io, id| {
+            let (sk, mut cx) = stack.borrow(io, id).unwrap();
+            tcp_write_queue_purge(sk, &mut cx);
+        });
+        ranges(bed)
+    };
+    let sent = |bed: &mut Bed| {
+        let sk = bed.sk();
+        let skb = sk.write_queue.pop_front().unwrap();
+        sk.snd_nxt = skb.end_seq;
+        sk.packets_out += skb.pcount();
+        sk.rtx_queue.push_back(skb);
+    };
+    let mut two = bed();
+    two.send(ZC, 10).unwrap();
+    sent(&mut two);
+    two.send(ZC, 10).unwrap();
+    assert_eq!(purged(&mut two), [(1, 1, 0), (0, 0, 1)]);
+    // One that stands in both queues.
+    let mut split = bed();
+    split.send(ZC, 3000).unwrap();
+    split_first(&mut split, 1460);
+    sent(&mut split);
+    assert_eq!(purged(&mut split), [(0, 0, 1)]);
 }
 
 #[test]

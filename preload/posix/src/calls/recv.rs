@@ -188,7 +188,8 @@ pub unsafe fn recv(fd: c_int, buf: *mut c_void, len: size_t, flags: c_int) -> ss
         // SAFETY: the caller's arguments.
         return unsafe { real::recv(fd, buf, len, flags) };
     };
-    answer(recv_iov(&file, fd, &Iovecs::single(buf.cast(), len), flags))
+    let iov = Iovecs::ubuf(buf.cast(), len).map_err(errno_of);
+    answer(iov.and_then(|iov| recv_iov(&file, fd, &iov, flags)))
 }
 
 /// `recvfrom`.
@@ -207,7 +208,8 @@ pub unsafe fn recvfrom(
         // SAFETY: the caller's arguments.
         return unsafe { real::recvfrom(fd, buf, len, flags, addr, alen) };
     };
-    let r = recv_named(&file, fd, &Iovecs::single(buf.cast(), len), flags);
+    let iov = Iovecs::ubuf(buf.cast(), len).map_err(errno_of);
+    let r = iov.and_then(|iov| recv_named(&file, fd, &iov, flags));
     answer(r.and_then(|(n, name)| {
         if !addr.is_null() {
             // SAFETY: the program's pointers.

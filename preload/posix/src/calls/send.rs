@@ -278,8 +278,9 @@ pub unsafe fn send(fd: c_int, buf: *const c_void, len: size_t, flags: c_int) -> 
         // SAFETY: the caller's arguments.
         return unsafe { real::send(fd, buf, len, flags) };
     };
-    let iov = Iovecs::single(buf.cast(), len);
-    answer(send_iov(&file, fd, &iov, SendArgs::of("send", flags)))
+    let args = SendArgs::of("send", flags);
+    let iov = imported(&file, args, Iovecs::ubuf(buf.cast(), len));
+    answer(iov.and_then(|iov| send_iov(&file, fd, &iov, args)))
 }
 
 /// `sendto`.
@@ -298,8 +299,11 @@ pub unsafe fn sendto(
         // SAFETY: the caller's arguments.
         return unsafe { real::sendto(fd, buf, len, flags, addr, alen) };
     };
-    let iov = Iovecs::single(buf.cast(), len);
     let args = SendArgs::of("sendto", flags);
+    let iov = match imported(&file, args, Iovecs::ubuf(buf.cast(), len)) {
+        Ok(iov) => iov,
+        Err(e) => return answer(Err(e)),
+    };
     if addr.is_null() {
         return answer(send_iov(&file, fd, &iov, args));
     }

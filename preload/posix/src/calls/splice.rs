@@ -45,7 +45,8 @@ pub unsafe fn splice(
         (Some(from), None) if is_pipe(out, libc::O_RDONLY) => {
             to_pipe(&from, input, out, most, waits)
         }
-        (None, Some(to)) if is_pipe(input, libc::O_WRONLY) => {
+        // A socket to which O_APPEND was set takes none: EINVAL.
+        (None, Some(to)) if is_pipe(input, libc::O_WRONLY) && !appends(out) => {
             let more = flags & libc::SPLICE_F_MORE != 0;
             from_pipe(&to, input, most, waits, more)
         }
@@ -69,6 +70,12 @@ pub(super) fn is_pipe(fd: c_int, other: c_int) -> bool {
             && syscall!(Sysno::fcntl, fd, libc::F_GETFL)
                 .is_ok_and(|flags| flags as c_int & libc::O_ACCMODE != other)
     }
+}
+
+fn appends(fd: c_int) -> bool {
+    // SAFETY: no pointers.
+    unsafe { syscall!(Sysno::fcntl, fd, libc::F_GETFL) }
+        .is_ok_and(|flags| flags as c_int & libc::O_APPEND != 0)
 }
 
 /// What the socket has, as far as the pipe has room: piece by piece looked at, written to the pipe, then taken. Whether to
