@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         "odd_states",
         "vfork_passes",
         "moved_ended",
+        "moved_again",
         "moved_options",
         "lowered_user",
         "reuse_group",
