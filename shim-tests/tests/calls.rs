@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         "vfork_passes",
         "moved_ended",
         "moved_again",
+        "spawned",
         "moved_options",
         "lowered_user",
         "reuse_group",
