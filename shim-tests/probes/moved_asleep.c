@@ -10,7 +10,9 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/select.h>
+#include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -57,6 +59,19 @@ static void *sleeps(void *argument)
 		say(s, recvmsg(s->fd, &m, 0), text);
 	} else if (!strcmp(how, "recv all")) {
 		say(s, recv(s->fd, text, 10, MSG_WAITALL), text);
+	} else if (!strcmp(how, "look at all")) {
+		say(s, recv(s->fd, text, 10, MSG_WAITALL | MSG_PEEK), text);
+	} else if (!strcmp(how, "recv enough")) {
+		option_set(s->fd, SOL_SOCKET, SO_RCVLOWAT, 8);
+		say(s, recv(s->fd, text, 12, 0), text);
+	} else if (!strcmp(how, "sendfile")) {
+		int file = memfd_create("data", 0);
+		if (write(file, data, sizeof data) != sizeof data || lseek(file, 0, SEEK_SET))
+			err(2, "write");
+		long sent = sendfile(s->fd, file, NULL, sizeof data);
+		snprintf(text, sizeof text, "at %ld", (long)lseek(file, 0, SEEK_CUR));
+		say(s, sent, text);
+		close(file);
 	} else if (!strcmp(how, "send")) {
 		say(s, send(s->fd, data, sizeof data, 0), "");
 	} else if (!strcmp(how, "writev")) {
@@ -86,6 +101,17 @@ static void *sleeps(void *argument)
 	return NULL;
 }
 
+static int sends(const char *how)
+{
+	return !strncmp(how, "send", 4) || !strcmp(how, "writev");
+}
+
+/* Something has come before. */
+static int prepared(const char *how)
+{
+	return !strcmp(how, "recv all") || !strcmp(how, "look at all") || !strcmp(how, "recv enough");
+}
+
 static int speak(struct sleeper *s)
 {
 	int fd = s->other >= 0 ? s->other : s->fd;
@@ -94,9 +120,13 @@ static int speak(struct sleeper *s)
 		snprintf(text, sizeof text, "call %d", s->at);
 		return peer(host, port, text);
 	}
-	if (!strncmp(s->how, "send", 4) || !strcmp(s->how, "writev"))
+	if (sends(s->how))
 		return peer(host, port, "open");
-	send_text(fd, strcmp(s->how, "recv all") ? "after" : "fterw");
+	/* Who waits for so many bytes is woken when as many have come since. */
+	if (!strcmp(s->how, "recv enough"))
+		send_text(fd, "fterwards");
+	else
+		send_text(fd, prepared(s->how) ? "fterw" : "after");
 	return -1;
 }
 
@@ -110,11 +140,11 @@ static void one(const char *how)
 		err(2, "pipe");
 	if (!strcmp(how, "accept"))
 		s.fd = listener(5, &s.at);
-	else if (!strcmp(how, "send") || !strcmp(how, "writev"))
+	else if (sends(how))
 		s.fd = peer(host, port, "gated");
 	else
 		s.fd = peer(host, port, "echo");
-	if (!strcmp(how, "recv all")) {
+	if (prepared(how)) {
 		send_text(s.fd, "befor");
 		wait_for(s.fd, POLLIN);
 	}
@@ -192,8 +222,9 @@ static void connected(void)
 
 int main(int argc, char **argv)
 {
-	static const char *const ways[] = {"accept", "read",   "recvmsg", "recv all", "send",
-					   "writev", "poll", "select",  "epoll",   "epoll, edges"};
+	static const char *const ways[] = {"accept",   "read",  "recvmsg", "recv all", "look at all", "recv enough",
+					   "send",     "writev", "sendfile", "poll",	 "select",	"epoll",
+					   "epoll, edges"};
 	if (argc != 3)
 		errx(2, "usage: moved_asleep HOST PORT");
 	host = argv[1];

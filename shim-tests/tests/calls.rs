@@ -44,6 +44,8 @@ fn main() -> ExitCode {
         "odd_states",
         "vfork_passes",
         "moved_ended",
+        "moved_again",
+        "spawned",
         "moved_options",
         "many_streams",
         "lowered_user",

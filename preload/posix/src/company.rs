@@ -114,6 +114,17 @@ fn others() -> Others {
     Others::None
 }
 
+/// Whether the calling thread is the program's only one. A main thread that has ended counts; so do all where that cannot be
+/// told.
+pub(crate) fn alone() -> bool {
+    let me = syscall::gettid();
+    std::fs::read_dir("/proc/thread-self/..").is_ok_and(|tasks| {
+        tasks
+            .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
+            .all(|tid: i32| tid == me || OWN.iter().any(|own| own.load(Ordering::Relaxed) == tid))
+    })
+}
+
 /// Whether the main thread has ended, by /proc/self/stat; none where that cannot be told.
 fn main_ended(stat: Option<&Fd>) -> Option<bool> {
     let mut buf = [0; 512];

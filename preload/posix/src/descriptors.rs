@@ -5,11 +5,11 @@ use core::ffi::{c_int, c_uint};
 use libc::{iovec, off_t, ssize_t};
 use once_cell::race::OnceBool;
 use sidewire_link::fd::{inherited, is_internal};
-use syscalls::{Errno, Sysno, syscall};
+use syscalls::{Errno, Sysno};
 
 use crate::calls::socket;
 use crate::readiness::epoll;
-use crate::{calls, fdtable, raw, real, signals, vfork};
+use crate::{calls, fdtable, process, raw, real, signals, syscall, vfork};
 
 /// No descriptor of our own has a higher number.
 const LAST: c_uint = 65535;
@@ -159,6 +159,10 @@ pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     if flags & !(libc::CLOSE_RANGE_UNSHARE as c_int) != 0 {
         return real::close_range(first, last, flags);
     }
+    let unshares = flags & libc::CLOSE_RANGE_UNSHARE as c_int != 0;
+    if unshares && process::part() && real::unshare(libc::CLONE_FILES) != 0 {
+        return -1;
+    }
     let _inside = signals::enter();
     epoll::forget_range(first, last);
     fdtable::for_each(|fd| {
@@ -166,7 +170,34 @@ pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
             calls::close(fd);
         }
     });
-    around_internal(first, last, |a, b| real::close_range(a, b, flags))
+    around_internal(first, last, |a, b| real::close_range(a, b, 0))
+}
+
+/// `unshare`.
+pub fn unshare(flags: c_int) -> c_int {
+    let files = flags & libc::CLONE_FILES;
+    real::unshare(if files != 0 && !process::part() {
+        flags & !files
+    } else {
+        flags
+    })
+}
+
+/// `pidfd_getfd`: the descriptor of one's own process is duplicated.
+pub fn pidfd_getfd(pidfd: c_int, fd: c_int, flags: c_uint) -> c_int {
+    if fdtable::is_ours(fd) && is_this_process(pidfd) {
+        process::share_one(fd);
+    }
+    fresh(real::pidfd_getfd(pidfd, fd, flags))
+}
+
+/// By what /proc says of the descriptor.
+fn is_this_process(pidfd: c_int) -> bool {
+    let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{pidfd}")) else {
+        return false;
+    };
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    pid.is_some_and(|pid| pid.trim().parse() == Ok(syscall::getpid()))
 }
 
 /// `closefrom`.
@@ -240,7 +271,8 @@ fn kernel_knows_nosignal(fd: c_int) -> bool {
         };
         let flags = libc::RWF_NOWAIT | RWF_NOSIGNAL;
         // SAFETY: a live byte.
-        let got = unsafe { syscall!(Sysno::preadv2, fd, &raw const iov, 1, -1isize, 0, flags) };
+        let got =
+            unsafe { syscalls::syscall!(Sysno::preadv2, fd, &raw const iov, 1, -1isize, 0, flags) };
         got != Err(Errno::EOPNOTSUPP)
     })
 }

@@ -5,9 +5,10 @@
 //! sockets are closed as the kernel would close them; what is still unacknowledged then is driven on by an *undertaker*, a
 //! process that is forked for this and holds the packet socket and the port holders until the connections are done.
 
-use core::ffi::{CStr, c_int, c_long, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use libc::{FILE, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
 use once_cell::sync::OnceCell;
 use sidewire_link::reserve;
 
@@ -287,9 +288,9 @@ unsafe fn double(parents_files: bool, make: impl FnOnce() -> c_long) -> c_long {
 /// # Safety
 /// The contract of the C function.
 #[allow(non_snake_case)]
-pub unsafe fn _Fork() -> libc::pid_t {
+pub unsafe fn _Fork() -> pid_t {
     // SAFETY: the program's call.
-    unsafe { double(false, || real::_Fork().into()) as libc::pid_t }
+    unsafe { double(false, || real::_Fork().into()) as pid_t }
 }
 
 /// Flags of a clone that makes a thread, or a child on the memory of its parent.
@@ -403,12 +404,100 @@ pub fn daemon(nochdir: c_int, noclose: c_int) -> c_int {
     unsafe { real::daemon(nochdir, noclose) }
 }
 
+/// Before another program is run by a child that no hook sees: it inherits what is not closed. Nothing is told of what cannot
+/// be given, since as a rule that program does not know of it.
+fn before_spawn() {
+    if signals::in_vfork() {
+        vfork::pass_on_inherited();
+    } else {
+        share(|fd| !close_on_exec(fd), false);
+    }
+}
+
+/// `posix_spawn`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn posix_spawn(
+    pid: *mut pid_t,
+    path: *const c_char,
+    actions: *const posix_spawn_file_actions_t,
+    attr: *const posix_spawnattr_t,
+    argv: *const *mut c_char,
+    envp: *const *mut c_char,
+) -> c_int {
+    before_spawn();
+    // SAFETY: the program's call.
+    unsafe { real::posix_spawn(pid, path, actions, attr, argv, envp) }
+}
+
+/// `posix_spawnp`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn posix_spawnp(
+    pid: *mut pid_t,
+    file: *const c_char,
+    actions: *const posix_spawn_file_actions_t,
+    attr: *const posix_spawnattr_t,
+    argv: *const *mut c_char,
+    envp: *const *mut c_char,
+) -> c_int {
+    before_spawn();
+    // SAFETY: the program's call.
+    unsafe { real::posix_spawnp(pid, file, actions, attr, argv, envp) }
+}
+
+/// `system`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn system(command: *const c_char) -> c_int {
+    before_spawn();
+    // SAFETY: the program's call.
+    unsafe { real::system(command) }
+}
+
+/// `popen`.
+///
+/// # Safety
+/// The contract of the C function.
+pub unsafe fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE {
+    before_spawn();
+    // SAFETY: the program's call.
+    unsafe { real::popen(command, mode) }
+}
+
+/// Threads have tables of descriptors of their own.
+static PARTED: AtomicBool = AtomicBool::new(false);
+
+/// True where a number may mean different descriptors in different threads.
+pub(crate) fn parted() -> bool {
+    PARTED.load(Ordering::Relaxed)
+}
+
+/// Before the calling thread gets a table of descriptors of its own, in which what others open and close does not show: all
+/// sockets become the kernel's, and so do new ones. False for a program's only thread: it shares its table with the library's
+/// threads alone, and has to go on doing so.
+pub(crate) fn part() -> bool {
+    if !stack::any() || signals::in_vfork() {
+        return true;
+    }
+    let _inside = signals::enter();
+    if company::alone() {
+        return false;
+    }
+    PARTED.store(true, Ordering::Relaxed);
+    share(|_| true, true);
+    true
+}
+
 /// `posix_spawn_file_actions_adddup2`.
 ///
 /// # Safety
 /// The contract of the C function.
 pub unsafe fn posix_spawn_file_actions_adddup2(
-    actions: *mut libc::posix_spawn_file_actions_t,
+    actions: *mut posix_spawn_file_actions_t,
     fd: c_int,
     new: c_int,
 ) -> c_int {

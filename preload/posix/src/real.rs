@@ -328,6 +328,10 @@ real! {
         attr: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int;
     fn posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t,
         attr: *const posix_spawnattr_t, argv: *const *mut c_char, envp: *const *mut c_char) -> c_int;
+    fn system(command: *const c_char) -> c_int;
+    fn popen(command: *const c_char, mode: *const c_char) -> *mut FILE;
+    #[safe] fn unshare(flags: c_int) -> c_int = kernel!(unshare, flags);
+    #[safe] fn pidfd_getfd(pidfd: c_int, fd: c_int, flags: c_uint) -> c_int = kernel!(pidfd_getfd, pidfd, fd, flags);
     fn posix_spawn_file_actions_adddup2(actions: *mut posix_spawn_file_actions_t, fd: c_int, new: c_int) -> c_int;
     fn execve(path: *const c_char, argv: *const *const c_char, envp: *const *const c_char) -> c_int
         = kernel!(execve, path, argv, envp);

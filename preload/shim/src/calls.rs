@@ -6,11 +6,12 @@ pub(crate) use sidewire_posix::calls::{
     setsockopt, shutdown, sockatmark, socket, splice, write, writev,
 };
 pub(crate) use sidewire_posix::descriptors::{
-    close, close_range, closefrom, dup, dup2, dup3, fcntl, fresh, preadv2, pwritev2,
+    close, close_range, closefrom, dup, dup2, dup3, fcntl, fresh, pidfd_getfd, preadv2, pwritev2,
+    unshare,
 };
 pub(crate) use sidewire_posix::process::{
-    _Fork, before_exec, before_exit, clone, clone_by_number, daemon,
-    posix_spawn_file_actions_adddup2,
+    _Fork, before_exec, before_exit, clone, clone_by_number, daemon, popen, posix_spawn,
+    posix_spawn_file_actions_adddup2, posix_spawnp, system,
 };
 pub(crate) use sidewire_posix::readiness::epoll::{
     epoll_create, epoll_create1, epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait,

@@ -1,12 +1,12 @@
 //! The end of a process, and its doubling where no atfork handler runs.
 //!
-//! fork needs no hook: `pthread_atfork` handlers see it. Nor do system, popen and posix_spawn: their children run on the
-//! parent's memory and touch nothing of ours until they have another program. clone(3) has one, and the numbers of fork,
-//! clone and clone3 (`syscall`): no handler sees them.
+//! fork needs no hook: `pthread_atfork` handlers see it. clone(3) has one, and the numbers of fork, clone and clone3
+//! (`syscall`): no handler sees them. posix_spawn, system and popen have one for what the other program inherits; their
+//! children run on the parent's memory, and touch nothing of ours until they have that program.
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_char, c_int, c_uint, c_void};
 
-use libc::{pid_t, posix_spawn_file_actions_t};
+use libc::{FILE, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
 
 use sidewire_posix::real::CloneFn;
 
@@ -35,6 +35,9 @@ pub(crate) extern "C" fn _Exit(status: c_int) -> ! {
     leave(status)
 }
 
+/// Arguments, or an environment, as posix_spawn has them.
+type Strings = *const *mut c_char;
+
 hooks! {
     _Fork: () -> pid_t = calls::_Fork;
     clone __clone: (
@@ -44,4 +47,16 @@ hooks! {
     daemon: (nochdir: c_int, noclose: c_int) -> c_int = calls::daemon;
     posix_spawn_file_actions_adddup2: (actions: *mut posix_spawn_file_actions_t, fd: c_int, new: c_int) -> c_int
         = calls::posix_spawn_file_actions_adddup2;
+    posix_spawn: (
+        pid: *mut pid_t, path: *const c_char, actions: *const posix_spawn_file_actions_t,
+        attr: *const posix_spawnattr_t, argv: Strings, envp: Strings,
+    ) -> c_int = calls::posix_spawn;
+    posix_spawnp: (
+        pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t,
+        attr: *const posix_spawnattr_t, argv: Strings, envp: Strings,
+    ) -> c_int = calls::posix_spawnp;
+    system: (command: *const c_char) -> c_int = calls::system;
+    popen: (command: *const c_char, mode: *const c_char) -> *mut FILE = calls::popen;
+    unshare: (flags: c_int) -> c_int = calls::unshare;
+    pidfd_getfd: (pidfd: c_int, fd: c_int, flags: c_uint) -> c_int = calls::pidfd_getfd;
 }

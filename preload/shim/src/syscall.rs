@@ -80,6 +80,11 @@ unsafe fn by_number(
                 -1
             }
             libc::SYS_execve => exec::execve_call(a as _, b as _, c as _).into(),
+            libc::SYS_execveat => {
+                exec::execveat_call(fd, b as _, c as _, d as _, e as c_int).into()
+            }
+            libc::SYS_unshare => calls::unshare(fd).into(),
+            libc::SYS_pidfd_getfd => calls::pidfd_getfd(fd, bi, c as c_uint).into(),
             libc::SYS_exit_group => process::leave(fd),
             libc::SYS_clone | libc::SYS_clone3 => {
                 calls::clone_by_number(number, [a, b, c, d, e, f])

@@ -73,6 +73,8 @@ struct Image {
     nodelay: bool,
     peers_fin: Option<FromPeer>,
     finished: bool,
+    /// SHUT_WR of before it was connected.
+    mute: bool,
     /// SHUT_RD of the program's.
     deaf: bool,
 }
@@ -104,6 +106,20 @@ fn unread(sk: &TcpSock) -> Result<Vec<u8>, Fault> {
     Ok(out)
 }
 
+/// The earlier one.
+fn min_seq(a: u32, b: u32) -> u32 {
+    if after(a, b) { b } else { a }
+}
+
+/// Binds the kernel's socket behind `fd` to where the connection is, if it is not bound. A port that was given up still shows
+/// in its name.
+fn bind_to(fd: c_int, file: &FileRef, local: SocketAddr) -> Result<(), c_int> {
+    if file.port.lock().bound && shadow_name(fd).is_some_and(|name| name.port() != 0) {
+        return Ok(());
+    }
+    bind_shadow(fd, local, is_v6(file))
+}
+
 /// A buffer that takes what is queued, where the kernel's default does not. `name` is SO_SNDBUFFORCE or SO_RCVBUFFORCE.
 fn make_room(fd: c_int, name: c_int, bytes: usize) {
     if bytes > DEFAULT_ROOM {
@@ -115,8 +131,7 @@ fn make_room(fd: c_int, name: c_int, bytes: usize) {
 impl Image {
     fn of(sk: &TcpSock, v6: bool, now: Instant) -> Result<Self, Refused> {
         let finished = match sk.state {
-            TcpState::Established => sk.shutdown & shutdown::SEND != 0,
-            TcpState::CloseWait => false,
+            TcpState::Established | TcpState::CloseWait => false,
             TcpState::FinWait1 | TcpState::FinWait2 | TcpState::Closing | TcpState::LastAck => true,
             other => return Err(Refused::State(other)),
         };
@@ -131,6 +146,8 @@ impl Image {
             append(&mut unsent, skb.frags.iter(), 0).map_err(gone)?;
         }
         let received = unread(sk).map_err(gone)?;
+        // SHUT_WR sends no FIN before there is a connection, and then there is none to be sent.
+        let mute = !finished && sk.shutdown & shutdown::SEND != 0;
         // A FIN of ours that is acknowledged counts in snd_una; the kernel sends its own at the same place.
         let fin_acked = sk.state == TcpState::FinWait2;
         let mut options = vec![[TCPOPT_MSS, sk.mss_clamp.into()]];
@@ -159,7 +176,10 @@ impl Image {
             remote: sk.tuple.remote,
             v6,
             snd_una: sk.snd_una.wrapping_sub(fin_acked.into()),
-            copied_seq: sk.copied_seq,
+            // The program may have read the peer's FIN, which is sent anew.
+            copied_seq: peers_fin
+                .as_ref()
+                .map_or(sk.copied_seq, |fin| min_seq(fin.seq, sk.copied_seq)),
             sent,
             unsent,
             received,
@@ -178,18 +198,18 @@ impl Image {
             deaf: sk.shutdown & shutdown::RCV != 0 && peers_fin.is_none(),
             peers_fin,
             finished,
+            mute,
         })
     }
 
     /// Makes the kernel's socket `fd`, in repair mode already, this connection.
-    fn restore(&self, fd: c_int, stack: &'static NetStack) -> Result<(), c_int> {
+    fn restore(&self, fd: c_int, file: &FileRef) -> Result<(), c_int> {
+        let stack = file.stack();
         let set = |name, value: u32| {
             syscall::setsockopt(fd, libc::IPPROTO_TCP, name, &value).map_err(|e| e.into_raw())
         };
         let queue = |which: i32| set(tcp::TCP_REPAIR_QUEUE, which as u32);
-        if shadow_name(fd).is_none_or(|n| n.port() == 0) {
-            bind_shadow(fd, self.local, self.v6)?;
-        }
+        bind_to(fd, file, self.local)?;
         make_room(
             fd,
             libc::SO_SNDBUFFORCE,
@@ -201,6 +221,10 @@ impl Image {
         set(tcp::TCP_QUEUE_SEQ, self.snd_una)?;
         queue(repair::RECV_QUEUE)?;
         set(tcp::TCP_QUEUE_SEQ, self.copied_seq)?;
+        if self.mute {
+            // SAFETY: no pointers. It fails, and is remembered.
+            let _ = unsafe { syscall!(Sysno::shutdown, fd, libc::SHUT_WR) };
+        }
         // The kernel computes the segment size when it connects, and the options below do not make it look again.
         set(libc::TCP_MAXSEG, self.mss_clamp)?;
         let (name, len) = encode(self.remote, self.v6);
@@ -536,7 +560,7 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
         stack
             .with(|inner| take_out(stack, inner, &file))
             .and_then(|(image, options, _guard)| {
-                let done = image.restore(fd, stack);
+                let done = image.restore(fd, &file);
                 options.set(fd);
                 done.map_err(Refused::Kernel)
             });

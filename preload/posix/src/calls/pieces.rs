@@ -7,6 +7,7 @@ use libc::c_int;
 use sidewire_engine::memory::IovIter;
 use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_MORE};
 
+use super::MOVED;
 use super::send::{SendArgs, send_iter};
 use crate::file::FileRef;
 use crate::signals;
@@ -38,6 +39,7 @@ pub(super) struct Pieces<'a> {
     /// Bytes that they have taken.
     pub(super) done: usize,
     interrupted: Cell<bool>,
+    moved: bool,
 }
 
 impl<'a> Pieces<'a> {
@@ -57,7 +59,13 @@ impl<'a> Pieces<'a> {
             connects,
             done: 0,
             interrupted: Cell::new(false),
+            moved: false,
         }
+    }
+
+    /// The kernel got the socket, and the rest of the `count` bytes is to be sent there.
+    pub(super) fn go_on_there(&self, count: usize) -> bool {
+        self.moved && self.done < count && !self.interrupted.get()
     }
 
     /// Bytes of the next piece of a file, at `pos`: where nobody can tell, one send is cheaper.
@@ -98,8 +106,13 @@ impl<'a> Pieces<'a> {
                     sent += n;
                     self.done += n;
                 }
-                Err(_) if sent > 0 => break,
-                Err(e) => return Err(e),
+                Err(e) => {
+                    self.moved = e == MOVED;
+                    if sent > 0 {
+                        break;
+                    }
+                    return Err(e);
+                }
             }
         }
         Ok(sent)

@@ -18,18 +18,27 @@ use super::{MOVED, answer, answer_int, errno_of, run, scm};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, ProgramIov, UIO_MAXIOV};
 use crate::stack::monotonic_ns;
-use crate::{copy, fdtable, raw, real, signals};
+use crate::{copy, fdtable, raw, real, signals, syscall};
+
+/// What a receive came to.
+pub(super) struct Received {
+    pub(super) n: usize,
+    call: RecvCall,
+    /// It waited for more when the kernel got the socket.
+    cut: bool,
+}
 
 /// One engine receive to its end.
 pub(super) fn recv_iter<I: IovIter>(
     file: &FileRef,
     flags: c_int,
     mut fresh: impl FnMut() -> I,
-) -> Result<(usize, RecvCall), c_int> {
+) -> Result<Received, c_int> {
     signals::call(file, || {
         let nonblock = file.nonblock.load(Ordering::Relaxed);
         let mut call = RecvCall::new(flags, nonblock);
         let mut iter = fresh();
+        let mut cut = false;
         let n = if flags & MSG_ERRQUEUE != 0 {
             file.stack()
                 .with(|i| {
@@ -44,11 +53,15 @@ pub(super) fn recv_iter<I: IovIter>(
                 engine.recvmsg(&mut io, id, &mut call, &mut iter)
             });
             match run {
-                Err(MOVED) if call.copied() > 0 => call.copied(),
+                // A look begins anew there.
+                Err(MOVED) if call.copied() > 0 && flags & MSG_PEEK == 0 => {
+                    cut = true;
+                    call.copied()
+                }
                 run => run?,
             }
         };
-        Ok((n, call))
+        Ok(Received { n, call, cut })
     })
 }
 
@@ -68,17 +81,11 @@ fn recv_named(
     iov: &Iovecs,
     flags: c_int,
 ) -> Result<(usize, Option<SocketAddr>), c_int> {
-    let mut name = None;
-    let got = recv_iter(file, flags, || target(iov, flags)).map(|(n, call)| {
-        name = call.name;
-        n
-    });
-    let n = if file.moved() || matches!(got, Err(MOVED)) {
-        rest_by_kernel(file, fd, iov, flags, got)
-    } else {
-        got
-    }?;
-    Ok((n, name))
+    match recv_iter(file, flags, || target(iov, flags)) {
+        Err(MOVED) => Ok((by_kernel(fd, iov.behind(0), flags)?, None)),
+        Ok(got) if got.cut => Ok((rest_by_kernel(fd, iov, flags, got.n), None)),
+        got => got.map(|got| (got.n, got.call.name)),
+    }
 }
 
 /// Linux's `msg_name` of a receive: only the error queue has addresses (RV-17).
@@ -99,39 +106,43 @@ unsafe fn write_name(
     unsafe { write_out(&bytes[..n], addr, len) }
 }
 
-/// What the kernel adds to a receive under which it got the socket: all, or what MSG_WAITALL lacks.
-fn rest_by_kernel(
-    file: &FileRef,
-    fd: c_int,
-    iov: &Iovecs,
-    flags: c_int,
-    got: Result<usize, c_int>,
-) -> Result<usize, c_int> {
-    let done = match got {
-        Err(MOVED) => 0,
-        Ok(n)
-            if (1..iov.iter().remaining()).contains(&n)
-                && flags & MSG_WAITALL != 0
-                && flags & (MSG_PEEK | MSG_DONTWAIT) == 0
-                && !file.nonblock.load(Ordering::Relaxed) =>
-        {
-            n
-        }
-        got => return got,
-    };
-    let mut rest = iov.behind(done);
+/// A receive of the kernel's, under which it got the socket.
+fn by_kernel(fd: c_int, mut iov: Vec<iovec>, flags: c_int) -> Result<usize, c_int> {
     // SAFETY: all-zero is a valid msghdr; its entries are the program's.
     let got = unsafe {
         let mut msg: msghdr = core::mem::zeroed();
-        msg.msg_iov = rest.as_mut_ptr();
-        msg.msg_iovlen = rest.len();
+        msg.msg_iov = iov.as_mut_ptr();
+        msg.msg_iovlen = iov.len();
         real::recvmsg(fd, &raw mut msg, flags)
     };
-    match usize::try_from(got) {
-        Ok(n) => Ok(done + n),
-        Err(_) if done > 0 => Ok(done),
-        Err(_) => Err(raw::errno()),
+    usize::try_from(got).map_err(|_| raw::errno())
+}
+
+/// The first `len` bytes of a vector.
+fn first(mut iov: Vec<iovec>, mut len: usize) -> Vec<iovec> {
+    for e in &mut iov {
+        e.iov_len = e.iov_len.min(len);
+        len -= e.iov_len;
     }
+    iov
+}
+
+/// What came in the end of a receive that had `done` bytes when the kernel got the socket, and waited for more (MSG_WAITALL,
+/// SO_RCVLOWAT).
+fn rest_by_kernel(fd: c_int, iov: &Iovecs, flags: c_int, done: usize) -> usize {
+    let room = iov.iter().remaining();
+    let lowest = syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT);
+    let wants = match lowest.ok().and_then(|n| usize::try_from(n).ok()) {
+        Some(lowest) if flags & MSG_WAITALL == 0 => lowest.min(room),
+        _ => room,
+    };
+    let missing = wants.saturating_sub(done);
+    let there = first(iov.behind(done), missing);
+    let done = done + by_kernel(fd, there, flags | MSG_WAITALL).unwrap_or(0);
+    if done < wants || done == room {
+        return done;
+    }
+    done + by_kernel(fd, iov.behind(done), flags | MSG_DONTWAIT).unwrap_or(0)
 }
 
 /// `read`.
@@ -249,17 +260,16 @@ unsafe fn one_message(
             return Err(libc::EINVAL);
         }
         let iov = Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
-        let (n, call) = match recv_iter(file, flags, || target(&iov, flags)) {
+        let got = recv_iter(file, flags, || target(&iov, flags));
+        let Received { mut n, call, cut } = match got {
             Err(MOVED) => {
                 return usize::try_from(real::recvmsg(fd, msg, flags)).map_err(|_| raw::errno());
             }
             got => got?,
         };
-        let n = if file.moved() {
-            rest_by_kernel(file, fd, &iov, flags, Ok(n))?
-        } else {
-            n
-        };
+        if cut {
+            n = rest_by_kernel(fd, &iov, flags, n);
+        }
         let mut out = scm::Writer::new(hdr.msg_control.cast(), hdr.msg_controllen, fd);
         for cmsg in &call.cmsgs {
             out.put(cmsg, is_v6(file));

@@ -154,6 +154,11 @@ unsafe fn from_file(
     }
     match result {
         Err(e) if pieces.done == 0 => Err(e),
+        _ if pieces.go_on_there(count) => {
+            // SAFETY: the caller's arguments.
+            let rest = unsafe { real::sendfile(out, input, offset, count - pieces.done) };
+            Ok(pieces.done + usize::try_from(rest).unwrap_or(0))
+        }
         _ => Ok(pieces.done),
     }
 }
@@ -355,5 +360,5 @@ impl IovIter for CachedFile<'_> {
 /// Receives into a buffer of our own.
 pub(super) fn recv_into(from: &FileRef, buf: &mut [u8], flags: c_int) -> Result<usize, c_int> {
     let iov = Iovecs::single(buf.as_ptr(), buf.len());
-    recv_iter(from, flags, || iov.iter()).map(|(n, _)| n)
+    recv_iter(from, flags, || iov.iter()).map(|got| got.n)
 }

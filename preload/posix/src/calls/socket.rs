@@ -149,6 +149,10 @@ pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
         return fd;
     }
     let _inside = signals::enter();
+    if process::parted() {
+        count_kernel(fd, Reason::Shared);
+        return fd;
+    }
     match stack::for_socket(fd) {
         Ok(stack) => {
             copy::set_handler_in_place(signals::catch_faults(copy::fixup));

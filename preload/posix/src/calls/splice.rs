@@ -1,6 +1,7 @@
 //! `splice` with a socket of ours at one end and a pipe at the other: by way of a buffer.
 
 use core::ffi::{c_int, c_uint};
+use core::ptr::null_mut;
 use core::sync::atomic::Ordering;
 
 use libc::{size_t, ssize_t};
@@ -47,8 +48,7 @@ pub unsafe fn splice(
         }
         // A socket to which O_APPEND was set takes none: EINVAL.
         (None, Some(to)) if is_pipe(input, libc::O_WRONLY) && !appends(out) => {
-            let more = flags & libc::SPLICE_F_MORE != 0;
-            from_pipe(&to, input, most, waits, more)
+            from_pipe(&to, input, out, most, flags)
         }
         _ => Err(MOVED),
     };
@@ -199,14 +199,16 @@ fn move_to_pipe(fd: c_int, bytes: &[u8]) -> Result<usize, Errno> {
 
 /// What the pipe holds, piece by piece: duplicated to a pipe of ours, read from there into the send arena, then taken. What the
 /// socket has no room for stays where it is. One copy; the pages themselves cannot be had, since a pipe's can be moved, but
-/// not mapped. Waits for the pipe (`waits`) before the first piece only.
+/// not mapped. Waits for the pipe before the first piece only.
 fn from_pipe(
     to: &FileRef,
     input: c_int,
+    out: c_int,
     len: usize,
-    waits: bool,
-    more: bool,
+    flags: c_uint,
 ) -> Result<usize, c_int> {
+    let waits = flags & libc::SPLICE_F_NONBLOCK == 0;
+    let more = flags & libc::SPLICE_F_MORE != 0;
     let mut pieces = Pieces::new(to, "splice");
     while pieces.done < len {
         let left = len - pieces.done;
@@ -242,6 +244,12 @@ fn from_pipe(
         if sent < got {
             break;
         }
+    }
+    if pieces.go_on_there(len) {
+        let (flags, left) = (flags | libc::SPLICE_F_NONBLOCK, len - pieces.done);
+        // SAFETY: numbers, and no positions.
+        let rest = unsafe { real::splice(input, null_mut(), out, null_mut(), left, flags) };
+        return Ok(pieces.done + usize::try_from(rest).unwrap_or(0));
     }
     Ok(pieces.done)
 }

@@ -19,7 +19,7 @@ use syscalls::{Sysno, syscall};
 
 use super::from_peer::FromPeer;
 use super::options::Values;
-use super::{fill, make_room, unread};
+use super::{bind_to, fill, make_room, unread};
 use crate::calls::address::{bind_shadow, encode, is_v6, shadow_name};
 use crate::file::FileRef;
 use crate::stack::NetStack;
@@ -35,6 +35,8 @@ struct Ended {
     v6: bool,
     /// The attempt failed: there was no connection.
     refused: bool,
+    /// And then SHUT_* (Linux SS_DISCONNECTING).
+    disconnecting: bool,
     err: Option<Error>,
     copied_seq: u32,
     received: Vec<u8>,
@@ -43,14 +45,16 @@ struct Ended {
 impl Ended {
     /// None where nothing has been connected since the socket was made, or disconnected.
     fn of(sk: &TcpSock, v6: bool) -> Option<Self> {
-        if !(sk.ss_connected || sk.ss_connecting) {
+        let attempt = sk.ss_connecting || sk.ss_disconnecting;
+        if !(sk.ss_connected || attempt) {
             return None;
         }
         Some(Self {
             local: sk.tuple.local,
             remote: sk.tuple.remote,
             v6,
-            refused: sk.ss_connecting && sk.snd_una == sk.iss,
+            refused: attempt && sk.snd_una == sk.iss,
+            disconnecting: sk.ss_disconnecting,
             err: sk.sk_err,
             copied_seq: sk.copied_seq,
             received: unread(sk).ok()?,
@@ -58,11 +62,10 @@ impl Ended {
     }
 
     /// Makes the kernel's socket `fd` a connection that has ended so.
-    fn restore(&self, fd: c_int, stack: &'static NetStack) -> Result<(), Errno> {
+    fn restore(&self, fd: c_int, file: &FileRef) -> Result<(), Errno> {
+        let stack = file.stack();
         let set = |name, value: u32| syscall::setsockopt(fd, libc::IPPROTO_TCP, name, &value);
-        if shadow_name(fd).is_none_or(|n| n.port() == 0) {
-            bind_shadow(fd, self.local, self.v6).map_err(Errno::new)?;
-        }
+        bind_to(fd, file, self.local).map_err(Errno::new)?;
         make_room(fd, libc::SO_RCVBUFFORCE, self.received.len());
         set(tcp::TCP_REPAIR_QUEUE, repair::RECV_QUEUE as u32)?;
         set(tcp::TCP_QUEUE_SEQ, self.copied_seq)?;
@@ -78,7 +81,8 @@ impl Ended {
         set(tcp::TCP_REPAIR_QUEUE, repair::NO_QUEUE as u32)?;
         let seq = self.copied_seq.wrapping_add(self.received.len() as u32);
         let mut from_peer = FromPeer {
-            local: self.local,
+            // Of the connection: another port may have been bound since.
+            local: shadow_name(fd).unwrap_or(self.local),
             remote,
             seq,
             ack_seq: 0,
@@ -113,30 +117,46 @@ pub(super) fn give(stack: &'static NetStack, file: &FileRef, fd: c_int) {
         (ended.map(|ended| (ended, Values::of(i, file.id()))), shut)
     });
     let Some((mut ended, options)) = ended else {
-        if let Some(how) = shut.checked_sub(1) {
-            // SAFETY: no pointers. It fails, and is remembered.
-            let _ = unsafe { syscall!(Sysno::shutdown, fd, c_int::from(how)) };
-        }
+        remember_shutdown(fd, shut);
         return;
+    };
+    let bound_since = {
+        let port = file.port.lock();
+        port.bound && !port.used
     };
     if ended.refused {
         refuse(fd, ended.local, v6);
+        if ended.disconnecting {
+            remember_shutdown(fd, shut);
+        }
     } else {
         let repair = |how: c_int| syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &how);
         if repair(repair::ON).is_err() {
             return;
         }
-        if ended.restore(fd, stack).is_err() {
+        if ended.restore(fd, file).is_err() {
             // Silent in repair mode.
             disconnect(fd);
             let _ = repair(repair::OFF_NO_WP);
             ended.err = None;
         }
     }
+    if bound_since {
+        // The end of what uses it has given the port up.
+        let _ = bind_shadow(fd, ended.local, v6);
+    }
     options.set(fd);
     if ended.err.is_none() {
         // Fetched already, or only that of the disconnect.
         let _ = syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_ERROR);
+    }
+}
+
+/// SHUT_* of what is not connected: the call fails, and is remembered. `shut` is Linux's `sk_shutdown`.
+fn remember_shutdown(fd: c_int, shut: u8) {
+    if let Some(how) = shut.checked_sub(1) {
+        // SAFETY: no pointers.
+        let _ = unsafe { syscall!(Sysno::shutdown, fd, c_int::from(how)) };
     }
 }
 
