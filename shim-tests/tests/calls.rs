@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         "stdio_streams",
         "processes",
         "sharing",
+        "port_range",
         "senders",
         "paced",
         "splices",
