@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         "senders",
         "paced",
         "splices",
+        "ep_polled",
         "ep_twins",
         "set_ids",
         "odd_calls",
