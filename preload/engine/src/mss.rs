@@ -7,7 +7,7 @@ use sidewire_uapi::socket::MSG_OOB;
 use crate::header::tcp_established_options_size;
 use crate::init_sock::TCP_MSS_DEFAULT;
 use crate::net::Dst;
-use crate::output::rebuild_header;
+use crate::output::route_again;
 use crate::sock::TcpSock;
 use crate::stack::Cx;
 use crate::state_process::TCPOLEN_TSTAMP_ALIGNED;
@@ -124,7 +124,7 @@ pub fn tcp_sync_mss(sk: &mut TcpSock, cx: &Cx<'_, '_>, pmtu: u32) -> u32 {
 #[inline]
 pub fn tcp_current_mss(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> u32 {
     // A frame made for the route of yesterday might not fit.
-    rebuild_header(sk, cx);
+    let _ = route_again(sk, cx);
     let mtu = sk.dst.as_ref().map_or(0, |d| d.mtu);
     let mut mss = sk.mss_cache;
     if mtu != 0 && mtu != sk.pmtu_cookie {

@@ -46,7 +46,7 @@ pub enum XmitError {
     Dropped,
     /// The packet socket is full; [`crate::Stack::tx_space`] goes on.
     NoSpace,
-    /// No route; `sk_err_soft` says why.
+    /// No route.
     NoRoute,
     /// The next hop does not answer: `sk_err_soft` is EHOSTUNREACH.
     Unreachable,
@@ -103,11 +103,23 @@ pub fn tcp_urg_mode(sk: &TcpSock) -> bool {
     sk.urg_mode
 }
 
-/// Looks the route up again when the table changed; false when there is none (Linux `inet_sk_rebuild_header`).
+/// Looks the route up again when the table changed; false when there is none, and `sk_err_soft` says why (Linux
+/// `inet_sk_rebuild_header`).
 pub fn rebuild_header(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
+    route_again(sk, cx)
+        .map_err(|e| sk.sk_err_soft = Some(e))
+        .is_ok()
+}
+
+/// Looks the route up again when the table changed, as what sends something new does: why there is none is no soft error
+/// (Linux `__ip_queue_xmit`).
+///
+/// # Errors
+/// What the routing table says.
+pub(crate) fn route_again(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Result<(), Error> {
     let generation = cx.net.route_generation();
     if sk.dst.as_ref().is_some_and(|d| d.generation == generation) {
-        return true;
+        return Ok(());
     }
     let key = FlowKey {
         daddr: sk.tuple.remote.ip(),
@@ -119,12 +131,11 @@ pub fn rebuild_header(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     match cx.net.route(&key) {
         Ok(dst) => {
             sk.dst = Some(dst);
-            true
+            Ok(())
         }
         Err(e) => {
             sk.dst = None;
-            sk.sk_err_soft = Some(e);
-            false
+            Err(e)
         }
     }
 }
@@ -228,9 +239,7 @@ fn transmit(
     if sk.tx_fault && at.is_some() {
         return Err(XmitError::Fault);
     }
-    if !rebuild_header(sk, cx) {
-        return Err(XmitError::NoRoute);
-    }
+    route_again(sk, cx).map_err(|_| XmitError::NoRoute)?;
     let syn = tcb.flags & tcphdr::SYN != 0;
     let options = if syn {
         tcp_syn_options(sk, &cx.sh.sysctl, tcb.flags, cx.now)

@@ -12,7 +12,7 @@ use crate::header::{tcp_time_stamp, tcp_time_stamp_ts};
 use crate::metrics::tcp_init_metrics;
 use crate::mib::Counter;
 use crate::output::{
-    At, XmitError, rebuild_header, tcp_current_mss, tcp_event_new_data_sent, tcp_send_ack,
+    At, XmitError, route_again, tcp_current_mss, tcp_event_new_data_sent, tcp_send_ack,
     tcp_send_active_reset, tcp_transmit_bare, tcp_transmit_skb, tcp_urg_mode, tcp_write_xmit,
 };
 use crate::pacing::{tcp_pacing_delay_ns, tcp_update_pacing_rate};
@@ -683,7 +683,7 @@ pub fn fire_timer(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, timer: Timer) -> TimerO
 /// First values of the sender when a connection is established (the sender's part of Linux's `tcp_init_transfer`): RTO,
 /// congestion window, congestion control, send buffer.
 pub fn tcp_init_transfer_snd(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
-    rebuild_header(sk, cx);
+    let _ = route_again(sk, cx);
     tcp_init_metrics(sk, cx);
     // RFC 5681: a handshake that had to be repeated twice begins with one segment.
     sk.snd_cwnd = if sk.info.total_retrans > 1 && sk.undo_marker != 0 {

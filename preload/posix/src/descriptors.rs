@@ -39,6 +39,7 @@ pub fn close(fd: c_int) -> c_int {
     if signals::in_vfork() {
         return if refuses(fd) { -1 } else { real::close(fd) };
     }
+    epoll::keep_for_users(fd);
     epoll::forget(fd);
     calls::close(fd)
 }
@@ -164,6 +165,7 @@ pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
         return -1;
     }
     let _inside = signals::enter();
+    epoll::keep_range_for_users(first, last);
     epoll::forget_range(first, last);
     fdtable::for_each(|fd| {
         if (first..=last).contains(&(fd as c_uint)) {

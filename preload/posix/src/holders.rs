@@ -153,6 +153,7 @@ fn options(fd: c_int, bound: bool) -> HoldOptions {
         device: syscall::bound_device(fd),
         reuse: int(libc::SO_REUSEADDR) != 0,
         reuse_port: int(libc::SO_REUSEPORT) != 0,
+        port_range: 0,
         shadow: bound.then_some(fd),
     }
 }

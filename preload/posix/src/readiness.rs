@@ -8,7 +8,7 @@ use core::ffi::c_int;
 
 use libc::{pollfd, sigset_t, timespec};
 use sidewire_engine::Instant;
-use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLNVAL, POLLOUT};
+use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT};
 use smallvec::SmallVec;
 
 use crate::driver::{self, Woken};
@@ -60,8 +60,12 @@ struct Set {
     watches: SmallVec<[Watch; FEW]>,
     /// The kernel's part, in the order of `watches`.
     kernel: SmallVec<[pollfd; FEW]>,
+    /// Instances of epoll in which sockets of ours stand, being polled.
+    epolls: SmallVec<[epoll::Used; 1]>,
     /// Poll bits that are reported unasked: ERR and HUP for poll, none for select.
     always: u32,
+    /// A number that is closed already ends the wait: Linux `max_select_fd`.
+    refuses_closed: bool,
     /// Who drives while we sleep.
     stack: &'static NetStack,
 }
@@ -92,8 +96,8 @@ impl Drop for Queued<'_> {
     }
 }
 
-/// Looks at the levels of the files of ours, after taking what the ring holds. True when one is ready. The result goes to
-/// `revents` through `found`.
+/// Looks at the levels of the files of ours, after taking what the ring holds: in Linux what has arrived shows, whatever
+/// else is ready. True when one is ready. The result goes to `revents` through `found`.
 fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> bool {
     let mut ready = false;
     let mut i = 0;
@@ -107,7 +111,7 @@ fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> 
         let from = i;
         i = stack.with(|inner| {
             let mut look = |inner: &mut Inner| {
-                let mut any = false;
+                let (mut any, mut unread) = (false, true);
                 let mut i = from;
                 while let Some(w) = watches.get(i) {
                     if let Some(file) = &w.file {
@@ -121,15 +125,16 @@ fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> 
                         let revents = level & (w.events | always);
                         found(i, revents);
                         any |= revents != 0;
+                        unread &= revents & POLLIN != 0;
                     }
                     i += 1;
                 }
-                (i, any)
+                (i, any, unread)
             };
-            // What the program has not read yet comes first: frames that wait stay with the kernel, and what they
-            // would bring would only grow cold.
-            let (next, any) = match look(inner) {
-                (_, false) if round::poll_once(stack, inner) => look(inner),
+            // What the program has not read yet comes first, when nothing else is asked: frames that wait stay with the
+            // kernel, and what they would bring would only grow cold.
+            let (next, any, _) = match look(inner) {
+                (_, _, false) if round::poll_once(stack, inner) => look(inner),
                 seen => seen,
             };
             ready |= any;
@@ -144,7 +149,9 @@ impl Set {
         Self {
             watches: SmallVec::new(),
             kernel: SmallVec::new(),
+            epolls: SmallVec::new(),
             always,
+            refuses_closed: false,
             stack,
         }
     }
@@ -152,6 +159,9 @@ impl Set {
     /// Adds a descriptor; the file stays for as long as the set.
     fn add(&mut self, fd: c_int, events: u32) {
         let watch = Watch::new(fd, events, fdtable::get(fd));
+        if watch.file.is_none() {
+            self.epolls.extend(epoll::watched(fd));
+        }
         if let Some(fd) = watch.kernel {
             self.kernel.push(pollfd {
                 fd,
@@ -164,6 +174,10 @@ impl Set {
 
     /// Levels of ours into `revents`; true when something is ready.
     fn look(&mut self) -> bool {
+        if !self.epolls.is_empty() {
+            let stack = self.stack;
+            stack.with(|inner| round::poll_once(stack, inner));
+        }
         let mut found: SmallVec<[u32; FEW]> = SmallVec::from_elem(0, self.watches.len());
         let ready = levels(&self.watches, self.always, |i, revents| found[i] = revents);
         for (w, revents) in self.watches.iter_mut().zip(found) {
@@ -189,6 +203,7 @@ impl Set {
         if self.kernel.is_empty() {
             return Ok(());
         }
+        self.epolls.iter().for_each(|e| e.settle());
         match syscall::ppoll(&mut self.kernel, 0, None) {
             Ok(_) | Err(syscall::Errno::EINTR) => {
                 self.take_kernel();
@@ -216,7 +231,7 @@ impl Set {
         moved
     }
 
-    /// Linux `do_poll` looks every number up again when the time is over: one that another thread has closed meanwhile is
+    /// Linux `do_poll` looks every number up again before it returns: one that another thread has closed meanwhile is
     /// POLLNVAL, and one that it has put another file behind is that one. How many are ready.
     fn look_for_closed(&mut self) -> usize {
         for w in self.watches.iter_mut().filter(|w| w.file.is_some()) {
@@ -254,6 +269,10 @@ impl Set {
         let ready = self.look();
         // Before a sleep, too: it may begin with a spin, which looks at the ring only.
         self.ask_kernel()?;
+        let closed = |w: &Watch| w.revents & POLLNVAL != 0;
+        if self.refuses_closed && self.watches.iter().any(closed) {
+            return Err(libc::EBADF);
+        }
         if ready || self.ready() > 0 || deadline.0 <= monotonic_ns() {
             return Ok(self.ready());
         }
@@ -284,7 +303,7 @@ impl Set {
                 }
             };
             self.look();
-            if woken == Woken::Extra {
+            if woken == Woken::Extra && self.epolls.is_empty() {
                 self.take_kernel();
             } else {
                 self.ask_kernel()?;
@@ -293,7 +312,7 @@ impl Set {
             match woken {
                 // Linux looks the numbers up again when it is woken.
                 _ if ready > 0 && self.replaced() => return Err(ERESTARTSYS),
-                _ if ready > 0 => return Ok(ready),
+                _ if ready > 0 => return Ok(self.look_for_closed()),
                 Woken::Timeout => return Ok(self.look_for_closed()),
                 Woken::Signal if signals::handler_pending() => return Err(libc::EINTR),
                 Woken::Signal => return Err(ERESTARTSYS),
@@ -308,7 +327,7 @@ fn driver_of(fds: impl Iterator<Item = c_int> + Clone) -> Option<&'static NetSta
     let ours = |fd| Some(fdtable::get(fd)?.stack());
     fds.clone()
         .find_map(ours)
-        .or_else(|| fds.into_iter().find_map(epoll::expose))
+        .or_else(|| fds.into_iter().find_map(epoll::driver_of))
 }
 
 /// What a wait with no time makes of signals that only its mask lets through.

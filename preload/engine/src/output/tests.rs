@@ -223,3 +223,23 @@ fn without_gso_every_segment_is_a_frame() {
         assert!(sent.iter().all(|s| s.len == MSS && s.gso_size == 0));
     }
 }
+
+/// A route that is gone is no error of a send's, and none that SO_ERROR tells (Linux `__ip_queue_xmit`); what is sent again
+/// notes it.
+#[test]
+fn a_route_that_is_gone_is_a_soft_error_of_what_is_sent_again() {
+    use sidewire_uapi::socket::{SO_ERROR, SOL_SOCKET};
+
+    let mut bed = crate::testbed::Bed::established();
+    bed.sk().snd_cwnd = 10;
+    bed.sk().dst = None;
+    bed.wire.no_route = true;
+    assert_eq!(bed.send(0, 100), Ok(100));
+    assert!(bed.wire.sent.is_empty());
+    assert_eq!(bed.get(SOL_SOCKET, SO_ERROR), Ok(0));
+    bed.with(|stack, io, id| {
+        let (sk, mut cx) = stack.borrow(io, id).unwrap();
+        assert!(!rebuild_header(sk, &mut cx));
+    });
+    assert_eq!(bed.get(SOL_SOCKET, SO_ERROR), Ok(101));
+}

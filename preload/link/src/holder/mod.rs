@@ -59,6 +59,8 @@ pub struct HoldOptions {
     pub reuse: bool,
     /// SO_REUSEPORT: the same for a group of its user's.
     pub reuse_port: bool,
+    /// IP_LOCAL_PORT_RANGE, where a port is chosen; 0 for none.
+    pub port_range: u32,
     /// The program's own socket, if it is bound to the same port.
     pub shadow: Option<RawFd>,
 }
@@ -288,7 +290,8 @@ impl Holders {
             && options.mark == 0
             && options.device.is_none()
             && !options.reuse
-            && !options.reuse_port;
+            && !options.reuse_port
+            && options.port_range == 0;
         let used = if plain { self.take_idle() } else { None };
         let fd = match used {
             Some(fd) => fd,

@@ -1,5 +1,7 @@
 //! The listening sockets that hold a whole port.
 
+use sidewire_uapi::ip::IP_LOCAL_PORT_RANGE;
+
 use super::HoldOptions;
 use crate::Errno;
 use crate::fd::{Fd, move_high};
@@ -51,6 +53,14 @@ pub(super) fn unspecified(local: &SocketAddr) -> IpAddr {
 pub(super) fn apply(fd: RawFd, options: &HoldOptions) -> Result<(), Errno> {
     if options.mark != 0 {
         raw::setsockopt(fd, libc::SOL_SOCKET, libc::SO_MARK, &options.mark)?;
+    }
+    if options.port_range != 0 {
+        raw::setsockopt(
+            fd,
+            libc::IPPROTO_IP,
+            IP_LOCAL_PORT_RANGE,
+            &options.port_range,
+        )?;
     }
     if let Some(device) = &options.device {
         bind_to_device(fd, device)?;

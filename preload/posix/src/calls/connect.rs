@@ -2,16 +2,19 @@
 
 use core::ffi::c_int;
 use core::net::{IpAddr, SocketAddr};
+use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering;
 
 use libc::{sockaddr, socklen_t};
 use sidewire_engine::calls::ConnectCall;
 use sidewire_engine::metrics::MetricsKey;
 use sidewire_engine::net::FlowKey;
+use sidewire_engine::opts::SockOpts;
 use sidewire_engine::sendmsg::NameArg;
 use sidewire_link::Errno;
 use sidewire_link::holder::HoldOptions;
 use sidewire_link::netlink::LinkKind;
+use sidewire_uapi::ip::IP_LOCAL_PORT_RANGE;
 
 use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
 use super::bind::reuses_port;
@@ -254,6 +257,25 @@ fn plan(file: &FileRef, inner: &mut Inner, remote: SocketAddr) -> Result<Plan, c
     Ok(Plan::From(saddr))
 }
 
+/// IP_LOCAL_PORT_RANGE as the kernel's socket has taken it; 0 for none.
+fn port_range(opts: &SockOpts) -> u32 {
+    let set = opts.kernels.iter().flat_map(|noted| noted.iter());
+    let mut range = set.filter(|o| (o.level, o.name) == (libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE));
+    let value = range
+        .next()
+        .and_then(|o| o.value.as_slice().try_into().ok());
+    value.map_or(0, u32::from_ne_bytes)
+}
+
+/// A range of ports with the bounds of a socket's own that lie in it (Linux `inet_sk_get_local_port_range`).
+fn narrowed(all: RangeInclusive<u16>, own: u32) -> RangeInclusive<u16> {
+    let within = |port: u32, or: u16| {
+        let port = port as u16;
+        if all.contains(&port) { port } else { or }
+    };
+    within(own, *all.start())..=within(own >> 16, *all.end())
+}
+
 /// Takes the holder of the four-tuple; it chooses the port where the program has not.
 fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Result<Way, c_int> {
     let (stack, id) = (file.stack(), file.id());
@@ -276,6 +298,7 @@ fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Resu
                 .flatten(),
             reuse: opts.reuseaddr != 0,
             reuse_port: bound && reuses_port(fd),
+            port_range: if port == 0 { port_range(opts) } else { 0 },
             shadow: bound.then_some(fd),
         };
         let wanted = SocketAddr::new(saddr, port);
@@ -286,7 +309,7 @@ fn reserve(file: &FileRef, fd: c_int, saddr: IpAddr, remote: SocketAddr) -> Resu
             Err(e) => {
                 let (engine, io) = i.split();
                 let ports = match port {
-                    0 => sysctl::local_port_range(),
+                    0 => narrowed(sysctl::local_port_range(), options.port_range),
                     port => port..=port,
                 };
                 let claimed = engine.claim_timewait(id, saddr, &ports, remote, io.now);

@@ -3,7 +3,7 @@
 use core::ffi::c_int;
 
 use super::handover;
-use super::socket::{Reason, forget_stale};
+use super::socket::{Reason, forget_socket};
 use crate::file::FileRef;
 use crate::readiness::epoll;
 use crate::{fdtable, raw, real, signals};
@@ -24,7 +24,7 @@ pub(super) fn share(new: c_int, file: FileRef) {
 
 /// The kernel duplicated a descriptor that is not a socket of ours; it may be an epoll instance.
 pub(super) fn plain(fd: c_int, new: c_int) {
-    forget_stale(new);
+    forget_socket(new);
     epoll::duplicated(fd, new);
 }
 
@@ -50,6 +50,9 @@ fn onto(fd: c_int, new: c_int, real: impl Fn() -> c_int) -> c_int {
     }
     let _inside = signals::enter();
     let file = fdtable::get(fd);
+    if fd != new {
+        epoll::keep_for_users(new);
+    }
     let r = real();
     if r < 0 || fd == new {
         return r;

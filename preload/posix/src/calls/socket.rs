@@ -204,10 +204,15 @@ pub(super) fn adopt(stack: &'static NetStack, fd: c_int, id: SocketId, v6: bool,
 
 /// The kernel gave this number anew: what the table has under it was closed behind our back.
 pub fn forget_stale(fd: c_int) {
+    forget_socket(fd);
+    epoll::forget(fd);
+}
+
+/// [`forget_stale`] of a socket of ours.
+pub(super) fn forget_socket(fd: c_int) {
     if fdtable::is_ours(fd) {
         drop(fdtable::remove(fd));
     }
-    epoll::forget(fd);
 }
 
 /// The kernel takes the socket over: every descriptor of the file becomes a plain one.

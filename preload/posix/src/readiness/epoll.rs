@@ -4,7 +4,7 @@
 //! is added; a wait then looks at both, and drives with the kernel's instance as company.
 
 use core::ffi::{c_int, c_uint};
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ use crate::stack::{NetStack, monotonic_ns};
 use crate::wait::Waiter;
 use crate::{copy, real, round, signals};
 
+mod used;
+
+pub(crate) use used::{Used, keep_for_users, keep_range_for_users, watched};
+
 /// What is known of a descriptor number, to be read without a lock.
 static FACTS: [AtomicU8; MAX_FD] = [const { AtomicU8::new(0) }; MAX_FD];
 /// An epoll instance, made in this process.
@@ -43,13 +47,19 @@ static HIGHEST: AtomicUsize = AtomicUsize::new(0);
 static INSTANCES: Mutex<Instances> = Mutex::new(Instances {
     known: BTreeMap::new(),
     twins: Vec::new(),
+    nests: Vec::new(),
 });
+
+/// An instance was ever put into another one.
+static NESTING: AtomicBool = AtomicBool::new(false);
 
 struct Instances {
     /// By each of their numbers.
     known: BTreeMap<c_int, Arc<Epoll>>,
     /// Numbers that lead to the same instance, of instances without a record: two and more.
     twins: Vec<Vec<c_int>>,
+    /// Which instance stands in which, by the numbers that were used: the outer one first.
+    nests: Vec<(c_int, c_int)>,
 }
 
 impl Instances {
@@ -130,11 +140,17 @@ pub(crate) fn forget(fd: c_int) {
 fn forget_number(fd: c_int) {
     let before = FACTS[fd as usize].swap(0, Ordering::AcqRel);
     let _inside = signals::enter();
-    if before & KNOWN == 0 {
-        INSTANCES.lock().forget_twin(fd);
-        return;
-    }
-    let Some(epoll) = INSTANCES.lock().known.remove(&fd) else {
+    let epoll = {
+        let mut all = INSTANCES.lock();
+        all.nests
+            .retain(|(outer, inner)| *outer != fd && *inner != fd);
+        if before & KNOWN == 0 {
+            all.forget_twin(fd);
+            return;
+        }
+        all.known.remove(&fd)
+    };
+    let Some(epoll) = epoll else {
         return;
     };
     let last = {
@@ -143,17 +159,24 @@ fn forget_number(fd: c_int) {
         state.numbers.is_empty()
     };
     if last {
-        epoll.dissolve();
+        epoll.closed.store(true, Ordering::SeqCst);
+        if epoll.users.load(Ordering::SeqCst) == 0 {
+            epoll.dissolve();
+        }
     }
+}
+
+fn known_in(first: c_uint, last: c_uint) -> SmallVec<[c_int; 8]> {
+    let all = INSTANCES.lock();
+    let known = all.known.keys().copied();
+    known
+        .filter(|fd| (first..=last).contains(&(*fd as c_uint)))
+        .collect()
 }
 
 /// All numbers in `first..=last` are closed.
 pub(crate) fn forget_range(first: c_uint, last: c_uint) {
-    let known: SmallVec<[c_int; 8]> = INSTANCES.lock().known.keys().copied().collect();
-    let mut inside = known
-        .into_iter()
-        .filter(|fd| (first..=last).contains(&(*fd as c_uint)));
-    inside.by_ref().for_each(forget_number);
+    known_in(first, last).into_iter().for_each(forget_number);
 }
 
 /// `new` leads to the same instance as `old`, if that is one.
@@ -161,6 +184,8 @@ pub(crate) fn duplicated(old: c_int, new: c_int) {
     if new < 0 || old == new {
         return;
     }
+    // Who polls the number finds the new instance behind it.
+    let polled = known(new).is_some_and(|e| e.is_polled());
     forget(new);
     let facts = facts(old);
     if facts == 0 {
@@ -174,16 +199,17 @@ pub(crate) fn duplicated(old: c_int, new: c_int) {
         all.note_twin(old, new);
     } else if let Some(epoll) = all.known.get(&old).cloned() {
         epoll.state.lock().numbers.push(new);
+        if polled {
+            epoll.watch();
+        }
         all.known.insert(new, epoll);
     }
     note(new, facts);
 }
 
-/// For a poll on an instance: what is ready of ours shows in the kernel's instance from now on. Who drives it.
-pub(crate) fn expose(fd: c_int) -> Option<&'static NetStack> {
-    let epoll = known(fd)?;
-    epoll.watch();
-    Some(epoll.stack)
+/// Who drives an instance in which sockets of ours stand.
+pub(crate) fn driver_of(fd: c_int) -> Option<&'static NetStack> {
+    Some(known(fd)?.stack)
 }
 
 /// A file began to listen: its shadow, which serves clients on this host, joins the kernel's instances.
@@ -278,6 +304,13 @@ fn known_or_new(epfd: c_int, stack: &'static NetStack) -> Result<Arc<Epoll>, c_i
     {
         epoll.signal();
     }
+    let nests = all.nests.iter().filter(|(_, i)| numbers.contains(i));
+    let outer: SmallVec<[c_int; 2]> = nests.map(|(outer, _)| *outer).collect();
+    drop(all);
+    // So that a wait there drives, and looks at what is ready here.
+    for outer in outer {
+        let _ = known_or_new(outer, stack);
+    }
     Ok(epoll)
 }
 
@@ -332,11 +365,16 @@ unsafe fn kernel_member(epfd: c_int, op: c_int, fd: c_int, event: *mut epoll_eve
     let _inside = signals::enter();
     if op == EPOLL_CTL_ADD && facts(fd) & EPOLL != 0 {
         note(fd, NESTED);
+        INSTANCES.lock().nests.push((epfd, fd));
+        NESTING.store(true, Ordering::Relaxed);
         if let Some(inner) = known(fd) {
             inner.watch();
             // So that a wait on the outer one drives.
             let _ = known_or_new(epfd, inner.stack);
         }
+    }
+    if op == EPOLL_CTL_DEL && facts(fd) & NESTED != 0 {
+        INSTANCES.lock().nests.retain(|nest| *nest != (epfd, fd));
     }
     if op != EPOLL_CTL_DEL
         && let Some(epoll) = known(epfd)
@@ -374,9 +412,12 @@ type Events = SmallVec<[epoll_event; FEW]>;
 /// What is ready of ours, at most `max`: Linux `ep_send_events`.
 fn harvest(epoll: &Epoll, epfd: c_int, max: usize, out: &mut Events) {
     let stack = epoll.stack;
-    if !epoll.state.lock().any_ready() {
-        stack.with(|inner| round::poll_once(stack, inner));
-    }
+    stack.with(|inner| {
+        // As for poll: what has not been read yet comes first.
+        if inner.frames_wait() && !epoll.only_unread(inner, max) {
+            round::round(stack, inner);
+        }
+    });
     let items: SmallVec<[Arc<Item>; FEW]> = epoll.state.lock().take_ready(max).collect();
     let mut again: SmallVec<[Arc<Item>; FEW]> = SmallVec::new();
     let mut off: SmallVec<[Arc<Item>; 4]> = SmallVec::new();
@@ -434,6 +475,7 @@ fn from_kernel(epoll: &Epoll, epfd: c_int, max: usize, out: &mut Events) -> Resu
     if room == 0 {
         return Ok(());
     }
+    used::settle_inner(epoll);
     let mut got = Events::from_elem(epoll_event { events: 0, u64: 0 }, room.min(FEW));
     // SAFETY: the buffer has room for that many events.
     let n = unsafe {
@@ -473,7 +515,7 @@ fn from_kernel(epoll: &Epoll, epfd: c_int, max: usize, out: &mut Events) -> Resu
 /// Waits on an instance in which sockets of ours stand.
 unsafe fn wait(
     epoll: &Epoll,
-    epfd: c_int,
+    mut epfd: c_int,
     events: *mut epoll_event,
     max: c_int,
     deadline: Instant,
@@ -482,6 +524,9 @@ unsafe fn wait(
         Ok(max) if (1..=MAX_EVENTS).contains(&max) => max,
         _ => return Err(libc::EINVAL),
     };
+    if epoll.closed.load(Ordering::SeqCst) {
+        epfd = epoll.number().unwrap_or(epfd);
+    }
     let mut out = Events::new();
     let waiter = Waiter::new();
     let mut entered = None;
@@ -532,6 +577,8 @@ unsafe fn wait(
             Woken::Timeout => last = true,
             Woken::Event | Woken::Extra | Woken::Signal => {}
         }
+        // Another thread may have closed the number, or put something else behind it.
+        epfd = epoll.number().unwrap_or(epfd);
     }
 }
 
@@ -549,14 +596,14 @@ unsafe fn epoll_wait_any(
         return plain();
     }
     loop {
-        if let Some(epoll) = known(epfd) {
+        if let Some(epoll) = Used::new(epfd) {
             return answer((|| {
                 let deadline = deadline?;
                 // SAFETY: the program's pointer.
                 let mask = unsafe { read_mask(mask) }?;
                 // SAFETY: the program's pointer.
                 with_mask(mask, deadline, AtOnce::Over, |deadline| unsafe {
-                    wait(&epoll, epfd, events, max, deadline)
+                    wait(epoll.epoll(), epfd, events, max, deadline)
                 })
             })());
         }

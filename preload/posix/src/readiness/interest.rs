@@ -4,7 +4,7 @@
 //! engine or a wait queue is called.
 
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
@@ -12,11 +12,12 @@ use std::sync::{Arc, Weak};
 use libc::epoll_event;
 use parking_lot::Mutex;
 use sidewire_engine::SocketId;
-use sidewire_link::fd::{Fd, move_high};
+use sidewire_link::fd::{Fd, duplicate_high, move_high};
 use sidewire_uapi::poll::{
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT,
     EPOLLWAKEUP, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM,
 };
+use smallvec::SmallVec;
 use syscalls::{Sysno, syscall};
 
 use crate::file::{File, FileRef};
@@ -191,6 +192,14 @@ pub(super) struct Epoll {
     /// The eventfd's data; differs from every datum of the program's.
     marker: AtomicU64,
     turn: AtomicBool,
+    /// The eventfd has been signalled.
+    shown: AtomicBool,
+    /// Calls that wait on it, in epoll_wait or poll.
+    pub(super) users: AtomicUsize,
+    /// The program has no number of it left.
+    pub(super) closed: AtomicBool,
+    /// The kernel's instance for those who wait on it after its number has been closed.
+    kept: Mutex<Option<Fd>>,
     /// Who drives while a thread waits here.
     pub(super) stack: &'static NetStack,
 }
@@ -218,6 +227,10 @@ impl Epoll {
             eventfd,
             marker: AtomicU64::new(marker),
             turn: AtomicBool::new(false),
+            shown: AtomicBool::new(false),
+            users: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            kept: Mutex::new(None),
             stack,
         }))
     }
@@ -228,6 +241,7 @@ impl Epoll {
 
     /// Whoever sleeps in, or watches, the kernel's instance is to look.
     pub(super) fn signal(&self) {
+        self.shown.store(true, Ordering::SeqCst);
         syscall::eventfd_signal(self.eventfd.as_raw_fd());
     }
 
@@ -250,10 +264,71 @@ impl Epoll {
     /// From now on the instance is watched from outside; what is ready shows.
     pub(super) fn watch(&self) {
         let mut state = self.state.lock();
-        state.watched = true;
-        if !state.ready.is_empty() {
+        if !core::mem::replace(&mut state.watched, true) && state.any_ready() {
             self.signal();
         }
+    }
+
+    /// Whether calls that wait on it see the kernel's instance.
+    pub(super) fn is_polled(&self) -> bool {
+        self.users.load(Ordering::SeqCst) > 0 && self.state.lock().watched
+    }
+
+    /// Drops from the ready list what is not ready any more, up to the first that is; when none is, nothing of ours shows in
+    /// the kernel's instance, unless `others` are to see the marker.
+    pub(super) fn settle(&self, others: impl Fn(&[c_int]) -> bool) {
+        let items: SmallVec<[Arc<Item>; 8]> = {
+            let state = self.state.lock();
+            if !state.watched {
+                return;
+            }
+            state.ready.iter().cloned().collect()
+        };
+        for item in items {
+            // No edge comes in between while the stack is locked.
+            let ready = item.file.stack().with(|inner| {
+                let ready = item.report(item.level(inner)) != 0;
+                if !ready {
+                    self.state.lock().forget_ready(&item);
+                }
+                ready
+            });
+            if ready {
+                return;
+            }
+        }
+        let state = self.state.lock();
+        let idle = !state.any_ready() && !others(&state.numbers);
+        if idle && self.shown.swap(false, Ordering::SeqCst) {
+            syscall::eventfd_drain(self.eventfd.as_raw_fd());
+        }
+    }
+
+    /// True when what is first on the ready list is ready because it has not been read: at least one, at most `max`.
+    pub(super) fn only_unread(&self, inner: &mut Inner, max: usize) -> bool {
+        let first: SmallVec<[Arc<Item>; 8]> = {
+            let state = self.state.lock();
+            state.ready.iter().take(max).cloned().collect()
+        };
+        let here = |i: &Item| core::ptr::eq(i.file.stack(), self.stack);
+        !first.is_empty()
+            && first
+                .iter()
+                .all(|i| !here(i) || i.report(i.level(inner)) & POLLIN != 0)
+    }
+
+    /// `fd`, a number of it, is about to go.
+    pub(super) fn keep(&self, fd: c_int) {
+        let mut kept = self.kept.lock();
+        if kept.is_none() {
+            *kept = duplicate_high(fd).ok();
+        }
+    }
+
+    /// A number of it in this process.
+    pub(super) fn number(&self) -> Option<c_int> {
+        let number = self.state.lock().numbers.first().copied();
+        number.or_else(|| Some(self.kept.lock().as_ref()?.as_raw_fd()))
     }
 
     /// An item became ready: Linux `ep_poll_callback`, but that nobody is woken yet.
@@ -376,13 +451,12 @@ impl Epoll {
         let mut state = self.state.lock();
         let item = state.items.remove(&key(fd, file))?;
         item.gone.store(true, Ordering::Relaxed);
-        if item.queued.swap(false, Ordering::Relaxed) {
-            state.ready.retain(|i| !Arc::ptr_eq(i, &item));
-        }
+        state.forget_ready(&item);
         if item.in_kernel() {
             state.listeners -= 1;
         }
-        state.numbers.first().copied()
+        drop(state);
+        self.number()
     }
 
     /// Forgets everything: the last descriptor of the instance was closed.
@@ -394,6 +468,7 @@ impl Epoll {
             item.file.wait.unwatch(&watcher);
         }
         self.state.lock().ready.clear();
+        *self.kept.lock() = None;
     }
 
     /// When the socket of an item listens: clients on this host reach a kernel listener, which the kernel watches.
@@ -456,6 +531,12 @@ impl State {
         self.ready.drain(..n).inspect(|item| {
             item.queued.store(false, Ordering::Relaxed);
         })
+    }
+
+    fn forget_ready(&mut self, item: &Arc<Item>) {
+        if item.queued.swap(false, Ordering::Relaxed) {
+            self.ready.retain(|i| !Arc::ptr_eq(i, item));
+        }
     }
 
     pub(super) fn any_ready(&self) -> bool {

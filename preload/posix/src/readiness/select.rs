@@ -1,5 +1,6 @@
 //! `select` and `pselect`.
 
+use core::cell::Cell;
 use core::ffi::{c_int, c_ulong};
 
 use libc::{fd_set, sigset_t, timespec, timeval};
@@ -17,9 +18,9 @@ use crate::stack::{NetStack, monotonic_ns};
 use crate::{copy, fdtable, real, signals, stack};
 
 /// Linux `POLLIN_SET`, `POLLOUT_SET`, `POLLEX_SET`: which bits make a descriptor readable, writable, exceptional.
-const IN_SET: u32 = POLLRDNORM | POLLRDBAND | POLLIN | POLLHUP | POLLERR;
-const OUT_SET: u32 = POLLWRBAND | POLLWRNORM | POLLOUT | POLLERR;
-const EX_SET: u32 = POLLPRI;
+const IN_SET: u32 = POLLRDNORM | POLLRDBAND | POLLIN | POLLHUP | POLLERR | POLLNVAL;
+const OUT_SET: u32 = POLLWRBAND | POLLWRNORM | POLLOUT | POLLERR | POLLNVAL;
+const EX_SET: u32 = POLLPRI | POLLNVAL;
 const SETS: [u32; 3] = [IN_SET, OUT_SET, EX_SET];
 
 const BITS: usize = c_ulong::BITS as usize;
@@ -34,6 +35,7 @@ struct Select {
     /// Every descriptor that stands in one of them, with the poll bits asked for.
     members: SmallVec<[(c_int, u32); FEW]>,
     stack: &'static NetStack,
+    begun: Cell<bool>,
 }
 
 unsafe fn ours(n: c_int, at: [*mut fd_set; 3]) -> Option<Select> {
@@ -74,6 +76,7 @@ unsafe fn ours(n: c_int, at: [*mut fd_set; 3]) -> Option<Select> {
         words,
         members,
         stack,
+        begun: Cell::new(false),
     })
 }
 
@@ -84,10 +87,9 @@ impl Select {
         for (fd, events) in &self.members {
             set.add(*fd, *events);
         }
+        // Only once; one that is closed later counts as ready.
+        set.refuses_closed = !self.begun.replace(true);
         set.wait(deadline)?;
-        if set.watches.iter().any(|w| w.revents & POLLNVAL != 0) {
-            return Err(libc::EBADF);
-        }
         let mut count = 0;
         for ((words, at), bits) in self.words.iter().zip(self.at).zip(SETS) {
             if at.is_null() {
