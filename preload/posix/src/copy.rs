@@ -220,27 +220,39 @@ pub unsafe fn to_program(dst: *mut u8, src: *const u8, len: usize) -> Result<(),
     if left == 0 { Ok(()) } else { Err(Fault) }
 }
 
-/// Reads a byte of each page of `len` bytes at `at`, as far as they can be read: what `get_user_pages` finds out.
+/// Reads a byte of each page of `len` bytes at `at`, and answers how many of them can be read: what `get_user_pages` finds out.
 ///
 /// # Errors
-/// `Fault` when a page cannot be read.
+/// `Fault` when the first page cannot be read.
 #[inline]
-pub fn touch_pages(at: *const u8, len: usize) -> Result<(), Fault> {
+pub fn touch_pages(at: *const u8, len: usize) -> Result<usize, Fault> {
     if len == 0 {
-        return Ok(());
+        return Ok(0);
     }
     let first = at as usize & !(PAGE_SIZE - 1);
     let end = (at as usize).checked_add(len).ok_or(Fault)?;
     let pages = (end - first).div_ceil(PAGE_SIZE);
-    let first = at.wrapping_sub(at as usize - first);
-    let readable = if HANDLER.load(Ordering::Acquire) {
+    let before = at as usize - first;
+    let first = at.wrapping_sub(before);
+    let good = if HANDLER.load(Ordering::Acquire) {
         // SAFETY: reads only; a fault is fixed up.
-        unsafe { sidewire_touch_pages(first, pages) == 0 }
+        pages - unsafe { sidewire_touch_pages(first, pages) }
     } else {
-        let populate = libc::MADV_POPULATE_READ;
-        syscall::madvise(first.cast_mut(), pages * PAGE_SIZE, populate).is_ok()
+        let readable = |at: *const u8, pages| {
+            let populate = libc::MADV_POPULATE_READ;
+            syscall::madvise(at.cast_mut(), pages * PAGE_SIZE, populate).is_ok()
+        };
+        if readable(first, pages) {
+            pages
+        } else {
+            let each = (0..pages).map(|page| first.wrapping_add(page * PAGE_SIZE));
+            each.take_while(|at| readable(*at, 1)).count()
+        }
     };
-    readable.then_some(()).ok_or(Fault)
+    match good {
+        0 => Err(Fault),
+        good => Ok(len.min(good * PAGE_SIZE - before)),
+    }
 }
 
 /// Makes sure that `len` bytes at `at` can be written, by writing to each page of them: they are about to be filled.
@@ -353,14 +365,14 @@ mod tests {
                 assert_eq!(to_program(at, text.as_ptr(), 16), Err(Fault));
                 assert_eq!(from_program(back.as_mut_ptr(), at, 16), Err(Fault));
             }
-            assert_eq!(touch_pages(end.sub(4096), 4096), Ok(()));
-            assert_eq!(touch_pages(end.sub(1), 1), Ok(()));
-            assert_eq!(touch_pages(end.sub(1), 2), Err(Fault));
-            assert_eq!(touch_pages(end.sub(4096), 4097), Err(Fault));
+            assert_eq!(touch_pages(end.sub(4096), 4096), Ok(4096));
+            assert_eq!(touch_pages(end.sub(1), 1), Ok(1));
+            assert_eq!(touch_pages(end.sub(1), 2), Ok(1));
+            assert_eq!(touch_pages(end.sub(4096), 4097), Ok(4096));
             assert_eq!(touch_pages(end, 1), Err(Fault));
             for nowhere in [core::ptr::null_mut(), 8 as *mut u8, usize::MAX as *mut u8] {
                 assert_eq!(touch_pages(nowhere, 4), Err(Fault));
-                assert_eq!(touch_pages(nowhere, 0), Ok(()));
+                assert_eq!(touch_pages(nowhere, 0), Ok(0));
                 assert_eq!(to_program(nowhere, text.as_ptr(), 4), Err(Fault));
                 assert_eq!(from_program(back.as_mut_ptr(), nowhere, 4), Err(Fault));
                 assert_eq!(from_program(back.as_mut_ptr(), nowhere, 0), Ok(()));

@@ -212,7 +212,7 @@ fn pin_chunk(
     let Some(skb) = sk.write_queue.back_mut() else {
         return Err(Refused::NewSegment);
     };
-    let (copy, truesize) = if let Some(uarg) = p.uarg {
+    let (truesize, taken) = if let Some(uarg) = p.uarg {
         // The first bytes of a buffer decide whether all of it is accounted by pages (F7).
         if skb.len == 0 {
             skb.pure_zerocopy = true;
@@ -224,31 +224,34 @@ fn pin_chunk(
             Zc::Dmabuf(id) => cx.sh.dmabufs.get(id),
             _ => None,
         };
-        let (copy, pages) = pin_into(skb, iter, copy, |iter, max| match binding {
+        let (pages, taken) = pin_into(skb, iter, copy, |iter, max| match binding {
             Some(mem) => iter.pin_offset(mem, max),
             None => iter.pin(max),
-        })?;
-        skb.ubuf = Some(uarg);
-        zerocopy::attach(&mut sk.zerocopy, uarg, sk.write_seq.wrapping_add(copy));
-        (copy, pages * PAGE_SIZE)
+        });
+        if let Ok(copy) = taken {
+            skb.ubuf = Some(uarg);
+            zerocopy::attach(&mut sk.zerocopy, uarg, sk.write_seq.wrapping_add(copy));
+        }
+        (pages * PAGE_SIZE, taken)
     } else {
         zerocopy::tcp_downgrade_zcopy_pure(skb);
-        let (copy, _) = pin_into(skb, iter, copy, |iter, max| iter.pin(max))?;
-        (copy, copy)
+        let (_, taken) = pin_into(skb, iter, copy, |iter, max| iter.pin(max));
+        (*taken.as_ref().unwrap_or(&0), taken)
     };
     skb.truesize += truesize;
     sk.wmem_queued += truesize;
-    Ok(copy)
+    taken
 }
 
-/// Adds up to `copy` referenced bytes to `skb`; answers bytes and whole pages touched. A fault undoes all of it (E7). Each page
-/// is a fragment, but what goes on in the last one's page (Linux 6.16 `zerocopy_fill_skb_from_iter`).
+/// Adds up to `copy` referenced bytes to `skb`; answers whole pages touched and bytes. A fault undoes all of it (E7), but the
+/// pages before it are told: Linux's `___pskb_trim` leaves them charged. Each page is a fragment, but what goes on in the last
+/// one's page (Linux 6.16 `zerocopy_fill_skb_from_iter`).
 fn pin_into(
     skb: &mut Skb,
     iter: &mut dyn IovIter,
     copy: u32,
     pin: impl Fn(&mut dyn IovIter, u32) -> Result<Frag, Fault>,
-) -> Result<(u32, u32), Refused> {
+) -> (u32, Result<u32, Refused>) {
     let (frags, last) = (skb.frags.len(), skb.frags.last().cloned());
     let (mut done, mut pages) = (0, 0);
     let mut room = MAX_SKB_FRAGS.saturating_sub(skb.nr_frags()) as u32;
@@ -260,7 +263,7 @@ fn pin_into(
                 *joined = last;
             }
             iter.revert(done as usize);
-            return Err(Refused::Fault);
+            return (pages, Err(Refused::Fault));
         };
         let goes_on = skb.frags.last().is_some_and(|last| last.goes_on_in(&frag));
         let end = (room + u32::from(goes_on)) * PAGE_SIZE;
@@ -279,10 +282,10 @@ fn pin_into(
         }
     }
     if done == 0 {
-        return Err(Refused::NewSegment);
+        return (0, Err(Refused::NewSegment));
     }
     skb.len += done;
-    Ok((done, pages))
+    (pages, Ok(done))
 }
 
 /// F10..F14: a chunk is in the tail; pushes when the buffer is full.

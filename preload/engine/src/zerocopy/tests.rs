@@ -8,7 +8,7 @@ use sidewire_uapi::timestamping as sof;
 use super::*;
 use crate::calls::{RecvCall, RecvCmsg};
 use crate::event::Events;
-use crate::memory::{Region, RegionKind};
+use crate::memory::{PAGE_SIZE, Region, RegionKind};
 use crate::sendmsg::SendCall;
 use crate::sndbuf::{tcp_wmem_free_skb, tcp_write_queue_purge};
 use crate::stack::Step;
@@ -159,6 +159,25 @@ fn zc_20_zc_21_a_part_of_the_bytes_is_not_enough() {
     skb.end_seq = first + 100_000;
     acked(&mut bed, &skb);
     assert_eq!(ranges(&mut bed), [(0, 0, 1)]);
+}
+
+/// A page that was pinned before the bad one stays charged to the buffer that it was to join.
+#[test]
+fn a_fault_leaves_pages_charged() {
+    let mut bed = bed();
+    bed.send(so::MSG_MORE, 100).unwrap();
+    for failed in 1..=2 {
+        let parts = vec![(vec![1; 500], true), (vec![2; 100], false)];
+        let mut iter = Iter::new(&bed, parts);
+        let mut call = SendCall::new(ZC | so::MSG_MORE, &[], None, NOBODY, true);
+        let step = bed.step(&mut call, &mut iter);
+        assert_eq!(step, Step::Ready(Err(Error::Fault)));
+        assert_eq!(bed.unsent(), [100]);
+        let pages = (bed.sk().wmem_queued - SKB_TRUESIZE - 100) / PAGE_SIZE;
+        // The test's memory begins anywhere in its page.
+        assert!((failed..=2 * failed).contains(&pages));
+    }
+    bed.ack_all();
 }
 
 fn free_first(bed: &mut Bed) {
