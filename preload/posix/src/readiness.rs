@@ -44,7 +44,11 @@ pub(crate) struct Watch {
 
 impl Watch {
     fn new(fd: c_int, events: u32, file: Option<FileRef>) -> Self {
-        let kernel = file.as_ref().map_or(Some(fd), |f| f.kernel_listener());
+        // poll passes over negative numbers: they need no system call.
+        let kernel = match &file {
+            Some(file) => file.kernel_listener(),
+            None => Some(fd).filter(|fd| *fd >= 0),
+        };
         Self {
             fd,
             events,
