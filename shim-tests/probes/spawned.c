@@ -125,6 +125,7 @@ static void tables(void)
 	pthread_t thread;
 	puts("-- the only thread");
 	SHOW(unshare(CLONE_FILES));
+	SHOW(unshare(CLONE_FILES | CLONE_SIGHAND | CLONE_VM));
 	send_text(fd, "still\n");
 	came(fd);
 	close(fd);

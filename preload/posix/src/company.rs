@@ -71,6 +71,10 @@ pub(crate) fn leave() {
     }
 }
 
+fn is_own(tid: i32) -> bool {
+    OWN.iter().any(|own| own.load(Ordering::Relaxed) == tid)
+}
+
 /// A descriptor of a thread that lives; none when it has ended.
 fn open(tid: i32) -> Result<Option<Fd>, Errno> {
     let fd = match syscall::pidfd_open_thread(tid) {
@@ -102,7 +106,7 @@ fn others() -> Others {
     for tid in tids {
         // The main thread has ended, though its own descriptor would not say so before the last one does.
         let main = tid == syscall::getpid();
-        if main || OWN.iter().any(|p| p.load(Ordering::Relaxed) == tid) {
+        if main || is_own(tid) {
             continue;
         }
         match open(tid) {
@@ -121,8 +125,14 @@ pub(crate) fn alone() -> bool {
     std::fs::read_dir("/proc/thread-self/..").is_ok_and(|tasks| {
         tasks
             .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
-            .all(|tid: i32| tid == me || OWN.iter().any(|own| own.load(Ordering::Relaxed) == tid))
+            .all(|tid| tid == me || is_own(tid) || works_for_a_ring(tid))
     })
+}
+
+/// One of the kernel's workers for an io_uring, which only the library has.
+fn works_for_a_ring(tid: i32) -> bool {
+    std::fs::read(format!("/proc/thread-self/../{tid}/comm"))
+        .is_ok_and(|name| name.starts_with(b"iou-"))
 }
 
 /// Whether the main thread has ended, by /proc/self/stat; none where that cannot be told.

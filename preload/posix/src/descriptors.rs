@@ -160,8 +160,7 @@ pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     if flags & !(libc::CLOSE_RANGE_UNSHARE as c_int) != 0 {
         return real::close_range(first, last, flags);
     }
-    let unshares = flags & libc::CLOSE_RANGE_UNSHARE as c_int != 0;
-    if unshares && process::part() && real::unshare(libc::CLONE_FILES) != 0 {
+    if flags & libc::CLOSE_RANGE_UNSHARE as c_int != 0 && unshare(libc::CLONE_FILES) != 0 {
         return -1;
     }
     let _inside = signals::enter();
@@ -177,12 +176,16 @@ pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
 
 /// `unshare`.
 pub fn unshare(flags: c_int) -> c_int {
-    let files = flags & libc::CLONE_FILES;
-    real::unshare(if files != 0 && !process::part() {
-        flags & !files
-    } else {
-        flags
-    })
+    // Of an only thread the kernel takes them, and does nothing.
+    const THREADS: c_int =
+        libc::CLONE_FILES | libc::CLONE_VM | libc::CLONE_SIGHAND | libc::CLONE_THREAD;
+    if flags & THREADS != 0 && process::alone_with_library() {
+        return real::unshare(flags & !THREADS);
+    }
+    if flags & libc::CLONE_FILES != 0 {
+        process::part();
+    }
+    real::unshare(flags)
 }
 
 /// `pidfd_getfd`: the descriptor of one's own process is duplicated.

@@ -476,20 +476,22 @@ pub(crate) fn parted() -> bool {
     PARTED.load(Ordering::Relaxed)
 }
 
-/// Before the calling thread gets a table of descriptors of its own, in which what others open and close does not show: all
-/// sockets become the kernel's, and so do new ones. False for a program's only thread: it shares its table with the library's
-/// threads alone, and has to go on doing so.
-pub(crate) fn part() -> bool {
+/// True for a program's only thread, which shares what threads share with the library's alone, and has to go on doing so.
+pub(crate) fn alone_with_library() -> bool {
     if !stack::any() || signals::in_vfork() {
-        return true;
-    }
-    let _inside = signals::enter();
-    if company::alone() {
         return false;
     }
-    PARTED.store(true, Ordering::Relaxed);
-    share(|_| true, true);
-    true
+    let _inside = signals::enter();
+    company::alone()
+}
+
+/// Before the calling thread gets a table of descriptors of its own, in which what others open and close does not show: all
+/// sockets become the kernel's, and so do new ones.
+pub(crate) fn part() {
+    if stack::any() && !signals::in_vfork() {
+        PARTED.store(true, Ordering::Relaxed);
+        share(|_| true, true);
+    }
 }
 
 /// `posix_spawn_file_actions_adddup2`.

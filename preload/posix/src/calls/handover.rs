@@ -111,13 +111,15 @@ fn min_seq(a: u32, b: u32) -> u32 {
     if after(a, b) { b } else { a }
 }
 
-/// Binds the kernel's socket behind `fd` to where the connection is, if it is not bound. A port that was given up still shows
-/// in its name.
-fn bind_to(fd: c_int, file: &FileRef, local: SocketAddr) -> Result<(), c_int> {
-    if file.port.lock().bound && shadow_name(fd).is_some_and(|name| name.port() != 0) {
-        return Ok(());
+/// Binds the kernel's socket behind `fd` to where the connection is, if it is not bound: its name does not say, since it
+/// still shows a port that was given up.
+fn bind_to(fd: c_int, local: SocketAddr, v6: bool) -> Result<(), c_int> {
+    match bind_shadow(fd, local, v6) {
+        Err(libc::EINVAL) if shadow_name(fd).is_some_and(|name| name.port() == local.port()) => {
+            Ok(())
+        }
+        bound => bound,
     }
-    bind_shadow(fd, local, is_v6(file))
 }
 
 /// A buffer that takes what is queued, where the kernel's default does not. `name` is SO_SNDBUFFORCE or SO_RCVBUFFORCE.
@@ -203,13 +205,12 @@ impl Image {
     }
 
     /// Makes the kernel's socket `fd`, in repair mode already, this connection.
-    fn restore(&self, fd: c_int, file: &FileRef) -> Result<(), c_int> {
-        let stack = file.stack();
+    fn restore(&self, fd: c_int, stack: &'static NetStack) -> Result<(), c_int> {
         let set = |name, value: u32| {
             syscall::setsockopt(fd, libc::IPPROTO_TCP, name, &value).map_err(|e| e.into_raw())
         };
         let queue = |which: i32| set(tcp::TCP_REPAIR_QUEUE, which as u32);
-        bind_to(fd, file, self.local)?;
+        bind_to(fd, self.local, self.v6)?;
         make_room(
             fd,
             libc::SO_SNDBUFFORCE,
@@ -539,6 +540,12 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
     if file.moved() {
         return Ok(());
     }
+    // The program may close the number meanwhile, and get it for another socket.
+    let own = duplicate_high(fd).ok();
+    if !fdtable::is_of(fd, &file) {
+        return Ok(());
+    }
+    let fd = own.as_ref().map_or(fd, AsRawFd::as_raw_fd);
     let _raised = privilege::raise();
     match stack.with(|i| i.engine.state(file.id())) {
         TcpState::Listen if file.leaving() => return Ok(()),
@@ -560,7 +567,7 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
         stack
             .with(|inner| take_out(stack, inner, &file))
             .and_then(|(image, options, _guard)| {
-                let done = image.restore(fd, &file);
+                let done = image.restore(fd, stack);
                 options.set(fd);
                 done.map_err(Refused::Kernel)
             });

@@ -62,10 +62,9 @@ impl Ended {
     }
 
     /// Makes the kernel's socket `fd` a connection that has ended so.
-    fn restore(&self, fd: c_int, file: &FileRef) -> Result<(), Errno> {
-        let stack = file.stack();
+    fn restore(&self, fd: c_int, stack: &'static NetStack) -> Result<(), Errno> {
         let set = |name, value: u32| syscall::setsockopt(fd, libc::IPPROTO_TCP, name, &value);
-        bind_to(fd, file, self.local).map_err(Errno::new)?;
+        bind_to(fd, self.local, self.v6).map_err(Errno::new)?;
         make_room(fd, libc::SO_RCVBUFFORCE, self.received.len());
         set(tcp::TCP_REPAIR_QUEUE, repair::RECV_QUEUE as u32)?;
         set(tcp::TCP_QUEUE_SEQ, self.copied_seq)?;
@@ -134,7 +133,7 @@ pub(super) fn give(stack: &'static NetStack, file: &FileRef, fd: c_int) {
         if repair(repair::ON).is_err() {
             return;
         }
-        if ended.restore(fd, file).is_err() {
+        if ended.restore(fd, stack).is_err() {
             // Silent in repair mode.
             disconnect(fd);
             let _ = repair(repair::OFF_NO_WP);
