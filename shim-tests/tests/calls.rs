@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         "mask_waits",
         "message_rows",
         "send_ends",
+        "zerocopy_receive",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
