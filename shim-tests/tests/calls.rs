@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         "message_rows",
         "send_ends",
         "zerocopy_receive",
+        "by_number",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
