@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         "reuse_strangers",
         "not_stderr",
         "ep_local",
+        "bound_oddly",
     ] {
         suite = suite.both(name, &[], move |stack| shared_as_native(name, stack));
     }
