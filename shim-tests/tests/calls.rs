@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         "mask_waits",
         "message_rows",
         "send_ends",
+        "zerocopy_receive",
+        "by_number",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         "reuse_strangers",
         "not_stderr",
         "ep_local",
+        "bound_oddly",
     ] {
         suite = suite.both(name, &[], move |stack| shared_as_native(name, stack));
     }

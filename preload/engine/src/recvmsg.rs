@@ -363,7 +363,8 @@ fn recv_cmsgs(sk: &TcpSock, call: &mut RecvCall) {
 }
 
 /// Bytes left, for TCP_INQ: 1 when only the end of the stream is left (spec/recv-path.md RV-35).
-fn tcp_inq_hint(sk: &TcpSock) -> i32 {
+#[must_use]
+pub fn tcp_inq_hint(sk: &TcpSock) -> i32 {
     let inq = sk.rcv_nxt.wrapping_sub(sk.copied_seq);
     if inq == 0 && sk.sock_done {
         return 1;

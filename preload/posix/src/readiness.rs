@@ -423,6 +423,31 @@ unsafe fn read_timespec(timeout: *const timespec) -> Result<Option<u64>, c_int> 
     ))
 }
 
+/// The mask of a call by number, and its size.
+unsafe fn read_sized_mask(mask: *const sigset_t, size: usize) -> Result<Option<u64>, c_int> {
+    // The kernel knows one size.
+    if !mask.is_null() && size != size_of::<u64>() {
+        return Err(libc::EINVAL);
+    }
+    // SAFETY: the program's pointer.
+    unsafe { read_mask(mask) }
+}
+
+/// What is left of a wait until `deadline` (Linux `poll_select_finish`); nothing is told of one that had no time.
+unsafe fn write_left(timeout: *mut timespec, length: Option<u64>, deadline: Instant) {
+    if length.is_none_or(|ns| ns == 0) {
+        return;
+    }
+    let left = deadline.0.saturating_sub(monotonic_ns());
+    let ts = timespec {
+        tv_sec: (left / 1_000_000_000) as _,
+        tv_nsec: (left % 1_000_000_000) as _,
+    };
+    // As in the kernel: when the time cannot be written, the result stands.
+    // SAFETY: the destination is the program's.
+    let _ = unsafe { copy::write_value(timeout, &ts) };
+}
+
 /// What a C function returns.
 fn answer(result: Result<usize, c_int>) -> c_int {
     match result {

@@ -16,8 +16,8 @@ pub(crate) use sidewire_posix::process::{
 pub(crate) use sidewire_posix::readiness::epoll::{
     epoll_create, epoll_create1, epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait,
 };
-pub(crate) use sidewire_posix::readiness::poll::{poll, ppoll};
-pub(crate) use sidewire_posix::readiness::select::{pselect, select};
+pub(crate) use sidewire_posix::readiness::poll::{poll, ppoll, ppoll_by_number};
+pub(crate) use sidewire_posix::readiness::select::{pselect, pselect_by_number, select};
 pub(crate) use sidewire_posix::real::{
     __open_2, __open64_2, __openat_2, __openat64_2, _exit, creat, creat64, eventfd, execv, execve,
     execveat, execvp, execvpe, fexecve, inotify_init, inotify_init1, memfd_create, open, open64,

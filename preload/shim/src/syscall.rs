@@ -39,6 +39,9 @@ unsafe fn by_number(
             libc::SYS_write => calls::write(fd, b as _, c) as c_long,
             libc::SYS_readv => calls::readv(fd, b as _, ci) as c_long,
             libc::SYS_writev => calls::writev(fd, b as _, ci) as c_long,
+            // The upper half of the offset, which comes before the flags, is nothing where a long has all of it.
+            libc::SYS_preadv2 => calls::preadv2(fd, b as _, ci, d as _, f as c_int) as c_long,
+            libc::SYS_pwritev2 => calls::pwritev2(fd, b as _, ci, d as _, f as c_int) as c_long,
             libc::SYS_recvfrom => calls::recvfrom(fd, b as _, c, di, e as _, f as _) as c_long,
             libc::SYS_recvmsg => calls::recvmsg(fd, b as _, ci) as c_long,
             libc::SYS_recvmmsg => calls::recvmmsg(fd, b as _, c as c_uint, di, e as _).into(),
@@ -67,13 +70,12 @@ unsafe fn by_number(
                 raw::set_errno(libc::EINVAL);
                 -1
             }
-            libc::SYS_ppoll if d != 0 && e != MASK => {
-                raw::set_errno(libc::EINVAL);
-                -1
-            }
             libc::SYS_epoll_pwait => calls::epoll_pwait(fd, b as _, ci, di, e as _).into(),
             libc::SYS_epoll_pwait2 => calls::epoll_pwait2(fd, b as _, ci, d as _, e as _).into(),
-            libc::SYS_ppoll => calls::ppoll(a as _, b as _, c as _, d as _).into(),
+            libc::SYS_ppoll => calls::ppoll_by_number(a as _, b as _, c as _, d as _, e),
+            libc::SYS_pselect6 => {
+                calls::pselect_by_number(fd, [b as _, c as _, d as _], e as _, f as _)
+            }
             // libuv gives its epoll_ctls to a ring, past every hook. It does without one where there is none.
             libc::SYS_io_uring_setup if sidewire_posix::process::enabled() => {
                 raw::set_errno(libc::EPERM);

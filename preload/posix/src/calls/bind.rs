@@ -14,6 +14,7 @@ use super::unbind::unbind_if_over;
 use super::{answer_int, errno_of, handover};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
+use crate::passed_on::LOOPBACK_IFINDEX;
 use crate::readiness::epoll;
 use crate::{config, fdtable, process, raw, real, reuseport, signals, syscall};
 
@@ -143,7 +144,11 @@ fn refusal(file: &FileRef, fd: c_int) -> Option<Reason> {
     if is_v6(file) && syscall::getsockopt_int(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Ok(1) {
         return Some(Reason::Ipv6);
     }
-    None
+    let device = file.stack().with(|i| {
+        let sk = i.engine.sock(file.id());
+        sk.map(|sk| sk.opts.bound_dev_if)
+    });
+    (device == Some(LOOPBACK_IFINDEX)).then_some(Reason::Local)
 }
 
 /// `listen`. What comes over the wire is the engine's; clients on this host and over IPv6 are the kernel's, at listeners of

@@ -228,17 +228,36 @@ enum Plan {
     From(IpAddr),
 }
 
+/// An address that stands for many hosts, from which nothing is sent.
+fn is_group(inner: &mut Inner, addr: IpAddr) -> bool {
+    let key = FlowKey {
+        daddr: addr,
+        saddr: None,
+        oif: 0,
+        mark: 0,
+        tos: 0,
+    };
+    let known = matches!(addr, IpAddr::V4(v4) if v4.is_broadcast() || v4.is_multicast());
+    known || inner.net.lookup(&key).is_ok_and(|route| route.not_unicast)
+}
+
 fn plan(file: &FileRef, inner: &mut Inner, remote: SocketAddr) -> Result<Plan, c_int> {
     let sk = inner.engine.sock(file.id()).ok_or(libc::EBADF)?;
     let local = sk.tuple.local;
-    let key = FlowKey {
+    let mut key = FlowKey {
         daddr: remote.ip(),
         saddr: (!local.ip().is_unspecified()).then_some(local.ip()),
         oif: sk.opts.bound_dev_if,
         mark: sk.opts.mark,
         tos: sk.opts.ip_tos,
     };
-    let route = match inner.net.lookup(&key) {
+    let mut found = inner.net.lookup(&key);
+    if found.is_err() && key.saddr.is_some_and(|addr| is_group(inner, addr)) {
+        // Linux __inet_bind: "use device".
+        key.saddr = None;
+        found = inner.net.lookup(&key);
+    }
+    let route = match found {
         Ok(route) => route,
         // The kernel's table said no: so would its connect.
         Err(Errno::EINVAL) => return Err(libc::EINVAL),

@@ -21,6 +21,7 @@ pub mod socket;
 mod sockopt;
 mod splice;
 pub(crate) mod unbind;
+mod zerocopy_receive;
 
 pub use accept::{accept, accept4};
 pub use address::{getpeername, getsockname};

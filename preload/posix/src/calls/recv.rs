@@ -70,7 +70,12 @@ fn target(iov: &Iovecs, flags: c_int) -> ProgramIov<'_> {
     iov.iter().taking(flags & MSG_PEEK == 0)
 }
 
-fn recv_iov(file: &FileRef, fd: c_int, iov: &Iovecs, flags: c_int) -> Result<usize, c_int> {
+pub(super) fn recv_iov(
+    file: &FileRef,
+    fd: c_int,
+    iov: &Iovecs,
+    flags: c_int,
+) -> Result<usize, c_int> {
     recv_named(file, fd, iov, flags).map(|(n, _)| n)
 }
 
@@ -334,7 +339,7 @@ pub unsafe fn recvmmsg(
 }
 
 /// Takes the socket's error (Linux `sock_error`).
-fn pending_error(fd: c_int) -> Result<(), c_int> {
+pub(super) fn pending_error(fd: c_int) -> Result<(), c_int> {
     let mut error: c_int = 0;
     let mut len = size_of::<c_int>() as libc::socklen_t;
     let (value, len) = ((&raw mut error).cast(), &raw mut len);

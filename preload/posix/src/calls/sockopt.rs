@@ -17,7 +17,7 @@ use sidewire_uapi::tcp::{self, TcpState};
 use super::address::{encode, is_v6};
 use super::handover;
 use super::socket::Reason;
-use super::{answer_int, caps, errno_of};
+use super::{answer_int, caps, errno_of, zerocopy_receive};
 use crate::file::FileRef;
 use crate::{copy, fdtable, raw, real, round, signals};
 
@@ -363,6 +363,10 @@ unsafe fn get(
     if (level, name) == (libc::SOL_SOCKET, so::SO_PEERNAME) {
         // SAFETY: the program's pointers.
         return unsafe { peer_name(file, value, len) };
+    }
+    if (level, name) == (libc::IPPROTO_TCP, tcp::TCP_ZEROCOPY_RECEIVE) {
+        // SAFETY: the program's pointers.
+        return unsafe { zerocopy_receive::get(file, fd, value, len) };
     }
     // SAFETY: any bytes make a number.
     let room = unsafe { copy::read_value(len) }.map_err(|_| libc::EFAULT)? as c_int;

@@ -1,6 +1,6 @@
 //! `poll` and `ppoll`.
 
-use core::ffi::c_int;
+use core::ffi::{c_int, c_long};
 
 use libc::{nfds_t, pollfd, sigset_t, timespec};
 use sidewire_uapi::poll::{POLLERR, POLLHUP};
@@ -9,17 +9,22 @@ use smallvec::SmallVec;
 use sidewire_engine::Instant;
 
 use super::{
-    AtOnce, FEW, Set, answer, deadline_after, deadline_ms, driver_of, read_mask, read_timespec,
-    with_mask,
+    AtOnce, FEW, Set, answer, deadline_after, deadline_ms, driver_of, read_mask, read_sized_mask,
+    read_timespec, with_mask, write_left,
 };
 use crate::stack::NetStack;
-use crate::{copy, fdtable, real, signals, stack};
+use crate::{copy, fdtable, real, signals, stack, syscall};
 
 type Fds = SmallVec<[pollfd; FEW]>;
 
 /// The program's set, when it has to do with us, and who drives; else the real function is right.
 unsafe fn ours(fds: *const pollfd, n: nfds_t) -> Option<(Fds, &'static NetStack)> {
-    if !stack::any() || signals::in_vfork() || n as usize > fdtable::MAX_FD {
+    let many = n as usize > FEW;
+    if !stack::any()
+        || signals::in_vfork()
+        || n as usize > fdtable::MAX_FD
+        || many && n > syscall::nofile_limit()
+    {
         return None;
     }
     let n = n as usize;
@@ -69,10 +74,8 @@ pub unsafe fn poll(fds: *mut pollfd, n: nfds_t, timeout: c_int) -> c_int {
         // SAFETY: the program's call.
         return unsafe { real::poll(fds, n, timeout) };
     };
-    let deadline = deadline_ms(timeout);
     // SAFETY: the program's pointer.
-    let wait = |deadline| unsafe { wait(fds, set.clone(), stack, deadline) };
-    answer(with_mask(None, deadline, AtOnce::Interrupted, wait))
+    answer(unsafe { wait_with(fds, &set, stack, deadline_ms(timeout), None) })
 }
 
 /// `ppoll`.
@@ -93,9 +96,50 @@ pub unsafe fn ppoll(
     answer((|| {
         // SAFETY: the program's pointers.
         let (length, mask) = unsafe { (read_timespec(timeout)?, read_mask(mask)?) };
-        let deadline = deadline_after(length);
         // SAFETY: the program's pointer.
-        let wait = |deadline| unsafe { wait(fds, set.clone(), stack, deadline) };
-        with_mask(mask, deadline, AtOnce::Interrupted, wait)
+        unsafe { wait_with(fds, &set, stack, deadline_after(length), mask) }
     })())
+}
+
+/// `ppoll` by number, which tells what is left of the time.
+///
+/// # Safety
+/// The contract of the system call.
+pub unsafe fn ppoll_by_number(
+    fds: *mut pollfd,
+    n: nfds_t,
+    timeout: *mut timespec,
+    mask: *const sigset_t,
+    size: usize,
+) -> c_long {
+    // SAFETY: the program's call.
+    let Some((set, stack)) = (unsafe { ours(fds, n) }) else {
+        let (number, fds, timeout) = (libc::SYS_ppoll, fds as usize, timeout as usize);
+        // SAFETY: the program's call.
+        return unsafe { real::syscall(number, fds, n as usize, timeout, mask as usize, size, 0) };
+    };
+    answer((|| {
+        // SAFETY: the program's pointers.
+        let (length, mask) = unsafe { (read_timespec(timeout)?, read_sized_mask(mask, size)?) };
+        let deadline = deadline_after(length);
+        // SAFETY: the program's pointers.
+        unsafe {
+            let result = wait_with(fds, &set, stack, deadline, mask);
+            write_left(timeout, length, deadline);
+            result
+        }
+    })())
+    .into()
+}
+
+unsafe fn wait_with(
+    fds: *mut pollfd,
+    set: &Fds,
+    stack: &'static NetStack,
+    deadline: Instant,
+    mask: Option<u64>,
+) -> Result<usize, c_int> {
+    // SAFETY: the caller's pointer.
+    let wait = |deadline| unsafe { wait(fds, set.clone(), stack, deadline) };
+    with_mask(mask, deadline, AtOnce::Interrupted, wait)
 }

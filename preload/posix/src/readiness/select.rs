@@ -1,7 +1,7 @@
 //! `select` and `pselect`.
 
 use core::cell::Cell;
-use core::ffi::{c_int, c_ulong};
+use core::ffi::{c_int, c_long, c_ulong};
 
 use libc::{fd_set, sigset_t, timespec, timeval};
 use sidewire_engine::Instant;
@@ -12,7 +12,8 @@ use sidewire_uapi::poll::{
 use smallvec::SmallVec;
 
 use super::{
-    AtOnce, FEW, Set, answer, deadline_after, driver_of, read_mask, read_timespec, with_mask,
+    AtOnce, FEW, Set, answer, deadline_after, driver_of, read_mask, read_sized_mask, read_timespec,
+    with_mask, write_left,
 };
 use crate::stack::{NetStack, monotonic_ns};
 use crate::{copy, fdtable, real, signals, stack};
@@ -182,4 +183,42 @@ pub unsafe fn pselect(
         let deadline = deadline_after(length);
         with_mask(mask, deadline, AtOnce::Interrupted, |d| select.run(d))
     })())
+}
+
+/// `pselect6` by number: mask and size stand in two words behind `mask`, and what is left of the time is told.
+///
+/// # Safety
+/// The contract of the system call.
+pub unsafe fn pselect_by_number(
+    n: c_int,
+    sets: [*mut fd_set; 3],
+    timeout: *mut timespec,
+    mask: *const [usize; 2],
+) -> c_long {
+    // SAFETY: the program's call.
+    let Some(select) = (unsafe { ours(n, sets) }) else {
+        let [r, w, e] = sets.map(|set| set as usize);
+        let (number, n) = (libc::SYS_pselect6, n as usize);
+        // SAFETY: the program's call.
+        return unsafe { real::syscall(number, n, r, w, e, timeout as usize, mask as usize) };
+    };
+    answer((|| {
+        let [at, size] = if mask.is_null() {
+            [0; 2]
+        } else {
+            // SAFETY: any bytes make numbers.
+            unsafe { copy::read_value(mask) }.map_err(|_| libc::EFAULT)?
+        };
+        // SAFETY: the program's pointers.
+        let (length, mask) = unsafe {
+            let length = read_timespec(timeout)?;
+            (length, read_sized_mask(at as *const sigset_t, size)?)
+        };
+        let deadline = deadline_after(length);
+        let result = with_mask(mask, deadline, AtOnce::Interrupted, |d| select.run(d));
+        // SAFETY: the program's pointer.
+        unsafe { write_left(timeout, length, deadline) };
+        result
+    })())
+    .into()
 }
