@@ -151,6 +151,12 @@ static void long_lengths(void)
 	SHOW(read(fd, mapped, (size_t)1 << 47));
 	SHOW(recv(fd, mapped, SIZE_MAX, MSG_PEEK));
 	SHOW(write(fd, mapped, SIZE_MAX));
+	/* All lengths are looked at before any address. */
+	struct iovec odd[3] = {{mapped, 1}, {(void *)UINTPTR_MAX, 8}, {mapped, SIZE_MAX}};
+	SHOW(readv(fd, odd, 3));
+	SHOW(writev(fd, odd, 3));
+	SHOW(readv(fd, odd, 2));
+	SHOW(recv(fd, (void *)(UINTPTR_MAX - 4096), 10, MSG_DONTWAIT));
 	SHOW(readv(fd, iov, 2));
 	SHOW(writev(fd, iov, 2));
 	SHOW(readv(fd, iov + 1, 1));

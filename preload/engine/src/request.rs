@@ -108,6 +108,11 @@ impl Stack {
                 tos: sk.opts.ip_tos & !3,
             })
             .ok()?;
+        // It came by another device than the listener is bound to, and not by one of a VRF's: the kernel answers.
+        let device = sk.opts.bound_dev_if;
+        if device != 0 && ![device, dst.oif].contains(&seg.iif) {
+            return Some(());
+        }
         // The last quarter is for peers with which connections went well before.
         let max = self.sh.sysctl.tcp_max_syn_backlog;
         if qlen > max - (max >> 2) && isn.is_none() {

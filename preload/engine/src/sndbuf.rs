@@ -61,16 +61,14 @@ pub(crate) fn tcp_wmem_free_skb(
     cx.sh.pool.free(skb);
 }
 
-/// Empties both send queues: the connection is over or starts anew (Linux `tcp_write_queue_purge`).
+/// Empties both send queues: the connection is over or starts anew (Linux `tcp_write_queue_purge`, which leaves what was
+/// counted of lost and repeated segments to be told).
 pub fn tcp_write_queue_purge(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     zerocopy::purge_unsent(sk, cx);
     while let Some(skb) = sk.rtx_queue.pop_front() {
         tcp_wmem_free_skb(sk, cx, skb);
     }
     sk.packets_out = 0;
-    sk.sacked_out = 0;
-    sk.lost_out = 0;
-    sk.retrans_out = 0;
     sk.retransmit_hint = None;
     sk.backoff = 0;
     tcp_chrono_stop(sk, cx, ChronoKind::Busy);

@@ -229,6 +229,8 @@ pub(crate) struct Wire {
     pub(crate) sent: Vec<(Vec<u8>, u32)>,
     /// Nothing leads anywhere.
     pub(crate) no_route: bool,
+    /// Where routes lead; 0 for the usual device.
+    pub(crate) oif: u32,
     /// Frames wait for the caller to let go of the stack.
     pub(crate) crowded: bool,
     /// Every four-tuple is a connection of the kernel's.
@@ -260,7 +262,11 @@ impl Net for Wire {
         if self.no_route {
             return Err(Error::NetUnreach);
         }
-        Ok(dst())
+        let mut dst = dst();
+        if self.oif != 0 {
+            dst.oif = self.oif;
+        }
+        Ok(dst)
     }
     fn route_generation(&self) -> u32 {
         1

@@ -96,11 +96,12 @@ impl Iovecs {
             .map_err(|Fault| Error::Fault)?;
             Self::Heap(v)
         };
+        // Linux copy_iovec_from_user looks at all lengths first.
+        if this.as_slice().iter().any(|e| e.iov_len as isize <= -1) {
+            return Err(Error::Inval);
+        }
         let mut total = 0;
         for e in this.as_mut_slice() {
-            if e.iov_len as isize <= -1 {
-                return Err(Error::Inval);
-            }
             // Of a single one no more than what counts is looked at.
             let most = if count > 1 { usize::MAX } else { MAX_RW_COUNT };
             if !syscall::access_ok(e.iov_base.cast(), e.iov_len.min(most)) {

@@ -312,6 +312,27 @@ fn closing_the_listener() {
     assert_eq!(step, Step::Ready(Err(Error::Inval)));
 }
 
+/// SO_BINDTODEVICE: a SYN by another device is none of this listener's, though the way back leads there.
+#[test]
+fn a_listener_hears_its_device_only() {
+    const THEIRS: u32 = 2;
+    for (device, oif, heard) in [
+        (0, 7, true),
+        (THEIRS, 7, true),
+        (7, 7, false),
+        // A VRF, whose device it came by.
+        (7, THEIRS, true),
+    ] {
+        let mut peer = Peer::listening(5);
+        peer.bed.wire.oif = oif;
+        let listener = peer.listener.expect("one that listens");
+        peer.bed.stack.socks[listener].opts.bound_dev_if = device;
+        from_port(&mut peer, 9001);
+        peer.send(SYN);
+        assert_eq!(!peer.sent().is_empty(), heard, "{device} {oif}");
+    }
+}
+
 /// A listener on the specific address comes before the wildcard.
 #[test]
 fn the_specific_listener_first() {

@@ -261,3 +261,16 @@ fn the_send_buffer_grows_with_the_window() {
     b.with(tcp_init_transfer_snd);
     assert_eq!(b.sk.sndbuf, 5_000);
 }
+
+/// Linux `tcp_write_queue_purge` leaves what `tcp_info` tells of lost and repeated segments.
+#[test]
+fn what_was_lost_is_told_of_a_connection_that_died() {
+    let mut bed = crate::testbed::Bed::established();
+    bed.sk().lost_out = 4;
+    bed.sk().retrans_out = 1;
+    bed.with(|stack, io, id| {
+        let (sk, mut cx) = stack.borrow(io, id).unwrap();
+        assert!(matches!(tcp_write_err(sk, &mut cx), TimerOutcome::Dead));
+    });
+    assert_eq!((bed.sk().lost_out, bed.sk().retrans_out), (4, 1));
+}

@@ -40,6 +40,7 @@ impl Drop for Used {
     fn drop(&mut self) {
         let last = self.0.users.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.0.closed.load(Ordering::SeqCst) {
+            let _inside = signals::enter();
             self.0.dissolve();
         }
     }
