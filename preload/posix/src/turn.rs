@@ -8,8 +8,8 @@ use crate::deferred::DeferredQueues;
 use crate::stack::{Inner, NetStack};
 use crate::{syscall, thread};
 
-/// Stack of the thread, in bytes.
-const STACK_SIZE: usize = 128 * 1024;
+/// Stack of the thread, in bytes: the program's thread-local storage lies in it, too.
+const STACK_SIZE: usize = 256 * 1024;
 
 /// Connections from which on there are several rings: one is often for control only.
 const SEVERAL: usize = 3;

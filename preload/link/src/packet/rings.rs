@@ -10,7 +10,6 @@ use super::turn::Both;
 use crate::Errno;
 use crate::fd::Fd;
 use crate::frame::{FrameSource, RxFrame};
-use arrayvec::ArrayVec;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -30,7 +29,7 @@ pub(super) const SHARED_SLOTS: RingConfig = RingConfig {
 /// The rings.
 #[derive(Debug)]
 pub struct RingGroup {
-    rings: ArrayVec<RingSource, MAX_RINGS>,
+    rings: Vec<RingSource>,
     /// The one that is looked at, and how many frames more it may give before the next one is.
     at: usize,
     left: u32,
@@ -42,7 +41,7 @@ pub struct RingGroup {
 
 impl RingGroup {
     pub(super) fn new(
-        rings: ArrayVec<RingSource, MAX_RINGS>,
+        rings: Vec<RingSource>,
         drops: Fd,
         arrivals: Arc<Fd>,
         both: Option<Both>,

@@ -113,7 +113,7 @@ pub(super) struct Opened {
 /// Sockets with rings that hear nothing yet.
 #[derive(Debug)]
 pub struct Prepared {
-    rings: ArrayVec<RingSource, MAX_RINGS>,
+    rings: Vec<RingSource>,
     /// Where there are several.
     group: Option<Group>,
     rcvbuf: i32,
@@ -171,7 +171,7 @@ impl Turn {
         let (ring, rcvbuf) = self.ring(RingConfig::SMALL_SLOTS)?;
         bind_protocol(ring.fd().as_raw_fd(), libc::ETH_P_IP as u16)?;
         Ok(Prepared {
-            rings: [ring].into_iter().collect(),
+            rings: vec![ring],
             group: None,
             rcvbuf,
         })
@@ -196,7 +196,7 @@ impl Turn {
         let drops = self.deaf()?;
         let mut members: ArrayVec<RawFd, { MAX_RINGS + 1 }> = ArrayVec::new();
         members.push(drops.as_raw_fd());
-        let mut rings = ArrayVec::new();
+        let mut rings = Vec::with_capacity(MAX_RINGS);
         let mut rcvbuf = i32::MAX;
         for made in made {
             let (ring, its): (RingSource, i32) = made?;
