@@ -129,16 +129,17 @@ fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> 
                         let revents = level & (w.events | always);
                         found(i, revents);
                         any |= revents != 0;
-                        unread &= revents & POLLIN != 0;
+                        unread &= revents == 0 || revents & POLLIN != 0;
                     }
                     i += 1;
                 }
                 (i, any, unread)
             };
-            // What the program has not read yet comes first, when nothing else is asked: frames that wait stay with the
+            // What the program has not read yet comes first, when nothing else is ready: frames that wait stay with the
             // kernel, and what they would bring would only grow cold.
             let (next, any, _) = match look(inner) {
-                (_, _, false) if round::poll_once(stack, inner) => look(inner),
+                seen @ (_, true, true) => seen,
+                _ if round::poll_once(stack, inner) => look(inner),
                 seen => seen,
             };
             ready |= any;
