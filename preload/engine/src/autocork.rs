@@ -68,9 +68,10 @@ pub(crate) fn tcp_should_autocork(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, size_go
         return false;
     };
     let truesize = tail.truesize;
-    // What a run holds back Linux would have sent: the stamps of its calls would become one, and pages of the program's, each
-    // charged as a whole, would fill the send buffer.
-    let apart = !tail.tx_flags.is_empty() || tail.ubuf.is_some();
+    // What a run holds back Linux would have sent: the stamps of its calls would become one, and pages of the program's of
+    // which little was sent, but which are charged as a whole, would fill the send buffer.
+    let sparse = tail.ubuf.is_some() && tail.len < truesize / 2;
+    let apart = !tail.tx_flags.is_empty() || sparse;
     let run = sk.send_run.on() && sk.nonagle & nagle::OFF == 0 && !apart;
     if !sk.tx_blocked {
         if run {
