@@ -57,7 +57,7 @@ static long accept_one(int from, int *fd)
 	struct pollfd readable = {.fd = from, .events = POLLIN};
 	if (poll(&readable, 1, 10000) != 1)
 		return -1;
-	*fd = accept4(from, NULL, NULL, SOCK_NONBLOCK);
+	*fd = accept4(from, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	return *fd < 0 ? -1 : 0;
 }
 
@@ -262,7 +262,8 @@ static long stamp(int fd)
 static long do_call(const char *call, int *fd, const char *host, const long *a)
 {
 	if (!strcmp(call, "socket"))
-		return (*fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)) < 0 ? -1 : 0;
+		/* Not inherited by what system() runs: shared with it, it would be the kernel's. */
+		return (*fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0 ? -1 : 0;
 	if (!strcmp(call, "bind"))
 		return reuse_and_bind(*fd, a[0]);
 	if (!strcmp(call, "listen"))
