@@ -18,7 +18,8 @@ const MIN_NOFILE: u64 = 1024;
 
 /// True when the way in is to have several rings.
 pub(crate) fn several(inner: &Inner) -> bool {
-    inner.engine.tuples().take(SEVERAL).count() == SEVERAL && syscall::nofile_limit() >= MIN_NOFILE
+    let bulk = inner.source.bulky() && inner.engine.tuples().take(SEVERAL).count() == SEVERAL;
+    (bulk || inner.crowded()) && syscall::nofile_limit() >= MIN_NOFILE
 }
 
 /// Starts the thread. Without it the way in stays as it is.
