@@ -175,7 +175,7 @@ pub struct NetStack {
     inner: Mutex<Inner>,
     /// Frames on their way to the device.
     lanes: Arc<Lanes>,
-    /// Payload that is still in the packet socket's queue.
+    /// Payload that is still in the packet socket's queue, and in those of several, that may follow it.
     deferred: [OnceCell<DeferredQueues>; 2],
     /// By which the way in is given a ring.
     turn: Mutex<Option<Arc<Turn>>>,
@@ -312,14 +312,20 @@ impl NetStack {
         }
     }
 
-    /// The turn to a ring, or to several, once.
+    /// The turn to a ring, or to several, once it is wanted.
     pub(crate) fn take_turn(&self) -> Option<Arc<Turn>> {
-        self.turn.lock().take()
+        let mut turn = self.turn.lock();
+        // Who saw that one was wanted may have seen it of the one before.
+        if self.driver.turn_needed() {
+            return None;
+        }
+        turn.take()
     }
 
     /// There may be another one.
     pub(crate) fn turn_again(&self, turn: Arc<Turn>) {
-        *self.turn.lock() = Some(turn);
+        let mut place = self.turn.lock();
+        *place = Some(turn);
         self.driver.turn_may_be_wanted();
     }
 
@@ -402,10 +408,11 @@ impl NetStack {
         }
         let wanted = inner.source.wants_ring() || inner.crowded();
         if wanted && !thread::own() && self.driver.turn_needed() {
-            if let Some(turn) = &*self.turn.lock() {
+            let turn = self.turn.lock();
+            if let Some(turn) = &*turn {
                 turn.open(crate::turn::several(inner));
+                self.driver.want_turn();
             }
-            self.driver.want_turn();
         }
         afterwards.full = full;
         afterwards.kick = full || self.driver.too_late(inner.next_deadline());
