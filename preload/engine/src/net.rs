@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 use bitflags::bitflags;
+use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
@@ -17,12 +18,25 @@ use crate::tx_late::TxLate;
 pub const MAX_HEADER: usize = 100;
 
 /// A connection's four-tuple, seen from here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tuple {
     /// Our end.
     pub local: SocketAddr,
     /// The peer's.
     pub remote: SocketAddr,
+}
+
+impl Hash for Tuple {
+    /// In as few words as it has: each segment is looked up by it.
+    fn hash<H: Hasher>(&self, h: &mut H) {
+        let pair = |local: u32, remote: u32| u64::from(local) << 32 | u64::from(remote);
+        if let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (self.local, self.remote) {
+            h.write_u64(pair(local.ip().to_bits(), remote.ip().to_bits()));
+        } else {
+            (self.local.ip(), self.remote.ip()).hash(h);
+        }
+        h.write_u64(pair(self.local.port().into(), self.remote.port().into()));
+    }
 }
 
 /// What a route look-up depends on.

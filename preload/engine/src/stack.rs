@@ -521,6 +521,27 @@ impl Stack {
         };
         #[cfg(debug_assertions)]
         sk.check();
+        let ended = sk.state == TcpState::Close || sk.timewait.is_some();
+        if ended || sk.fastopen_synack.is_some() {
+            self.settle_end(id);
+        }
+        let Some(sk) = self.socks.get_mut(id) else {
+            return;
+        };
+        let at = sk.timers.earliest();
+        if at < sk.timer_queued {
+            sk.timer_queued = at;
+            self.heap.push(Reverse((at, TimerOwner::Sock(id))));
+            self.trim_heap();
+        }
+    }
+
+    /// The same of what is over: the request of a fast open, a socket that goes on as a TIME_WAIT remnant, or that is
+    /// closed.
+    fn settle_end(&mut self, id: SocketId) {
+        let Some(sk) = self.socks.get_mut(id) else {
+            return;
+        };
         if !sk.fastopen_rsk
             && let Some(req) = sk.fastopen_synack.take()
         {
@@ -551,17 +572,7 @@ impl Stack {
             if gone {
                 self.sh.orphans -= 1;
                 self.socks.remove(id);
-                return;
             }
-        }
-        let Some(sk) = self.socks.get_mut(id) else {
-            return;
-        };
-        let at = sk.timers.earliest();
-        if at < sk.timer_queued {
-            sk.timer_queued = at;
-            self.heap.push(Reverse((at, TimerOwner::Sock(id))));
-            self.trim_heap();
         }
     }
 

@@ -73,13 +73,16 @@ pub(crate) type Which = u16;
 /// Every lane.
 pub(crate) const ALL: Which = Which::MAX;
 
-/// A frame on its way.
+/// A frame on its way. Large: filled where it waits.
+#[derive(Default)]
 pub(crate) struct Parcel {
     pub(crate) ifindex: u32,
     pub(crate) dst_mac: Option<MacAddr>,
     pub(crate) src_mac: MacAddr,
     pub(crate) headers: ArrayVec<u8, MAX_HEADER>,
     pub(crate) frags: ArrayVec<Frag, MAX_SKB_FRAGS>,
+    /// Their bytes.
+    pub(crate) len: u32,
     pub(crate) gso_size: u16,
     pub(crate) mark: u32,
     pub(crate) priority: u32,
@@ -87,14 +90,9 @@ pub(crate) struct Parcel {
 }
 
 impl Parcel {
-    /// Its payload, in bytes.
-    pub(crate) fn len(&self) -> u32 {
-        self.frags.iter().map(|f| f.len).sum()
-    }
-
     /// What the kernel will charge for it, in bytes.
     fn charge(&self) -> u32 {
-        charge(self.len())
+        charge(self.len)
     }
 
     fn frame<'a>(&'a self, iov: &'a [iovec]) -> TxFrame<'a> {
@@ -184,6 +182,7 @@ impl Late {
 }
 
 /// A frame in a lane, and its number there: from 1, in the order of coming.
+#[derive(Default)]
 struct Numbered {
     number: u64,
     parcel: Parcel,
@@ -368,13 +367,14 @@ pub(crate) fn of_ports(local: u16, remote: u16) -> usize {
 const TICKET_LANES: u64 = LANES as u64;
 
 impl Entrances {
-    /// Puts a frame into the lane of a connection with these ports. None when it is full: [`Carried::room`] follows.
+    /// Puts a frame into the lane of a connection with these ports. None when it is full, and then nothing was filled:
+    /// [`Carried::room`] follows.
     pub(crate) fn put<S: FrameSink>(
         &mut self,
         lanes: &Lanes<S>,
         ports: (u16, u16),
         now: u64,
-        parcel: impl FnOnce() -> Parcel,
+        fill: impl FnOnce(&mut Parcel),
     ) -> Option<TxTicket> {
         let n = of_ports(ports.0, ports.1);
         let (entrance, lane) = (&mut self.0[n], &lanes.0[n]);
@@ -385,17 +385,19 @@ impl Entrances {
                 return None;
             }
         }
+        // There is room, and nobody else puts anything in.
+        let mut place = entrance.parcels.write_chunk(1).ok()?;
+        let numbered = place.as_mut_slices().0.first_mut()?;
         entrance.last += 1;
         let number = entrance.last;
-        // Counted first: a carrier takes nothing off that was not added. There is room, and nobody else puts anything in.
+        numbered.number = number;
+        fill(&mut numbered.parcel);
+        let (charge, truesize) = (numbered.parcel.charge(), truesize(numbered.parcel.len));
+        // Counted first: a carrier takes nothing off that was not added.
         lane.waiting.fetch_add(1, Ordering::SeqCst);
-        let parcel = parcel();
-        let charge = parcel.charge();
         lane.charge.fetch_add(charge as usize, Ordering::SeqCst);
-        let truesize = truesize(parcel.len());
         entrance.tally.add(number, truesize, charge, now, ports);
-        let taken = entrance.parcels.push(Numbered { number, parcel });
-        debug_assert!(taken.is_ok());
+        place.commit_all();
         NonZeroU64::new(number * TICKET_LANES + n as u64).map(TxTicket)
     }
 
@@ -438,7 +440,7 @@ impl Entrances {
                 break;
             };
             let parcel = &numbered.parcel;
-            match tcp_frame(&parcel.headers, parcel.len()) {
+            match tcp_frame(&parcel.headers, parcel.len) {
                 Some(frame)
                     if frame.tuple == *tuple
                         && frame.seq != frame.end_seq
@@ -563,17 +565,16 @@ impl<S: FrameSink> Carrier<S> {
             }
             let (first, second) = chunk.as_slices();
             let parcels = || first.iter().chain(second).map(|n| &n.parcel);
-            let iov: ArrayVec<_, { BATCH * MAX_SKB_FRAGS }> = parcels()
-                .flat_map(|p| p.frags.iter().map(address))
-                .collect();
+            // Filled in place: to collect them would copy the whole of them.
+            let mut iov = ArrayVec::<_, { BATCH * MAX_SKB_FRAGS }>::new();
+            iov.extend(parcels().flat_map(|p| p.frags.iter().map(address)));
             let mut rest = &iov[..];
-            let frames: ArrayVec<_, BATCH> = parcels()
-                .map(|p| {
-                    let (own, others) = rest.split_at(p.frags.len());
-                    rest = others;
-                    p.frame(own)
-                })
-                .collect();
+            let mut frames = ArrayVec::<_, BATCH>::new();
+            frames.extend(parcels().map(|p| {
+                let (own, others) = rest.split_at(p.frags.len());
+                rest = others;
+                p.frame(own)
+            }));
             let mut verdicts = [Verdict::Sent; BATCH];
             let tried = self.sink.send_batch(&frames, &mut verdicts);
             let (mut done, mut full, mut halted) = (0, false, false);
@@ -594,11 +595,11 @@ impl<S: FrameSink> Carrier<S> {
                 if let Some(verdict) = verdict {
                     carried.late.push(Late {
                         headers: parcel.headers.clone(),
-                        len: parcel.len(),
+                        len: parcel.len,
                         verdict,
                         lane: lane.n,
                     });
-                    halted = halts && verdict == TxVerdict::Dropped && parcel.len() > 0;
+                    halted = halts && verdict == TxVerdict::Dropped && parcel.len > 0;
                     if halted {
                         break;
                     }
@@ -650,7 +651,7 @@ impl<S: FrameSink> Carrier<S> {
         while let Ok(Numbered { number, parcel }) = self.parcels.pop() {
             lane.left(number, 1, parcel.charge());
             carried.late.push(Late {
-                len: parcel.len(),
+                len: parcel.len,
                 headers: parcel.headers,
                 verdict: TxVerdict::Dropped,
                 lane: lane.n,
@@ -749,12 +750,12 @@ impl<S: FrameSink> Lanes<S> {
         }
     }
 
-    fn some(&self, which: Which) -> impl Iterator<Item = &Lane<S>> {
-        self.0
-            .iter()
-            .enumerate()
-            .filter(move |(n, _)| which >> n & 1 != 0)
-            .map(|(_, lane)| lane)
+    fn some(&self, mut which: Which) -> impl Iterator<Item = &Lane<S>> {
+        core::iter::from_fn(move || {
+            let lane = self.0.get(which.trailing_zeros() as usize)?;
+            which &= which - 1;
+            Some(lane)
+        })
     }
 }
 

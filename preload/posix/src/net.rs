@@ -632,9 +632,8 @@ impl Net for LinkNet {
             return TxVerdict::NoSpace;
         };
         self.crowd += 1;
-        let payload: usize = f.frags.iter().map(|f| f.len as usize).sum();
         self.stats.tx_frames += 1;
-        self.stats.tx_bytes += (f.headers.len() + payload) as u64;
+        self.stats.tx_bytes += u64::from(f.headers.len() as u32 + payload_len(f));
         TxVerdict::Queued(ticket)
     }
 
@@ -661,7 +660,7 @@ impl Net for LinkNet {
         let back = self.entrances.recall(&self.lanes, tuple, from);
         for (_, parcel) in &back {
             self.stats.tx_frames -= 1;
-            self.stats.tx_bytes -= u64::from(parcel.headers.len() as u32 + parcel.len());
+            self.stats.tx_bytes -= u64::from(parcel.headers.len() as u32 + parcel.len);
         }
         back.into_iter().map(|(frame, _)| frame).collect()
     }
@@ -677,6 +676,11 @@ fn ports(f: &Transmit<'_>) -> (u16, u16) {
     (port(0), port(2))
 }
 
+/// The bytes that follow a frame's headers.
+fn payload_len(f: &Transmit<'_>) -> u32 {
+    f.frags.iter().map(|f| f.len).sum()
+}
+
 /// A copy of a frame's headers, which are no longer than the engine makes them.
 fn own_headers(f: &Transmit<'_>) -> ArrayVec<u8, MAX_HEADER> {
     ArrayVec::try_from(f.headers).unwrap_or_else(|e| unreachable!("{e}"))
@@ -685,17 +689,20 @@ fn own_headers(f: &Transmit<'_>) -> ArrayVec<u8, MAX_HEADER> {
 impl LinkNet {
     /// Puts a frame into its lane.
     fn put(&mut self, f: &Transmit<'_>, hop: &Hop, ports: (u16, u16)) -> Option<TxTicket> {
-        self.entrances.put(&self.lanes, ports, self.now, || Parcel {
-            ifindex: hop.ifindex,
-            dst_mac: hop.dst_mac,
-            src_mac: hop.src_mac,
-            headers: own_headers(f),
-            frags: f.frags.iter().cloned().collect(),
-            gso_size: f.gso_size,
-            mark: f.mark,
-            priority: f.priority,
-            txtime: f.txtime.map(tx_time),
-        })
+        let fill = |p: &mut Parcel| {
+            p.ifindex = hop.ifindex;
+            p.dst_mac = hop.dst_mac;
+            p.src_mac = hop.src_mac;
+            let copied = p.headers.try_extend_from_slice(f.headers);
+            copied.unwrap_or_else(|e| unreachable!("{e}"));
+            p.frags.extend(f.frags.iter().cloned());
+            p.len = payload_len(f);
+            p.gso_size = f.gso_size;
+            p.mark = f.mark;
+            p.priority = f.priority;
+            p.txtime = f.txtime.map(tx_time);
+        };
+        self.entrances.put(&self.lanes, ports, self.now, fill)
     }
 
     /// Hands a frame to the packet socket at once, behind those that are on their way.
@@ -715,9 +722,9 @@ impl LinkNet {
             TxVerdict::Sent | TxVerdict::Stamping | TxVerdict::Copied
         );
         if taken && !self.direct {
-            let payload = f.frags.iter().map(|f| f.len).sum();
+            let (ports, payload) = (ports(f), payload_len(f));
             self.entrances
-                .went_behind(&self.lanes, ports(f), self.now, payload);
+                .went_behind(&self.lanes, ports, self.now, payload);
         }
         verdict
     }

@@ -110,7 +110,7 @@ impl Inner {
         if payload.is_empty() {
             self.release();
         } else {
-            self.make_oldest();
+            self.make_oldest(head.rest);
             let into = [libc::iovec {
                 iov_base: payload.as_mut_ptr().cast(),
                 iov_len: payload.len(),

@@ -22,6 +22,8 @@ const ICMP_TTL: u8 = 64;
 const ICMP_TOS: u8 = 0xc0;
 /// Frames that are taken before acks go out and the lock is dropped.
 pub(crate) const BATCH: usize = 64;
+/// Frames that have come at one time, as far as the engine sees.
+const FRAMES_A_TIME: usize = 8;
 /// Payload bytes after which a batch ends early: the program should begin to read while they are warm.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -156,6 +158,9 @@ impl Inner {
                 }
                 Ok(None) | Err(_) => break,
             };
+            if got.frames.is_multiple_of(FRAMES_A_TIME) {
+                self.read_clock();
+            }
             got.frames += 1;
             match look {
                 Look::Tcp(head) if self.net.given.is_empty() || !self.pass_on(&head) => {
@@ -196,20 +201,24 @@ impl Inner {
 
     /// Lets the engine ack and send what the frames of a batch made due.
     pub(crate) fn end_batch(&mut self) {
-        let (engine, mut io) = self.split();
+        let (engine, mut io) = self.split_again();
         engine.rx_batch_end(&mut io);
     }
 
     /// Gives the peeked frame back.
     pub(crate) fn release(&mut self) {
-        self.make_oldest();
+        if let Ok(Some(frame)) = self.source.peek() {
+            let rest = frame.rest;
+            self.make_oldest(rest);
+        }
         self.source.release();
     }
 
-    /// Brings what waits before the peeked frame, when that is to be taken out of the queue.
-    pub(crate) fn make_oldest(&mut self) {
-        let queued = matches!(self.source.peek(), Ok(Some(frame)) if frame.rest == Rest::Queued);
-        if queued && let Some(before) = self.deferred_beside() {
+    /// Brings what waits before the peeked frame, of which there is `rest`, when that is to be taken out of the queue.
+    pub(crate) fn make_oldest(&mut self, rest: Rest) {
+        if rest == Rest::Queued
+            && let Some(before) = self.deferred_beside()
+        {
             before.bring_all();
         }
     }
@@ -248,12 +257,13 @@ impl Inner {
     fn tcp(&mut self, head: &Head) -> usize {
         let headers = &head.bytes[..head.len];
         let payload = if head.payload == 0 {
-            self.release();
+            self.make_oldest(head.rest);
+            self.source.release();
             None
         } else if let Some(deferred) = self.defer(head) {
             Some(deferred)
         } else {
-            self.make_oldest();
+            self.make_oldest(head.rest);
             // A frame that was cut short for want of receive buffer is accepted as far as it goes; what is missing looks
             // like a loss. The engine takes lengths from the headers, so such a frame is not handed on at all when
             // nothing of it is here.
@@ -294,7 +304,7 @@ impl Inner {
             iif: head.meta.ifindex,
             tstamp_ns: head.meta.stamp.unwrap_or(0),
         };
-        let (engine, mut io) = self.split();
+        let (engine, mut io) = self.split_again();
         engine.rx(&mut io, &mut ingress);
         len
     }

@@ -19,21 +19,29 @@ pub(crate) fn round(stack: &'static NetStack, inner: &mut Inner) -> bool {
         if !thread::own() {
             stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
         }
+        timers_of_now(inner);
+    } else {
+        timers(inner);
     }
-    timers(inner);
     got.more
 }
 
 /// What time has made due.
 pub(crate) fn timers(inner: &mut Inner) {
-    let (engine, mut io) = inner.split();
+    inner.read_clock();
+    timers_of_now(inner);
+}
+
+/// The same by the time that was read last.
+fn timers_of_now(inner: &mut Inner) {
+    let (engine, mut io) = inner.split_again();
     let now = io.now;
     if engine.next_deadline() <= now {
         engine.on_timers(&mut io);
     }
     if inner.net.next_deadline() <= now.0 {
         if inner.net.on_timer(now.0) {
-            let (engine, mut io) = inner.split();
+            let (engine, mut io) = inner.split_again();
             engine.tx_space(&mut io);
         }
         inner.tell_unreachable();
@@ -79,7 +87,7 @@ fn behind<R>(
     let r = call(inner);
     inner.end_batch();
     stack.driver.rounds.fetch_add(1, Ordering::Relaxed);
-    timers(inner);
+    timers_of_now(inner);
     r
 }
 

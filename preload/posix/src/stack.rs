@@ -88,15 +88,21 @@ fn read_clock(id: libc::clockid_t) -> u64 {
 }
 
 impl Clock {
-    /// (monotonic, wall) nanoseconds.
+    /// Monotonic nanoseconds.
     #[inline]
-    pub(crate) fn now(&mut self) -> (u64, u64) {
+    pub(crate) fn read(&mut self) -> u64 {
         let now = monotonic_ns();
         if now.wrapping_sub(self.read_at) > WALL_OFFSET_AGE {
             self.wall_offset = read_clock(libc::CLOCK_REALTIME).wrapping_sub(now);
             self.read_at = now;
         }
-        (now, now.wrapping_add(self.wall_offset))
+        now
+    }
+
+    /// The wall clock's nanoseconds at a time that was just read.
+    #[inline]
+    pub(crate) fn wall(&self, now: u64) -> u64 {
+        now.wrapping_add(self.wall_offset)
     }
 }
 
@@ -156,11 +162,23 @@ impl Inner {
     /// The engine, and what its calls take.
     #[inline]
     pub fn split(&mut self) -> (&mut Stack, Io<'_>) {
-        let (now, wall_ns) = self.clock.now();
-        self.net.now = now;
+        self.read_clock();
+        self.split_again()
+    }
+
+    /// Sets the time that the engine goes by.
+    #[inline]
+    pub(crate) fn read_clock(&mut self) {
+        self.net.now = self.clock.read();
+    }
+
+    /// The same for what follows at once: the clock is not read anew.
+    #[inline]
+    pub(crate) fn split_again(&mut self) -> (&mut Stack, Io<'_>) {
+        let now = self.net.now;
         let io = Io {
             now: Instant(now),
-            wall_ns,
+            wall_ns: self.clock.wall(now),
             mem: &mut self.mem,
             net: &mut self.net,
         };

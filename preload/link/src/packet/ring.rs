@@ -57,6 +57,12 @@ impl RingConfig {
     fn slots_per_block(self) -> u32 {
         self.block_size / self.slot_size
     }
+
+    /// Offset of a slot in the mapping. Slots do not cross blocks.
+    fn slot_at(self, n: u32) -> u32 {
+        let (block, within) = (n / self.slots_per_block(), n % self.slots_per_block());
+        block * self.block_size + within * self.slot_size
+    }
 }
 
 /// A frame that peek has shown: where its slot is and what take needs.
@@ -80,6 +86,8 @@ pub struct RingSource {
     config: RingConfig,
     slots: u32,
     head: u32,
+    /// Offset of the head slot in the mapping.
+    head_at: u32,
     peeked: Option<Peeked>,
     /// What the socket before this one got as well.
     both: Option<Both>,
@@ -116,6 +124,7 @@ impl RingSource {
             config,
             slots,
             head: 0,
+            head_at: 0,
             peeked: None,
             both: None,
             heard: None,
@@ -196,14 +205,11 @@ impl RingSource {
         self.queue.fd()
     }
 
-    /// Address of the head slot. Slots do not cross blocks.
+    /// Address of the head slot.
     fn slot(&self) -> *mut u8 {
-        let per_block = self.config.slots_per_block();
-        let block = (self.head / per_block) as usize * self.config.block_size as usize;
-        let within = (self.head % per_block) as usize * self.config.slot_size as usize;
-        debug_assert!(block + within + self.config.slot_size as usize <= self.map_len);
+        debug_assert!((self.head_at + self.config.slot_size) as usize <= self.map_len);
         // SAFETY: head < slots, so the slot lies within the mapping.
-        unsafe { self.base.add(block + within) }
+        unsafe { self.base.add(self.head_at as usize) }
     }
 
     fn status(&self) -> &AtomicU32 {
@@ -224,6 +230,7 @@ impl RingSource {
         } else {
             self.head + 1
         };
+        self.head_at = self.config.slot_at(self.head);
     }
 
     /// Reads the head slot, which the kernel has handed over with `status`.

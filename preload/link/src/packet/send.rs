@@ -396,6 +396,10 @@ impl FrameSink for PacketSink {
         let total = frames.len().min(verdicts.len());
         let mut done = 0;
         while done < total {
+            if total - done == 1 {
+                verdicts[done] = self.send(&frames[done]);
+                return total;
+            }
             let mut filled = 0;
             for (frame, message) in frames[done..total].iter().zip(self.messages.iter_mut()) {
                 let Ok(vnet) = PacketSink::vnet(frame) else {

@@ -74,6 +74,7 @@ fn parcel(port: u16, seq: u32, len: u32) -> Parcel {
         src_mac: MacAddr([0; 6]),
         headers,
         frags: (len > 0).then_some(frag).into_iter().collect(),
+        len,
         gso_size: 0,
         mark: 0,
         priority: 0,
@@ -175,7 +176,7 @@ fn bench(device: Device) -> (Entrances, Lanes<Sink>, Arc<Device>) {
 fn put(entrances: &mut Entrances, lanes: &Lanes<Sink>, port: u16, seqs: &[u32]) -> TxTicket {
     let mut last = None;
     for seq in seqs {
-        last = entrances.put(lanes, (port, 80), 0, || parcel(port, *seq, 100));
+        last = entrances.put(lanes, (port, 80), 0, |p| *p = parcel(port, *seq, 100));
         assert!(last.is_some(), "the lane is full");
     }
     last.expect("a frame")
@@ -231,7 +232,7 @@ fn a_lane_that_was_full_tells_of_room_once() {
     let (mut entrances, lanes, device) = bench(Device::default());
     let seqs: Vec<u32> = (0..DEPTH as u32).collect();
     put(&mut entrances, &lanes, PORT, &seqs);
-    let refused = entrances.put(&lanes, (PORT, 80), 0, || unreachable!("no room"));
+    let refused = entrances.put(&lanes, (PORT, 80), 0, |_| unreachable!("no room"));
     assert_eq!(refused, None);
     assert!(lanes.carry(ALL).room);
     assert!(lanes.carry(ALL).quiet());
@@ -492,7 +493,7 @@ fn who_carries_leaves_the_rest_after_its_quota() {
         meanwhile: Some(Box::new(move || {
             if let Some((entrances, lanes)) = others.lock().as_mut() {
                 let seq = seq.fetch_add(1, Ordering::SeqCst) as u32;
-                entrances.put(lanes, (PORT, 80), 0, || parcel(PORT, seq, 100));
+                entrances.put(lanes, (PORT, 80), 0, |p| *p = parcel(PORT, seq, 100));
             }
         })),
         ..Device::default()
@@ -531,7 +532,7 @@ fn a_drop_halts_the_lane_until_the_engine_knows() {
     put(&mut entrances, &lanes, NEIGHBOUR, &[7]);
     put(&mut entrances, &lanes, PORT, &[1200, 900]);
     // A bare ack.
-    entrances.put(&lanes, (PORT, 80), 0, || parcel(PORT, 1300, 0));
+    entrances.put(&lanes, (PORT, 80), 0, |p| *p = parcel(PORT, 1300, 0));
     device.answers(&[Verdict::Sent, Verdict::Dropped]);
     let carried = lanes.carry(ALL);
     let late: Vec<_> = carried.late.iter().filter_map(Late::of).collect();
@@ -557,7 +558,7 @@ fn a_drop_halts_the_lane_until_the_engine_knows() {
 #[test]
 fn an_ack_that_is_dropped_halts_nothing() {
     let (mut entrances, lanes, device) = bench(Device::default());
-    entrances.put(&lanes, (PORT, 80), 0, || parcel(PORT, 1, 0));
+    entrances.put(&lanes, (PORT, 80), 0, |p| *p = parcel(PORT, 1, 0));
     put(&mut entrances, &lanes, PORT, &[2]);
     device.answers(&[Verdict::Dropped]);
     assert_eq!(lanes.carry(ALL).late.len(), 1);
@@ -613,7 +614,7 @@ fn no_frame_is_stranded_or_overtakes_another() {
                     loop {
                         let taken = stack
                             .lock()
-                            .put(lanes, (port, 80), 0, || parcel(port, seq, 1));
+                            .put(lanes, (port, 80), 0, |p| *p = parcel(port, seq, 1));
                         settle(1 << n);
                         if taken.is_some() {
                             break;
