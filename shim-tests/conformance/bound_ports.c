@@ -88,7 +88,8 @@ static void end(int fd, enum use use)
 		err(2, "shutdown");
 }
 
-static void one(const char *where, enum binding binding, enum use used, enum next next)
+/* One case; 0 when it is to be tried again: a port chosen at random may be the one of before. */
+static int tried(const char *where, enum binding binding, enum use used, enum next next, int attempt)
 {
 	static int fixed = 7100;
 	char text[160];
@@ -100,10 +101,10 @@ static void one(const char *where, enum binding binding, enum use used, enum nex
 	end(fd, used);
 	snprintf(text, sizeof text, "%s of %s, %s", binding_names[binding], where == near_host ? "an address" : "any",
 		 use_names[used]);
-	if (next == BIND)
+	if (next == BIND && attempt == 0)
 		row("ER-83", "%s, its name: %s", text, named(before, name_of(fd)));
 	/* Free for others? */
-	if (next == BIND && used != NOTHING) {
+	if (next == BIND && used != NOTHING && attempt == 0) {
 		int other = tcp_socket();
 		struct sockaddr_in it = name_of(fd);
 		long r = bind_to(other, where, ntohs(it.sin_port));
@@ -113,11 +114,23 @@ static void one(const char *where, enum binding binding, enum use used, enum nex
 	long r = next == BIND     ? bind_to(fd, where, 0)
 		 : next == LISTEN ? listen(fd, 1)
 				  : connect_to(fd, port);
-	row("ER-83 ER-48 ER-56", "%s, then %s: %s, %s", text, next_names[next], r ? strerrorname_np(errno) : "yes",
+	int e = errno, same = before.sin_port && name_of(fd).sin_port == before.sin_port;
+	if (same && binding != TO_A_PORT && attempt < 2) {
+		close(fd);
+		return 0;
+	}
+	row("ER-83 ER-48 ER-56", "%s, then %s: %s, %s", text, next_names[next], r ? strerrorname_np(e) : "yes",
 	    named(before, name_of(fd)));
 	if (next == BIND)
 		ROW("ER-83 ER-48", strcat(text, ", then bind twice"), bind_to(fd, where, 0));
 	close(fd);
+	return 1;
+}
+
+static void one(const char *where, enum binding binding, enum use used, enum next next)
+{
+	for (int attempt = 0; !tried(where, binding, used, next, attempt); attempt++)
+		;
 }
 
 /* A port that is over is no longer heard of: the listener that was dissolved refuses. */
