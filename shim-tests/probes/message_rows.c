@@ -1,5 +1,5 @@
-/* sendmmsg and recvmmsg: where a row of messages ends, by a short one, a signal, a timeout, urgent data; and calls that are
- * made again by a number which a handler has closed.
+/* sendmmsg and recvmmsg: where a row of messages ends, by a short one, a signal, a timeout, urgent data; flags in headers, and
+ * what control data costs; and calls that are made again by a number which a handler has closed.
  *
  *   message_rows HOST PORT     the peer program listens there
  */
@@ -8,6 +8,8 @@
 #include "asleep.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/ioctl.h>
@@ -103,6 +105,44 @@ static void sends(void)
 	close(fd);
 }
 
+/* Of the flags in a header, sendmmsg heeds MSG_EOR and sendmsg none. */
+static void header_flags(void)
+{
+	static const int flags[] = {0, MSG_EOR, ~MSG_EOR};
+	for (int i = 0; i < 3; i++)
+		for (int one = 0; one < 2; one++) {
+			int unsent = -1, fd = peer(host, port, "discard");
+			option_set(fd, IPPROTO_TCP, TCP_CORK, 1);
+			row_of(10);
+			for (int n = 0; n < 4; n++)
+				rows[n].msg_hdr.msg_flags = flags[i];
+			int sent = one ? (int)(sendmsg(fd, &rows[0].msg_hdr, 0) + sendmsg(fd, &rows[1].msg_hdr, 0))
+				       : sendmmsg(fd, rows, 4, 0);
+			ioctl(fd, SIOCOUTQNSD, &unsent);
+			printf("%s of headers with %#x, corked: %d, %d unsent\n", one ? "sendmsg" : "sendmmsg",
+			       flags[i], sent, unsent);
+			close(fd);
+		}
+}
+
+/* Control data takes option memory while the call does, which a zerocopy send lacks then. */
+static void option_memory(void)
+{
+	int fd = peer(host, port, "discard");
+	option_set(fd, SOL_SOCKET, SO_ZEROCOPY, 1);
+	for (int length = 129984; length <= 131072; length += 64) {
+		struct cmsghdr *control = calloc(1, (size_t)length);
+		*control = (struct cmsghdr){.cmsg_len = (size_t)length, .cmsg_level = SOL_TCP};
+		struct iovec part = {bytes[0], 10};
+		struct msghdr m = {
+			.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = (size_t)length};
+		int copied = (int)sendmsg(fd, &m, 0), referenced = (int)sendmsg(fd, &m, MSG_ZEROCOPY);
+		printf("%d bytes of control data: %d, zerocopy %d\n", length, copied, referenced);
+		free(control);
+	}
+	close(fd);
+}
+
 static void receives(void)
 {
 	struct timespec limit = {0, 200000000};
@@ -182,6 +222,8 @@ int main(int argc, char **argv)
 	port = atoi(argv[2]);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	sends();
+	header_flags();
+	option_memory();
 	receives();
 	closed_by_handler();
 	puts("done");

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         "odd_values",
         "mask_waits",
         "message_rows",
+        "owner_told",
         "send_ends",
         "zerocopy_receive",
         "by_number",

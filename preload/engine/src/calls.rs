@@ -145,6 +145,8 @@ pub struct RecvCall {
     pub(crate) disconnects: u32,
     /// `wakes` of the socket when the sleep began.
     pub(crate) wakes: u32,
+    /// It sleeps.
+    pub(crate) sleeps: bool,
     /// Where MSG_PEEK reads next.
     pub(crate) peek_seq: u32,
     /// Wall-clock arrival of the last byte handed out.

@@ -7,6 +7,7 @@ use sidewire_uapi::tcp::TcpState;
 
 use crate::calls::ConnectCall;
 use crate::error::Error;
+use crate::errqueue::sk_error_report;
 use crate::event::Events;
 use crate::fastopen::client::tcp_fastopen_defer_connect;
 use crate::handshake::tcp_connect;
@@ -331,7 +332,8 @@ impl Stack {
         };
         reset_to_fresh(sk, cx.sh);
         if !sk.orphan {
-            cx.wake(sk, Events::ERR | Events::OUT | Events::HUP);
+            cx.wake(sk, Events::OUT | Events::HUP);
+            sk_error_report(sk, &mut cx);
         }
     }
 }

@@ -33,6 +33,14 @@ const ECN_QUICKACKS: u8 = 2;
 /// Wakes readers (Linux `sk_data_ready`).
 pub(crate) fn sk_data_ready(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     cx.wake(sk, Events::IN);
+    wake_async_waitd(sk, cx, Events::SIGIO_IN);
+}
+
+/// Tells the owner, unless a reader sleeps (Linux `sk_wake_async`, `SOCK_WAKE_WAITD`).
+fn wake_async_waitd(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, band: Events) {
+    if !sk.async_waitdata {
+        cx.wake(sk, band);
+    }
 }
 
 /// True when a reader that waits for `target` bytes should wake (Linux `tcp_epollin_ready`).
@@ -267,5 +275,12 @@ pub(crate) fn tcp_fin(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     }
     if !sk.orphan {
         cx.wake(sk, STATE_CHANGE);
+        let both = sk.shutdown == shutdown::MASK || sk.state == TcpState::Close;
+        let band = if both {
+            Events::SIGIO_HUP
+        } else {
+            Events::SIGIO_IN
+        };
+        wake_async_waitd(sk, cx, band);
     }
 }

@@ -159,7 +159,7 @@ pub(crate) fn sock_queue_err_skb(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, mut entr
 /// Tells those who wait (Linux `sk_error_report`); nobody does on an orphan.
 pub(crate) fn sk_error_report(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if !sk.orphan {
-        cx.wake(sk, Events::ERR);
+        cx.wake(sk, Events::ERR | Events::SIGIO_ERR);
     }
 }
 

@@ -19,7 +19,17 @@ bitflags! {
         const HUP = 0x10;
         /// The peer sent FIN.
         const RDHUP = 0x2000;
-        /// Not a poll bit: a newer urgent pointer, of which the owner is told (Linux `sk_send_sigurg`).
+        /// Not a poll bit: a newer urgent pointer, of which the owner is told (Linux `sk_send_sigurg`, and `sk_wake_async`
+        /// with POLL_PRI).
         const URG = 0x1_0000;
+        /// Nor this one: the owner is told of something to read (Linux `sk_wake_async`, POLL_IN), unless somebody sleeps
+        /// for it.
+        const SIGIO_IN = 0x2_0000;
+        /// The same of both directions being shut (POLL_HUP).
+        const SIGIO_HUP = 0x4_0000;
+        /// The owner is told of room to write, if somebody met its end, and of a connection (POLL_OUT).
+        const SIGIO_OUT = 0x8_0000;
+        /// The owner is told of an error (POLL_ERR).
+        const SIGIO_ERR = 0x10_0000;
     }
 }

@@ -7,8 +7,8 @@ use sidewire_uapi::tcp::TcpState;
 use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, v4_unreachable, v6_unreachable};
 
 use crate::error::Error;
+use crate::errqueue::sk_error_report;
 use crate::errqueue::{IcmpPacket, IcmpReport, ip_icmp_error};
-use crate::event::Events;
 use crate::mib::Counter;
 use crate::mss::tcp_sync_mss;
 use crate::net::Tuple;
@@ -148,7 +148,7 @@ fn sock_icmp(
     }
     if sk.opts.ip_recverr {
         sk.sk_err = Some(error);
-        cx.wake(sk, Events::ERR);
+        sk_error_report(sk, cx);
     } else {
         // RFC 1122 §4.2.3.9: told only when the connection dies of it.
         sk.sk_err_soft = Some(error);

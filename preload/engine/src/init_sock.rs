@@ -106,6 +106,8 @@ impl TcpSock {
             wmem_queued: 0,
             sndbuf: sysctl.tcp_wmem[1],
             nospace: false,
+            async_nospace: false,
+            async_waitdata: false,
             tx_blocked: false,
             tsq_throttled: false,
             tail_waits: false,

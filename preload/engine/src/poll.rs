@@ -24,6 +24,11 @@ pub fn tcp_epollin_ready(sk: &TcpSock, target: u32) -> bool {
     avail as u32 >= target || sk.rmem_alloc > threshold || sk.receive_window() <= sk.ack.rcv_mss
 }
 
+/// Neither data nor room counts yet.
+fn in_handshake(sk: &TcpSock) -> bool {
+    sk.state == TcpState::SynSent || (sk.state == TcpState::SynRecv && !sk.fastopen_rsk)
+}
+
 /// The poll mask of one socket.
 #[must_use]
 pub fn tcp_poll(sk: &TcpSock, sysctl: &Sysctl) -> u32 {
@@ -42,9 +47,7 @@ pub fn tcp_poll(sk: &TcpSock, sysctl: &Sysctl) -> u32 {
     if sk.shutdown & shutdown::RCV != 0 {
         mask |= POLLIN | POLLRDNORM | POLLRDHUP; // RD-3
     }
-    let handshake =
-        sk.state == TcpState::SynSent || (sk.state == TcpState::SynRecv && !sk.fastopen_rsk);
-    if !handshake {
+    if !in_handshake(sk) {
         let urgent_next = sk.urg_data != 0 && sk.urg_seq == sk.copied_seq && !sk.opts.oobinline;
         let target = sk.opts.rcvlowat.max(1) + u32::from(urgent_next); // RD-7
         if tcp_epollin_ready(sk, target) {
@@ -66,21 +69,25 @@ pub fn tcp_poll(sk: &TcpSock, sysctl: &Sysctl) -> u32 {
 }
 
 impl Stack {
-    /// The poll mask (`POLLIN` ...) of a socket as it stands; `POLLNVAL` when there is no such socket.
+    /// What [`Stack::poll`] would say, for who only looks.
     #[must_use]
-    pub fn poll(&self, id: SocketId) -> u32 {
-        self.socks
-            .get(id)
-            .map_or(POLLNVAL, |sk| tcp_poll(sk, &self.sh.sysctl))
+    pub fn poll_level(&self, id: SocketId) -> u32 {
+        let sk = self.socks.get(id);
+        sk.map_or(POLLNVAL, |sk| tcp_poll(sk, &self.sh.sysctl))
     }
 
-    /// Notes that somebody who waits for POLLOUT saw none, so that the edge comes (`SOCK_NOSPACE`, RD-35).
-    pub fn poll_wanting_out(&mut self, id: SocketId) {
-        if let Some(sk) = self.socks.get_mut(id)
-            && tcp_poll(sk, &self.sh.sysctl) & POLLOUT == 0
-        {
+    /// The poll mask (`POLLIN` ...) of a socket as it stands; `POLLNVAL` when there is no such socket. Whoever sees no room,
+    /// whether asking for it or not, is told when there is some: by an edge (`SOCK_NOSPACE`, RD-35) and by SIGIO.
+    pub fn poll(&mut self, id: SocketId) -> u32 {
+        let Some(sk) = self.socks.get_mut(id) else {
+            return POLLNVAL;
+        };
+        let mask = tcp_poll(sk, &self.sh.sysctl);
+        if mask & POLLOUT == 0 && sk.state != TcpState::Listen && !in_handshake(sk) {
             sk.nospace = true;
+            sk.async_nospace = true;
         }
+        mask
     }
 }
 

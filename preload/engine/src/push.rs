@@ -49,12 +49,14 @@ impl Stack {
     }
 }
 
-/// Wakes writers when somebody hit the limit and the level is back (RD-35; Linux `sk_stream_write_space`).
+/// Wakes writers when somebody hit the limit and the level is back (RD-35; Linux `sk_stream_write_space`). The owner hears
+/// of it only while the program may send.
 pub fn sk_stream_write_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk_stream_is_writeable(sk, &cx.sh.sysctl) {
         sk.nospace = false;
-        if sk.shutdown & shutdown::SEND == 0 {
-            cx.wake(sk, Events::OUT);
+        cx.wake(sk, Events::OUT);
+        if sk.shutdown & shutdown::SEND == 0 && core::mem::take(&mut sk.async_nospace) {
+            cx.wake(sk, Events::SIGIO_OUT);
         }
     }
 }

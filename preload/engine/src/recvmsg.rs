@@ -79,6 +79,9 @@ fn recvmsg_locked(
             RepairQueue::Recv => {}
         }
     }
+    if core::mem::take(&mut call.sleeps) {
+        sk.async_waitdata = false;
+    }
     let slept = call.begun;
     if !slept {
         call.begun = true;
@@ -155,6 +158,8 @@ fn recvmsg_locked(
     }
     tcp_cleanup_rbuf(sk, cx, call.copied);
     call.wakes = sk.wakes;
+    call.sleeps = true;
+    sk.async_waitdata = true;
     Step::Wait {
         reason: WaitReason::Data,
         deadline,

@@ -5,7 +5,7 @@ use core::cmp::Reverse;
 
 use sidewire_uapi::tcp::TcpState;
 
-use crate::event::Events;
+use crate::data_queue::sk_data_ready;
 use crate::fastopen::server::tcp_try_fastopen;
 use crate::handshake::{tcp_ca_dst_init, tcp_send_synack};
 use crate::header::tcp_time_stamp_ts;
@@ -421,7 +421,7 @@ impl Stack {
         self.join_batch(child_id);
         self.settle(child_id);
         if open && let Some((sk, mut cx)) = self.borrow(io, listener) {
-            cx.wake(sk, Events::IN);
+            sk_data_ready(sk, &mut cx);
         }
     }
 }

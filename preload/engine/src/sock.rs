@@ -284,6 +284,10 @@ pub struct TcpSock {
     pub sndbuf: u32,
     /// SOCK_NOSPACE: somebody hit the limit and wants an EPOLLOUT edge.
     pub nospace: bool,
+    /// The same for SIGIO (`SOCKWQ_ASYNC_NOSPACE`).
+    pub(crate) async_nospace: bool,
+    /// A reader sleeps (`SOCKWQ_ASYNC_WAITDATA`).
+    pub(crate) async_waitdata: bool,
     /// The packet socket was full: waits for [`crate::Stack::tx_space`].
     #[serde(skip)]
     pub tx_blocked: bool,

@@ -304,12 +304,25 @@ impl Stack {
         }
     }
 
-    /// May a call on the socket take so many bytes of option memory for its control messages (Linux `sock_kmalloc`)?
-    #[must_use]
-    pub fn sock_kmalloc(&self, id: SocketId, bytes: usize) -> bool {
-        let max = self.sh.sysctl.optmem_max as usize;
-        let used = self.sock(id).map_or(0, |sk| sk.zerocopy.optmem() as usize);
-        bytes.saturating_add(used) < max
+    /// Charges a socket for so many bytes of option memory, while a call has its control messages there. False when there
+    /// is not so much (Linux `sock_kmalloc`).
+    pub fn sock_kmalloc(&mut self, id: SocketId, bytes: u32) -> bool {
+        let max = self.sh.sysctl.optmem_max;
+        let Some(sk) = self.socks.get_mut(id) else {
+            return bytes < max;
+        };
+        let used = sk.zerocopy.optmem.saturating_add(bytes);
+        if used < max {
+            sk.zerocopy.optmem = used;
+        }
+        used < max
+    }
+
+    /// The call is over (Linux `sock_kfree_s`).
+    pub fn sock_kfree_s(&mut self, id: SocketId, bytes: u32) {
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.zerocopy.optmem -= bytes;
+        }
     }
 
     /// False once the socket is gone for good.

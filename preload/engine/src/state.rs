@@ -3,6 +3,7 @@
 use sidewire_uapi::tcp::TcpState;
 
 use crate::error::Error;
+use crate::errqueue::sk_error_report;
 use crate::event::Events;
 use crate::fastopen::client::tcp_fastopen_active_disable_ofo_check;
 use crate::mib::Counter;
@@ -55,7 +56,7 @@ pub fn tcp_done_with_error(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, err: Error) {
     tcp_write_queue_purge(sk, cx);
     tcp_done(sk, cx);
     if !sk.orphan {
-        cx.wake(sk, Events::ERR);
+        sk_error_report(sk, cx);
     }
 }
 

@@ -140,7 +140,7 @@ fn establish_passive(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
         tcp_init_rcv_space(sk, &cx.sh.sysctl, cx.now);
     }
     tcp_set_state(sk, cx.sh, TcpState::Established);
-    cx.wake(sk, STATE_CHANGE | Events::OUT);
+    cx.wake(sk, STATE_CHANGE | Events::OUT | Events::SIGIO_OUT);
 
     sk.snd_una = seg.ack_seq;
     sk.snd_wnd = u32::from(seg.window) << sk.snd_wscale;

@@ -173,7 +173,7 @@ fn established(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &mut Segment) {
     let fastopen = sk.syn_fastopen || sk.syn_data;
     let fastopen_fail = fastopen && tcp_rcv_fastopen_synack(sk, cx, seg);
     if !sk.orphan {
-        cx.wake(sk, STATE_CHANGE | Events::OUT);
+        cx.wake(sk, STATE_CHANGE | Events::OUT | Events::SIGIO_OUT);
     }
     if fastopen_fail {
         return;

@@ -6,7 +6,7 @@ use crate::autocork::tail_waits_on;
 use crate::cong;
 use crate::cwnd::tcp_init_cwnd;
 use crate::error::Error;
-use crate::event::Events;
+use crate::errqueue::sk_error_report;
 use crate::fastopen;
 use crate::header::{tcp_time_stamp, tcp_time_stamp_ts};
 use crate::metrics::tcp_init_metrics;
@@ -217,7 +217,7 @@ fn tcp_orphan_retries(sk: &TcpSock, cx: &Cx<'_, '_>, alive: bool) -> u8 {
 /// Ends the connection with the soft error or ETIMEDOUT (ER-16; Linux `tcp_write_err`).
 pub(crate) fn tcp_write_err(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> TimerOutcome {
     sk.sk_err = Some(sk.sk_err_soft.take().unwrap_or(Error::TimedOut));
-    cx.wake(sk, Events::ERR);
+    sk_error_report(sk, cx);
     tcp_write_queue_purge(sk, cx);
     cx.sh.mib.inc(Counter::TCPAbortOnTimeout);
     TimerOutcome::Dead
@@ -626,7 +626,7 @@ fn tcp_fault(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> TimerOutcome {
     cx.sh.mib.inc(Counter::TCPAbortOnFault);
     tcp_send_active_reset(sk, cx);
     sk.sk_err = Some(Error::Fault);
-    cx.wake(sk, Events::ERR);
+    sk_error_report(sk, cx);
     tcp_write_queue_purge(sk, cx);
     TimerOutcome::Dead
 }

@@ -1,5 +1,6 @@
 //! Urgent data (spec/recv-path.md RV-21 to RV-32; RFC 9293 §3.8.5, as Linux reads it).
 
+use crate::data_queue::sk_data_ready;
 use crate::error::Error;
 use crate::event::Events;
 use crate::memory::{Frag, IovIter};
@@ -41,7 +42,8 @@ pub(crate) fn tcp_urg(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
     if cx.mem.read(&byte_frag, &mut byte).is_ok() {
         sk.urg_data = TCP_URG_VALID | u16::from(byte[0]);
         if !sk.orphan {
-            cx.wake(sk, Events::IN | Events::PRI);
+            cx.wake(sk, Events::PRI);
+            sk_data_ready(sk, cx);
         }
     }
 }

@@ -8,7 +8,7 @@ use core::ffi::c_int;
 
 use libc::{pollfd, sigset_t, timespec};
 use sidewire_engine::Instant;
-use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT};
+use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL};
 use smallvec::SmallVec;
 
 use crate::driver::{self, Woken};
@@ -122,11 +122,7 @@ fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> 
                         if !core::ptr::eq(file.stack(), stack) {
                             break;
                         }
-                        let level = inner.engine.poll(file.id());
-                        if w.events & POLLOUT != 0 && level & POLLOUT == 0 {
-                            inner.engine.poll_wanting_out(file.id());
-                        }
-                        let revents = level & (w.events | always);
+                        let revents = inner.engine.poll(file.id()) & (w.events | always);
                         found(i, revents);
                         any |= revents != 0;
                         unread &= revents == 0 || revents & POLLIN != 0;

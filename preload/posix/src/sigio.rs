@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use sidewire_engine::event::Events;
 use sidewire_uapi::fcntl;
 use sidewire_uapi::poll::{
-    POLLERR, POLLIN, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM,
+    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM, POLLWRBAND, POLLWRNORM,
 };
 use syscalls::{Sysno, syscall};
 
@@ -120,11 +120,24 @@ pub(crate) unsafe fn reveal(info: *mut siginfo_t) {
     // SAFETY: by the caller.
     let info = unsafe { &mut *info };
     let known =
-        (fcntl::POLL_IN..=fcntl::POLL_PRI).contains(&info.si_errno) || info.si_errno == SI_KERNEL;
+        (fcntl::POLL_IN..=fcntl::POLL_HUP).contains(&info.si_errno) || info.si_errno == SI_KERNEL;
     if info.si_code == SI_SIGIO && known {
         info.si_code = core::mem::take(&mut info.si_errno);
     }
 }
+
+/// Linux's band table: `si_code` and `si_band` of each reason.
+const BANDS: [(Events, c_int, u32); 5] = [
+    (Events::URG, fcntl::POLL_PRI, POLLPRI | POLLRDBAND),
+    (Events::SIGIO_ERR, fcntl::POLL_ERR, POLLERR),
+    (Events::SIGIO_HUP, fcntl::POLL_HUP, POLLHUP | POLLERR),
+    (Events::SIGIO_IN, fcntl::POLL_IN, POLLIN | POLLRDNORM),
+    (
+        Events::SIGIO_OUT,
+        fcntl::POLL_OUT,
+        POLLOUT | POLLWRNORM | POLLWRBAND,
+    ),
+];
 
 impl Watcher for Owner {
     fn notify(&self, _file: &'static File, events: u32) {
@@ -136,24 +149,19 @@ impl Watcher for Owner {
         if events.contains(Events::URG) {
             owner.tell(libc::SIGURG);
         }
-        // Linux's band table: si_code and si_band of each reason. A change of state is taken for the peer's FIN.
-        let reason = [
-            (Events::ERR, fcntl::POLL_ERR, POLLERR),
-            (Events::URG, fcntl::POLL_PRI, POLLPRI | POLLRDBAND),
-            (Events::IN, fcntl::POLL_IN, POLLIN | POLLRDNORM),
-            (
-                Events::OUT,
-                fcntl::POLL_OUT,
-                POLLOUT | POLLWRNORM | POLLWRBAND,
-            ),
-        ];
-        let reason = reason.iter().find(|(event, ..)| events.contains(*event));
-        match reason {
-            Some((_, code, band)) if owner.asynchronous && owner.signal != 0 => {
-                owner.queue(owner.signal, *code, *band);
+        if !owner.asynchronous {
+            return;
+        }
+        for (event, code, band) in BANDS {
+            if !events.contains(event) {
+                continue;
             }
-            Some(_) if owner.asynchronous => owner.tell(libc::SIGIO),
-            _ => {}
+            // Linux kill_fasync: urgent data has a signal of its own, where the program has chosen none.
+            match owner.signal {
+                0 if event == Events::URG => {}
+                0 => owner.tell(libc::SIGIO),
+                signal => owner.queue(signal, code, band),
+            }
         }
     }
 

@@ -25,3 +25,5 @@ pub const POLL_OUT: i32 = 2;
 pub const POLL_ERR: i32 = 4;
 /// `si_code`: urgent data.
 pub const POLL_PRI: i32 = 5;
+/// `si_code`: both directions are shut.
+pub const POLL_HUP: i32 = 6;

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use sidewire_wire::tcp_options::FastOpen;
 
 use super::{COOKIE_LEN, KEY_LEN, TFO_SERVER_COOKIE_NOT_REQD, TFO_SERVER_ENABLE, cookie_of};
-use crate::event::Events;
+use crate::data_queue::sk_data_ready;
 use crate::handshake::tcp_send_synack;
 use crate::listen::RequestSock;
 use crate::mib::Counter;
@@ -182,7 +182,7 @@ impl Stack {
             listen.accept_queue.push_back(id);
         }
         let (sk, mut cx) = self.borrow(io, listener)?;
-        cx.wake(sk, Events::IN);
+        sk_data_ready(sk, &mut cx);
         Some(())
     }
 

@@ -63,6 +63,7 @@ pub(super) fn sk_stream_wait_memory(
     call: &mut SendCall<'_>,
 ) -> Result<(), Exit> {
     let end = deadline(sk, cx, call);
+    sk.async_nospace = true;
     if sk.sk_err.is_some() || sk.shutdown & shutdown::SEND != 0 {
         return Err(Exit::DoError(Error::Pipe));
     }
@@ -73,6 +74,8 @@ pub(super) fn sk_stream_wait_memory(
     if call.signal {
         return Err(interrupted(call, end));
     }
+    // Who sleeps hears of room without a signal.
+    sk.async_nospace = false;
     call.progress.vm_wait = call.progress.vm_wait.filter(|at| cx.now < *at);
     if call.progress.vm_wait.is_none() && sk_stream_memory_free(sk, &cx.sh.sysctl, false) {
         return Ok(());

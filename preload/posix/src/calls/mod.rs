@@ -197,25 +197,6 @@ fn run_in_turn<T>(
     }
 }
 
-/// Poll bits of a file as they stand, after taking what the ring holds. A listener is readable for the clients of its kernel
-/// listeners as well.
-#[must_use]
-pub fn poll_file(file: &FileRef, wants_out: bool) -> u32 {
-    let (stack, id) = (file.stack(), file.id());
-    let mut bits = stack.with(|inner| {
-        round::poll_once(stack, inner);
-        let bits = inner.engine.poll(id);
-        if wants_out && bits & sidewire_uapi::poll::POLLOUT == 0 {
-            inner.engine.poll_wanting_out(id);
-        }
-        bits
-    });
-    if bits & sidewire_uapi::poll::POLLIN == 0 && accept::kernel_client_waits(file) {
-        bits |= sidewire_uapi::poll::POLLIN | sidewire_uapi::poll::POLLRDNORM;
-    }
-    bits
-}
-
 /// The calling thread's effective capabilities.
 fn caps() -> Caps {
     let effective = privilege::effective();

@@ -10,7 +10,7 @@ use sidewire_engine::Error;
 use sidewire_engine::memory::IovIter;
 use sidewire_engine::sendmsg::{NameArg, SendCall};
 use sidewire_engine::stack::Caps;
-use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_FASTOPEN, MSG_MORE, MSG_ZEROCOPY};
+use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_EOR, MSG_FASTOPEN, MSG_MORE, MSG_ZEROCOPY};
 
 use super::address::GivenAddr;
 use super::{MOVED, answer, answer_int, caps, connect, errno_of, rights, run_in_turn};
@@ -347,7 +347,7 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const msghdr, flags: c_int) -> ssize_t {
         return answer(Err(explain::refused(file.record(), args.call, flags, e)));
     }
     // SAFETY: the program's pointer.
-    answer(unsafe { one_message(&file, fd, msg, args) }.map(|sent| sent.bytes))
+    answer(unsafe { one_message(&file, fd, msg, 0, args) }.map(|sent| sent.bytes))
 }
 
 /// `sendmsg` of memory that stays the caller's: its bytes are referenced, and `callback` gets `cookie` once when the last of
@@ -382,7 +382,7 @@ pub unsafe fn sendmsg_ubuf(
     };
     let sent = answer(match &file {
         // SAFETY: the caller's arguments.
-        Some(file) => unsafe { one_message(file, fd, msg, args) }.map(|sent| sent.bytes),
+        Some(file) => unsafe { one_message(file, fd, msg, 0, args) }.map(|sent| sent.bytes),
         // SAFETY: the same.
         None => unsafe { kernel_message(fd, msg, flags, args.ubuf) },
     });
@@ -392,30 +392,53 @@ pub unsafe fn sendmsg_ubuf(
     sent
 }
 
-/// Is there option memory for so many bytes of control data?
-fn has_optmem(file: &FileRef, bytes: usize) -> bool {
-    let _inside = signals::enter();
-    file.stack()
-        .with(|inner| inner.engine.sock_kmalloc(file.id(), bytes))
+/// Option memory that a message's control data takes.
+struct OptMem<'a> {
+    file: &'a FileRef,
+    bytes: u32,
 }
 
-/// Linux's `___sys_sendmsg`.
+impl<'a> OptMem<'a> {
+    /// None when the socket may not have so much.
+    fn charge(file: &'a FileRef, bytes: u32) -> Option<Self> {
+        let _inside = signals::enter();
+        let charged = file
+            .stack()
+            .with(|inner| inner.engine.sock_kmalloc(file.id(), bytes));
+        charged.then(|| Self { file, bytes })
+    }
+}
+
+impl Drop for OptMem<'_> {
+    fn drop(&mut self) {
+        let _inside = signals::enter();
+        let id = self.file.id();
+        self.file
+            .stack()
+            .with(|inner| inner.engine.sock_kfree_s(id, self.bytes));
+    }
+}
+
+/// Linux's `___sys_sendmsg`. Of the flags in the header, those that are `allowed` count.
 unsafe fn one_message(
     file: &FileRef,
     fd: c_int,
     msg: *const msghdr,
+    allowed: c_int,
     args: SendArgs<'_>,
 ) -> Result<Sent, c_int> {
     let SendArgs { call, flags, .. } = args;
     // SAFETY: the caller's pointer.
     let message = unsafe { read_message(file, msg) }
         .map_err(|e| explain::refused(file.record(), call, flags, e))?;
+    let flags = flags | message.flags & allowed;
     let name = message.name.as_ref().map(GivenAddr::bytes);
     let bytes = if fastopen_to_kernel(file, fd, call, flags, name)? {
         // SAFETY: the same.
         unsafe { kernel_message(fd, msg, flags, args.ubuf) }?
     } else {
         let args = SendArgs {
+            flags,
             control: &message.control,
             name,
             ..args
@@ -436,13 +459,16 @@ struct Sent {
 }
 
 /// What a message header points to.
-struct Message {
+struct Message<'a> {
     name: Option<GivenAddr>,
     iov: Iovecs,
     control: Vec<u8>,
+    /// What the control data is charged to, as long as the call takes.
+    _optmem: Option<OptMem<'a>>,
+    flags: c_int,
 }
 
-unsafe fn read_message(file: &FileRef, msg: *const msghdr) -> Result<Message, c_int> {
+unsafe fn read_message(file: &FileRef, msg: *const msghdr) -> Result<Message<'_>, c_int> {
     // SAFETY: any bytes make a msghdr; its pointers are the program's.
     unsafe {
         let hdr = copy::read_value(msg).map_err(|_| libc::EFAULT)?;
@@ -459,11 +485,15 @@ unsafe fn read_message(file: &FileRef, msg: *const msghdr) -> Result<Message, c_
             )?)
         };
         let iov = Iovecs::import(hdr.msg_iov, hdr.msg_iovlen, Error::MsgSize).map_err(errno_of)?;
-        if hdr.msg_controllen > CONTROL_MAX
-            || (hdr.msg_controllen > CONTROL_ON_STACK && !has_optmem(file, hdr.msg_controllen))
-        {
-            return Err(libc::ENOBUFS); // A6, A7
+        if hdr.msg_controllen > CONTROL_MAX {
+            return Err(libc::ENOBUFS); // A6
         }
+        let optmem = if hdr.msg_controllen > CONTROL_ON_STACK {
+            let charged = OptMem::charge(file, hdr.msg_controllen as u32);
+            Some(charged.ok_or(libc::ENOBUFS)?) // A7
+        } else {
+            None
+        };
         let mut control = Vec::new();
         if hdr.msg_controllen > 0 {
             control.resize(hdr.msg_controllen, 0);
@@ -474,7 +504,13 @@ unsafe fn read_message(file: &FileRef, msg: *const msghdr) -> Result<Message, c_
             )
             .map_err(|_| libc::EFAULT)?;
         }
-        Ok(Message { name, iov, control })
+        Ok(Message {
+            name,
+            iov,
+            control,
+            _optmem: optmem,
+            flags: hdr.msg_flags,
+        })
     }
 }
 
@@ -537,7 +573,8 @@ unsafe fn messages(
         // SAFETY: the program's array; the fields' addresses are only computed.
         let sent = unsafe {
             let msg = &raw const (*entry).msg_hdr;
-            one_message(file, fd, msg, SendArgs::of("sendmmsg", flags | more)).and_then(|sent| {
+            let args = SendArgs::of("sendmmsg", flags | more);
+            one_message(file, fd, msg, MSG_EOR, args).and_then(|sent| {
                 copy::write_value(&raw mut (*entry).msg_len, &(sent.bytes as c_uint))
                     .map_err(|_| libc::EFAULT)?;
                 Ok(sent.left)

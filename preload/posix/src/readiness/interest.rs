@@ -80,13 +80,9 @@ impl Item {
         level & events & !PRIVATE
     }
 
-    /// The socket's poll bits; asks for the edge of POLLOUT when that is wanted and not there (Linux `ep_item_poll`).
+    /// The socket's poll bits (Linux `ep_item_poll`).
     pub(super) fn level(&self, inner: &mut Inner) -> u32 {
-        let level = inner.engine.poll(self.id);
-        if self.events() & POLLOUT != 0 && level & POLLOUT == 0 {
-            inner.engine.poll_wanting_out(self.id);
-        }
-        level
+        inner.engine.poll(self.id)
     }
 
     /// An edge of the engine's, which names the first bit of each pair, is one that was asked for.

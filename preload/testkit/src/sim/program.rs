@@ -189,7 +189,7 @@ impl Program {
     /// When a wake-up was lost.
     pub fn check_asleep(&self, host: &Host) {
         let Stage::Open(id) = self.stage else { return };
-        let mask = host.stack.poll(id);
+        let mask = host.stack.poll_level(id);
         let due = mask & (POLLIN | POLLERR | POLLHUP) != 0 && !self.eof;
         assert!(
             self.readable || !due,
