@@ -18,6 +18,7 @@ pub mod calls;
 pub mod chrono;
 pub mod close;
 pub mod cmsg;
+mod collapse;
 pub mod cong;
 pub mod connect;
 pub mod cwnd;

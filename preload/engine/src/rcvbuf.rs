@@ -1,14 +1,12 @@
 //! The receive buffer: how much window its bytes are worth, how it grows, and what happens when it is full
 //! (spec/timers.md TM-25, TM-30).
 
-use alloc::collections::VecDeque;
-
-use crate::memory::{Frag, PAGE_FRAG_SIZE};
+use crate::collapse::collapse_queues;
 use crate::mib::Counter;
 use crate::rtt::tcp_rtt_tsopt_us;
 use crate::segment::Segment;
 use crate::seq::before;
-use crate::skb::{RxSkb, SK_BUFF, tcphdr};
+use crate::skb::{SK_BUFF, tcphdr};
 use crate::sock::{TcpSock, icsk_ack};
 use crate::sockopt::SOCK_MIN_RCVBUF;
 use crate::stack::{Cx, Shared};
@@ -29,12 +27,10 @@ const TCP_RMEM_TO_WIN_SCALE: u32 = 8;
 const TCP_MIN_MSS: u32 = 88;
 /// TCP header without options.
 const TCP_HEADER: u32 = 20;
-/// Received bytes that collapsing copies at a time.
-const COLLAPSE_CHUNK: usize = 512;
 
 /// Window that `space` bytes of buffer are worth.
 #[inline]
-fn win(sk: &TcpSock, space: u32) -> u32 {
+pub(crate) fn win(sk: &TcpSock, space: u32) -> u32 {
     tcp_win_from_space(sk, i64::from(space)).max(0) as u32
 }
 
@@ -318,92 +314,4 @@ fn tcp_prune_ofo_queue(sk: &mut TcpSock, sh: &mut Shared, seg_seq: u32) {
         sh.mib.inc(Counter::OfoPruned);
         crate::ofo::tcp_sack_reset(sk);
     }
-}
-
-/// Copies runs of small segments together, so that the memory they pin is what they hold (Linux `tcp_collapse`).
-fn collapse_queues(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
-    let mut freed = collapse(&mut sk.ofo_queue, cx);
-    freed += collapse(&mut sk.receive_queue, cx);
-    sk.rmem_alloc -= freed;
-}
-
-/// Collapses one queue; returns the truesize that it saved.
-fn collapse(queue: &mut VecDeque<RxSkb>, cx: &mut Cx<'_, '_>) -> u32 {
-    let before_sum: u32 = queue.iter().map(|s| s.truesize).sum();
-    let mut out: VecDeque<RxSkb> = VecDeque::with_capacity(queue.len());
-    // The page that is being filled and the bytes used of it.
-    let mut page: Option<(crate::memory::MemRef, u32)> = None;
-    while let Some(skb) = queue.pop_front() {
-        let joins = |last: &RxSkb| last.end_seq == skb.seq && !last.fin;
-        let small = skb.frag.len > 0 && skb.frag.len < RX_SKB_OVERHEAD;
-        let worth = small
-            && (out
-                .back()
-                .is_some_and(|last| joins(last) && page_ends(&page, last))
-                || queue.front().is_some_and(|next| {
-                    next.seq == skb.end_seq && next.frag.len < RX_SKB_OVERHEAD
-                }));
-        if !worth {
-            out.push_back(skb);
-            continue;
-        }
-        match copy_to_page(&mut page, &skb.frag, cx) {
-            Some(frag) => match out.back_mut() {
-                Some(last) if joins(last) && last.frag.abuts(&frag) => {
-                    last.frag.len += frag.len;
-                    last.end_seq = skb.end_seq;
-                    last.fin = skb.fin;
-                    last.tstamp_ns = skb.tstamp_ns;
-                    last.truesize += frag.len;
-                }
-                _ => out.push_back(RxSkb { frag, ..skb }),
-            },
-            None => out.push_back(skb),
-        }
-    }
-    *queue = out;
-    before_sum - queue.iter().map(|s| s.truesize).sum::<u32>()
-}
-
-/// True when `last` ends where the page is filled up to, so that more can be appended to it.
-fn page_ends(page: &Option<(crate::memory::MemRef, u32)>, last: &RxSkb) -> bool {
-    page.as_ref().is_some_and(|(mem, used)| {
-        alloc::sync::Arc::ptr_eq(mem, &last.frag.mem) && last.frag.off + last.frag.len == *used
-    })
-}
-
-/// Copies a fragment to the end of the page; `None` when there is no memory or the bytes cannot be read.
-fn copy_to_page(
-    page: &mut Option<(crate::memory::MemRef, u32)>,
-    from: &Frag,
-    cx: &mut Cx<'_, '_>,
-) -> Option<Frag> {
-    if page
-        .as_ref()
-        .is_none_or(|(_, used)| used + from.len > PAGE_FRAG_SIZE)
-    {
-        *page = Some((cx.mem.alloc_page_frag()?, 0));
-    }
-    let (mem, used) = page.as_mut()?;
-    let mut bytes = [0; COLLAPSE_CHUNK];
-    let mut done = 0;
-    while done < from.len {
-        let n = (from.len - done).min(COLLAPSE_CHUNK as u32);
-        let piece = Frag {
-            mem: from.mem.clone(),
-            off: from.off + done,
-            len: n,
-        };
-        let chunk = bytes.get_mut(..n as usize)?;
-        cx.mem.read(&piece, chunk).ok()?;
-        cx.mem.write(mem, *used + done, chunk);
-        done += n;
-    }
-    let frag = Frag {
-        mem: mem.clone(),
-        off: *used,
-        len: from.len,
-    };
-    *used += from.len;
-    Some(frag)
 }

@@ -9,7 +9,9 @@ use sidewire_uapi::tcp as t;
 use crate::error::Error;
 use crate::header::tsval;
 use crate::memory::{Frag, IovIter, PAGE_FRAG_SIZE, PAGE_SIZE};
+use crate::mib::Counter;
 use crate::page_frag;
+use crate::rcvbuf::tcp_try_rmem_schedule;
 use crate::seq::after;
 use crate::skb::{MAX_SKB_FRAGS, RxSkb, alloc_skb};
 use crate::sock::TcpSock;
@@ -52,17 +54,28 @@ pub struct RepairState {
     pub queue: RepairQueue,
     /// The last buffer of the receive queue, where a send has put it there.
     #[serde(skip)]
-    tail: RcvqBuffer,
+    pub(crate) tail: RcvqBuffer,
 }
 
 /// What a buffer that was sent into the receive queue takes beside its own bytes (Linux `skb_try_coalesce`).
 #[derive(Clone, Copy, Debug, Default)]
-struct RcvqBuffer {
+pub(crate) struct RcvqBuffer {
     end_seq: u32,
     /// Bytes that its head still takes.
     room: u32,
     /// Its page fragments.
     nr_frags: usize,
+}
+
+impl RcvqBuffer {
+    /// One that was made to hold what others did.
+    pub(crate) fn packed(end_seq: u32, room: u32) -> Self {
+        Self {
+            end_seq,
+            room,
+            nr_frags: 0,
+        }
+    }
 }
 
 impl RepairState {
@@ -330,8 +343,10 @@ pub(crate) fn tcp_send_rcvq(
     if size == 0 {
         return Ok(0);
     }
-    if sk.rmem_alloc > sk.rcvbuf {
-        return Err(Error::NoMem);
+    let seq = sk.rcv_nxt;
+    if !tcp_try_rmem_schedule(sk, cx, seq) {
+        cx.sh.mib.inc(Counter::TCPRcvQDrop);
+        return Err(Error::NoBufs);
     }
     let frags = copy_in(cx, iter, size)?;
     let charge = charge_rcvq(sk, size);

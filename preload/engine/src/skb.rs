@@ -18,7 +18,7 @@ pub const SKB_TRUESIZE: u32 = 832;
 /// Linux's aligned `struct sk_buff`.
 pub(crate) const SK_BUFF: u32 = 256;
 /// Linux's aligned `struct skb_shared_info`, at the end of every head.
-const SHARED_INFO: u32 = 320;
+pub(crate) const SHARED_INFO: u32 = 320;
 /// Linux's cache line, to which a head's bytes are rounded up.
 const CACHE_LINE: u32 = 64;
 
