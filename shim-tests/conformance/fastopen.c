@@ -177,6 +177,16 @@ static void deferred(void)
 	ROW("FO-34", "TCP_FASTOPEN_CONNECT when connected",
 	    setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on));
 	close(fd);
+	/* The SYN leaves before the name is looked at. */
+	struct sockaddr_in name = address(host, port);
+	fd = tcp_socket();
+	setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof on);
+	ROW("FO-35", "connect", connect_to_peer(fd));
+	ROW("FO-39", "the first send, half a family", sendto(fd, data, 100, MSG_NOSIGNAL, (struct sockaddr *)&name, 1));
+	wait_for(fd, POLLOUT);
+	wait_until_acked(fd);
+	tell_info("FO-39", "after it", fd);
+	close(fd);
 }
 
 static void deferred_end(void)

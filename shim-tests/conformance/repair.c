@@ -171,6 +171,23 @@ static int queued(int fd, unsigned long request)
 	return ioctl(fd, request, &n) ? -errno : n;
 }
 
+/* How much the receive queue of a connection takes, by sends of one size. */
+static void filled(int bound, size_t size)
+{
+	static char bulk[40960];
+	int fd = peer(host, port, "hold"), n = 0;
+	if (bound)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bound, sizeof bound);
+	set(fd, TCP_REPAIR, 1);
+	set(fd, TCP_REPAIR_QUEUE, RECV_QUEUE);
+	errno = 0;
+	while (queued(fd, FIONREAD) < 4000000 && send(fd, bulk, size, 0) > 0)
+		n++;
+	row("RP-25", "sends of %zu to the receive queue, SO_RCVBUF %d: %d, then %s, %u of memory", size, bound, n,
+	    errno ? strerrorname_np(errno) : "enough", meminfo(fd, SK_MEMINFO_RMEM_ALLOC));
+	close(fd);
+}
+
 static void queues(void)
 {
 	char buffer[4096];
@@ -196,6 +213,10 @@ static void queues(void)
 		ROW("RP-25", "more to the receive queue", send(fd, bulk, sizes[i], 0));
 		row("RP-25", "its memory: %u", meminfo(fd, SK_MEMINFO_RMEM_ALLOC));
 	}
+	static const int bounds[] = {0, 30000, 200000};
+	for (size_t b = 0; b < 3; b++)
+		for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i += 2)
+			filled(bounds[b], sizes[i]);
 	before = queue_seq(fd, SEND_QUEUE);
 	memset(pattern, 'p', sizeof pattern);
 	ROW("RP-26", "send to the send queue", send(fd, pattern, sizeof pattern, 0));

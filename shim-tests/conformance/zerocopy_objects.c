@@ -9,6 +9,7 @@
 
 #include <linux/errqueue.h>
 #include <linux/ethtool.h>
+#include <linux/net_tstamp.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -18,6 +19,8 @@
 #define MSG_ZEROCOPY 0x4000000
 #endif
 #define SCM_DEVMEM_DMABUF_NR 79
+/* SOF_TIMESTAMPING_OPT_RX_FILTER of Linux 6.13. */
+#define OPT_RX_FILTER (1 << 17)
 #define DEVICE "sw0"
 
 enum { PAGE = 4096, OBJECT = 832 };
@@ -311,6 +314,31 @@ static void without_scatter_gather(void)
 	scatter_gather(1);
 }
 
+/* What stops reports of errors leaves notifications; and the stamp that comes with one. */
+static void beside_errors(void)
+{
+	static const int stamps[] = {SOF_TIMESTAMPING_SOFTWARE, SOF_TIMESTAMPING_SOFTWARE | OPT_RX_FILTER};
+	struct sock_extended_err e;
+	for (int i = 0; i < 2; i++) {
+		int fd = open_zerocopy("discard");
+		_Alignas(8) char control[256];
+		struct msghdr m = {.msg_control = control, .msg_controllen = sizeof control};
+		if (send_zc(fd, data, 10, 0) != 10)
+			err(2, "send");
+		wait_for(fd, 0);
+		setsockopt(fd, IPPROTO_IP, IP_RECVERR, &(int){1}, sizeof(int));
+		setsockopt(fd, IPPROTO_IP, IP_RECVERR, &(int){0}, sizeof(int));
+		setsockopt(fd, SOL_SOCKET, SO_TIMESTAMP, &(int){1}, sizeof(int));
+		setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &stamps[i], sizeof *stamps);
+		ROW("ZC-45", "a notification, after IP_RECVERR", recvmsg(fd, &m, MSG_ERRQUEUE));
+		for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
+			row("ZC-45", "SO_TIMESTAMPING %#x, with it: %d/%d", (unsigned)stamps[i], c->cmsg_level,
+			    c->cmsg_type);
+		ROW("ZC-45", "another one", notification(fd, &e));
+		close(fd);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -325,6 +353,7 @@ int main(int argc, char **argv)
 	mapped();
 	disregarded_dmabuf();
 	without_scatter_gather();
+	beside_errors();
 	puts("done");
 	return 0;
 }

@@ -60,6 +60,9 @@ static void forks_without_capabilities(const char *host, int port)
 	int l = listen_at(own_port, 0);
 	int a = called_back(l, host, port, own_port);
 	no_capabilities();
+	SHOW(option_set(a, SOL_SOCKET, SO_BUSY_POLL, 7));
+	SHOW(option_of(a, SOL_SOCKET, SO_BUSY_POLL));
+	SHOW(option_set(a, SOL_SOCKET, SO_PREFER_BUSY_POLL, 1));
 	a_child();
 	echoed(a, "the old one");
 	/* Nothing of it is left that could hold the port. */

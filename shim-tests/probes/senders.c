@@ -124,11 +124,13 @@ static long nanoseconds(void)
 	return t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+enum way { SHUTS, DISCONNECTS, NARROWS };
+
 struct ender {
 	atomic_int begun;
 	int fd;
 	long after;
-	int disconnects;
+	enum way way;
 };
 
 static void *end_it(void *argument)
@@ -139,26 +141,29 @@ static void *end_it(void *argument)
 		;
 	for (long until = nanoseconds() + e->after; nanoseconds() < until;)
 		;
-	if (e->disconnects)
+	if (e->way == DISCONNECTS)
 		connect(e->fd, &nothing, sizeof nothing);
-	else
+	else if (e->way == SHUTS)
 		shutdown(e->fd, SHUT_WR);
+	else
+		option_set(e->fd, SOL_SOCKET, SO_SNDBUF, 4608);
 	return NULL;
 }
 
 /* A send that has begun queues all that fits, whatever another thread does to the socket meanwhile. */
-static void ended_by_another(int disconnects)
+static void ended_by_another(enum way way)
 {
 	static char block[2 * BLOCK];
+	static const char *names[] = {"shut", "disconnected", "given a small buffer"};
 	int cut = 0, size = 4 * BLOCK;
-	printf("# %s by another thread\n", disconnects ? "disconnected" : "shut");
+	printf("# %s by another thread\n", names[way]);
 	for (int i = 0; i < ENDINGS; i++) {
-		struct ender e = {.fd = peer(host, port, "discard"), .after = i * 2000L, .disconnects = disconnects};
+		struct ender e = {.fd = peer(host, port, "discard"), .after = i * 2000L, .way = way};
 		pthread_t thread;
 		setsockopt(e.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
 		pthread_create(&thread, NULL, end_it, &e);
 		e.begun = 1;
-		ssize_t n = send(e.fd, block, sizeof block, MSG_NOSIGNAL);
+		ssize_t n = send(e.fd, block, sizeof block, MSG_NOSIGNAL | (way == NARROWS ? MSG_DONTWAIT : 0));
 		/* It may have come too late altogether. */
 		cut += n != sizeof block && n != -1;
 		pthread_join(thread, NULL);
@@ -175,8 +180,9 @@ int main(int argc, char **argv)
 	port = atoi(argv[2]);
 	from_small_stacks();
 	through_one_socket();
-	ended_by_another(0);
-	ended_by_another(1);
+	ended_by_another(SHUTS);
+	ended_by_another(DISCONNECTS);
+	ended_by_another(NARROWS);
 	puts("done");
 	return 0;
 }

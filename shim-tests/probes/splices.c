@@ -6,11 +6,13 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -274,6 +276,23 @@ static void from_socket(void)
 	close(fd);
 }
 
+/* A file that is shorter than was asked for: nothing waits for more of it. */
+static void short_files(void)
+{
+	static const char *paths[] = {NULL, "/proc/version", "/etc/hostname"};
+	for (int i = 0; i < 3; i++) {
+		int unsent = 0, fd = peer(host, port, "discard");
+		int file = paths[i] ? open(paths[i], O_RDONLY) : memfd_create("file", 0);
+		if (!paths[i] && (write(file, data, 600) != 600 || lseek(file, 0, SEEK_SET)))
+			err(2, "write");
+		long n = sendfile(fd, file, NULL, 5000);
+		ioctl(fd, SIOCOUTQNSD, &unsent);
+		printf("%s: %s, %d unsent\n", paths[i] ? paths[i] : "memory", n > 0 ? "sent" : "not sent", unsent);
+		close(file);
+		close(fd);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -287,6 +306,7 @@ int main(int argc, char **argv)
 	restarted();
 	slow_reader();
 	from_socket();
+	short_files();
 	puts("done");
 	return 0;
 }

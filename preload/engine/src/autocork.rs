@@ -53,8 +53,14 @@ impl SendRun {
     }
 }
 
-/// Does the tail wait? If so, somebody will see to it.
-pub(crate) fn tcp_should_autocork(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, size_goal: u32) -> bool {
+/// Does the tail wait? If so, somebody will see to it. With MSG_MORE (`more`) it is held back anyway: to wait for a frame that
+/// leaves when the call ends would let it out then.
+pub(crate) fn tcp_should_autocork(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    size_goal: u32,
+    more: bool,
+) -> bool {
     sk.tail_waits = false;
     // In repair mode nothing is on its way out, and what is sent counts as sent.
     if !cx.sh.sysctl.tcp_autocorking || sk.rtx_queue.is_empty() || sk.repair.on {
@@ -68,15 +74,15 @@ pub(crate) fn tcp_should_autocork(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, size_go
         return false;
     };
     let truesize = tail.truesize;
-    // What a run holds back Linux would have sent: the stamps of its calls would become one, and pages of the program's of
-    // which little was sent, but which are charged as a whole, would fill the send buffer.
+    // What a run holds back Linux would have sent: the stamps of its calls would become one, and so would its urgent bytes, and
+    // pages of the program's of which little was sent, but which are charged as a whole, would fill the send buffer.
     let sparse = tail.ubuf.is_some() && tail.len < truesize / 2;
-    let apart = !tail.tx_flags.is_empty() || sparse;
-    let run = sk.send_run.on() && sk.nonagle & nagle::OFF == 0 && !apart;
+    let apart = !tail.tx_flags.is_empty() || sparse || sk.urg_mode;
+    let run = sk.send_run.on() && sk.nonagle & nagle::OFF == 0 && !apart && !more;
     if !sk.tx_blocked {
         if run {
             hold_in_run(sk, cx);
-        } else if tail_waits_for_device(sk, cx, truesize) {
+        } else if tail_waits_for_device(sk, cx, truesize, more) {
             sk.tail_waits = true;
         } else {
             return false;
@@ -101,7 +107,7 @@ fn hold_in_run(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
 pub(crate) fn tail_waits_on(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> bool {
     let tail = sk.write_queue.back().filter(|_| sk.tail_waits);
     let truesize = tail.map(|skb| skb.truesize);
-    sk.tail_waits = truesize.is_some_and(|truesize| tail_waits_for_device(sk, cx, truesize));
+    sk.tail_waits = truesize.is_some_and(|truesize| tail_waits_for_device(sk, cx, truesize, false));
     sk.tail_waits
 }
 

@@ -210,8 +210,17 @@ fn uncharge(sk: &mut TcpSock, charge: Charge) {
 
 /// Drops what nobody will read (close, disconnect).
 pub fn purge(sk: &mut TcpSock) {
-    while let Some(entry) = sk.errqueue.q.pop_front() {
-        uncharge(sk, entry.charge);
+    let q = core::mem::take(&mut sk.errqueue.q);
+    for entry in q {
+        let kept = matches!(
+            entry.ee.ee_origin,
+            SO_EE_ORIGIN_ZEROCOPY | SO_EE_ORIGIN_TIMESTAMPING
+        );
+        if kept {
+            sk.errqueue.q.push_back(entry);
+        } else {
+            uncharge(sk, entry.charge);
+        }
     }
 }
 
@@ -288,7 +297,11 @@ fn put_cmsgs(sk: &TcpSock, entry: &ErrEntry, wall_ns: u64, call: &mut RecvCall) 
     }
     let tsflags = sk.opts.tsflags;
     let mut stamps = [0; 3];
-    if tsflags & sof::SOF_TIMESTAMPING_SOFTWARE != 0 {
+    // Linux does not mark a zerocopy notification as the error queue's own: it counts as received.
+    let filtered = matches!(entry.charge, Charge::Optmem(_))
+        && tsflags & sof::SOF_TIMESTAMPING_OPT_RX_FILTER != 0
+        && tsflags & sof::SOF_TIMESTAMPING_RX_SOFTWARE == 0;
+    if tsflags & sof::SOF_TIMESTAMPING_SOFTWARE != 0 && !filtered {
         stamps[0] = ns;
     }
     if tsflags & sof::SOF_TIMESTAMPING_RAW_HARDWARE != 0 {

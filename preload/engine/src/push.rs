@@ -9,7 +9,7 @@ use crate::output;
 use crate::seq::after;
 use crate::skb::{Skb, tcphdr};
 use crate::sock::{TcpSock, nagle, shutdown};
-use crate::stack::{Cx, SocketId, Stack};
+use crate::stack::{Cx, Io, SocketId, Stack};
 use crate::sysctl::Sysctl;
 use crate::trace::TraceStep;
 
@@ -92,6 +92,18 @@ pub fn tcp_skb_can_collapse_to(skb: &Skb) -> bool {
     !skb.eor
 }
 
+impl Stack {
+    /// A file whose bytes were sent with MSG_MORE is over: what waits for more goes out (SP-29; Linux `tcp_splice_eof`).
+    pub fn splice_eof(&mut self, io: &mut Io<'_>, id: SocketId) {
+        if let Some((sk, mut cx)) = self.borrow(io, id) {
+            let (mss_now, size_goal) = output::tcp_send_mss(sk, &mut cx, 0);
+            let nonagle = sk.nonagle;
+            tcp_push(sk, &mut cx, 0, mss_now, nonagle, size_goal);
+            self.settle(id);
+        }
+    }
+}
+
 /// The end of a call: decides about PSH and sends what may go (section G; Linux `tcp_push`).
 ///
 /// `nonagle` is the socket's, or [`nagle::PUSH`] to send whatever there is.
@@ -112,7 +124,7 @@ pub fn tcp_push(
         tcp_mark_push(sk); // G2
     }
     tcp_mark_urg(sk, flags);
-    let autocork = tcp_should_autocork(sk, cx, size_goal);
+    let autocork = tcp_should_autocork(sk, cx, size_goal, more);
     let nonagle = if more { nagle::CORK } else { nonagle }; // G5
     cx.trace(|| TraceStep::Push {
         psh: !more || forced,

@@ -483,7 +483,15 @@ fn repair_queue(
                 call.progress.copied = n;
                 Err(Exit::OutNopush)
             }
-            Err(err) => Err(Exit::OutErr(err)),
+            Err(err) => {
+                // Linux leaves by `out_nopush`: the id stays taken.
+                if call.ubuf.is_none()
+                    && let Some(uarg) = call.progress.uarg.take()
+                {
+                    zerocopy::net_zcopy_put(sk, cx, uarg);
+                }
+                Err(Exit::OutErr(err))
+            }
         },
     }
 }

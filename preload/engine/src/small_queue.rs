@@ -66,10 +66,19 @@ pub(crate) fn skb_still_in_host_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, ind
     still
 }
 
-/// True when as much of the connection as a tail of this `truesize` waits in the host: for automatic corking (G4).
-pub(crate) fn tail_waits_for_device(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, truesize: u32) -> bool {
+/// True when as much of the connection as a tail of this `truesize` waits in the host, or with `beyond` in the device's queue:
+/// for automatic corking (G4).
+pub(crate) fn tail_waits_for_device(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    truesize: u32,
+    beyond: bool,
+) -> bool {
     waits(sk, cx, truesize, |cx, sk| {
-        cx.net.tail_waits(&sk.tuple, truesize.saturating_sub(1))
+        match cx.net.tail_waits(&sk.tuple, truesize.saturating_sub(1)) {
+            HostQueue::Here if beyond => HostQueue::Clear,
+            queue => queue,
+        }
     })
 }
 

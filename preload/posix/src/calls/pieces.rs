@@ -77,6 +77,19 @@ impl<'a> Pieces<'a> {
         }
     }
 
+    /// The file is over before all that was asked for: what was sent with more to follow waits no longer.
+    pub(super) fn end_of_file(&self) {
+        if self.done == 0 || self.moved {
+            return;
+        }
+        let _inside = signals::enter();
+        let _turn = self.to.sending.lock();
+        self.to.stack().with(|i| {
+            let (engine, mut io) = i.split();
+            engine.splice_eof(&mut io, self.to.id());
+        });
+    }
+
     /// Sends a piece of `len` bytes, `from` so many on; more is to follow when `more`. How many were taken: fewer when a later
     /// send of it failed or would have to wait, and then the call is over.
     pub(super) fn send<I: IovIter>(

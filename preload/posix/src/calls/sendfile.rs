@@ -102,7 +102,12 @@ unsafe fn from_file(
                 // One piece by way of the buffer, which brings more of the file in.
                 Ok(Cache::Cold) => {}
                 // All, or as much as there was room for.
-                Ok(Cache::Sent) => break,
+                Ok(Cache::Sent) => {
+                    if sent == 0 {
+                        pieces.end_of_file();
+                    }
+                    break;
+                }
                 Err(e) => {
                     result = Err(e);
                     break;
@@ -118,7 +123,10 @@ unsafe fn from_file(
             None => spliced(input, pos, want, &mut buf),
         };
         let (got, moves) = match got {
-            Ok((0, _)) => break,
+            Ok((0, _)) => {
+                pieces.end_of_file();
+                break;
+            }
             Ok(got) => got,
             Err(e) => {
                 result = Err(e);

@@ -181,6 +181,8 @@ unsafe fn set(
         return shadow();
     }
     let engine = |caps: Caps| {
+        // Behind what another thread is sending.
+        let _turn = file.sending.lock();
         file.stack().with(|i| {
             let (engine, mut io) = i.split();
             engine.setsockopt(&mut io, file.id(), level, name, &buf[..n], caps)
