@@ -1,6 +1,6 @@
 use alloc::vec::Vec;
 
-use sidewire_uapi::socket::MSG_MORE;
+use sidewire_uapi::socket::{MSG_MORE, MSG_OOB};
 
 use crate::mib::Counter;
 use crate::push::tcp_push;
@@ -71,8 +71,24 @@ fn a_run_does_not_hold_pages_of_which_little_is_sent() {
         tail.ubuf = ubuf;
         let charged = core::mem::replace(&mut tail.truesize, charge);
         b.sk.wmem_queued = b.sk.wmem_queued - charged + charge;
-        b.with(|sk, cx| tcp_push(sk, cx, MSG_MORE, MSS, 0, 10 * MSS));
+        b.with(|sk, cx| tcp_push(sk, cx, 0, MSS, 0, 10 * MSS));
         assert_eq!(b.sent().len(), frames);
+        assert_eq!(b.sk.autocorked, frames == 0);
+    }
+}
+
+/// What is urgent has a mark of its own; and MSG_MORE holds its tail back longer than a run would.
+#[test]
+fn a_run_holds_neither_urgent_bytes_nor_those_of_msg_more() {
+    for (flags, frames) in [(0, 0), (MSG_OOB, 2), (MSG_MORE, 1)] {
+        let mut b = Bench::new();
+        b.write(MSS);
+        for _ in 0..12 {
+            b.sk.send_run.note(b.now, b.now);
+        }
+        b.queue(MSS + 10);
+        b.with(|sk, cx| tcp_push(sk, cx, flags, MSS, 0, 10 * MSS));
+        assert_eq!(b.sent().len(), frames, "{flags:#x}");
         assert_eq!(b.sk.autocorked, frames == 0);
     }
 }
