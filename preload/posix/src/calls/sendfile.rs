@@ -79,7 +79,14 @@ unsafe fn from_file(
         // SAFETY: any bytes make a number.
         Some(unsafe { copy::read_value(offset) }.map_err(|_| libc::EFAULT)?)
     };
-    allowed(out, input, pos, count).map_err(|e| explain::refused(to.record(), "sendfile", 0, e))?;
+    if let Err(e) = allowed(out, input, pos, count) {
+        explain::refused(to.record(), "sendfile", 0, e);
+        if let Some(p) = pos {
+            // SAFETY: the program gave the pointer for writing.
+            unsafe { copy::write_value(offset, &p) }.map_err(|_| libc::EFAULT)?;
+        }
+        return Err(e);
+    }
     let count = count.min(MAX_RW_COUNT);
     let regular = regular_size(input);
     let mut pieces = Pieces::new(to, "sendfile");
@@ -114,7 +121,12 @@ unsafe fn from_file(
                 }
             }
         }
-        let want = (count - pieces.done).min(pos.map_or(PIECE, piece_from));
+        // What is no page cache's comes by a pipe's fill, wherever it begins (Linux `copy_splice_read`).
+        let piece = match (regular, pos) {
+            (Some(_), Some(pos)) => piece_from(pos),
+            _ => PIECE,
+        };
+        let want = (count - pieces.done).min(piece);
         let got = match regular {
             Some(_) => {
                 buf.resize(want, 0);
@@ -233,8 +245,13 @@ fn skip(fd: c_int, by: i64) {
     let _ = unsafe { syscall!(Sysno::lseek, fd, by, libc::SEEK_CUR) };
 }
 
-/// Size of a regular file; `None` for anything else.
+/// Size of a regular file; `None` for anything else, and where reads have to be aligned (O_DIRECT).
 fn regular_size(fd: c_int) -> Option<i64> {
+    // SAFETY: no pointers.
+    let flags = unsafe { syscall!(Sysno::fcntl, fd, libc::F_GETFL) }.unwrap_or(0);
+    if flags as c_int & libc::O_DIRECT != 0 {
+        return None;
+    }
     // SAFETY: the kernel fills a structure of integers.
     unsafe {
         let mut st: libc::stat = core::mem::zeroed();
