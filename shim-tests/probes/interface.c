@@ -20,8 +20,6 @@
 static const char *host;
 static int port;
 
-/* ---- who carries ---- */
-
 static void carried(const char *what, int fd)
 {
 	int by = sidewire_carried_by(fd);
@@ -82,8 +80,6 @@ static void counters(void)
 	printf("connections, one more: %d\n", after == before + 1);
 	sidewire_counters(NULL, NULL);
 }
-
-/* ---- the caller's completion ---- */
 
 struct send {
 	struct sidewire_ubuf ubuf;
@@ -211,8 +207,6 @@ static void completion_after_fork(void)
 	close(fd);
 }
 
-/* ---- device memory ---- */
-
 static int memory(size_t size)
 {
 	int fd = memfd_create("device", MFD_CLOEXEC);
@@ -302,8 +296,6 @@ static void device_memory(void)
 	SHOW(sidewire_dmabuf_unbind(lo));
 	close(fd);
 }
-
-/* ---- to the kernel ---- */
 
 static void to_kernel(void)
 {

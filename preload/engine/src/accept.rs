@@ -1,4 +1,4 @@
-//! `listen` and `accept` (spec/errors.md ER-56 to ER-70).
+//! `listen` and `accept` (ER-56 to ER-70).
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -32,7 +32,7 @@ impl Stack {
     }
 
     /// `listen`: CLOSE to LISTEN, or another backlog. The caller has bound the socket. An error that nobody asked for and what
-    /// was shut before stay (spec/errors.md ER-84).
+    /// was shut before stay (ER-84).
     ///
     /// # Errors
     /// `Inval` in any other state; `AddrInUse` when a listener stands at the address.
@@ -222,7 +222,7 @@ impl Stack {
             .any(|l| 2 * l.accept_queue.len() > l.backlog as usize + 1)
     }
 
-    /// The listener is gone: its handshakes are forgotten, its unaccepted children reset (spec/errors.md ER-66;
+    /// The listener is gone: its handshakes are forgotten, its unaccepted children reset (ER-66;
     /// Linux `inet_csk_listen_stop`).
     pub(crate) fn listen_stop(&mut self, io: &mut Io<'_>, id: SocketId) {
         let Some(sk) = self.socks.get_mut(id) else {

@@ -1,4 +1,4 @@
-//! Automatic corking (spec/send-path.md G4; Linux `tcp_should_autocork`): a small tail waits for the bytes of the next call
+//! Automatic corking (G4; Linux `tcp_should_autocork`): a small tail waits for the bytes of the next call
 //! while an earlier frame of its socket is still on its way out.
 //!
 //! Linux hears from the device when a frame has left it. Here the queue is asked ([`tail_waits_for_device`]), and there are two

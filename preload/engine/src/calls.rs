@@ -46,7 +46,7 @@ pub struct AcceptCall {
 /// `connect`.
 #[derive(Debug, Default)]
 pub struct ConnectCall {
-    /// A signal is pending: do not sleep again, answer `Intr`. The handshake goes on (spec/errors.md ER-39).
+    /// A signal is pending: do not sleep again, answer `Intr`. The handshake goes on (ER-39).
     pub signal: bool,
     pub(crate) timeo: Timeo,
     pub(crate) begun: bool,

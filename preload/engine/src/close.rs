@@ -1,4 +1,4 @@
-//! `shutdown`, `close`, and harder ends (spec/errors.md ER-71 to ER-82).
+//! `shutdown`, `close`, and harder ends (ER-71 to ER-82).
 
 use sidewire_uapi::socket::{SHUT_RD, SHUT_RDWR, SHUT_WR};
 use sidewire_uapi::tcp::TcpState;
@@ -59,7 +59,7 @@ impl Stack {
     /// `shutdown` (Linux `inet_shutdown`).
     ///
     /// # Errors
-    /// `Inval` for another `how` than SHUT_RD, SHUT_WR, SHUT_RDWR; `NotConn` (spec/errors.md ER-1 to ER-11).
+    /// `Inval` for another `how` than SHUT_RD, SHUT_WR, SHUT_RDWR; `NotConn` (ER-1 to ER-11).
     pub fn shutdown(&mut self, io: &mut Io<'_>, id: SocketId, how: i32) -> Result<(), Error> {
         let how = match how {
             SHUT_RD => shutdown::RCV,
@@ -97,7 +97,7 @@ impl Stack {
     }
 
     /// The last `close` (Linux `__tcp_close`). Afterwards the id belongs to the engine, which ends the connection in the
-    /// background. With SO_LINGER on it waits, also when `nonblock` (spec/errors.md ER-74); a process that ends sets
+    /// background. With SO_LINGER on it waits, also when `nonblock` (ER-74); a process that ends sets
     /// `call.signal` and does not wait.
     pub fn close(
         &mut self,

@@ -1,4 +1,4 @@
-//! The control messages of a send: Linux's `sock_cmsg_send` (spec/cmsg.md).
+//! The control messages of a send: Linux's `sock_cmsg_send` (`rows.toml` cmsg).
 
 use sidewire_uapi::socket as so;
 use sidewire_uapi::timestamping::SOF_TIMESTAMPING_TX_RECORD_MASK;

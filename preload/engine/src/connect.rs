@@ -1,4 +1,4 @@
-//! `connect` and its undoing (spec/errors.md ER-20 to ER-43).
+//! `connect` and its undoing (ER-20 to ER-43).
 
 use core::net::{IpAddr, SocketAddr};
 use core::ops::RangeInclusive;
@@ -28,7 +28,7 @@ use crate::window::TCP_MIN_MSS;
 impl Stack {
     /// True when `connect` would start an attempt: the caller then checks the address, binds the shadow and takes a
     /// holder first. When false, `connect` answers by the socket's state alone and the address does not matter
-    /// (spec/errors.md ER-22).
+    /// (ER-22).
     #[must_use]
     pub fn connect_is_fresh(&self, id: SocketId) -> bool {
         self.socks
@@ -260,7 +260,7 @@ impl Stack {
         remnant.ts_recent_stamp != 0 && (explicit || reuse && aged)
     }
 
-    /// May a connect take a TIME_WAIT remnant's place (spec/errors.md ER-43)? The remnant is then gone, and what the new
+    /// May a connect take a TIME_WAIT remnant's place (ER-43)? The remnant is then gone, and what the new
     /// connection continues is returned.
     fn timewait_unique(&mut self, tw: TimewaitId, id: SocketId, io: &Io<'_>) -> Option<Inherited> {
         let explicit = self.socks.get(id)?.bound_port;
@@ -281,7 +281,7 @@ impl Stack {
         Some(inherited)
     }
 
-    /// `connect` to AF_UNSPEC: dissolves whatever the socket is (spec/errors.md ER-20, ER-25).
+    /// `connect` to AF_UNSPEC: dissolves whatever the socket is (ER-20, ER-25).
     pub fn disconnect(&mut self, io: &mut Io<'_>, id: SocketId) {
         // Not where shutdown ends a handshake: who sleeps in that is told by the error.
         if let Some(sk) = self.socks.get_mut(id) {
@@ -356,7 +356,7 @@ fn forget_peer(sk: &mut TcpSock) {
 }
 
 /// First values for what a connection leaves behind; options, buffers, an error that was not read and the send sequence
-/// stay (spec/readiness.md RD-26, RD-40).
+/// stay (RD-26, RD-40).
 fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     let mut seq = sk.write_seq.wrapping_add(sk.max_window).wrapping_add(2);
     if seq == 0 {

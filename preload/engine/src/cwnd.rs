@@ -80,7 +80,7 @@ fn tcp_cwnd_application_limited(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
     sk.snd_cwnd_stamp = cx.now;
 }
 
-/// Slow start after idle: one halving for each RTO without sending (RFC 2861; spec/send-path.md F6). Called where a new
+/// Slow start after idle: one halving for each RTO without sending (RFC 2861; F6). Called where a new
 /// buffer is queued.
 pub fn tcp_slow_start_after_idle_check(sk: &mut TcpSock, cx: &Cx<'_, '_>) {
     if !cx.sh.sysctl.tcp_slow_start_after_idle || sk.packets_out > 0 || sk.ca.has_control() {

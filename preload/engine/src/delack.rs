@@ -1,4 +1,4 @@
-//! When an ack goes out: quick acks, delayed acks, ping-pong mode (spec/recv-path.md RV-37 to RV-46).
+//! When an ack goes out: quick acks, delayed acks, ping-pong mode (RV-37 to RV-46).
 
 use crate::output::tcp_send_ack;
 use crate::sock::{TcpSock, icsk_ack, shutdown};

@@ -134,7 +134,7 @@ impl Stack {
             return;
         }
         self.sh.mib.inc(Counter::NoSocket);
-        // On a port of ours the kernel keeps silent, so the answer is ours too (spec/errors.md ER-80).
+        // On a port of ours the kernel keeps silent, so the answer is ours too (ER-80).
         if self.ports.contains_key(&seg.tuple.local.port()) {
             // A listener that the kernel has there is none of ours.
             self.reset_stranger(io, seg, true);

@@ -5,7 +5,7 @@ use sidewire_uapi::errno::Errno;
 
 /// The failure of a call, or a socket's pending `sk_err`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)] // each is the errno of its name; spec/errors.md says when
+#[allow(missing_docs)] // each is the errno of its name; `rows.toml` errors says when
 pub enum Error {
     Again,
     InProgress,

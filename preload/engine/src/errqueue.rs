@@ -1,4 +1,4 @@
-//! `sk_error_queue`: what `recvmsg(MSG_ERRQUEUE)` reads (spec/zerocopy.md, spec/timestamping.md).
+//! `sk_error_queue`: what `recvmsg(MSG_ERRQUEUE)` reads (`rows.toml` zerocopy, `rows.toml` timestamping).
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! TCP Fast Open, RFC 7413 (spec/fastopen.md): what both sides share. [`client`] is MSG_FASTOPEN and
+//! TCP Fast Open, RFC 7413 (`rows.toml` fastopen): what both sides share. [`client`] is MSG_FASTOPEN and
 //! TCP_FASTOPEN_CONNECT, [`server`] the listener; cookies are among the [`crate::metrics`].
 
 pub mod blackhole;

@@ -1,4 +1,4 @@
-//! SYN and SYN-ACK (Linux `tcp_connect`, `tcp_make_synack`; spec/timers.md TM-1 to TM-4, TM-32, TM-33).
+//! SYN and SYN-ACK (Linux `tcp_connect`, `tcp_make_synack`; TM-1 to TM-4, TM-32, TM-33).
 
 use sidewire_wire::tcp::{TcpFlags, TcpHeader, TcpOptions};
 use sidewire_wire::tcp_options::FastOpen;

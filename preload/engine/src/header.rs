@@ -195,7 +195,7 @@ pub fn tcp_established_options(sk: &TcpSock, now: Instant) -> TcpOptions {
 }
 
 /// Options of our SYN, and of the SYN-ACK of a simultaneous open, which offers the same whatever the peer's SYN had (Linux
-/// `tcp_syn_options`, spec/timers.md TM-32).
+/// `tcp_syn_options`, TM-32).
 #[must_use]
 pub fn tcp_syn_options(sk: &TcpSock, sysctl: &Sysctl, flags: u8, now: Instant) -> TcpOptions {
     let answer = flags & tcphdr::ACK != 0;

@@ -1,4 +1,4 @@
-//! ICMP errors about our segments: Linux's `tcp_v4_err`, `tcp_v6_err` (spec/errors.md ER-17 to ER-19).
+//! ICMP errors about our segments: Linux's `tcp_v4_err`, `tcp_v6_err` (ER-17 to ER-19).
 
 use core::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! TCP_INFO (spec/sockopts.md SO-78..SO-99; Linux `tcp_get_info`).
+//! TCP_INFO (SO-78..SO-99; Linux `tcp_get_info`).
 
 use sidewire_uapi::TcpState;
 use sidewire_uapi::tcp::{TcpInfo, info_options};

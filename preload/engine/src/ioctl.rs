@@ -1,4 +1,4 @@
-//! Queue ioctls: Linux's `tcp_ioctl` (spec/readiness.md RD-39..RD-43).
+//! Queue ioctls: Linux's `tcp_ioctl` (RD-39..RD-43).
 
 use sidewire_uapi::TcpState;
 use sidewire_uapi::ioctl::{SIOCATMARK, SIOCINQ, SIOCOUTQ, SIOCOUTQNSD};

@@ -11,7 +11,7 @@ use crate::time::Instant;
 /// A listener's queues.
 #[derive(Debug, Default)]
 pub struct ListenState {
-    /// `sk_max_ack_backlog`: the accept queue holds one more than this (spec/errors.md ER-59).
+    /// `sk_max_ack_backlog`: the accept queue holds one more than this (ER-59).
     pub backlog: u32,
     /// Established children that nobody accepted yet, oldest first.
     pub accept_queue: VecDeque<SocketId>,

@@ -5,7 +5,7 @@ use alloc::vec;
 use core::any::Any;
 use core::fmt;
 
-/// Size of one page fragment, in bytes: Linux's `SKB_FRAG_PAGE_ORDER` (32 KiB), spec/send-path.md F8.
+/// Size of one page fragment, in bytes: Linux's `SKB_FRAG_PAGE_ORDER` (32 KiB), F8.
 pub const PAGE_FRAG_SIZE: u32 = 32 * 1024;
 
 /// Size of a page, in bytes, as fragments of referenced memory count.
@@ -171,7 +171,7 @@ pub struct Fault;
 
 /// Linux's `struct iov_iter`: a cursor over the program's buffers.
 ///
-/// Copies are whole or not at all: on `Fault` the cursor stands where it stood (spec/send-path.md E7).
+/// Copies are whole or not at all: on `Fault` the cursor stands where it stood (E7).
 pub trait IovIter {
     /// Bytes left.
     fn remaining(&self) -> usize;
@@ -218,7 +218,7 @@ pub trait IovIter {
         Err(Fault)
     }
     /// References up to `max` bytes of `mem` (a dma-buf) at the offset that the program gave in place of an address, and
-    /// advances (spec/zerocopy.md ZC-59).
+    /// advances (ZC-59).
     ///
     /// # Errors
     /// `Fault` when the range does not lie in `mem`; always, for iterators that no program filled.
@@ -235,7 +235,7 @@ pub trait IovIter {
 /// The arenas that the engine allocates from.
 pub trait Memory {
     /// A send page fragment of [`PAGE_FRAG_SIZE`] bytes, or `None` when the arena's bound is reached
-    /// (Linux: page allocation failure, spec/send-path.md H9).
+    /// (Linux: page allocation failure, H9).
     fn alloc_page_frag(&mut self) -> Option<MemRef>;
     /// Reads a fragment's bytes: freezing, repair, error-queue payloads, SYN data. `dst.len() == frag.len`.
     ///

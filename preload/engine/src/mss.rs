@@ -1,4 +1,4 @@
-//! How large a segment may be, and how large a buffer grows (Linux `tcp_sync_mss`, `tcp_send_mss`; spec/send-path.md D).
+//! How large a segment may be, and how large a buffer grows (Linux `tcp_sync_mss`, `tcp_send_mss`; `rows.toml` send-path D).
 
 use core::net::IpAddr;
 

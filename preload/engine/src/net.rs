@@ -67,18 +67,18 @@ pub struct Dst {
     pub mtu: u32,
     /// `advmss` metric of the route, 0 when it has none.
     pub advmss: u32,
-    /// Device's gso_max_size in bytes, IP header included (spec/send-path.md D5).
+    /// Device's gso_max_size in bytes, IP header included (D5).
     pub gso_max_size: u32,
     /// Device's gso_max_segs.
     pub gso_max_segs: u16,
     /// Packets of the route may be scattered. True for every device, since Linux cuts and gathers in software for TCP; not
-    /// behind an IPsec transformation (spec/zerocopy.md ZC-41).
+    /// behind an IPsec transformation (ZC-41).
     pub sg: bool,
     /// What the kernel's own TCP would report as ee_code on this device: packets are copied on their way
-    /// (veth, tap, loopback; spec/zerocopy.md ZC-39).
+    /// (veth, tap, loopback; ZC-39).
     pub zerocopy_copied: bool,
     /// The device does not gather. The kernel copies a super-frame while it cuts it for such a device, and what is copied
-    /// then does not count as copied (spec/zerocopy.md ZC-42).
+    /// then does not count as copied (ZC-42).
     pub copied_in_cutting: bool,
     /// What the route sets for TCP.
     pub metrics: RouteMetrics,
@@ -274,7 +274,7 @@ pub enum TxVerdict {
     NoSpace,
     /// The queueing discipline threw it away: Linux's local congestion (NET_XMIT_DROP).
     Dropped,
-    /// The next hop does not answer: EHOSTUNREACH (spec/errors.md ER-21).
+    /// The next hop does not answer: EHOSTUNREACH (ER-21).
     Unreachable,
     /// The program unmapped pages that it had given with MSG_ZEROCOPY.
     Fault,

@@ -1,5 +1,5 @@
 //! Socket options: pure values that setsockopt stores and others read. What an option *does* stands where it is used;
-//! ranges and defaults are spec/sockopts.md's and are enforced in `sockopt`.
+//! ranges and defaults are those of `rows.toml` sockopts, and are enforced in `sockopt`.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -60,7 +60,7 @@ pub struct SockOpts {
     /// SO_TIMESTAMP / SO_TIMESTAMPNS.
     pub rcvtstamp: bool,
     pub rcvtstampns: bool,
-    /// The *_NEW form was used last (spec/timestamping.md TS-28).
+    /// The *_NEW form was used last (TS-28).
     pub tstamp_new: bool,
     pub txrehash: bool,
     pub busy_poll: u32,

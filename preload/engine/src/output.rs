@@ -1,4 +1,4 @@
-//! Sending: from a queued buffer to a frame (Linux `tcp_output.c`; spec/send-path.md G).
+//! Sending: from a queued buffer to a frame (Linux `tcp_output.c`; `rows.toml` send-path G).
 //!
 //! Every frame of a socket goes through [`tcp_transmit_skb`] or its sister for segments without a buffer. The device's
 //! verdict is known before `snd_nxt` advances.

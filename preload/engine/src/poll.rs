@@ -1,4 +1,4 @@
-//! Readiness levels: Linux's `tcp_poll` (spec/readiness.md RD-1..RD-32).
+//! Readiness levels: Linux's `tcp_poll` (RD-1..RD-32).
 
 use sidewire_uapi::TcpState;
 use sidewire_uapi::poll::{

@@ -1,5 +1,5 @@
 //! When queued data goes out: PSH, forced push, and send-buffer accounting
-//! (Linux `tcp_push` and its neighbours; spec/send-path.md F3, F14, G).
+//! (Linux `tcp_push` and its neighbours; F3, F14, G).
 
 use sidewire_uapi::socket::{MSG_MORE, MSG_OOB};
 

@@ -141,7 +141,7 @@ pub(crate) fn tcp_rate_gen(
     }
 }
 
-/// Notes that the program, not the network, is the limit (spec/send-path.md B7).
+/// Notes that the program, not the network, is the limit (B7).
 pub fn tcp_rate_check_app_limited(sk: &mut TcpSock) {
     if sk.notsent_bytes() < sk.mss_cache
         && !sk.tx_blocked

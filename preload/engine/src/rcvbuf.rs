@@ -1,5 +1,5 @@
 //! The receive buffer: how much window its bytes are worth, how it grows, and what happens when it is full
-//! (spec/timers.md TM-25, TM-30).
+//! (TM-25, TM-30).
 
 use crate::collapse::collapse_queues;
 use crate::mib::Counter;
@@ -42,7 +42,7 @@ pub fn tcp_space_from_win(sk: &TcpSock, win: u32) -> u32 {
 }
 
 /// Memory that a segment with `len` bytes of payload is charged: what it costs on Linux, where a small one has a buffer of
-/// a power of two to itself. Windows follow from it (spec/timers.md TM-30: 1400 bytes weigh 2304).
+/// a power of two to itself. Windows follow from it (TM-30: 1400 bytes weigh 2304).
 #[inline]
 pub(crate) const fn rx_truesize(len: u32) -> u32 {
     let head = len.saturating_add(HEAD_ROOM);

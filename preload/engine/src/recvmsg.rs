@@ -1,4 +1,4 @@
-//! `recvmsg`: Linux's `tcp_recvmsg_locked` (spec/recv-path.md R1 to R8).
+//! `recvmsg`: Linux's `tcp_recvmsg_locked` (R1 to R8).
 
 use sidewire_uapi::socket::{MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
 use sidewire_uapi::tcp::TcpState;
@@ -325,7 +325,7 @@ fn copy_some(
     Ok(offset + used >= len)
 }
 
-/// SO_PEEK_OFF moves on with a peek and back with a read (spec/sockopts.md SO-32).
+/// SO_PEEK_OFF moves on with a peek and back with a read (SO-32).
 fn move_peek_off(sk: &mut TcpSock, used: u32, peek: bool) {
     if sk.opts.peek_off >= 0 {
         let used = used.min(i32::MAX as u32) as i32;
@@ -367,7 +367,7 @@ fn recv_cmsgs(sk: &TcpSock, call: &mut RecvCall) {
     }
 }
 
-/// Bytes left, for TCP_INQ: 1 when only the end of the stream is left (spec/recv-path.md RV-35).
+/// Bytes left, for TCP_INQ: 1 when only the end of the stream is left (RV-35).
 #[must_use]
 pub fn tcp_inq_hint(sk: &TcpSock) -> i32 {
     let inq = sk.rcv_nxt.wrapping_sub(sk.copied_seq);

@@ -1,4 +1,4 @@
-//! TCP_REPAIR (spec/repair.md): a connection's state read out and put in, without a packet.
+//! TCP_REPAIR (`rows.toml` repair): a connection's state read out and put in, without a packet.
 
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};

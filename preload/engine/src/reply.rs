@@ -1,5 +1,5 @@
 //! Segments that no socket sends: resets for strangers, acks of TIME_WAIT remnants and request socks (Linux
-//! `tcp_v4_send_reset`, `tcp_v4_send_ack`; spec/errors.md ER-79, ER-80).
+//! `tcp_v4_send_reset`, `tcp_v4_send_ack`; ER-79, ER-80).
 
 use sidewire_wire::tcp::{TcpFlags, TcpHeader, TcpOptions};
 use sidewire_wire::tcp_options::Signature;

@@ -31,7 +31,7 @@ use crate::timer::{keepalive_time_when, retrans_elapsed_ms, tcp_reset_keepalive_
 use crate::timewait::tcp_in_window;
 use crate::window::{tcp_full_space, tcp_initialize_rcv_mss, tcp_select_initial_window};
 
-/// First timeout of a SYN-ACK, nanoseconds (spec/timers.md TM-1, TM-4).
+/// First timeout of a SYN-ACK, nanoseconds (TM-1, TM-4).
 const TCP_TIMEOUT_INIT_NS: u64 = NSEC_PER_SEC;
 /// Handshakes that a listener with a small backlog may have at a time. Linux answers with SYN cookies beyond the backlog;
 /// here the state is kept instead, up to this bound.
@@ -351,7 +351,7 @@ impl Stack {
             self.drop_request(id);
             return;
         };
-        // TCP_DEFER_ACCEPT: the ack counts when data comes with it (spec/errors.md ER-69).
+        // TCP_DEFER_ACCEPT: the ack counts when data comes with it (ER-69).
         if num_timeout < sk.opts.defer_accept && bare {
             if let Some(req) = self.reqs.get_mut(id) {
                 req.acked = true;
@@ -537,7 +537,7 @@ fn request_ack(req: &RequestSock, now: Instant) -> BareAck {
     }
 }
 
-/// A socket in SYN_RECV with the listener's settings (spec/sockopts.md SO-41) and what the handshake agreed on.
+/// A socket in SYN_RECV with the listener's settings (SO-41) and what the handshake agreed on.
 pub(crate) fn openreq_child(
     parent: &TcpSock,
     req: &RequestSock,

@@ -1,8 +1,8 @@
 //! `sendmsg` on a TCP socket: Linux 6.16's `tcp_sendmsg_locked()`, phase by phase.
 //!
-//! [`tcp_sendmsg_locked`] is the walk of spec/send-path.md section B, one small function a step; the loop over the data (F) is in
-//! [`data`], sleeping (C, H) in [`wait`]. What Linux does with `goto` is an [`Exit`]; what it does by sleeping is
-//! [`Step::Wait`], and the call comes back with its [`Progress`].
+//! [`tcp_sendmsg_locked`] is the walk of section B of `rows.toml` send-path, one small function a step; the loop over the
+//! data (F) is in [`data`], sleeping (C, H) in [`wait`]. What Linux does with `goto` is an [`Exit`]; what it does by sleeping
+//! is [`Step::Wait`], and the call comes back with its [`Progress`].
 
 mod data;
 #[cfg(test)]
@@ -206,7 +206,7 @@ impl Stack {
     /// `call.signal` when a signal ended the sleep.
     ///
     /// # Errors
-    /// spec/send-path.md, sections B, C, E and H. With EPIPE `call.sigpipe` says whether the thread gets SIGPIPE.
+    /// `rows.toml` send-path, sections B, C, E and H. With EPIPE `call.sigpipe` says whether the thread gets SIGPIPE.
     pub fn sendmsg(
         &mut self,
         io: &mut Io<'_>,

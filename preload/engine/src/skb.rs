@@ -11,9 +11,9 @@ use crate::memory::Frag;
 use crate::net::TxTicket;
 use crate::time::Instant;
 
-/// `net.core.max_skb_frags`: fragments of one buffer (spec/send-path.md F9).
+/// `net.core.max_skb_frags`: fragments of one buffer (F9).
 pub const MAX_SKB_FRAGS: usize = 17;
-/// What a buffer without data costs in `sk_wmem_queued` (spec/send-path.md F7).
+/// What a buffer without data costs in `sk_wmem_queued` (F7).
 pub const SKB_TRUESIZE: u32 = 832;
 /// Linux's aligned `struct sk_buff`.
 pub(crate) const SK_BUFF: u32 = 256;
@@ -161,7 +161,7 @@ pub struct Skb {
     pub cut: bool,
     /// MSG_ZEROCOPY object whose bytes this holds.
     pub ubuf: Option<UbufId>,
-    /// Every byte is zerocopy: accounting by whole pages (spec/send-path.md F7, F16).
+    /// Every byte is zerocopy: accounting by whole pages (F7, F16).
     pub pure_zerocopy: bool,
 }
 

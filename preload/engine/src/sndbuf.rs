@@ -1,5 +1,5 @@
 //! The send buffer: how it grows with the congestion window, and who is told of free space (Linux `tcp_sndbuf_expand`,
-//! `tcp_check_space`; spec/timers.md TM-26, spec/readiness.md RD-35).
+//! `tcp_check_space`; TM-26, RD-35).
 
 use crate::chrono::{ChronoKind, tcp_chrono_stop};
 use crate::push::sk_stream_write_space;

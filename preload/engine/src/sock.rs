@@ -219,7 +219,7 @@ pub struct TcpSock {
     pub ss_connected: bool,
     /// Shut down while a connect was pending (Linux `SS_DISCONNECTING`): no connect and no listen until it is dissolved.
     pub ss_disconnecting: bool,
-    /// Refused or failed connect: the next one says ECONNABORTED once (spec/errors.md ER-23, ER-33).
+    /// Refused or failed connect: the next one says ECONNABORTED once (ER-23, ER-33).
     #[serde(skip)]
     pub events: Events,
     /// Stands in the stack's table of connections under `tuple`.
@@ -445,7 +445,7 @@ pub struct TcpSock {
     pub(crate) awaiting_tstamps: VecDeque<Stamped>,
     #[serde(skip)]
     pub zerocopy: ZerocopyState,
-    /// OPT_ID base (spec/timestamping.md TS-30).
+    /// OPT_ID base (TS-30).
     pub tskey: u32,
     #[serde(skip)]
     pub fastopen_req: Option<Box<FastopenReq>>,

@@ -1,4 +1,4 @@
-//! `setsockopt` and `getsockopt` (spec/sockopts.md). One file a level: `socket`, `tcp`, `ip`.
+//! `setsockopt` and `getsockopt` (`rows.toml` sockopts). One file a level: `socket`, `tcp`, `ip`.
 //!
 //! Options that are pure values of the descriptor (SO_BROADCAST, IP_PKTINFO, filters ...) are not known here: whoever calls
 //! keeps them elsewhere, asks only for what the TCP has to know, and leaves a note for a listener's children
@@ -71,7 +71,7 @@ impl Stack {
     /// Sets an option. `val` is as long as the program said (`optlen`).
     ///
     /// # Errors
-    /// By option: spec/sockopts.md; `NoProtoOpt` for what is not known (SO-6, SO-7).
+    /// By option: `rows.toml` sockopts; `NoProtoOpt` for what is not known (SO-6, SO-7).
     pub fn setsockopt(
         &mut self,
         io: &mut Io<'_>,

@@ -56,7 +56,7 @@ pub struct Io<'a> {
     pub net: &'a mut dyn Net,
 }
 
-/// Secrets, per boot, user and namespace (architecture.md "Namespaces, addresses, secrets").
+/// Secrets, per boot, user and namespace.
 #[derive(Clone)]
 pub struct Secrets {
     /// RFC 6528 initial sequence numbers.
@@ -112,7 +112,7 @@ pub struct Shared {
     pub orphans: u32,
     /// The page fragment that copying sends fill.
     pub page_frag: Option<PageFrag>,
-    /// Pages charged against RLIMIT_MEMLOCK by zerocopy sends (spec/zerocopy.md ZC-17).
+    /// Pages charged against RLIMIT_MEMLOCK by zerocopy sends (ZC-17).
     pub locked_pages: u64,
     /// Registered dma-bufs.
     pub dmabufs: Dmabufs,

@@ -60,7 +60,7 @@ pub fn tcp_done_with_error(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, err: Error) {
     }
 }
 
-/// A valid RST came (Linux `tcp_reset`; spec/errors.md ER-12 to ER-15).
+/// A valid RST came (Linux `tcp_reset`; ER-12 to ER-15).
 pub(crate) fn tcp_reset(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     let err = match sk.state {
         TcpState::SynSent => Error::ConnRefused,

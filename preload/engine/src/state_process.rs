@@ -105,7 +105,7 @@ pub(crate) fn tcp_rcv_state_process(
         | TcpState::LastAck
         | TcpState::FinWait1
         | TcpState::FinWait2 => {
-            // Nobody will read this: tell the peer so (RFC 1122 §4.2.2.13; spec/recv-path.md RV-49).
+            // Nobody will read this: tell the peer so (RFC 1122 §4.2.2.13; RV-49).
             let data_end = seg.end_seq.wrapping_sub(u32::from(seg.fin()));
             if sk.shutdown & shutdown::RCV != 0
                 && seg.end_seq != seg.seq

@@ -1,4 +1,4 @@
-//! Timers of a socket: arming them, and what happens when one fires (Linux `tcp_timer.c`; spec/timers.md).
+//! Timers of a socket: arming them, and what happens when one fires (Linux `tcp_timer.c`; `rows.toml` timers).
 
 use sidewire_uapi::tcp::TcpState;
 

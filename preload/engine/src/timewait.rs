@@ -18,7 +18,7 @@ use crate::stack::{Cx, Ehash, Io, Shared, Stack, TimerOwner, TimewaitId};
 use crate::state::tcp_done;
 use crate::time::{Instant, NSEC_PER_SEC, NSEC_PER_USEC};
 
-/// How long TIME_WAIT lasts, nanoseconds (spec/timers.md TM-21).
+/// How long TIME_WAIT lasts, nanoseconds (TM-21).
 pub(crate) const TCP_TIMEWAIT_LEN_NS: u64 = 60 * NSEC_PER_SEC;
 
 /// What stays of a connection that ended here first: enough to answer what the peer may still send.

@@ -1,5 +1,5 @@
 //! How much of a buffer goes out in one super-frame, when, and cutting buffers for it (Linux `tcp_tso_autosize`,
-//! `tcp_mss_split_point`, `tcp_tso_should_defer`, `tcp_fragment`; spec/send-path.md G6..G8, SP-1..SP-9).
+//! `tcp_mss_split_point`, `tcp_tso_should_defer`, `tcp_fragment`; G6..G8, SP-1..SP-9).
 
 use crate::cong;
 use crate::mss::{sk_gso_max_segs, sk_gso_max_size};

@@ -1,4 +1,4 @@
-//! Transmit timestamps: requests on buffers, and the stamps that go to the error queue (spec/timestamping.md).
+//! Transmit timestamps: requests on buffers, and the stamps that go to the error queue (`rows.toml` timestamping).
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -167,7 +167,7 @@ fn unsent(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, pcount: u32) {
     }
 }
 
-/// Its bytes were copied in user space: their notifications say so (spec/zerocopy.md ZC-37).
+/// Its bytes were copied in user space: their notifications say so (ZC-37).
 fn copied(sk: &mut TcpSock, frame: &TxLate) {
     for index in 0..sk.rtx_queue.len() {
         let skb = &sk.rtx_queue[index];

@@ -1,4 +1,4 @@
-//! Urgent data (spec/recv-path.md RV-21 to RV-32; RFC 9293 §3.8.5, as Linux reads it).
+//! Urgent data (RV-21 to RV-32; RFC 9293 §3.8.5, as Linux reads it).
 
 use crate::data_queue::sk_data_ready;
 use crate::error::Error;

@@ -1,5 +1,5 @@
 //! The window that we announce (Linux `tcp_select_window`, `tcp_select_initial_window`): it never shrinks, unless
-//! `tcp_shrink_window` says so (spec/timers.md TM-27 to TM-31).
+//! `tcp_shrink_window` says so (TM-27 to TM-31).
 
 use crate::init_sock::TCP_MSS_DEFAULT;
 use crate::mib::Counter;
@@ -208,7 +208,7 @@ mod tests {
         tcp_select_initial_window(&sysctl, tcp_full_space(&sk), mss, clamp, true, 0)
     }
 
-    /// spec/timers.md TM-27, TM-29.
+    /// TM-27, TM-29.
     #[test]
     fn syn_windows() {
         assert_eq!(initial(131_072, 1_460, 0).rcv_wnd, 64_240);
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(initial(131_072, 1_460, 5_000).rcv_wnd, 4_380);
     }
 
-    /// spec/timers.md TM-28: with a fixed buffer the clamp is its window.
+    /// TM-28: with a fixed buffer the clamp is its window.
     #[test]
     fn window_scales() {
         assert_eq!(initial(131_072, 1_460, 0).rcv_wscale, 7);

@@ -1,4 +1,4 @@
-//! MSG_ZEROCOPY: notification objects, their ids, limits and completion (spec/zerocopy.md; Linux's `ubuf_info_msgzc`).
+//! MSG_ZEROCOPY: notification objects, their ids, limits and completion (`rows.toml` zerocopy; Linux's `ubuf_info_msgzc`).
 //!
 //! An object covers a range of ids, one a call, and the bytes of those calls. It completes when no call holds it any more
 //! and the last buffer with bytes of it has left the queues; its range then goes to the error queue.

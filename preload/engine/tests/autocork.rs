@@ -1,4 +1,4 @@
-//! Automatic corking in a run of sends: spec/send-path.md G4.
+//! Automatic corking in a run of sends: G4.
 
 mod pair;
 

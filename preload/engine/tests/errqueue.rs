@@ -1,5 +1,5 @@
-//! The error queue over a real connection: zerocopy notifications and transmit timestamps (spec/zerocopy.md,
-//! spec/timestamping.md).
+//! The error queue over a real connection: zerocopy notifications and transmit timestamps (`rows.toml` zerocopy,
+//! `rows.toml` timestamping).
 
 mod pair;
 

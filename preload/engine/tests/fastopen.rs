@@ -1,4 +1,4 @@
-//! TCP Fast Open between two hosts: spec/fastopen.md.
+//! TCP Fast Open between two hosts: `rows.toml` fastopen.
 
 mod pair;
 

@@ -1,4 +1,4 @@
-//! When data leaves, in which segments and with which flags: spec/send-path.md sections G, I and the Nagle table.
+//! When data leaves, in which segments and with which flags: `rows.toml` send-path sections G, I and the Nagle table.
 
 mod pair;
 

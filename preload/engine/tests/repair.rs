@@ -1,4 +1,4 @@
-//! TCP_REPAIR over a real handshake: spec/repair.md rows that need a peer.
+//! TCP_REPAIR over a real handshake: `rows.toml` repair rows that need a peer.
 
 mod pair;
 

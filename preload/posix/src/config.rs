@@ -167,6 +167,9 @@ pub fn variable(key: &str) -> String {
     format!("SIDEWIRE_{}", key.to_ascii_uppercase())
 }
 
+/// Keys whose value names a file: nothing else than a string is meant for one.
+const PATHS: [&str; 3] = ["stats", "pcap", "explain"];
+
 /// A value as one line.
 fn shown(value: &toml::Value) -> String {
     value.to_string().trim_end().replace('\n', ", ")
@@ -273,6 +276,12 @@ impl Config {
                     None
                 }
                 (key, toml::Value::String(s)) => self.set(key, s).err(),
+                (key, other) if PATHS.contains(&key) => Some(Refused {
+                    key: key.to_owned(),
+                    value: shown(other),
+                    allowed: "a path in quotes",
+                    meant: None,
+                }),
                 (key, other) => self.set(key, &shown(other)).err(),
             };
             if let Some(refused) = refused {
@@ -515,6 +524,15 @@ mod tests {
             (KEYS, Some("log"))
         );
         assert!(unknown.to_string().contains("did you mean log?"));
+    }
+
+    #[test]
+    fn a_file_is_named_by_a_string() {
+        let (config, refused) = from_file("explain = 5\nstats = true\npcap = \"5\"\n");
+        assert_eq!((&config.explain, &config.stats), (&None, &None));
+        assert_eq!(config.pcap.as_deref(), Some(Path::new("5")));
+        let said: Vec<_> = refused.iter().map(|r| (&*r.key, &*r.value)).collect();
+        assert_eq!(said, [("explain", "5"), ("stats", "true")]);
     }
 
     #[test]

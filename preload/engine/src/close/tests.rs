@@ -1,4 +1,4 @@
-//! The ends of a connection (spec/errors.md ER-71 to ER-82, ER-1 to ER-11).
+//! The ends of a connection (ER-71 to ER-82, ER-1 to ER-11).
 
 use sidewire_uapi::TcpState;
 
@@ -18,7 +18,7 @@ fn close_step(peer: &mut Peer, call: &mut CloseCall) -> Step<()> {
         .with(|stack, io, id| stack.close(io, id, true, call))
 }
 
-/// spec/errors.md ER-71, ER-72.
+/// ER-71, ER-72.
 #[test]
 fn unread_data_makes_it_a_reset() {
     let mut peer = Peer::established();
@@ -49,7 +49,7 @@ fn an_unread_fin_is_no_data() {
     assert_eq!(peer.only().flags, FIN_ACK);
 }
 
-/// spec/errors.md ER-73.
+/// ER-73.
 #[test]
 fn linger_0() {
     let mut peer = Peer::established();
@@ -59,7 +59,7 @@ fn linger_0() {
     assert!(!peer.bed.stack.exists(peer.bed.id));
 }
 
-/// spec/errors.md ER-74: until all is acked, or the time is over; non-blocking sockets too.
+/// ER-74: until all is acked, or the time is over; non-blocking sockets too.
 #[test]
 fn linger_waits() {
     let start = |peer: &mut Peer, call: &mut CloseCall| {
@@ -124,7 +124,7 @@ fn too_many_orphans() {
     assert_eq!(peer.bed.stack.mib().get(Counter::TCPOrphanOverflow), 1);
 }
 
-/// spec/errors.md ER-1, ER-4, ER-5, ER-7, ER-9, ER-11.
+/// ER-1, ER-4, ER-5, ER-7, ER-9, ER-11.
 #[test]
 fn shutdown_by_state() {
     let mut peer = Peer::closed();
@@ -156,7 +156,7 @@ fn shutdown_by_state() {
     assert_eq!(peer.shutdown(1), Err(Error::NotConn));
 }
 
-/// spec/errors.md ER-81, spec/recv-path.md RV-19.
+/// ER-81, RV-19.
 #[test]
 fn shutdown_rd_is_not_seen_by_the_peer() {
     let mut peer = Peer::established();

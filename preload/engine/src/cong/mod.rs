@@ -35,7 +35,7 @@ impl Default for CongestionControl {
 }
 
 impl CongestionControl {
-    /// The algorithm of that name, or `None` when we lack it (spec/sockopts.md SO-54).
+    /// The algorithm of that name, or `None` when we lack it (SO-54).
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         match name {

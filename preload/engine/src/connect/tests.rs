@@ -1,4 +1,4 @@
-//! `connect`, row by row (spec/errors.md ER-20 to ER-40).
+//! `connect`, row by row (ER-20 to ER-40).
 
 use core::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! When acks go out (spec/recv-path.md RV-37 to RV-46), and the window that they announce (spec/timers.md TM-30, TM-31).
+//! When acks go out (RV-37 to RV-46), and the window that they announce (TM-30, TM-31).
 
 use sidewire_uapi::socket::MSG_TRUNC;
 use sidewire_wire::tcp::TcpOptions;

@@ -208,7 +208,7 @@ fn a_bad_checksum_is_counted() {
     assert_eq!(peer.bed.stack.mib().get(Counter::InCsumErrors), 1);
 }
 
-/// spec/errors.md ER-79, ER-80: on a port that is ours, and on no other.
+/// ER-79, ER-80: on a port that is ours, and on no other.
 #[test]
 fn strangers() {
     let mut peer = Peer::established();

@@ -1,4 +1,4 @@
-//! ICMP errors (spec/errors.md ER-17 to ER-19; RFC 5927).
+//! ICMP errors (ER-17 to ER-19; RFC 5927).
 
 use alloc::vec;
 use core::net::{IpAddr, Ipv4Addr};

@@ -35,7 +35,7 @@ fn count(peer: &Peer, c: Counter) -> u64 {
     peer.bed.stack.mib().get(c)
 }
 
-/// spec/recv-path.md RV-47.
+/// RV-47.
 #[test]
 fn only_the_exact_reset_counts() {
     let mut peer = Peer::established();
@@ -78,7 +78,7 @@ fn a_reset_behind_sacked_data_counts() {
     assert_eq!(peer.state(), TcpState::Close);
 }
 
-/// spec/recv-path.md RV-48, spec/timers.md TM-23.
+/// RV-48, TM-23.
 #[test]
 fn a_syn_is_challenged_once_in_half_a_second() {
     let mut peer = Peer::established();
@@ -126,7 +126,7 @@ fn an_ack_from_the_past_is_challenged() {
     assert!(peer.sk().receive_queue.is_empty());
 }
 
-/// spec/recv-path.md RV-45.
+/// RV-45.
 #[test]
 fn beyond_the_window() {
     let mut peer = Peer::established();
@@ -142,7 +142,7 @@ fn beyond_the_window() {
     assert_eq!(peer.sk().info.drops, 1);
 }
 
-/// spec/recv-path.md RV-44.
+/// RV-44.
 #[test]
 fn old_data_gets_a_dsack() {
     let mut peer = Peer::established_sack();
@@ -195,7 +195,7 @@ fn leave_a_hole(peer: &mut Peer, start: u32) {
     }
 }
 
-/// spec/recv-path.md RV-42, RV-43: without SACK each segment out of order is a duplicate ack of its own, in a batch too.
+/// RV-42, RV-43: without SACK each segment out of order is a duplicate ack of its own, in a batch too.
 #[test]
 fn holes_are_acked_one_by_one() {
     let mut peer = Peer::established();

@@ -1,4 +1,4 @@
-//! `recvmsg`, row by row (spec/recv-path.md).
+//! `recvmsg`, row by row (`rows.toml` recv-path).
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -205,7 +205,7 @@ fn a_signal_ends_the_wait() {
     );
 }
 
-/// RV-12, spec/sockopts.md SO-32.
+/// RV-12, SO-32.
 #[test]
 fn peek() {
     let mut peer = Peer::established();

@@ -1,4 +1,4 @@
-//! Handshakes of listeners (spec/errors.md ER-59 to ER-69, spec/timers.md TM-4).
+//! Handshakes of listeners (ER-59 to ER-69, TM-4).
 
 use sidewire_uapi::TcpState;
 use sidewire_wire::tcp::TcpOptions;
@@ -39,7 +39,7 @@ fn handshake(peer: &mut Peer, port: u16) -> bool {
     true
 }
 
-/// spec/timers.md TM-4: 1, 2, 4, 8, 16 s, then the end.
+/// TM-4: 1, 2, 4, 8, 16 s, then the end.
 #[test]
 fn syn_ack_retransmission() {
     let mut peer = Peer::syn_received();
@@ -54,7 +54,7 @@ fn syn_ack_retransmission() {
     assert!(peer.bed.stack.ehash.is_empty(), "forgotten");
 }
 
-/// spec/timers.md TM-33: only what the SYN offered.
+/// TM-33: only what the SYN offered.
 #[test]
 fn options_of_the_answer() {
     let mut peer = Peer::listening(5);
@@ -131,7 +131,7 @@ fn data_with_the_third_ack() {
     assert_eq!(peer.recv(0, 1000), Ok(0));
 }
 
-/// spec/errors.md ER-59, ER-64.
+/// ER-59, ER-64.
 #[test]
 fn the_accept_queue_holds_one_more_than_the_backlog() {
     let mut peer = Peer::listening(1);
@@ -144,7 +144,7 @@ fn the_accept_queue_holds_one_more_than_the_backlog() {
     assert!(handshake(&mut peer, 9003));
 }
 
-/// spec/errors.md ER-64: the last ack of a handshake that had begun is not taken, until there is room.
+/// ER-64: the last ack of a handshake that had begun is not taken, until there is room.
 #[test]
 fn a_full_queue_keeps_the_handshake() {
     let mut peer = Peer::listening(0);
@@ -221,7 +221,7 @@ fn proven_peers_have_handshakes_in_reserve() {
     assert_eq!(then, 20);
 }
 
-/// spec/errors.md ER-69.
+/// ER-69.
 #[test]
 fn defer_accept() {
     let mut peer = Peer::listening(5);
@@ -235,7 +235,7 @@ fn defer_accept() {
     assert_eq!(peer.recv(0, 100), Ok(10));
 }
 
-/// spec/errors.md ER-60, ER-61, ER-67.
+/// ER-60, ER-61, ER-67.
 #[test]
 fn accept_waits() {
     let mut peer = Peer::closed();
@@ -270,7 +270,7 @@ fn accept_waits() {
     );
 }
 
-/// spec/errors.md ER-65: a child that was reset is still returned.
+/// ER-65: a child that was reset is still returned.
 #[test]
 fn a_child_that_was_reset() {
     let mut peer = Peer::syn_received();
@@ -285,7 +285,7 @@ fn a_child_that_was_reset() {
     assert_eq!(peer.released(), 1);
 }
 
-/// spec/errors.md ER-66, ER-68.
+/// ER-66, ER-68.
 #[test]
 fn closing_the_listener() {
     let mut peer = Peer::listening(5);
@@ -349,7 +349,7 @@ fn the_specific_listener_first() {
         peer.bed.stack.find_listener(&([10, 0, 0, 1], 81).into()),
         None
     );
-    // spec/errors.md ER-51.
+    // ER-51.
     let twice = peer.bed.stack.socket(false, 10);
     peer.bed.stack.bound(twice, ([0, 0, 0, 0], 80).into());
     let second = peer.bed.with(|stack, io, _| stack.listen(io, twice, 5));

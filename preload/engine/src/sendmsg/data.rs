@@ -1,4 +1,4 @@
-//! The loop over the data: spec/send-path.md section F.
+//! The loop over the data: `rows.toml` send-path section F.
 
 use alloc::boxed::Box;
 

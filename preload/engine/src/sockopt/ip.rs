@@ -1,4 +1,4 @@
-//! SOL_IP (spec/sockopts.md SO-74..SO-77).
+//! SOL_IP (SO-74..SO-77).
 
 use sidewire_uapi::TcpState;
 use sidewire_uapi::ip::{

@@ -1,4 +1,4 @@
-//! SOL_SOCKET (spec/sockopts.md SO-11..SO-41).
+//! SOL_SOCKET (SO-11..SO-41).
 
 use sidewire_uapi::TcpState;
 use sidewire_uapi::socket as so;

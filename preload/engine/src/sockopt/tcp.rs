@@ -1,4 +1,4 @@
-//! SOL_TCP (spec/sockopts.md SO-42..SO-73).
+//! SOL_TCP (SO-42..SO-73).
 
 use sidewire_uapi::TcpState;
 use sidewire_uapi::tcp as t;

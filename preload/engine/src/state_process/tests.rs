@@ -38,7 +38,7 @@ fn syn_sent_with_a_foreign_ack() {
     assert_eq!(peer.state(), TcpState::SynSent);
 }
 
-/// spec/errors.md ER-12.
+/// ER-12.
 #[test]
 fn refused() {
     let mut peer = Peer::syn_sent();
@@ -130,7 +130,7 @@ fn simultaneous_close() {
         seq: PEER_ISN + 2,
         ..peer.ack_of(2)
     });
-    assert_eq!(peer.state(), TcpState::Close, "spec/errors.md ER-78");
+    assert_eq!(peer.state(), TcpState::Close, "ER-78");
     assert_eq!(peer.bed.stack.timewait_count(), 1);
 }
 
@@ -164,7 +164,7 @@ fn half_close_reads_on() {
     assert_eq!(peer.recv(0, 1000), Ok(0), "for ever");
 }
 
-/// spec/errors.md ER-77, spec/recv-path.md RV-49.
+/// ER-77, RV-49.
 #[test]
 fn data_for_an_orphan_is_reset() {
     let mut peer = Peer::established();
@@ -179,7 +179,7 @@ fn data_for_an_orphan_is_reset() {
     assert!(peer.bed.stack.quiescent());
 }
 
-/// spec/errors.md ER-76: an orphan in FIN_WAIT2 is a remnant, and goes after `tcp_fin_timeout`.
+/// ER-76: an orphan in FIN_WAIT2 is a remnant, and goes after `tcp_fin_timeout`.
 #[test]
 fn fin_wait2_of_an_orphan_ends() {
     let mut peer = Peer::fin_wait2();
@@ -208,7 +208,7 @@ fn a_long_linger2_keeps_the_orphan() {
     assert_eq!(peer.bed.stack.timewait_count(), 0);
 }
 
-/// spec/errors.md ER-76.
+/// ER-76.
 #[test]
 fn linger2_minus_one_resets() {
     let mut peer = Peer::fin_wait2();
@@ -218,7 +218,7 @@ fn linger2_minus_one_resets() {
     assert!(!peer.bed.stack.exists(peer.bed.id));
 }
 
-/// spec/errors.md ER-13, ER-14; spec/recv-path.md RV-4 to RV-7.
+/// ER-13, ER-14; RV-4 to RV-7.
 #[test]
 fn resets_by_state() {
     let reset = |peer: &mut Peer, seq| {

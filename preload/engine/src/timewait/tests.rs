@@ -147,7 +147,7 @@ fn with_a_remnant(sysctl: Sysctl, timestamps: bool) -> Peer {
     peer
 }
 
-/// spec/errors.md ER-40, ER-43: a connect over a remnant needs timestamps.
+/// ER-40, ER-43: a connect over a remnant needs timestamps.
 #[test]
 fn connect_over_a_remnant() {
     let connect_again = |timestamps: bool| {

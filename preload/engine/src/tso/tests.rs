@@ -2,7 +2,7 @@ use super::*;
 use crate::mss::{tcp_bound_to_half_wnd, tcp_send_mss};
 use crate::testbench::{Bench, MSS};
 
-/// spec/send-path.md D4.
+/// D4.
 #[test]
 fn size_goal_is_whole_segments_in_half_a_window() {
     for (window, mss, goal) in [(20_000, 1_460, 8_760), (65_535, 536, 32_696)] {
@@ -21,7 +21,7 @@ fn size_goal_is_whole_segments_in_half_a_window() {
     );
 }
 
-/// spec/send-path.md D3.
+/// D3.
 #[test]
 fn half_window_bound() {
     let mut b = Bench::new();

@@ -324,7 +324,7 @@ pub unsafe fn sendto(
 }
 
 /// Linux's `__sys_sendmsg` and its like: the mark of a 32-bit caller is not for a
-/// program to give (spec row A10).
+/// program to give (row A10).
 pub(super) fn native_flags(flags: c_int) -> Result<(), c_int> {
     if flags & sidewire_uapi::socket::MSG_CMSG_COMPAT != 0 {
         return Err(libc::EINVAL);
