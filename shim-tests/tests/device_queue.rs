@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             &[Need::EgressHook],
             unresolved,
         )
+        .both("a_neighbour_gets_another_address", &[], another_address)
         .run()
 }
 
@@ -164,5 +165,38 @@ fn unresolved(stack: &Stack) -> TestResult {
         .near
         .run("nft", ["list", "counter", "netdev", "lab", "syns"])?;
     ensure!(listed.contains("packets 1 "), "{listed}");
+    Ok(())
+}
+
+/// A neighbour whose address is another one from now on, which nobody says: its entry is stale, and is asked for anew when
+/// nothing more is heard of the peer.
+fn another_address(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let _peer = start_peer(&lab)?;
+    for (name, value) in [("delay_first_probe_time", 1), ("retrans_time_ms", 200)] {
+        let setting = format!("net.ipv4.neigh.{DEVICE}.{name}={value}");
+        lab.near.run("sysctl", ["-qw", &setting])?;
+    }
+    let fifo = lab.path("go");
+    let fifo_name = fifo.to_str().context("a path in UTF-8")?;
+    lab.near.run("mkfifo", [fifo_name])?;
+    let running = lab
+        .near
+        .program(probe("another_address"))
+        .args([FAR, &PEER_PORT.to_string(), fifo_name])
+        .under(stack)
+        .start()?;
+    running.wait_for_output("before")?;
+    let known = lab.near.run("ip", ["-j", "neigh", "show", FAR])?;
+    let known: serde_json::Value = serde_json::from_str(&known)?;
+    let old = known[0]["lladdr"].as_str().context("no entry")?;
+    let stale = ["lladdr", old, "dev", DEVICE, "nud", "stale"];
+    let change = ["neigh", "change", FAR];
+    lab.near.run("ip", change.into_iter().chain(stale))?;
+    let new = ["link", "set", DEVICE, "address", "02:00:00:00:00:99"];
+    lab.far.run("ip", new)?;
+    fs::write(&fifo, "x")?;
+    let finished = running.wait()?.success()?;
+    ensure!(finished.stdout == "before\nafter\n", "{}", finished.stdout);
     Ok(())
 }

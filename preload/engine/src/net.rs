@@ -293,6 +293,9 @@ pub trait Net {
     fn route_generation(&self) -> u32;
     /// Hands a frame to the device, or puts it into a queue before it; never sleeps.
     fn transmit(&mut self, frame: &Transmit<'_>) -> TxVerdict;
+    /// Nothing is heard of the peer at the end of this route: the address of its next hop may hold no longer (Linux
+    /// `dst_negative_advice`).
+    fn negative_advice(&mut self, _dst: &Dst, _daddr: IpAddr) {}
     /// Where a frame is that has not left the host (Linux `skb_fclone_busy`).
     fn in_host_queue(&mut self, _ticket: TxTicket) -> HostQueue {
         HostQueue::Clear

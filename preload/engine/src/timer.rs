@@ -239,6 +239,10 @@ fn tcp_out_of_resources(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, do_reset: bool) -
 fn tcp_write_timeout(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Option<TimerOutcome> {
     let mut expired = false;
     let retry_until;
+    // Linux asks after some timeouts only, but there each frame that goes by a stale entry has it probed.
+    if let Some(dst) = &sk.dst {
+        cx.net.negative_advice(dst, sk.tuple.remote.ip());
+    }
     if sk.in_state(&[TcpState::SynSent, TcpState::SynRecv]) {
         retry_until = match sk.opts.syncnt {
             0 => cx.sh.sysctl.tcp_syn_retries,

@@ -191,7 +191,15 @@ struct Numbered {
 struct Carrier<S> {
     sink: S,
     parcels: Consumer<Numbered>,
+    /// Where the payload of a batch lies; between batches nothing.
+    iov: Box<Addresses>,
 }
+
+/// Those of a batch: too many for the program's stack.
+struct Addresses(ArrayVec<iovec, { BATCH * MAX_SKB_FRAGS }>);
+
+// SAFETY: set anew for each batch, by whoever has the carrier, and not used after it.
+unsafe impl Send for Addresses {}
 
 struct Lane<S: FrameSink> {
     n: usize,
@@ -339,7 +347,11 @@ pub(crate) fn open<S: FrameSink>(sink: impl Fn() -> S) -> (Entrances, Lanes<S>) 
         Lane {
             n,
             shared: sink.outq(),
-            carrier: Mutex::new(Carrier { sink, parcels }),
+            carrier: Mutex::new(Carrier {
+                sink,
+                parcels,
+                iov: Box::new(Addresses(ArrayVec::new())),
+            }),
             waiting: AtomicUsize::new(0),
             charge: AtomicUsize::new(0),
             own: OnceCell::new(),
@@ -566,7 +578,8 @@ impl<S: FrameSink> Carrier<S> {
             let (first, second) = chunk.as_slices();
             let parcels = || first.iter().chain(second).map(|n| &n.parcel);
             // Filled in place: to collect them would copy the whole of them.
-            let mut iov = ArrayVec::<_, { BATCH * MAX_SKB_FRAGS }>::new();
+            let iov = &mut self.iov.0;
+            iov.clear();
             iov.extend(parcels().flat_map(|p| p.frags.iter().map(address)));
             let mut rest = &iov[..];
             let mut frames = ArrayVec::<_, BATCH>::new();

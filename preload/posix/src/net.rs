@@ -637,6 +637,18 @@ impl Net for LinkNet {
         TxVerdict::Queued(ticket)
     }
 
+    fn negative_advice(&mut self, dst: &Dst, daddr: IpAddr) {
+        let next_hop = dst.gateway.unwrap_or(daddr);
+        let Some(dev) = self.routes.device(dst.oif).filter(|dev| dev.up) else {
+            return;
+        };
+        if dev.kind != LinkKind::None {
+            self.neighbours
+                .suspect(monotonic_ns(), dev, next_hop, dst.saddr);
+            self.deadline = self.neighbours.next_deadline().unwrap_or(u64::MAX);
+        }
+    }
+
     fn in_host_queue(&mut self, ticket: TxTicket) -> HostQueue {
         if ticket.0.get() & TICKET_HELD == 0 {
             self.entrances.whereabouts(&self.lanes, ticket, self.now)

@@ -30,8 +30,9 @@ use crate::memory::Arenas;
 use crate::net::LinkNet;
 use crate::{peers, syscall, thread, ubuf};
 
-/// Events that one locked section hands out without allocating; more are told while the lock is still held.
-const WAKES: usize = 64;
+/// Events that one locked section hands out without allocating; more are told while the lock is still held. Each takes from
+/// the program's stack, which may be a signal handler's.
+const WAKES: usize = 16;
 /// Network namespaces that one process may use with accelerated sockets.
 pub(crate) const MAX_STACKS: usize = 16;
 /// Age at which the offset between the clocks is read anew, in nanoseconds.
