@@ -339,6 +339,25 @@ static void beside_errors(void)
 	}
 }
 
+/* A stamp shows the bytes that were sent, whatever the program does with its memory before it reads it. */
+static void stamped(void)
+{
+	int flags = SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_TX_ACK, fd = open_zerocopy("discard");
+	char shown[64] = "";
+	struct iovec part = {shown, sizeof shown - 1};
+	struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+	wait_until_acked(fd);
+	setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags);
+	strcpy(data, "before");
+	if (send_zc(fd, data, 6, 0) != 6)
+		err(2, "send");
+	wait_for(fd, 0);
+	strcpy(data, "behind");
+	ROW("TS-43", "a stamp of a zerocopy send, its bytes", recvmsg(fd, &m, MSG_ERRQUEUE));
+	row("TS-43", "they are: %s", shown);
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -354,6 +373,7 @@ int main(int argc, char **argv)
 	disregarded_dmabuf();
 	without_scatter_gather();
 	beside_errors();
+	stamped();
 	puts("done");
 	return 0;
 }

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         .both("sends_drive", &[], sends_drive)
         .both("timers_without_a_thread", &[], timers_without_a_thread)
         .shim("without_net_raw_on_the_kernel", &[], without_net_raw)
+        .shim("with_little_memory_on_the_kernel", &[], little_memory)
         .shim("without_net_raw_strict_stops", &[], without_net_raw_strict)
         .run()
 }
@@ -242,10 +243,18 @@ fn idle(stack: &Stack, how: &str) -> TestResult {
 }
 
 fn without_net_raw(stack: &Stack) -> TestResult {
+    on_the_kernel(stack, &WITHOUT_NET_RAW, "CAP_NET_RAW")
+}
+
+/// Too little for the arenas: a program that asks for no more than that works.
+fn little_memory(stack: &Stack) -> TestResult {
+    on_the_kernel(stack, &["prlimit", "--data=4194304"], "RLIMIT_DATA")
+}
+
+fn on_the_kernel(stack: &Stack, wrapped: &[&str], missing: &str) -> TestResult {
     let lab = Lab::new(Link::default())?;
     for part in Part::ALL {
-        let (outcome, near) =
-            move_file_wrapped(&lab, stack, Flavour::OpenBsd, part, MIB, &WITHOUT_NET_RAW)?;
+        let (outcome, near) = move_file_wrapped(&lab, stack, Flavour::OpenBsd, part, MIB, wrapped)?;
         let stats = outcome.carried.stats.context("no counters")?;
         ensure!(
             stats.connections_engine == 0 && stats.connections_kernel == 1,
@@ -253,7 +262,7 @@ fn without_net_raw(stack: &Stack) -> TestResult {
         );
         let lines: Vec<&str> = near.stderr.lines().collect();
         ensure!(
-            lines.len() == 1 && lines[0].contains("CAP_NET_RAW"),
+            lines.len() == 1 && lines[0].contains(missing),
             "one line should name what is missing: {lines:?}"
         );
     }

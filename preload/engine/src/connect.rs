@@ -378,6 +378,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.orphan = old.orphan;
     sk.parent = old.parent;
     sk.sk_err = old.sk_err;
+    sk.sk_err_soft = old.sk_err_soft;
     sk.ss_connected = old.ss_connected;
     sk.ss_connecting = old.ss_connecting;
     sk.ss_disconnecting = old.ss_disconnecting;

@@ -216,7 +216,8 @@ fn tcp_orphan_retries(sk: &TcpSock, cx: &Cx<'_, '_>, alive: bool) -> u8 {
 
 /// Ends the connection with the soft error or ETIMEDOUT (ER-16; Linux `tcp_write_err`).
 pub(crate) fn tcp_write_err(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> TimerOutcome {
-    sk.sk_err = Some(sk.sk_err_soft.take().unwrap_or(Error::TimedOut));
+    // SO_ERROR tells the soft one once more.
+    sk.sk_err = Some(sk.sk_err_soft.unwrap_or(Error::TimedOut));
     sk_error_report(sk, cx);
     tcp_write_queue_purge(sk, cx);
     cx.sh.mib.inc(Counter::TCPAbortOnTimeout);

@@ -13,11 +13,13 @@ use sidewire_uapi::timestamping as sof;
 use crate::errqueue::{Charge, ErrEntry, ErrPayload, sock_queue_err_skb};
 use crate::info;
 use crate::memory::Frag;
+use crate::mib::Counter;
 use crate::net::TxTstamp;
 use crate::seq::before;
 use crate::skb::{Skb, TxFlags};
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Io, SocketId, Stack};
+use crate::zerocopy;
 
 /// Frames of a socket whose stamps are awaited; of more, the oldest get none.
 const AWAITING_MAX: usize = 256;
@@ -225,7 +227,7 @@ fn tstamp_tx(
     } else {
         ErrPayload {
             head: frame.head.clone(),
-            frags: frame.frags.clone(),
+            frags: own_frags(&frame.frags, cx),
         }
     };
     let key = if tsflags & sof::SOF_TIMESTAMPING_OPT_ID != 0 {
@@ -249,6 +251,19 @@ fn tstamp_tx(
         charge: Charge::Rmem(0),
     };
     sock_queue_err_skb(sk, cx, entry);
+}
+
+/// The bytes that a stamp shows. The program may take its memory back before it reads them (Linux `skb_orphan_frags_rx`).
+fn own_frags(frags: &[Frag], cx: &mut Cx<'_, '_>) -> Vec<Frag> {
+    let copied = (frags.iter().any(Frag::is_user)).then(|| zerocopy::copied_frags(frags, cx));
+    match copied.flatten() {
+        Some(own) => {
+            let bytes: u32 = own.iter().map(|f| f.len).sum();
+            cx.sh.mib.add(Counter::BytesCopiedOut, bytes.into());
+            own.to_vec()
+        }
+        None => frags.to_vec(),
+    }
 }
 
 /// The head of the frame as Linux hands it out: from the Ethernet header on. Its addresses are the link's business and

@@ -239,7 +239,10 @@ pub(crate) fn private_copy(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
 
 /// The same bytes in page fragments; `None` when the arena has no room, when they do not fit into one buffer, or on a
 /// fault.
-fn copied_frags(frags: &[Frag], cx: &mut Cx<'_, '_>) -> Option<ArrayVec<Frag, MAX_SKB_FRAGS>> {
+pub(crate) fn copied_frags(
+    frags: &[Frag],
+    cx: &mut Cx<'_, '_>,
+) -> Option<ArrayVec<Frag, MAX_SKB_FRAGS>> {
     let mut out = ArrayVec::<Frag, MAX_SKB_FRAGS>::new();
     for frag in frags {
         let mut rest = frag.clone();

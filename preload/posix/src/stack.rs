@@ -35,6 +35,8 @@ use crate::{peers, syscall, thread, ubuf};
 const WAKES: usize = 16;
 /// Network namespaces that one process may use with accelerated sockets.
 pub(crate) const MAX_STACKS: usize = 16;
+/// Least RLIMIT_DATA, in bytes: what the arenas and a stack's tables begin with, and as much again.
+const DATA_MIN: u64 = 16 << 20;
 /// Age at which the offset between the clocks is read anew, in nanoseconds.
 const WALL_OFFSET_AGE: u64 = 10_000_000;
 
@@ -510,6 +512,8 @@ pub enum Unavailable {
     TooMany,
     /// The kernel has no SO_NETNS_COOKIE (before 5.14).
     Cookie(Errno),
+    /// RLIMIT_DATA, in bytes, leaves too little memory.
+    Data(u64),
 }
 
 impl core::fmt::Display for Unavailable {
@@ -520,6 +524,12 @@ impl core::fmt::Display for Unavailable {
             Self::Netlink(e) => write!(f, "no routes over netlink: {}", io::Error::from(*e)),
             Self::TooMany => write!(f, "more than {MAX_STACKS} network namespaces"),
             Self::Cookie(e) => write!(f, "no SO_NETNS_COOKIE: {}", io::Error::from(*e)),
+            Self::Data(limit) => write!(
+                f,
+                "RLIMIT_DATA (ulimit -d) is {} KiB, and {} are needed",
+                limit >> 10,
+                DATA_MIN >> 10
+            ),
         }
     }
 }
@@ -583,6 +593,10 @@ impl NetStack {
 
     #[cold]
     fn open(cookie: u64, pid: i32) -> Result<&'static Self, Unavailable> {
+        let data = syscall::data_limit();
+        if data < DATA_MIN {
+            return Err(Unavailable::Data(data));
+        }
         let (socket, neighbours, claim) = match PacketSocket::open() {
             Ok(socket) => {
                 let neighbours = Neighbours::open();

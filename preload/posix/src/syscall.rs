@@ -457,6 +457,11 @@ pub(crate) fn memlock_limit() -> u64 {
     soft_limit(libc::RLIMIT_MEMLOCK)
 }
 
+/// RLIMIT_DATA in bytes, `u64::MAX` for none.
+pub(crate) fn data_limit() -> u64 {
+    soft_limit(libc::RLIMIT_DATA)
+}
+
 /// RLIMIT_NOFILE, `u64::MAX` for none.
 pub(crate) fn nofile_limit() -> u64 {
     soft_limit(libc::RLIMIT_NOFILE)
