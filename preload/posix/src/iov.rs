@@ -182,7 +182,9 @@ impl<'a> ProgramIov<'a> {
         self
     }
 
-    /// Copies a part of a payload that is still queued; `None` when that takes more parts than one call has.
+    /// Copies a part of a payload that is still queued; `None` when that takes more parts than one call has. Apart, for the
+    /// sake of the program's stack.
+    #[inline(never)]
     fn take(&mut self, queued: &Deferred, frag: &Frag) -> Option<Result<(), Fault>> {
         let before = (self.at, self.off, self.remaining);
         let mut parts = ArrayVec::<iovec, MAX_PARTS>::new();

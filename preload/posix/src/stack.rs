@@ -125,6 +125,8 @@ impl Inner {
     }
 
     /// Tells the engine of frames that did not leave, the newest first.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn tell_late(&mut self, late: Vec<Late>) {
         for frame in late.into_iter().rev() {
             if frame.verdict == TxVerdict::DeviceGone {

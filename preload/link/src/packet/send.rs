@@ -313,6 +313,7 @@ impl PacketSink {
     }
 
     /// Hands over the first so many messages, at least two; a bit for each that has left.
+    #[inline(never)] // Who sends one frame needs less of the program's stack.
     fn send_filled(&mut self, filled: usize) -> Left {
         let mut batch = ArrayVec::<_, BATCH>::new();
         let messages = self.messages[..filled].iter_mut();
