@@ -50,14 +50,21 @@ pub const SKB_POOL_MAX: usize = 4096;
 
 /// TCP header flag bits, as in byte 13 of the header.
 pub mod tcphdr {
-    #![allow(missing_docs)]
+    /// The sender has no more data; takes a sequence number.
     pub const FIN: u8 = 0x01;
+    /// Opens a connection; takes a sequence number.
     pub const SYN: u8 = 0x02;
+    /// Ends the connection at once.
     pub const RST: u8 = 0x04;
+    /// The receiver shall hand the data over without waiting for more.
     pub const PSH: u8 = 0x08;
+    /// The acknowledgement number counts.
     pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
     pub const URG: u8 = 0x20;
+    /// A congestion mark came; in a SYN, ECN is offered (RFC 3168).
     pub const ECE: u8 = 0x40;
+    /// The congestion window was reduced; in a SYN, beside ECE (RFC 3168).
     pub const CWR: u8 = 0x80;
 }
 
