@@ -182,7 +182,6 @@ impl Stack {
             } else {
                 let tmo = tcp_fin_time(sk, &cx);
                 if tmo > TCP_TIMEWAIT_LEN_NS {
-                    sk.fin_wait2_timer = true;
                     tcp_reset_keepalive_timer(sk, &cx, tmo - TCP_TIMEWAIT_LEN_NS);
                 } else {
                     tcp_time_wait(sk, &mut cx, true, tmo);

@@ -164,7 +164,7 @@ impl Stack {
 
         let (secrets, wall_ns) = (&self.sh.secrets, io.wall_ns);
         let isn = secure_tcp_seq(secrets, &tuple, wall_ns).max(1);
-        let tsoffset = secure_tcp_ts_off(secrets, &tuple);
+        let tsoffset = secure_tcp_ts_off(secrets, self.sh.sysctl.tcp_timestamps, &tuple);
         let sk = self.socks.get_mut(id).ok_or(Error::BadFd)?;
         if sk.ts_recent_stamp != 0 && sk.tuple.remote.ip() != daddr {
             // Timestamps of another peer say nothing about this one.

@@ -62,22 +62,14 @@ pub enum Error {
     NoDev,
     /// EFBIG: a window scale above 14 in TCP_REPAIR_OPTIONS.
     FBig,
-    /// EBUSY: something else has what is asked for.
-    Busy,
     /// EMSGSIZE: more than UIO_MAXIOV pieces in a message.
     MsgSize,
-    /// ENOMSG: nothing of that kind is waiting.
-    NoMsg,
     /// EBADF: no such socket.
     BadFd,
     /// EINTR: a signal ended the sleep.
     Intr,
     /// EPROTO: ICMP "parameter problem".
     Proto,
-    /// EDESTADDRREQ: no address to send to.
-    DestAddrReq,
-    /// ENETDOWN: the device is down.
-    NetDown,
     /// EHOSTDOWN: ICMP "host unknown".
     HostDown,
     /// ENONET: ICMP "source host isolated".
@@ -117,14 +109,10 @@ impl Error {
             Self::NoEnt => Errno::ENOENT,
             Self::NoDev => Errno::ENODEV,
             Self::FBig => Errno::EFBIG,
-            Self::Busy => Errno::EBUSY,
             Self::MsgSize => Errno::EMSGSIZE,
-            Self::NoMsg => Errno::ENOMSG,
             Self::BadFd => Errno::EBADF,
             Self::Intr => Errno::EINTR,
             Self::Proto => Errno::EPROTO,
-            Self::DestAddrReq => Errno::EDESTADDRREQ,
-            Self::NetDown => Errno::ENETDOWN,
             Self::HostDown => Errno::EHOSTDOWN,
             Self::NoNet => Errno::ENONET,
         }

@@ -49,6 +49,7 @@ impl TcpSock {
         let opts = SockOpts {
             rto_max_ms: sysctl.tcp_rto_max_ms,
             rto_min_us: sysctl.tcp_rto_min_us,
+            ip_mtu_discover: u8::from(sysctl.ip_no_pmtu_disc == 0),
             ..SockOpts::default()
         };
         Self {
@@ -185,7 +186,6 @@ impl TcpSock {
             timers: TimerTable::default(),
             timer_queued: Instant::NEVER,
             probes_tstamp: Instant::ZERO,
-            fin_wait2_timer: false,
 
             rcv_nxt: 0,
             copied_seq: 0,

@@ -32,9 +32,12 @@ pub fn secure_tcp_seq(secrets: &Secrets, tuple: &Tuple, wall_ns: u64) -> u32 {
 }
 
 /// Offset of our timestamps towards a peer (Linux `secure_tcp_ts_off`): one for each pair of addresses, so that they
-/// never run back for the peer.
+/// never run back for the peer. None with a tcp_timestamps of 2.
 #[must_use]
-pub fn secure_tcp_ts_off(secrets: &Secrets, tuple: &Tuple) -> u32 {
+pub fn secure_tcp_ts_off(secrets: &Secrets, tcp_timestamps: u8, tuple: &Tuple) -> u32 {
+    if tcp_timestamps != 1 {
+        return 0;
+    }
     let mut h = SipHasher13::new_with_key(&secrets.ts);
     write_ip(&mut h, tuple.local.ip());
     write_ip(&mut h, tuple.remote.ip());
@@ -74,12 +77,13 @@ mod tests {
     fn timestamp_offset_is_per_host_pair() {
         let s = secrets(3);
         assert_eq!(
-            secure_tcp_ts_off(&s, &tuple(1)),
-            secure_tcp_ts_off(&s, &tuple(2))
+            secure_tcp_ts_off(&s, 1, &tuple(1)),
+            secure_tcp_ts_off(&s, 1, &tuple(2))
         );
         assert_ne!(
-            secure_tcp_ts_off(&s, &tuple(1)),
-            secure_tcp_ts_off(&secrets(4), &tuple(1))
+            secure_tcp_ts_off(&s, 1, &tuple(1)),
+            secure_tcp_ts_off(&secrets(4), 1, &tuple(1))
         );
+        assert_eq!(secure_tcp_ts_off(&s, 2, &tuple(1)), 0);
     }
 }

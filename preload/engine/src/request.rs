@@ -125,7 +125,7 @@ impl Stack {
         let req = RequestSock {
             snt_isn: isn
                 .unwrap_or_else(|| secure_tcp_seq(&self.sh.secrets, &seg.tuple, io.wall_ns)),
-            ts_off: secure_tcp_ts_off(&self.sh.secrets, &seg.tuple),
+            ts_off: secure_tcp_ts_off(&self.sh.secrets, self.sh.sysctl.tcp_timestamps, &seg.tuple),
             usec_ts: req.dst.metrics.usec_ts,
             snt_synack: io.now,
             deadline: io.now + TCP_TIMEOUT_INIT_NS,

@@ -505,8 +505,6 @@ pub struct TcpSock {
     pub timer_queued: Instant,
     /// When the first of those window probes went out; `ZERO`: none (`icsk_probes_tstamp`).
     pub probes_tstamp: Instant,
-    /// Orphan or TIME_WAIT deadline bookkeeping: which job [`crate::timers::Timer::Keepalive`] has.
-    pub fin_wait2_timer: bool,
 
     // Receive
     /// Next sequence number awaited.

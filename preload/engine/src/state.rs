@@ -31,7 +31,6 @@ pub(crate) fn tcp_clear_xmit_timers(sk: &mut TcpSock) {
     sk.timers = TimerTable::default();
     sk.icsk_pending = IcskPending::None;
     sk.ack.pending = 0;
-    sk.fin_wait2_timer = false;
 }
 
 /// The connection is over (Linux `tcp_done`). An orphan goes when the stack settles.

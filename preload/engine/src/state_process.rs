@@ -186,11 +186,9 @@ fn our_fin_acked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) -> Option
     }
     let tmo = tcp_fin_time(sk, cx);
     if tmo > TCP_TIMEWAIT_LEN_NS {
-        sk.fin_wait2_timer = true;
         tcp_reset_keepalive_timer(sk, cx, tmo - TCP_TIMEWAIT_LEN_NS);
     } else if seg.fin() {
         // The FIN of this very segment is still to be taken.
-        sk.fin_wait2_timer = true;
         tcp_reset_keepalive_timer(sk, cx, tmo);
     } else {
         tcp_time_wait(sk, cx, true, tmo);

@@ -14,10 +14,6 @@ pub struct Sysctl {
     pub rmem_max: u32,
     /// Bytes that SO_SNDBUF takes at most, before it doubles them.
     pub wmem_max: u32,
-    /// First receive buffer of other sockets than TCP's, bytes; not used.
-    pub rmem_default: u32,
-    /// First send buffer of other sockets than TCP's, bytes; not used.
-    pub wmem_default: u32,
     /// Bytes that a socket's zerocopy notifications may take.
     pub optmem_max: u32,
     /// Largest backlog of `listen`, and largest TCP_FASTOPEN queue.
@@ -88,20 +84,14 @@ pub struct Sysctl {
     pub tcp_challenge_ack_limit: u32,
     /// Smallest segment to send, bytes of payload and TCP options.
     pub tcp_min_snd_mss: u32,
-    /// First segment size of MTU probing, bytes; not used.
-    pub tcp_base_mss: u32,
     /// The congestion window shrinks with each RTO without sending (RFC 2861).
     pub tcp_slow_start_after_idle: bool,
     /// The announced window may shrink when memory gets scarce.
     pub tcp_shrink_window: bool,
     /// The receive buffer grows with what the program reads in a round trip.
     pub tcp_moderate_rcvbuf: bool,
-    /// Share of the receive buffer for overhead; not used, nor by Linux since 6.6.
-    pub tcp_adv_win_scale: i32,
     /// Longest time that SACKs are held back to be compressed, nanoseconds; 5 % of the RTT if less.
     pub tcp_comp_sack_delay_ns: u64,
-    /// By how much that timer may be late, nanoseconds; not used.
-    pub tcp_comp_sack_slack_ns: u64,
     /// SACKs that are held back at a time; 0: none.
     pub tcp_comp_sack_nr: u32,
     /// Pacing rate in per cent of window / RTT, while the window is below half of `ssthresh`.
@@ -171,8 +161,6 @@ impl Default for Sysctl {
             tcp_rmem: [4096, 131_072, 6_291_456],
             rmem_max: 212_992,
             wmem_max: 212_992,
-            rmem_default: 212_992,
-            wmem_default: 212_992,
             optmem_max: 131_072,
             somaxconn: 4096,
             tcp_max_syn_backlog: 2048,
@@ -208,13 +196,10 @@ impl Default for Sysctl {
             tcp_invalid_ratelimit_ms: 500,
             tcp_challenge_ack_limit: u32::MAX,
             tcp_min_snd_mss: 48,
-            tcp_base_mss: 1024,
             tcp_slow_start_after_idle: true,
             tcp_shrink_window: false,
             tcp_moderate_rcvbuf: true,
-            tcp_adv_win_scale: 1,
             tcp_comp_sack_delay_ns: 1_000_000,
-            tcp_comp_sack_slack_ns: 100_000,
             tcp_comp_sack_nr: 44,
             tcp_pacing_ss_ratio: 200,
             tcp_pacing_ca_ratio: 120,

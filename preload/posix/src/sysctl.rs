@@ -85,8 +85,6 @@ pub(crate) fn read() -> Sysctl {
     triple("ipv4/tcp_rmem", &mut s.tcp_rmem);
     number("core/rmem_max", &mut s.rmem_max);
     number("core/wmem_max", &mut s.wmem_max);
-    number("core/rmem_default", &mut s.rmem_default);
-    number("core/wmem_default", &mut s.wmem_default);
     number("core/optmem_max", &mut s.optmem_max);
     number("core/somaxconn", &mut s.somaxconn);
     flag("core/tstamp_allow_data", &mut s.tstamp_allow_data);
@@ -132,16 +130,13 @@ pub(crate) fn read() -> Sysctl {
         &mut s.tcp_challenge_ack_limit,
     );
     number("ipv4/tcp_min_snd_mss", &mut s.tcp_min_snd_mss);
-    number("ipv4/tcp_base_mss", &mut s.tcp_base_mss);
     flag(
         "ipv4/tcp_slow_start_after_idle",
         &mut s.tcp_slow_start_after_idle,
     );
     flag("ipv4/tcp_shrink_window", &mut s.tcp_shrink_window);
     flag("ipv4/tcp_moderate_rcvbuf", &mut s.tcp_moderate_rcvbuf);
-    number("ipv4/tcp_adv_win_scale", &mut s.tcp_adv_win_scale);
     number("ipv4/tcp_comp_sack_delay_ns", &mut s.tcp_comp_sack_delay_ns);
-    number("ipv4/tcp_comp_sack_slack_ns", &mut s.tcp_comp_sack_slack_ns);
     number("ipv4/tcp_comp_sack_nr", &mut s.tcp_comp_sack_nr);
     number("ipv4/tcp_pacing_ss_ratio", &mut s.tcp_pacing_ss_ratio);
     number("ipv4/tcp_pacing_ca_ratio", &mut s.tcp_pacing_ca_ratio);
