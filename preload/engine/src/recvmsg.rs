@@ -90,7 +90,7 @@ fn recvmsg_locked(
             len.min(sk.opts.rcvlowat as usize)
         };
         call.target = wanted.max(1);
-        call.peek_seq = peek_start(sk);
+        call.peek_seq = peek_start(sk, call);
         call.disconnects = sk.disconnects;
     } else if call.disconnects != sk.disconnects {
         // Somebody dissolved the connection while we slept (Linux `sk_wait_event`).
@@ -100,7 +100,7 @@ fn recvmsg_locked(
         };
     } else if !between(call.peek_seq, sk.copied_seq, sk.rcv_nxt.wrapping_add(1)) {
         // Somebody else read what was being peeked at.
-        call.peek_seq = peek_start(sk);
+        call.peek_seq = peek_start(sk, call);
     }
     let deadline = call.timeo.deadline(cx.now, call.nonblock, sk.opts.rcvtimeo);
     let may_wait = deadline > cx.now;
@@ -162,7 +162,10 @@ fn recvmsg_locked(
 }
 
 /// Where MSG_PEEK begins: SO_PEEK_OFF behind what was read.
-fn peek_start(sk: &TcpSock) -> u32 {
+fn peek_start(sk: &TcpSock, call: &RecvCall) -> u32 {
+    if call.of_splice {
+        return sk.copied_seq;
+    }
     sk.copied_seq.wrapping_add(sk.opts.peek_off.max(0) as u32)
 }
 
@@ -308,7 +311,9 @@ fn copy_some(
     }
     call.copied += used as usize;
     if used > 0 {
-        move_peek_off(sk, used, peek);
+        if !call.of_splice {
+            move_peek_off(sk, used, peek);
+        }
         tcp_rcv_space_adjust(sk, cx.sh, cx.now);
     }
     if sk.urg_data != 0 && after(sk.copied_seq, sk.urg_seq) {

@@ -230,6 +230,20 @@ fn peek() {
     assert_eq!(peer.recv(0, 10), Ok(0));
 }
 
+/// Linux `tcp_read_sock`, which has no SO_PEEK_OFF.
+#[test]
+fn splice_reads_from_the_beginning() {
+    let mut peer = Peer::established();
+    data(&mut peer, 0, 10);
+    peer.sk().opts.peek_off = 5;
+    for flags in [MSG_PEEK, MSG_TRUNC] {
+        let mut call = RecvCall::of_splice(flags, true);
+        assert_eq!(peer.recv_call(&mut call, 4), Ok(4));
+        assert_eq!(peer.sk().opts.peek_off, 5);
+    }
+    assert_eq!(peer.recv(MSG_PEEK, 100), Ok(1));
+}
+
 /// Another thread reads, or dissolves the connection, while a call sleeps.
 #[test]
 fn two_readers() {

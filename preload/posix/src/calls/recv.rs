@@ -32,11 +32,21 @@ pub(super) struct Received {
 pub(super) fn recv_iter<I: IovIter>(
     file: &FileRef,
     flags: c_int,
+    fresh: impl FnMut() -> I,
+) -> Result<Received, c_int> {
+    recv_call(file, flags, RecvCall::new, fresh)
+}
+
+/// The same by another kind of call, made of the flags and whether it does not wait.
+pub(super) fn recv_call<I: IovIter>(
+    file: &FileRef,
+    flags: c_int,
+    begin: fn(c_int, bool) -> RecvCall,
     mut fresh: impl FnMut() -> I,
 ) -> Result<Received, c_int> {
     signals::call(file, || {
         let nonblock = file.nonblock.load(Ordering::Relaxed);
-        let mut call = RecvCall::new(flags, nonblock);
+        let mut call = begin(flags, nonblock);
         let mut iter = fresh();
         let mut cut = false;
         let n = if flags & MSG_ERRQUEUE != 0 {
