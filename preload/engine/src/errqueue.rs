@@ -208,6 +208,18 @@ fn uncharge(sk: &mut TcpSock, charge: Charge) {
     }
 }
 
+/// Drops what is an error, not a notification (Linux `skb_errqueue_purge`).
+pub(crate) fn skb_errqueue_purge(sk: &mut TcpSock) {
+    let (kept, dropped) = sk.errqueue.q.drain(..).partition(|entry| {
+        let origin = entry.ee.ee_origin;
+        origin == SO_EE_ORIGIN_ZEROCOPY || origin == SO_EE_ORIGIN_TIMESTAMPING
+    });
+    sk.errqueue.q = kept;
+    for entry in Vec::<ErrEntry>::from_iter(dropped) {
+        uncharge(sk, entry.charge);
+    }
+}
+
 /// Drops what nobody will read (close, disconnect).
 pub fn purge(sk: &mut TcpSock) {
     while let Some(entry) = sk.errqueue.q.pop_front() {
