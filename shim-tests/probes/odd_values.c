@@ -180,6 +180,13 @@ static void values(void)
 	SHOW(setsockopt(fd, IPPROTO_TCP, 99, page + 4096, 4));
 	SHOW(setsockopt(fd, IPPROTO_TCP, TCP_ULP, "mptcp", 5));
 	SHOW(setsockopt(fd, IPPROTO_TCP, TCP_ULP, "nothing", 7));
+	static const int options[][2] = {
+		{IPPROTO_TCP, TCP_NODELAY}, {IPPROTO_IP, IP_TTL}, {SOL_SOCKET, SO_KEEPALIVE}, {IPPROTO_TCP, TCP_CONGESTION}};
+	for (int i = 0; i < 4; i++) {
+		socklen_t length = 20;
+		int r = getsockopt(fd, options[i][0], options[i][1], page + 4096, &length);
+		printf("to nowhere: %d, length %u\n", r, length);
+	}
 	close(fd);
 	munmap(page, 4096);
 }

@@ -391,11 +391,19 @@ unsafe fn get(
         Ok(got) => {
             let n = got.min(VALUE_MAX);
             // SAFETY: a live buffer; the program's pointers, given for writing.
-            unsafe {
-                copy::to_program(value.cast(), buf.as_ptr(), n).map_err(|_| libc::EFAULT)?;
-                copy::write_value(len, &(got as socklen_t)).map_err(|_| libc::EFAULT)?;
-            }
-            Ok(0)
+            let (value, len) = unsafe {
+                (
+                    || copy::to_program(value.cast(), buf.as_ptr(), n),
+                    || copy::write_value(len, &(got as socklen_t)),
+                )
+            };
+            // Linux sk_getsockopt ends with the length, do_tcp_getsockopt and do_ip_getsockopt with the value.
+            let stored = if level == libc::SOL_SOCKET {
+                value().and_then(|()| len())
+            } else {
+                len().and_then(|()| value())
+            };
+            stored.map(|()| 0).map_err(|_| libc::EFAULT)
         }
         Err(e) if unknown(e) => shadow(),
         Err(Error::Inval) if (level, name) == (libc::IPPROTO_TCP, tcp::TCP_SAVED_SYN) => {
