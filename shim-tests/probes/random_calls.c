@@ -1,14 +1,14 @@
 /* Random socket calls on a few connections, one line for each with all that it gave; against sequence_peer the lines are the
  * same in each run, natively or under the shim.
  *
- *   random_calls CONTROL HOST PORT SEED [CALLS]
+ *   random_calls CONTROL HOST PORT NEAR SEED [CALLS]
  *
  * CALLS are the numbers of the calls to make ("0-40,55"), the others are left out: what differs can be cut down so, since each
  * call's arguments hang on the seed and its number only. By hand, in two network namespaces:
  *
  *   ip netns exec FAR sequence_peer /tmp/control 7070 &
- *   ip netns exec NEAR random_calls /tmp/control HOST 7070 SEED >native
- *   ip netns exec NEAR env LD_PRELOAD=libsidewire.so random_calls /tmp/control HOST 7070 SEED | diff native -
+ *   ip netns exec NEAR random_calls /tmp/control HOST 7070 NEAR SEED >native
+ *   ip netns exec NEAR env LD_PRELOAD=libsidewire.so random_calls /tmp/control HOST 7070 NEAR SEED | diff native -
  *
  * The next call is made when nothing is on its way any more (`settle`), but within a row of sends, of which only the amounts
  * are shown. What hangs on time or on the host (stamps, sizes of buffers that grow by themselves, cookies) is not printed.
@@ -180,7 +180,7 @@ void left(struct conn *c)
 	c->far = -1;
 }
 
-static void short_waits(int fd)
+void short_waits(int fd)
 {
 	struct timeval soon = {.tv_usec = 1000};
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon);
@@ -232,7 +232,8 @@ static const struct op ops[] = {
 	{10, get_option},   {8, look},          {5, ioctl_of},      {6, splicing},     {2, shut_down},
 	{3, open_anew},     {2, connect_again}, {3, repairing},     {3, duplicate},    {3, names},
 	{14, far_sends},    {6, far_takes},     {1, far_ends},      {2, useful_option}, {2, stalled},
-	{5, stamps_wanted}, {5, zerocopy_wanted},
+	{5, stamps_wanted}, {5, zerocopy_wanted}, {4, accepted},     {2, congestion},   {5, information},
+	{1, bound_to_device},
 };
 
 static void show_all(void)
@@ -312,12 +313,13 @@ int main(int argc, char **argv)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	struct sigaction count = {.sa_handler = on_sigpipe, .sa_flags = SA_RESTART};
-	if (argc < 5 || strlen(argv[1]) >= sizeof a.sun_path)
-		errx(2, "usage: %s CONTROL HOST PORT SEED [CALLS]", argv[0]);
+	if (argc < 6 || strlen(argv[1]) >= sizeof a.sun_path)
+		errx(2, "usage: %s CONTROL HOST PORT NEAR SEED [CALLS]", argv[0]);
 	strcpy(a.sun_path, argv[1]);
 	host = argv[2];
 	port = atoi(argv[3]);
-	uint64_t seed = strtoull(argv[4], NULL, 10);
+	near_host = argv[4];
+	uint64_t seed = strtoull(argv[5], NULL, 10);
 	sigaction(SIGPIPE, &count, NULL);
 	signal(SIGIO, SIG_IGN);
 	int control = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -334,7 +336,7 @@ int main(int argc, char **argv)
 		opened(c, 0);
 	puts("");
 	for (int number = 0; number < CALLS; number++)
-		if (listed(argv[5], number))
+		if (listed(argv[6], number))
 			one(seed, number);
 	puts("done");
 	return 0;

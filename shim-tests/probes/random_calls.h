@@ -38,6 +38,7 @@ struct conn {
 };
 
 static struct conn conns[SOCKETS];
+static const char *near_host;
 static unsigned char *text;      /* what is sent: a pattern, and an unreadable page behind it */
 static unsigned char *room;      /* where is received: the same */
 static volatile sig_atomic_t pipes;
@@ -153,6 +154,7 @@ static struct conn *any_socket(int odd_in_100)
 
 char *ask(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void settle(void);
+void short_waits(int fd);
 void opened(struct conn *c, int how);
 void left(struct conn *c);
 

@@ -22,7 +22,9 @@ static int value_shown(int level, int name)
 					  SO_PEERNAME, 71 /* SO_NETNS_COOKIE */, 31 /* SO_PEERSEC */, SO_PEERCRED, SO_BPF_EXTENSIONS, -1};
 	static const int tcp_ones[] = {TCP_INFO, TCP_CC_INFO, TCP_TIMESTAMP, TCP_QUEUE_SEQ, TCP_QUICKACK, TCP_WINDOW_CLAMP,
 				       TCP_REPAIR_WINDOW, TCP_ZEROCOPY_RECEIVE, -1};
-	return !is_in(level == SOL_SOCKET ? socket_ones : level == IPPROTO_TCP ? tcp_ones : (const int[]){IP_PROTOCOL, -1}, name);
+	/* Of an accepted socket the last two are not the kernel's (DEVIATIONS.md). */
+	static const int ip_ones[] = {IP_PROTOCOL, IP_MULTICAST_TTL, IP_MULTICAST_IF, -1};
+	return !is_in(level == SOL_SOCKET ? socket_ones : level == IPPROTO_TCP ? tcp_ones : ip_ones, name);
 }
 
 /* Which are left alone: for the time of the calls, or because DEVIATIONS.md has them (TCP_ULP, TCP_MD5SIG, TCP_AO, IP_OPTIONS,
@@ -127,6 +129,44 @@ static void useful_option(void)
 	struct conn *c = any_data();
 	printf("option(%s, %d, %d, %d)", socket_name(c), useful[i].level, useful[i].name, value);
 	outcome(option_set(c->fd, useful[i].level, useful[i].name, value));
+}
+
+static void congestion(void)
+{
+	static const char *const names[] = {"reno", "cubic", "none such", "", "reno and much more behind it"};
+	const char *name = names[rnd(5)];
+	char is[32] = "";
+	struct conn *c = any_socket(30);
+	socklen_t length = (socklen_t)ONE_OF(strlen(name), strlen(name), 4, 3, 16, 0), room_for_it = (socklen_t)ONE_OF(16, 16, 3, 0, 32);
+	printf("congestion(%s, %s, %u, %u)", socket_name(c), name, length, room_for_it);
+	/* "cubic" need not be allowed to everybody on this host: who asks has the capability. */
+	outcome(setsockopt(c->fd, IPPROTO_TCP, TCP_CONGESTION, name, length));
+	outcome(getsockopt(c->fd, IPPROTO_TCP, TCP_CONGESTION, is, &room_for_it));
+	printf(" %u %s", room_for_it, is);
+}
+
+/* What does not hang on time of what a connection tells of itself. */
+static void information(void)
+{
+	struct conn *c = any_socket(20);
+	struct tcp_info i = {0};
+	socklen_t length = sizeof i;
+	unsigned memory[9] = {0};
+	/* Behind what old headers have of struct tcp_info. */
+	struct {
+		unsigned char before[120];
+		uint64_t acked, received;
+	} more = {0};
+	printf("information(%s)", socket_name(c));
+	outcome(getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &i, &length));
+	length = sizeof more;
+	getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &more, &length);
+	printf(" state %d %d, options %#x, mss %u %u, unacked %u, sacked %u, lost %u, acked %lu, received %lu", i.tcpi_state,
+	       i.tcpi_ca_state, i.tcpi_options, i.tcpi_snd_mss, i.tcpi_advmss, i.tcpi_unacked, i.tcpi_sacked, i.tcpi_lost,
+	       (unsigned long)more.acked, (unsigned long)more.received);
+	length = sizeof memory;
+	getsockopt(c->fd, SOL_SOCKET, SO_MEMINFO, memory, &length);
+	printf(", to send %u, options %u", memory[5], memory[6]);
 }
 
 static void stamps_wanted(void)

@@ -83,6 +83,8 @@ static void ioctl_of(void)
 	printf("ioctl(%s, %s, %d)", socket_name(c), q->name, n);
 	long r = outcome(ioctl(c->fd, (unsigned long)q->value, chance(4) ? (void *)8 : value));
 	memcpy(&n, value, 4);
+	if (q->value == SIOCOUTQ && n > 0 && tcp_state(c->fd) == TCP_CLOSE)
+		n = 1;
 	if (r == 0)
 		printf(" %d", n);
 	if (q->value == FIONBIO)
@@ -100,14 +102,13 @@ static int file_of_text(void)
 	return fd;
 }
 
-void room_for(struct conn *c, long bytes);
-
 static void splicing(void)
 {
 	struct conn *c = any_socket(10);
 	int p[2], way = rnd(6), flags = (int)ONE_OF(0, 0, SPLICE_F_MORE, SPLICE_F_NONBLOCK, SPLICE_F_MOVE, SPLICE_F_GIFT, 16, 255);
 	size_t size = (size_t)ONE_OF(0, 1, 100, 3000, 5000, 20000, 65536);
 	off_t at = rnd(1000);
+	unordered = 0;
 	if (pipe(p))
 		err(2, "pipe");
 	fcntl(p[0], F_SETPIPE_SZ, 1 << 18);
@@ -129,7 +130,8 @@ static void splicing(void)
 		if (c->far >= 0 && queued(c->fd, SIOCINQ) == 0)
 			c->far_sent = 0;
 	} else if (way < 5) {
-		size_t fill = (size_t)ONE_OF(0, 1, 3000, 20000, 65536);
+		/* More than 16 buffers of the pipe leave in several sends, of which each has its stamp. */
+		size_t fill = (size_t)ONE_OF(0, 1, 3000, 20000, 50000);
 		struct iovec part = {text + at, fill};
 		long filled = way == 2 ? write(p[1], text + at, fill)
 			      : way == 3 ? vmsplice(p[1], &part, 1, 0)
@@ -155,6 +157,22 @@ static void splicing(void)
 	}
 	close(p[0]);
 	close(p[1]);
+	settle();
+	if (unordered)
+		drain_errors(c, -1);
+}
+
+static void bound_to_device(void)
+{
+	static const char *const names[] = {"none such", "", "a name that is much too long", "lo"};
+	const char *name = names[rnd(4)];
+	struct conn *c = &conns[SOCKETS - 2];
+	char is[32] = "";
+	socklen_t length = (socklen_t)ONE_OF(strlen(name), strlen(name) + 1, 0, 1, 16, 17, -1), room_for_it = (socklen_t)ONE_OF(16, 3, 0, 32);
+	printf("SO_BINDTODEVICE(%s, %d, %d)", name, (int)length, (int)room_for_it);
+	outcome(setsockopt(c->fd, SOL_SOCKET, SO_BINDTODEVICE, name, length));
+	outcome(getsockopt(c->fd, SOL_SOCKET, SO_BINDTODEVICE, is, &room_for_it));
+	printf(" %d %s", (int)room_for_it, is);
 }
 
 static void shut_down(void)
@@ -205,6 +223,42 @@ static void connect_again(void)
 		printf("connect(%s, %d bytes)", socket_name(c), (int)length);
 		outcome(connect(c->fd, (struct sockaddr *)&a, length));
 	}
+}
+
+/* The peer connects to a listener with some options, and what is accepted takes a connection's place. */
+static void accepted(void)
+{
+	static const int options[][2] = {
+		{SOL_SOCKET, SO_ZEROCOPY}, {SOL_SOCKET, SO_TIMESTAMP},  {SOL_SOCKET, SO_OOBINLINE}, {SOL_SOCKET, SO_KEEPALIVE},
+		{IPPROTO_TCP, TCP_NODELAY}, {IPPROTO_TCP, TCP_CORK},    {IPPROTO_TCP, TCP_INQ},     {IPPROTO_IP, IP_RECVERR},
+		{SOL_SOCKET, SO_PRIORITY}, {SOL_SOCKET, SO_MARK},       {SOL_SOCKET, SO_PEEK_OFF},  {SOL_SOCKET, SO_RCVLOWAT},
+		{SOL_SOCKET, SO_TIMESTAMPING},                          {IPPROTO_TCP, TCP_SAVE_SYN}, {IPPROTO_TCP, TCP_DEFER_ACCEPT},
+	};
+	enum { N = sizeof options / sizeof *options };
+	struct conn *c = any_data();
+	int at, fd = listener(5, &at), flags = (int)ONE_OF(0, 0, SOCK_CLOEXEC, 5);
+	printf("accept(%s, %d", socket_name(c), flags);
+	for (int n = rnd(4); n > 0; n--) {
+		int i = rnd(N), value = options[i][1] == SO_TIMESTAMPING ? 0x98 : 1;
+		printf(", %d/%d", options[i][0], options[i][1]);
+		option_set(fd, options[i][0], options[i][1], value);
+	}
+	printf(")");
+	close(c->fd);
+	left(c);
+	int deferred = option_of(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT) > 0, number = -1;
+	sscanf(ask("call %s %d", near_host, at), " ok %d", &number);
+	if (deferred)
+		ask("text %d 5 0", number);
+	*c = (struct conn){.fd = accept4(fd, NULL, NULL, flags & ~5)};
+	outcome(c->fd < 0 ? -1 : 0);
+	outcome(accept4(fd, NULL, NULL, 5));
+	close(fd);
+	c->far = number;
+	ask("room %d %d", number, 4 << 20);
+	short_waits(c->fd);
+	for (int i = 0; i < N; i++)
+		printf(" %d", option_of(c->fd, options[i][0], options[i][1]));
 }
 
 /* TCP_REPAIR, put off again at once. */

@@ -287,6 +287,7 @@ pub fn same_random_calls(seeds: Range<u64>, stack: &Stack) -> TestResult {
                 &*control.to_string_lossy(),
                 FAR,
                 &PORT.to_string(),
+                NEAR,
                 &seed.to_string(),
             ])
             .under(stack)
