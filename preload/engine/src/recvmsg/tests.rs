@@ -393,6 +393,32 @@ fn urgent() {
     assert_eq!(peer.recv(0, 10), Ok(1));
 }
 
+/// Linux `tcp_splice_read`: what is wrong is told where the urgent byte is in the way.
+#[test]
+fn splice_at_the_urgent_byte() {
+    let mut peer = Peer::established();
+    peer.send(Seg {
+        flags: tcphdr::ACK | tcphdr::URG,
+        len: 1,
+        urg_ptr: 1,
+        ..SEND
+    });
+    let id = peer.bed.id;
+    let splice = |peer: &mut Peer, nonblock| {
+        assert_eq!(peer.bed.stack.before_urgent_byte(id), 0);
+        peer.bed.stack.splice_at_urgent_byte(id, nonblock)
+    };
+    assert_eq!(splice(&mut peer, true), Err(Error::Again));
+    assert_eq!(splice(&mut peer, false), Ok(0));
+    peer.send(Seg {
+        flags: tcphdr::RST | tcphdr::ACK,
+        seq: PEER_ISN + 2,
+        ..SEND
+    });
+    assert_eq!(splice(&mut peer, true), Err(Error::ConnReset));
+    assert_eq!(splice(&mut peer, true), Ok(0));
+}
+
 /// RV-25: announced, not here.
 #[test]
 fn urgent_to_come() {
