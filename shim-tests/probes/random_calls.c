@@ -233,7 +233,7 @@ static const struct op ops[] = {
 	{3, open_anew},     {2, connect_again}, {3, repairing},     {3, duplicate},    {3, names},
 	{14, far_sends},    {6, far_takes},     {1, far_ends},      {2, useful_option}, {2, stalled},
 	{5, stamps_wanted}, {5, zerocopy_wanted}, {4, accepted},     {2, congestion},   {5, information},
-	{1, bound_to_device},
+	{1, bound_to_device}, {4, nowhere},
 };
 
 static void show_all(void)

@@ -315,6 +315,9 @@ static void duplicate(void)
 		outcome(fcntl(c->fd, F_SETFL, (int)ONE_OF(0, O_NONBLOCK, O_APPEND, O_NONBLOCK | O_DSYNC, O_DIRECT)));
 		outcome(fcntl(c->fd, F_GETFL));
 		outcome(fcntl(c->fd, F_SETFL, 0));
+		outcome(fcntl(c->fd, F_GETFD));
+		outcome(fcntl(c->fd, F_GETSIG));
+		outcome(fcntl(c->fd, (int)ONE_OF(F_GETLEASE, F_GET_SEALS, F_GETPIPE_SZ, 12345, F_GETOWN), 0) > 0);
 		return;
 	}
 	if (way == 1) {
@@ -355,6 +358,78 @@ static void names(void)
 	/* Beside EFAULT the length hangs on the release of the kernel. */
 	if (at)
 		printf(" %d %d", (int)length, a.sin_family);
+}
+
+/* Addresses at which there is nothing. */
+static void nowhere(void)
+{
+	struct conn *c = any_socket(20);
+	static void *const nowheres[] = {NULL, (void *)8};
+	void *at = nowheres[rnd(2)];
+	struct iovec part = {room, 10};
+	struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1};
+	struct sockaddr_in a;
+	socklen_t length = 10;
+	if (epoll_fd < 0)
+		epoll_fd = epoll_create1(0);
+	printf("nowhere(%s, %d", socket_name(c), at != NULL);
+	int way = rnd(16);
+	printf(", %d)", way);
+	switch (way) {
+	case 0:
+		outcome(sendmsg(c->fd, at, 0));
+		break;
+	case 1:
+		outcome(recvmsg(c->fd, at, MSG_DONTWAIT));
+		break;
+	case 2:
+		outcome(sendmmsg(c->fd, at, 1, 0));
+		break;
+	case 3:
+		outcome(recvmmsg(c->fd, at, 1, MSG_DONTWAIT, NULL));
+		break;
+	case 4:
+		outcome(recvmmsg(c->fd, (void *)&m, 0, 0, (void *)8));
+		break;
+	case 5:
+		m.msg_control = at;
+		m.msg_controllen = 100;
+		outcome(recvmsg(c->fd, &m, MSG_DONTWAIT));
+		printf(" %zu %#x", m.msg_controllen, (unsigned)m.msg_flags);
+		break;
+	case 6:
+		m.msg_iov = at;
+		outcome(recvmsg(c->fd, &m, MSG_DONTWAIT));
+		break;
+	case 7:
+		m.msg_iov = at;
+		outcome(sendmsg(c->fd, &m, 0));
+		break;
+	case 8:
+		outcome(poll(at, 1, 0));
+		break;
+	case 9:
+		outcome(epoll_wait(epoll_fd, at, 5, 0));
+		break;
+	case 10:
+		outcome(epoll_wait(epoll_fd, (void *)room, (int)ONE_OF(0, -1), 0));
+		break;
+	case 11:
+		outcome(epoll_ctl(epoll_fd, (int)ONE_OF(EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, 7), c->fd, at));
+		break;
+	case 12:
+		outcome(getsockname(c->fd, (struct sockaddr *)&a, at));
+		break;
+	case 13:
+		outcome(getpeername(c->fd, at, &length));
+		break;
+	case 14:
+		outcome(connect(c->fd, at, 16));
+		break;
+	case 15:
+		outcome(bind(c->fd, at, 16));
+		break;
+	}
 }
 
 static int far_there(const struct conn *c)

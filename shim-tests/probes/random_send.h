@@ -4,6 +4,7 @@
 
 #include "random_calls.h"
 
+#include <fcntl.h>
 #include <linux/net_tstamp.h>
 
 enum { PARTS = 8, MESSAGES = 4, MANY = 1100, LARGE = 20000 };
@@ -150,8 +151,18 @@ static size_t send_control(unsigned char *to)
 /* Closes a socket, shows what the peer has of it, and opens another. */
 static void renew(struct conn *c, int how)
 {
-	printf(" close(%s)", socket_name(c));
-	outcome(close(c->fd));
+	int way = rnd(8), other;
+	printf(" close(%s, %d)", socket_name(c), way);
+	if (way == 0) {
+		other = open("/dev/null", O_RDONLY);
+		outcome(dup2(other, c->fd) == c->fd);
+		close(other);
+		close(c->fd);
+	} else if (way == 1) {
+		outcome(close_range((unsigned)c->fd, (unsigned)c->fd, 0));
+	} else {
+		outcome(close(c->fd));
+	}
 	left(c);
 	opened(c, how);
 }

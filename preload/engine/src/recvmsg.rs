@@ -29,6 +29,13 @@ enum Round {
 }
 
 impl Stack {
+    /// Keeps an error that ended a row of messages, for the next call (Linux `do_recvmmsg`).
+    pub fn keep_error(&mut self, id: SocketId, error: Error) {
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.sk_err = Some(error);
+        }
+    }
+
     /// `recvmsg` without MSG_ERRQUEUE, which is [`Stack::recv_errqueue`]'s. Flags and control messages to hand out are
     /// left in `call`.
     ///

@@ -401,7 +401,12 @@ unsafe fn messages(
         let msg_flags = match got {
             Ok(msg_flags) => msg_flags,
             Err(e) if done == 0 => return Err(e),
-            Err(_) => return Ok(Row { done, ended: true }),
+            Err(e) => {
+                if let Some(e) = Error::of_receive(e) {
+                    file.stack().with(|i| i.engine.keep_error(file.id(), e));
+                }
+                return Ok(Row { done, ended: true });
+            }
         };
         done += 1;
         if flags & MSG_WAITFORONE != 0 {
