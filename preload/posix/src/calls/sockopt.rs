@@ -47,7 +47,11 @@ fn who_sets(level: c_int, name: c_int) -> Who {
             | so::SO_PRIORITY
             | so::SO_BINDTODEVICE
             | so::SO_BINDTOIFINDEX
-            | so::SO_DEBUG,
+            // These want the capability of the first user namespace.
+            | so::SO_DEBUG
+            | so::SO_SNDBUFFORCE
+            | so::SO_RCVBUFFORCE
+            | so::SO_BUSY_POLL,
         ) => Who::ShadowFirst,
         (libc::SOL_SOCKET, so::SO_ATTACH_FILTER | so::SO_ATTACH_BPF | so::SO_DETACH_FILTER) => {
             Who::Shadow
@@ -253,6 +257,8 @@ fn children_have(level: c_int, name: c_int) -> bool {
                 | so::SO_ATTACH_REUSEPORT_EBPF
                 | so::SO_INCOMING_CPU
                 | so::SO_REUSEADDR
+                | so::SO_SNDBUFFORCE
+                | so::SO_RCVBUFFORCE
                 | so::SO_MARK
                 | so::SO_PRIORITY
                 | so::SO_DEBUG
