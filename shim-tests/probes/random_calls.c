@@ -6,12 +6,14 @@
  * CALLS are the numbers of the calls to make ("0-40,55"), the others are left out: what differs can be cut down so, since each
  * call's arguments hang on the seed and its number only. By hand, in two network namespaces:
  *
+ *   ip netns exec FAR sysctl net.ipv4.tcp_rmem='4096 4194304 6291456'
  *   ip netns exec FAR sequence_peer /tmp/control 7070 &
  *   ip netns exec NEAR random_calls /tmp/control HOST 7070 NEAR SEED >native
  *   ip netns exec NEAR env LD_PRELOAD=libsidewire.so random_calls /tmp/control HOST 7070 NEAR SEED | diff native -
  *
- * The next call is made when nothing is on its way any more (`settle`), but within a row of sends, of which only the amounts
- * are shown. What hangs on time or on the host (stamps, sizes of buffers that grow by themselves, cookies) is not printed.
+ * The sysctl lets a send of 300 kB come to its end while the peer reads nothing. The next call is made when nothing is on its
+ * way any more (`settle`), but within a row of sends, of which only the amounts are shown. What hangs on time or on the host
+ * (stamps, sizes of buffers that grow by themselves, cookies) is not printed.
  */
 #include "random_calls.h"
 #include "random_send.h"
@@ -159,7 +161,6 @@ void attach(struct conn *c)
 	}
 	if (c->far < 0)
 		errx(2, "the peer has not accepted");
-	ask("room %d %d", c->far, 4 << 20);
 }
 
 /* The connection is gone from this side: shows what the peer has of it, and has it close its end. */

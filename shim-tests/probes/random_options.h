@@ -21,7 +21,7 @@ static int value_shown(int level, int name)
 	static const int socket_ones[] = {SO_SNDBUF, SO_RCVBUF, SO_MEMINFO, SO_INCOMING_CPU, SO_INCOMING_NAPI_ID, SO_COOKIE,
 					  SO_PEERNAME, 71 /* SO_NETNS_COOKIE */, 31 /* SO_PEERSEC */, SO_PEERCRED, SO_BPF_EXTENSIONS, -1};
 	static const int tcp_ones[] = {TCP_INFO, TCP_CC_INFO, TCP_TIMESTAMP, TCP_QUEUE_SEQ, TCP_QUICKACK, TCP_WINDOW_CLAMP,
-				       TCP_REPAIR_WINDOW, TCP_ZEROCOPY_RECEIVE, -1};
+				       TCP_REPAIR_WINDOW, TCP_ZEROCOPY_RECEIVE, TCP_SAVED_SYN, -1};
 	/* Of an accepted socket the last two are not the kernel's (DEVIATIONS.md). */
 	static const int ip_ones[] = {IP_PROTOCOL, IP_MULTICAST_TTL, IP_MULTICAST_IF, -1};
 	return !is_in(level == SOL_SOCKET ? socket_ones : level == IPPROTO_TCP ? tcp_ones : ip_ones, name);

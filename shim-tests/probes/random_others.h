@@ -255,7 +255,6 @@ static void accepted(void)
 	outcome(accept4(fd, NULL, NULL, 5));
 	close(fd);
 	c->far = number;
-	ask("room %d %d", number, 4 << 20);
 	short_waits(c->fd);
 	for (int i = 0; i < N; i++)
 		printf(" %d", option_of(c->fd, options[i][0], options[i][1]));

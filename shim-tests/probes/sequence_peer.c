@@ -130,8 +130,6 @@ static void obey(char *line, FILE *to)
 		answer(to, send(sockets[i], data, (size_t)a, (int)b | MSG_NOSIGNAL));
 	} else if (!strcmp(word, "take")) {
 		take(sockets[i], a, to);
-	} else if (!strcmp(word, "room")) {
-		answer(to, setsockopt(sockets[i], SOL_SOCKET, SO_RCVBUFFORCE, &(int){(int)a}, sizeof(int)));
 	} else if (!strcmp(word, "shutdown")) {
 		answer(to, shutdown(sockets[i], (int)a));
 	} else if (!strcmp(word, "close")) {

@@ -220,6 +220,9 @@ struct Bench {
 impl Bench {
     fn new() -> Result<Self> {
         let lab = Lab::new(crate::Link::default())?;
+        // A send of 300 kB comes to its end while the peer reads nothing.
+        let rmem = "4096 4194304 6291456";
+        lab.far.sysctl("net/ipv4/tcp_rmem", rmem)?;
         let control = lab.path("control");
         let peer = lab
             .far
