@@ -186,6 +186,15 @@ static void receives(void)
 	row_of(1);
 	received("urgent", recvmmsg(fd, rows, 4, MSG_OOB, NULL));
 	close(fd);
+	/* The error that ends a row is there for the next call. */
+	fd = peer(host, port, "send 60");
+	wait_for(fd, POLLIN);
+	row_of(6);
+	rows[1].msg_hdr.msg_iovlen = 2000;
+	received("the second too long", recvmmsg(fd, rows, 4, 0, NULL));
+	SHOW(recv(fd, bytes[0], 10, 0));
+	SHOW(recv(fd, bytes[0], 10, 0));
+	close(fd);
 }
 
 static void closed_by_handler(void)

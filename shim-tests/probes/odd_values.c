@@ -180,6 +180,18 @@ static void values(void)
 	SHOW(setsockopt(fd, IPPROTO_TCP, 99, page + 4096, 4));
 	SHOW(setsockopt(fd, IPPROTO_TCP, TCP_ULP, "mptcp", 5));
 	SHOW(setsockopt(fd, IPPROTO_TCP, TCP_ULP, "nothing", 7));
+	/* In a user namespace its capabilities do not suffice. */
+	SHOW(option_set(fd, SOL_SOCKET, SO_SNDBUFFORCE, 300000));
+	SHOW(option_set(fd, SOL_SOCKET, SO_RCVBUFFORCE, 300000));
+	SHOW(option_set(fd, SOL_SOCKET, SO_BUSY_POLL, 100000));
+	SHOW(option_of(fd, SOL_SOCKET, SO_SNDBUF));
+	static const int options[][2] = {
+		{IPPROTO_TCP, TCP_NODELAY}, {IPPROTO_IP, IP_TTL}, {SOL_SOCKET, SO_KEEPALIVE}, {IPPROTO_TCP, TCP_CONGESTION}};
+	for (int i = 0; i < 4; i++) {
+		socklen_t length = 20;
+		int r = getsockopt(fd, options[i][0], options[i][1], page + 4096, &length);
+		printf("to nowhere: %d, length %u\n", r, length);
+	}
 	close(fd);
 	munmap(page, 4096);
 }

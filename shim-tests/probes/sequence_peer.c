@@ -1,4 +1,4 @@
-/* The scripted peer of probes/sequence.c, on the kernel's TCP: makes the socket calls that come over the control
+/* The scripted peer of probes/sequence.c and random_calls.c, on the kernel's TCP: makes the socket calls that come over the control
  * connection, one a line, and answers each with one line.
  *
  *   sequence_peer CONTROL PORT
@@ -14,7 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/un.h>
 
-enum { SOCKETS = 64 };
+enum { SOCKETS = 128 };
 
 static int sockets[SOCKETS], count, accepting;
 
@@ -78,6 +78,23 @@ static void answer(FILE *to, long value)
 		fprintf(to, "-%ld", value);
 }
 
+/* Reads what is there, up to `most`, and tells how much, its sum, and what ended it. */
+static void take(int fd, long most, FILE *to)
+{
+	static unsigned char data[1 << 16];
+	long sum = 0, got = 0;
+	ssize_t n = 1;
+	while (got < most && (n = recv(fd, data, most - got < (long)sizeof data ? (size_t)(most - got) : sizeof data,
+				       MSG_DONTWAIT)) > 0)
+		for (ssize_t at = 0; at < n; at++)
+			sum += data[at] * (got++ % 251 + 1);
+	fprintf(to, " took %ld sum %ld %s", got, sum,
+		n > 0         ? "-"
+		: n == 0      ? "end"
+		: errno == EAGAIN ? "none"
+				  : strerrorname_np(errno));
+}
+
 static void obey(char *line, FILE *to)
 {
 	static char data[1 << 16];
@@ -107,6 +124,12 @@ static void obey(char *line, FILE *to)
 		answer(to, send(sockets[i], data, (size_t)a, (int)b | MSG_NOSIGNAL));
 	} else if (!strcmp(word, "recv")) {
 		answer(to, recv(sockets[i], data, (size_t)a, 0));
+	} else if (!strcmp(word, "text")) {
+		for (long at = 0; at < a; at++)
+			data[at] = (char)('a' + (at + a) % 26);
+		answer(to, send(sockets[i], data, (size_t)a, (int)b | MSG_NOSIGNAL));
+	} else if (!strcmp(word, "take")) {
+		take(sockets[i], a, to);
 	} else if (!strcmp(word, "shutdown")) {
 		answer(to, shutdown(sockets[i], (int)a));
 	} else if (!strcmp(word, "close")) {

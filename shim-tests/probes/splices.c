@@ -265,6 +265,30 @@ static void from_socket(void)
 	SHOW(splice(fd, NULL, fifo, NULL, 5, SPLICE_F_NONBLOCK));
 	SHOW(read(fifo, data, 100));
 	close(fd);
+	/* The end behind an urgent byte. */
+	static const char *const ends[] = {"steps urgent=d say=efg await reset", "steps urgent=d say=efg await finish await"};
+	for (int way = 0; way < 4; way++) {
+		fd = peer(host, port, ends[way / 2]);
+		wait_for(fd, POLLPRI);
+		send_text(fd, ".");
+		wait_for(fd, POLLRDHUP);
+		if (way % 2)
+			fcntl(fd, F_SETFL, O_NONBLOCK);
+		SHOW(splice(fd, NULL, p[1], NULL, 100, 0));
+		SHOW(splice(fd, NULL, p[1], NULL, 100, 0));
+		close(fd);
+	}
+	/* SO_PEEK_OFF does not concern it. */
+	int q[2];
+	fd = peer(host, port, "steps say=abcdefghij await");
+	holds(fd, 10);
+	option_set(fd, SOL_SOCKET, SO_PEEK_OFF, 5);
+	big_pipe(q);
+	SHOW(splice(fd, NULL, q[1], NULL, 4, 0));
+	printf("%.*s, %d\n", (int)read(q[0], data, 10), data, option_of(fd, SOL_SOCKET, SO_PEEK_OFF));
+	close(q[0]);
+	close(q[1]);
+	close(fd);
 	/* sendfile from a socket is a splice, too. */
 	fd = peer(host, port, "steps say=hello finish await");
 	wait_for(fd, POLLRDHUP);

@@ -84,7 +84,7 @@ pub fn shared_as_native(name: &str, stack: &Stack) -> TestResult {
     })
 }
 
-fn on_the_engine(stats: &Stats) -> bool {
+pub(crate) fn on_the_engine(stats: &Stats) -> bool {
     stats.connections_engine > 0 && stats.connections_kernel == 0
 }
 
@@ -145,7 +145,8 @@ pub fn same_as_native_alone(name: &str, stack: &Stack) -> TestResult {
     Ok(())
 }
 
-fn compare(native: &str, other: &Finished) -> Result<()> {
+/// Wants the same lines of `other` as of a native run.
+pub(crate) fn compare(native: &str, other: &Finished) -> Result<()> {
     let mut differences = Vec::new();
     let mut section = "";
     let (mut left, mut right) = (native.lines(), other.stdout.lines());

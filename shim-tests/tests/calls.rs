@@ -1,12 +1,27 @@
 //! The socket calls, readiness, signals and bad pointers: C probes that print
 //! every outcome, compared with what the kernel gives.
 
+use std::ops::Range;
 use std::process::ExitCode;
 
 use shim_tests::Suite;
 use shim_tests::compare::{
     same_as_native, same_as_native_alone, same_as_native_on_one_cpu, shared_as_native,
 };
+use shim_tests::sequence::same_random_calls;
+
+/// Seeds of one test of random calls.
+const SEEDS: u64 = 8;
+
+/// Tests of random calls, each with seeds of its own.
+fn random_calls(mut suite: Suite, tests: Range<u64>) -> Suite {
+    for test in tests {
+        let seeds = test * SEEDS..(test + 1) * SEEDS;
+        let name = format!("random_calls_{}_to_{}", seeds.start, seeds.end - 1);
+        suite = suite.both(&name, &[], move |stack| same_random_calls(seeds, stack));
+    }
+    suite
+}
 
 fn main() -> ExitCode {
     let mut suite = Suite::new("calls");
@@ -62,7 +77,8 @@ fn main() -> ExitCode {
     ] {
         suite = suite.both(name, &[], move |stack| shared_as_native(name, stack));
     }
-    suite
+    random_calls(suite, 0..1)
+        .long(|suite| random_calls(suite, 1..32))
         .both("ep_prompt", &[], |stack| {
             same_as_native_on_one_cpu("ep_prompt", stack)
         })

@@ -137,6 +137,8 @@ pub struct RecvCall {
     pub cmsgs: ArrayVec<RecvCmsg, MAX_RECV_CMSGS>,
     pub(crate) timeo: Timeo,
     pub(crate) begun: bool,
+    /// SO_PEEK_OFF neither counts nor moves.
+    pub(crate) of_splice: bool,
     /// Bytes handed out (or skipped, MSG_TRUNC) by earlier rounds of this call.
     pub(crate) copied: usize,
     /// Bytes that satisfy a blocking call.
@@ -161,6 +163,15 @@ impl RecvCall {
             flags,
             nonblock: nonblock || flags & sidewire_uapi::socket::MSG_DONTWAIT != 0,
             ..Self::default()
+        }
+    }
+
+    /// A call by which splice reads (Linux `tcp_read_sock`).
+    #[must_use]
+    pub fn of_splice(flags: i32, nonblock: bool) -> Self {
+        Self {
+            of_splice: true,
+            ..Self::new(flags, nonblock)
         }
     }
 

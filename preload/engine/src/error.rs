@@ -77,6 +77,26 @@ pub enum Error {
 }
 
 impl Error {
+    /// What a receive can fail with, by its Linux number.
+    #[must_use]
+    pub fn of_receive(errno: i32) -> Option<Self> {
+        let all = [
+            Self::NotConn,
+            Self::Pipe,
+            Self::ConnReset,
+            Self::ConnRefused,
+            Self::TimedOut,
+            Self::HostUnreach,
+            Self::NetUnreach,
+            Self::Proto,
+            Self::Inval,
+            Self::Fault,
+            Self::Perm,
+            Self::MsgSize,
+        ];
+        all.into_iter().find(|e| e.errno().0 == errno)
+    }
+
     /// The Linux number of this failure.
     #[must_use]
     pub const fn errno(self) -> Errno {

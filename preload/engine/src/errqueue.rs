@@ -208,19 +208,22 @@ fn uncharge(sk: &mut TcpSock, charge: Charge) {
     }
 }
 
+/// Drops what is an error, not a notification (Linux `skb_errqueue_purge`).
+pub(crate) fn skb_errqueue_purge(sk: &mut TcpSock) {
+    let (kept, dropped) = sk.errqueue.q.drain(..).partition(|entry| {
+        let origin = entry.ee.ee_origin;
+        origin == SO_EE_ORIGIN_ZEROCOPY || origin == SO_EE_ORIGIN_TIMESTAMPING
+    });
+    sk.errqueue.q = kept;
+    for entry in Vec::<ErrEntry>::from_iter(dropped) {
+        uncharge(sk, entry.charge);
+    }
+}
+
 /// Drops what nobody will read (close, disconnect).
 pub fn purge(sk: &mut TcpSock) {
-    let q = core::mem::take(&mut sk.errqueue.q);
-    for entry in q {
-        let kept = matches!(
-            entry.ee.ee_origin,
-            SO_EE_ORIGIN_ZEROCOPY | SO_EE_ORIGIN_TIMESTAMPING
-        );
-        if kept {
-            sk.errqueue.q.push_back(entry);
-        } else {
-            uncharge(sk, entry.charge);
-        }
+    while let Some(entry) = sk.errqueue.q.pop_front() {
+        uncharge(sk, entry.charge);
     }
 }
 

@@ -29,6 +29,13 @@ enum Round {
 }
 
 impl Stack {
+    /// Keeps an error that ended a row of messages, for the next call (Linux `do_recvmmsg`).
+    pub fn keep_error(&mut self, id: SocketId, error: Error) {
+        if let Some(sk) = self.socks.get_mut(id) {
+            sk.sk_err = Some(error);
+        }
+    }
+
     /// `recvmsg` without MSG_ERRQUEUE, which is [`Stack::recv_errqueue`]'s. Flags and control messages to hand out are
     /// left in `call`.
     ///
@@ -93,7 +100,7 @@ fn recvmsg_locked(
             len.min(sk.opts.rcvlowat as usize)
         };
         call.target = wanted.max(1);
-        call.peek_seq = peek_start(sk);
+        call.peek_seq = peek_start(sk, call);
         call.disconnects = sk.disconnects;
     } else if call.disconnects != sk.disconnects {
         // Somebody dissolved the connection while we slept (Linux `sk_wait_event`).
@@ -103,7 +110,7 @@ fn recvmsg_locked(
         };
     } else if !between(call.peek_seq, sk.copied_seq, sk.rcv_nxt.wrapping_add(1)) {
         // Somebody else read what was being peeked at.
-        call.peek_seq = peek_start(sk);
+        call.peek_seq = peek_start(sk, call);
     }
     let deadline = call.timeo.deadline(cx.now, call.nonblock, sk.opts.rcvtimeo);
     let may_wait = deadline > cx.now;
@@ -167,7 +174,10 @@ fn recvmsg_locked(
 }
 
 /// Where MSG_PEEK begins: SO_PEEK_OFF behind what was read.
-fn peek_start(sk: &TcpSock) -> u32 {
+fn peek_start(sk: &TcpSock, call: &RecvCall) -> u32 {
+    if call.of_splice {
+        return sk.copied_seq;
+    }
     sk.copied_seq.wrapping_add(sk.opts.peek_off.max(0) as u32)
 }
 
@@ -313,7 +323,9 @@ fn copy_some(
     }
     call.copied += used as usize;
     if used > 0 {
-        move_peek_off(sk, used, peek);
+        if !call.of_splice {
+            move_peek_off(sk, used, peek);
+        }
         tcp_rcv_space_adjust(sk, cx.sh, cx.now);
     }
     if sk.urg_data != 0 && after(sk.copied_seq, sk.urg_seq) {

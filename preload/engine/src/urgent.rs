@@ -96,6 +96,28 @@ impl Stack {
         }
         sk.urg_seq.wrapping_sub(sk.copied_seq) as usize
     }
+
+    /// What splice(2) gives when the urgent byte is the next one (Linux `tcp_splice_read`, which has read nothing).
+    ///
+    /// # Errors
+    /// The socket's error, which is taken; `NotConn` when it is closed, `Again` when it does not wait.
+    pub fn splice_at_urgent_byte(&mut self, id: SocketId, nonblock: bool) -> Result<usize, Error> {
+        let sk = self.socks.get_mut(id).ok_or(Error::BadFd)?;
+        if sk.sock_done {
+            return Ok(0);
+        }
+        if let Some(e) = sk.sk_err.take() {
+            return Err(e);
+        }
+        if sk.shutdown & shutdown::RCV != 0 {
+            return Ok(0);
+        }
+        match sk.state {
+            TcpState::Close => Err(Error::NotConn),
+            _ if nonblock => Err(Error::Again),
+            _ => Ok(0),
+        }
+    }
 }
 
 /// `recv(MSG_OOB)` (Linux `tcp_recv_urg`). Returns the byte count and the flags for `msg_flags`.

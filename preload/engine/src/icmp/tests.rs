@@ -4,15 +4,16 @@ use alloc::vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use sidewire_uapi::TcpState;
+use sidewire_uapi::ip::IP_RECVERR;
 use sidewire_uapi::poll::POLLERR;
-use sidewire_uapi::socket::MSG_ERRQUEUE;
+use sidewire_uapi::socket::{MSG_ERRQUEUE, SOL_IP};
 use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, QuotedTcp, v4_unreachable};
 
 use crate::calls::{RecvCall, RecvCmsg};
 use crate::error::Error;
 use crate::errqueue::IcmpPacket;
 use crate::mib::Counter;
-use crate::testbed::Iter;
+use crate::testbed::{Iter, NOBODY};
 use crate::testpeer::{Peer, SEND};
 
 const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254));
@@ -110,6 +111,20 @@ fn the_error_queue_tells_who_refused_the_handshake() {
         assert_eq!(peer.sk().sk_err, None);
         assert_eq!(read(&mut peer).err(), Some(Error::Again));
     }
+}
+
+#[test]
+fn no_ip_recverr_drops_the_errors_that_are_queued() {
+    let mut peer = Peer::syn_sent();
+    let seq = peer.isn;
+    icmp(
+        &mut peer,
+        IcmpErrorKind::Unreachable(v4_unreachable::HOST),
+        seq,
+    );
+    peer.bed.set(SOL_IP, IP_RECVERR, 0, NOBODY).unwrap();
+    assert_eq!(read(&mut peer).err(), Some(Error::Again));
+    assert_eq!(peer.sk().rmem_alloc, 0);
 }
 
 #[test]

@@ -230,6 +230,20 @@ fn peek() {
     assert_eq!(peer.recv(0, 10), Ok(0));
 }
 
+/// Linux `tcp_read_sock`, which has no SO_PEEK_OFF.
+#[test]
+fn splice_reads_from_the_beginning() {
+    let mut peer = Peer::established();
+    data(&mut peer, 0, 10);
+    peer.sk().opts.peek_off = 5;
+    for flags in [MSG_PEEK, MSG_TRUNC] {
+        let mut call = RecvCall::of_splice(flags, true);
+        assert_eq!(peer.recv_call(&mut call, 4), Ok(4));
+        assert_eq!(peer.sk().opts.peek_off, 5);
+    }
+    assert_eq!(peer.recv(MSG_PEEK, 100), Ok(1));
+}
+
 /// Another thread reads, or dissolves the connection, while a call sleeps.
 #[test]
 fn two_readers() {
@@ -377,6 +391,32 @@ fn urgent() {
     assert_eq!(peer.recv(MSG_OOB, 1), Err(Error::Inval));
     assert_eq!(peer.recv(0, 10), Ok(2));
     assert_eq!(peer.recv(0, 10), Ok(1));
+}
+
+/// Linux `tcp_splice_read`: what is wrong is told where the urgent byte is in the way.
+#[test]
+fn splice_at_the_urgent_byte() {
+    let mut peer = Peer::established();
+    peer.send(Seg {
+        flags: tcphdr::ACK | tcphdr::URG,
+        len: 1,
+        urg_ptr: 1,
+        ..SEND
+    });
+    let id = peer.bed.id;
+    let splice = |peer: &mut Peer, nonblock| {
+        assert_eq!(peer.bed.stack.before_urgent_byte(id), 0);
+        peer.bed.stack.splice_at_urgent_byte(id, nonblock)
+    };
+    assert_eq!(splice(&mut peer, true), Err(Error::Again));
+    assert_eq!(splice(&mut peer, false), Ok(0));
+    peer.send(Seg {
+        flags: tcphdr::RST | tcphdr::ACK,
+        seq: PEER_ISN + 2,
+        ..SEND
+    });
+    assert_eq!(splice(&mut peer, true), Err(Error::ConnReset));
+    assert_eq!(splice(&mut peer, true), Ok(0));
 }
 
 /// RV-25: announced, not here.

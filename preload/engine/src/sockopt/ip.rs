@@ -62,7 +62,7 @@ pub(super) fn set(sk: &mut TcpSock, name: i32, val: &[u8]) -> Result<(), Error> 
         IP_RECVERR => {
             sk.opts.ip_recverr = v != 0;
             if v == 0 {
-                errqueue::purge(sk);
+                errqueue::skb_errqueue_purge(sk);
             }
         }
         _ => return Err(Error::NoProtoOpt),

@@ -2,6 +2,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use sidewire_uapi::ip::IP_RECVERR;
 use sidewire_uapi::socket as so;
 use sidewire_uapi::timestamping as sof;
 
@@ -354,6 +355,16 @@ fn zc_28_to_zc_38_zc_45_to_zc_54_reading() {
         (0, 5, 0, 1)
     );
     assert_eq!(bed.stack.poll(bed.id) & 8, 0);
+}
+
+/// What IP_RECVERR drops when it is switched off are errors.
+#[test]
+fn a_notification_outlives_ip_recverr() {
+    let mut bed = bed();
+    bed.send(ZC, 10).unwrap();
+    bed.ack_all();
+    bed.set(so::SOL_IP, IP_RECVERR, 0, NOBODY).unwrap();
+    assert!(read(&mut bed).is_ok());
 }
 
 struct Device(Vec<u8>);

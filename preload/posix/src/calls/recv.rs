@@ -32,11 +32,21 @@ pub(super) struct Received {
 pub(super) fn recv_iter<I: IovIter>(
     file: &FileRef,
     flags: c_int,
+    fresh: impl FnMut() -> I,
+) -> Result<Received, c_int> {
+    recv_call(file, flags, RecvCall::new, fresh)
+}
+
+/// The same by another kind of call, made of the flags and whether it does not wait.
+pub(super) fn recv_call<I: IovIter>(
+    file: &FileRef,
+    flags: c_int,
+    begin: fn(c_int, bool) -> RecvCall,
     mut fresh: impl FnMut() -> I,
 ) -> Result<Received, c_int> {
     signals::call(file, || {
         let nonblock = file.nonblock.load(Ordering::Relaxed);
-        let mut call = RecvCall::new(flags, nonblock);
+        let mut call = begin(flags, nonblock);
         let mut iter = fresh();
         let mut cut = false;
         let n = if flags & MSG_ERRQUEUE != 0 {
@@ -391,7 +401,12 @@ unsafe fn messages(
         let msg_flags = match got {
             Ok(msg_flags) => msg_flags,
             Err(e) if done == 0 => return Err(e),
-            Err(_) => return Ok(Row { done, ended: true }),
+            Err(e) => {
+                if let Some(e) = Error::of_receive(e) {
+                    file.stack().with(|i| i.engine.keep_error(file.id(), e));
+                }
+                return Ok(Row { done, ended: true });
+            }
         };
         done += 1;
         if flags & MSG_WAITFORONE != 0 {

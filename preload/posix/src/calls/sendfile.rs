@@ -6,6 +6,7 @@ use core::cell::Cell;
 use core::ffi::c_int;
 
 use libc::{off_t, size_t, ssize_t};
+use sidewire_engine::calls::RecvCall;
 use sidewire_engine::memory::{Fault, IovIter, MemRef, RegionKind};
 use sidewire_link::fd::Fd;
 use std::os::fd::AsRawFd;
@@ -13,7 +14,7 @@ use syscalls::{Errno, Sysno, syscall};
 
 use super::file_pages::{WORTH_MAPPING, send_pages};
 use super::pieces::{Bytes, PIECE, Pieces, piece_from};
-use super::recv::recv_iter;
+use super::recv::recv_call;
 use super::splice::{is_pipe, to_pipe};
 use super::{MOVED, answer};
 use crate::file::FileRef;
@@ -382,8 +383,8 @@ impl IovIter for CachedFile<'_> {
     }
 }
 
-/// Receives into a buffer of our own.
+/// Receives into a buffer of our own, for splice.
 pub(super) fn recv_into(from: &FileRef, buf: &mut [u8], flags: c_int) -> Result<usize, c_int> {
     let iov = Iovecs::single(buf.as_ptr(), buf.len());
-    recv_iter(from, flags, || iov.iter()).map(|got| got.n)
+    recv_call(from, flags, RecvCall::of_splice, || iov.iter()).map(|got| got.n)
 }

@@ -47,7 +47,10 @@ fn who_sets(level: c_int, name: c_int) -> Who {
             | so::SO_PRIORITY
             | so::SO_BINDTODEVICE
             | so::SO_BINDTOIFINDEX
-            | so::SO_DEBUG,
+            // These want the capability of the first user namespace.
+            | so::SO_DEBUG
+            | so::SO_SNDBUFFORCE
+            | so::SO_RCVBUFFORCE,
         ) => Who::ShadowFirst,
         (libc::SOL_SOCKET, so::SO_ATTACH_FILTER | so::SO_ATTACH_BPF | so::SO_DETACH_FILTER) => {
             Who::Shadow
@@ -255,6 +258,8 @@ fn children_have(level: c_int, name: c_int) -> bool {
                 | so::SO_ATTACH_REUSEPORT_EBPF
                 | so::SO_INCOMING_CPU
                 | so::SO_REUSEADDR
+                | so::SO_SNDBUFFORCE
+                | so::SO_RCVBUFFORCE
                 | so::SO_MARK
                 | so::SO_PRIORITY
                 | so::SO_DEBUG
@@ -393,11 +398,19 @@ unsafe fn get(
         Ok(got) => {
             let n = got.min(VALUE_MAX);
             // SAFETY: a live buffer; the program's pointers, given for writing.
-            unsafe {
-                copy::to_program(value.cast(), buf.as_ptr(), n).map_err(|_| libc::EFAULT)?;
-                copy::write_value(len, &(got as socklen_t)).map_err(|_| libc::EFAULT)?;
-            }
-            Ok(0)
+            let (value, len) = unsafe {
+                (
+                    || copy::to_program(value.cast(), buf.as_ptr(), n),
+                    || copy::write_value(len, &(got as socklen_t)),
+                )
+            };
+            // Linux sk_getsockopt ends with the length, do_tcp_getsockopt and do_ip_getsockopt with the value.
+            let stored = if level == libc::SOL_SOCKET {
+                value().and_then(|()| len())
+            } else {
+                len().and_then(|()| value())
+            };
+            stored.map(|()| 0).map_err(|_| libc::EFAULT)
         }
         Err(e) if unknown(e) => shadow(),
         Err(Error::Inval) if (level, name) == (libc::IPPROTO_TCP, tcp::TCP_SAVED_SYN) => {

@@ -14,9 +14,10 @@ use syscalls::{Errno, Sysno, syscall};
 
 use super::pieces::{Bytes, PIECE, Pieces};
 use super::sendfile::{pipe, read_at, recv_into};
-use super::{MOVED, answer};
+use super::{MOVED, answer, errno_of};
 use crate::file::FileRef;
 use crate::iov::MAX_RW_COUNT;
+use crate::stack::Inner;
 use crate::{fdtable, real, signals};
 
 /// Every flag that splice knows.
@@ -98,8 +99,11 @@ pub(super) fn to_pipe(
     let mut done = 0;
     while done < len {
         let most = match look() {
-            (_, 0) if done == 0 && from.nonblock.load(Ordering::Relaxed) => {
-                return Err(libc::EAGAIN);
+            (_, 0) if done == 0 => {
+                let _inside = signals::enter();
+                let nonblock = from.nonblock.load(Ordering::Relaxed);
+                let at = |i: &mut Inner| i.engine.splice_at_urgent_byte(from.id(), nonblock);
+                return from.stack().with(at).map_err(errno_of);
             }
             (_, 0) => break,
             // Beyond the first, pieces are of what is there: an error, and the end, are the next call's.
