@@ -20,7 +20,7 @@ use shim_tests::patience::{interrupt_on_signals, interrupted};
 /// Compares Sidewire with the kernel's TCP (cubic): both ends pinned, runs
 /// interleaved, and the kernel against itself for the noise of each cell.
 #[derive(Parser)]
-#[command(name = "sidewire bench")]
+#[command(name = "sidewire bench", bin_name = "sidewire bench")]
 struct Options {
     /// A few cells only
     #[arg(long)]
@@ -153,4 +153,16 @@ fn measure(
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_names_the_command_whatever_the_file_is() {
+        let help = Options::try_parse_from(["/x/sidewire-bench", "--help"]);
+        let help = help.err().unwrap().to_string();
+        assert!(help.contains("Usage: sidewire bench ["), "{help}");
+    }
 }
