@@ -2,6 +2,7 @@
 //! error that Linux gives.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -52,7 +53,30 @@ fn main() -> ExitCode {
         .both("peer_killed_and_restarted", &[], peer_killed)
         .both("metrics_outlive_the_process", &[], metrics_outlive)
         .shim("undertaker_sleeps", &[], undertaker_sleeps)
+        .shim("a_panic_is_one_line_and_aborts", &[], panics)
         .run()
+}
+
+/// A fault inside: one line, and nothing of the program's runs any more, not its exit handlers either.
+fn panics(stack: &Stack) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let _peer = start_peer(&lab)?;
+    let ended = lab
+        .near
+        .program(probe("no_randomness"))
+        .args([FAR, &PEER_PORT.to_string()])
+        .under(stack)
+        .run()?;
+    ensure!(ended.status.signal() == Some(libc::SIGABRT), "{ended}");
+    ensure!(ended.stdout == "connecting\n", "{ended}");
+    let lines: Vec<&str> = ended.stderr.lines().collect();
+    ensure!(
+        lines.len() == 1
+            && lines[0].starts_with("sidewire: internal error: getrandom: ")
+            && lines[0].contains("syscall.rs:"),
+        "{ended}"
+    );
+    Ok(())
 }
 
 /// The program ends as soon as it has handed over its last byte; on a link that

@@ -1,11 +1,13 @@
 //! The control messages of a send: Linux's `sock_cmsg_send` (`rows.toml` cmsg).
 
+use arrayvec::ArrayVec;
 use sidewire_uapi::socket as so;
 use sidewire_uapi::timestamping::SOF_TIMESTAMPING_TX_RECORD_MASK;
 
 use crate::error::Error;
 use crate::opts::SockOpts;
 use crate::stack::Caps;
+use crate::trace::{CONTROL_MAX, ControlMessage};
 
 /// `sizeof(struct cmsghdr)`: length (8), level (4), type (4).
 pub const CMSG_HDR_LEN: usize = 16;
@@ -39,6 +41,42 @@ fn ne_u32(data: &[u8]) -> Result<u32, Error> {
     ))
 }
 
+/// A control message as it stands.
+struct Message<'a> {
+    level: i32,
+    ty: i32,
+    data: &'a [u8],
+}
+
+/// Linux's `for_each_cmsghdr` with its `CMSG_OK`: ends behind a length that cannot be.
+fn messages(control: &[u8]) -> impl Iterator<Item = Result<Message<'_>, Error>> {
+    let mut rest = control;
+    core::iter::from_fn(move || {
+        let msg = rest;
+        let header = msg.get(..CMSG_HDR_LEN)?;
+        let len = u64::from_ne_bytes(header[..8].try_into().unwrap_or_default());
+        if len < CMSG_HDR_LEN as u64 || len > msg.len() as u64 {
+            rest = &[];
+            return Some(Err(Error::Inval)); // CM-2, CM-3, CM-4
+        }
+        let len = len as usize;
+        rest = msg
+            .get(len.next_multiple_of(CMSG_ALIGN)..)
+            .unwrap_or_default();
+        Some(Ok(Message {
+            level: i32::from_ne_bytes(header[8..12].try_into().unwrap_or_default()),
+            ty: i32::from_ne_bytes(header[12..].try_into().unwrap_or_default()),
+            data: &msg[CMSG_HDR_LEN..len],
+        }))
+    })
+}
+
+/// What a message of 4 or 8 bytes holds.
+fn value(data: &[u8]) -> u64 {
+    let long = || data.try_into().map(u64::from_ne_bytes).ok();
+    ne_u32(data).map(u64::from).ok().or_else(long).unwrap_or(0)
+}
+
 impl SockcmCookie {
     /// A cookie as a call without control messages has it (step B1).
     #[must_use]
@@ -54,27 +92,42 @@ impl SockcmCookie {
     /// # Errors
     /// `Inval` or `Perm` of the first message that is wrong; later ones are not looked at.
     pub fn parse(&mut self, control: &[u8], opts: &SockOpts, caps: Caps) -> Result<(), Error> {
-        let mut at = 0;
-        while at + CMSG_HDR_LEN <= control.len() {
-            let msg = &control[at..];
-            let len = u64::from_ne_bytes(msg[..8].try_into().unwrap_or_default());
-            if len < CMSG_HDR_LEN as u64 || len > msg.len() as u64 {
-                return Err(Error::Inval); // CM-2, CM-3, CM-4
-            }
-            let len = len as usize;
-            let level = i32::from_ne_bytes(msg[8..12].try_into().unwrap_or_default());
-            let ty = i32::from_ne_bytes(msg[12..16].try_into().unwrap_or_default());
-            if level == so::SOL_SOCKET {
-                self.take(ty, &msg[CMSG_HDR_LEN..len], opts, caps)?;
-            }
-            at += len.next_multiple_of(CMSG_ALIGN);
+        for message in messages(control) {
+            self.take(&message?, opts, caps)?;
         }
         Ok(())
     }
 
-    /// One message of level SOL_SOCKET (CM-12..CM-25, Linux `__sock_cmsg_send`).
-    fn take(&mut self, ty: i32, data: &[u8], opts: &SockOpts, caps: Caps) -> Result<(), Error> {
-        match ty {
+    /// The first messages of a walk, and how many more it came across; that which ended it is the last.
+    pub(crate) fn walked(
+        control: &[u8],
+        opts: &SockOpts,
+        caps: Caps,
+    ) -> (ArrayVec<ControlMessage, CONTROL_MAX>, usize) {
+        let (mut first, mut more) = (ArrayVec::new(), 0);
+        let mut cookie = Self::default();
+        for message in messages(control).map_while(Result::ok) {
+            let shown = ControlMessage {
+                level: message.level,
+                ty: message.ty,
+                len: message.data.len(),
+                value: value(message.data),
+            };
+            more += usize::from(first.try_push(shown).is_err());
+            if cookie.take(&message, opts, caps).is_err() {
+                break;
+            }
+        }
+        (first, more)
+    }
+
+    /// One message (CM-12..CM-25, Linux `__sock_cmsg_send`).
+    fn take(&mut self, message: &Message<'_>, opts: &SockOpts, caps: Caps) -> Result<(), Error> {
+        let data = message.data;
+        if message.level != so::SOL_SOCKET {
+            return Ok(());
+        }
+        match message.ty {
             so::SCM_RIGHTS | so::SCM_CREDENTIALS => {}
             so::SO_MARK => {
                 // CM-18: the capability comes before the length.

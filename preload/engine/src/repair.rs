@@ -42,9 +42,6 @@ pub enum RepairQueue {
     Send = 2,
 }
 
-/// `TCP_REPAIR_QUEUE` value: the send queue.
-pub const TCP_SEND_QUEUE: u8 = 2;
-
 /// A socket's repair mode.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct RepairState {

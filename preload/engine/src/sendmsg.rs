@@ -366,11 +366,15 @@ fn sockcm_cookie(sk: &TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) {
             transmit_time: p.sockc.transmit_time,
         };
     }
-    cx.trace(|| TraceStep::SockcmCookie {
-        tsflags: p.sockc.tsflags,
-        control: call.control.len(),
-        dmabuf_id: p.sockc.dmabuf_id,
-        err: p.sockc_err,
+    cx.trace(|| {
+        let (messages, more) = SockcmCookie::walked(call.control, &sk.opts, call.caps);
+        TraceStep::SockcmCookie {
+            tsflags: p.sockc.tsflags,
+            control: call.control.len(),
+            messages,
+            more,
+            err: p.sockc_err,
+        }
     });
 }
 

@@ -53,13 +53,6 @@ impl Instant {
     pub const fn as_ms(self) -> u64 {
         self.0 / NSEC_PER_MSEC
     }
-
-    /// `self` plus `us` microseconds.
-    #[inline]
-    #[must_use]
-    pub const fn plus_us(self, us: u64) -> Self {
-        Self(self.0.saturating_add(us.saturating_mul(NSEC_PER_USEC)))
-    }
 }
 
 /// Adds nanoseconds.

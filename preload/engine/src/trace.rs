@@ -6,6 +6,7 @@
 
 use alloc::vec::Vec;
 
+use arrayvec::ArrayVec;
 use sidewire_uapi::TcpState;
 
 use crate::error::Error;
@@ -17,9 +18,11 @@ use crate::time::Instant;
 
 /// Steps that one call records; what comes after is only counted.
 pub const TRACE_MAX: usize = 256;
+/// Control messages of one call that are shown; what comes after is only counted.
+pub const CONTROL_MAX: usize = 8;
 
 /// One step. The letters are those of the behaviour tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TraceStep {
     /// B1, B2: the cookie was seeded and the control messages walked.
     SockcmCookie {
@@ -27,8 +30,10 @@ pub enum TraceStep {
         tsflags: u32,
         /// Bytes of control messages.
         control: usize,
-        /// SCM_DEVMEM_DMABUF.
-        dmabuf_id: u32,
+        /// The messages, as far as the walk came.
+        messages: ArrayVec<ControlMessage, CONTROL_MAX>,
+        /// How many follow these.
+        more: usize,
         /// The error that is kept for B10.
         err: Option<Error>,
     },
@@ -173,6 +178,19 @@ pub enum TraceStep {
     },
 }
 
+/// One of the messages of [`TraceStep::SockcmCookie`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlMessage {
+    /// Only those of SOL_SOCKET are looked at.
+    pub level: i32,
+    /// Its type.
+    pub ty: i32,
+    /// Bytes of its data.
+    pub len: usize,
+    /// What 4 or 8 of them hold.
+    pub value: u64,
+}
+
 /// What [`TraceStep::Zerocopy`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Zerocopy {
@@ -276,9 +294,9 @@ impl Trace {
                 before: at,
                 ..
             },
-        ) = (self.steps.last_mut(), step)
-            && *zc == same
-            && *before + *bytes == at
+        ) = (self.steps.last_mut(), &step)
+            && zc == same
+            && *before + *bytes == *at
         {
             *bytes += more;
             *chunks += 1;

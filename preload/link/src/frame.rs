@@ -155,6 +155,9 @@ pub trait FrameSink {
         false
     }
 
+    /// Forgets what a device refused: it is gone, or may have changed.
+    fn forget_device(&mut self, _ifindex: u32) {}
+
     /// The descriptor that polls POLLOUT when frames are taken again after [`TxVerdict::NoSpace`].
     fn writable_fd(&self) -> RawFd;
 

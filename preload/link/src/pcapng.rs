@@ -205,6 +205,7 @@ mod tests {
     use crate::frame::{Checksum, Rest, RxMeta};
     use pcap_file::pcapng::{Block, PcapNgReader};
     use sidewire_wire::ethernet::MacAddr;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn frames_come_back() {
@@ -251,6 +252,8 @@ mod tests {
         }];
         tee.sent(7, &TxFrame { frags: &bad, ..tx }, None).unwrap();
         drop(tee);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, FILE_MODE);
         // A second run appends a section.
         Tee::open(&c_path, 100).unwrap().sent(8, &tx, None).unwrap();
         let mut reader = PcapNgReader::new(std::fs::File::open(&path).unwrap()).unwrap();

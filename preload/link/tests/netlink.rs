@@ -154,6 +154,8 @@ fn changes_invalidate() {
     );
     let mut generation = routes.generation();
     assert!(!routes.refresh().unwrap());
+    assert!(routes.take_news().is_empty());
+    let va = [ifindex("va")];
     let mut changed = |routes: &mut Routes, command: &str| {
         sh(command);
         wait(routes.fd());
@@ -164,7 +166,9 @@ fn changes_invalidate() {
     changed(&mut routes, "ip route add 10.20.0.0/16 via 10.9.0.2");
     let route = routes.lookup(ip("10.20.0.1"), None, None, 0, 0).unwrap();
     assert_eq!(route.mtu, 1500);
+    assert!(routes.take_news().is_empty(), "of no device");
     changed(&mut routes, "ip link set va mtu 9000");
+    assert!(routes.take_news().into_iter().eq(va));
     assert_eq!(
         routes
             .lookup(ip("10.20.0.1"), None, None, 0, 0)
@@ -173,6 +177,7 @@ fn changes_invalidate() {
         9000
     );
     changed(&mut routes, "ethtool -K va tso off tx off sg off");
+    assert!(routes.take_news().into_iter().eq(va));
     let features = routes
         .lookup(ip("10.20.0.1"), None, None, 0, 0)
         .unwrap()
@@ -190,6 +195,7 @@ fn changes_invalidate() {
     let tap = routes.lookup(ip("10.80.0.2"), None, None, 0, 0).unwrap();
     assert!(tap.dev.copies, "a program does");
     changed(&mut routes, "ip link del late");
+    assert!(routes.take_news().contains(&late.ifindex));
     assert!(routes.device(late.ifindex).is_none());
     assert!(routes.lookup(ip("10.60.0.2"), None, None, 0, 0).is_err());
 }
@@ -227,6 +233,8 @@ fn lost_notifications_mean_a_new_dump() {
     let mut names: Vec<_> = routes.devices().map(|d| d.name.clone()).collect();
     names.sort();
     assert_eq!(names, ["d0", "d1", "lo", "x40", "y40"]);
+    let news = routes.take_news();
+    assert!(routes.devices().all(|d| news.contains(&d.ifindex)));
     neighbours.refresh(0).unwrap();
     let dev = routes.device(ifindex("d0")).unwrap();
     for i in 1..=40 {

@@ -311,6 +311,17 @@ fn offloads_switched_off_and_refused() {
         );
         assert!(joined(got) == data);
     }
+    // The device is offered super-frames again when what it refused is forgotten.
+    let va = ifindex("va");
+    sink.forget_device(va + 1);
+    assert!(sink.cuts(va));
+    sh("ethtool -K va tso on gso on tx on sg on");
+    sink.forget_device(va);
+    assert!(!sink.cuts(va));
+    assert_eq!(sink.send(&frame(&h, &[iov(&data)], 1448)), TxVerdict::Sent);
+    let got = receive(&mut source, data.len());
+    assert_eq!((got.len(), got[0].gso_size), (1, 1448));
+    sink.refuse_offloads(va);
     // In user space, too, a bad address is a fault and no crash, and nothing leaves.
     let bad = libc::iovec {
         iov_base: std::ptr::without_provenance_mut(64),

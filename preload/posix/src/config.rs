@@ -262,9 +262,6 @@ impl Config {
         let mut rules = Vec::new();
         for (key, value) in table {
             let refused = match (key.as_str(), value) {
-                (PROFILE, toml::Value::Table(all)) if all.values().all(toml::Value::is_table) => {
-                    None
-                }
                 (RULE, toml::Value::Array(all)) if all.iter().all(toml::Value::is_table) => {
                     let tables = all.iter().filter_map(toml::Value::as_table);
                     for rule in tables.map(Rule::read) {
@@ -291,8 +288,8 @@ impl Config {
         self.rules.splice(0..0, rules);
     }
 
-    /// Sets what a file's text says, and what it says of the profile; whatever is refused is told to `complain`. True when
-    /// it has that profile.
+    /// Sets what a file's text says, and what it says of the profile; whatever is refused is told to `complain`, of the other
+    /// profiles, too. True when it has that profile.
     ///
     /// # Errors
     /// What is no TOML, in words: nothing is set.
@@ -302,13 +299,32 @@ impl Config {
         profile: Option<&str>,
         mut complain: impl FnMut(Refused),
     ) -> Result<bool, String> {
-        let table: toml::Table = text.parse().map_err(|e| syntax(text, &e))?;
+        let mut table: toml::Table = text.parse().map_err(|e| syntax(text, &e))?;
+        let profiles = match table.remove(PROFILE) {
+            Some(toml::Value::Table(all)) if all.values().all(toml::Value::is_table) => all,
+            Some(other) => {
+                // Refused with the keys.
+                table.insert(PROFILE.to_owned(), other);
+                toml::Table::new()
+            }
+            None => toml::Table::new(),
+        };
         self.read_table(&table, &mut complain);
-        let chosen = profile.and_then(|name| table.get(PROFILE)?.get(name)?.as_table());
-        if let Some(chosen) = chosen {
-            self.read_table(chosen, complain);
+        let mut found = false;
+        for (name, keys) in &profiles {
+            let chosen = profile == Some(name);
+            found |= chosen;
+            let mut other = Self::default();
+            let config = if chosen { &mut *self } else { &mut other };
+            let complain = |refused: Refused| {
+                let key = format!("{PROFILE}.{name}.{}", refused.key);
+                complain(Refused { key, ..refused });
+            };
+            if let Some(keys) = keys.as_table() {
+                config.read_table(keys, complain);
+            }
         }
-        Ok(chosen.is_some())
+        Ok(found)
     }
 
     /// Reads a file; true when it has the profile.
@@ -619,6 +635,26 @@ mod tests {
         assert_eq!((config.log, config.strict), (Level::Info, false));
         let has = |name| Config::default().read_text(text, Some(name), |_| {});
         assert_eq!((has("none"), has("slow")), (Ok(false), Ok(true)));
+    }
+
+    #[test]
+    fn every_profile_is_checked() {
+        let text = "[profile.fast]\nlog = 2\n[profile.slow]\nlog = 1\nlgo = \"info\"\nstrict = true\n\
+                    [[profile.slow.rule]]\nport = 80\n[profile.slow.profile.fast]\nlog = \"info\"\n";
+        let (config, refused) = from_file(text);
+        assert_eq!(config, Config::default());
+        let said: Vec<_> = refused.iter().map(Refused::to_string).collect();
+        let begins = [
+            "profile.fast.log = \"2\": allowed: off",
+            "profile.slow.lgo = \"info\": did you mean log?",
+            "profile.slow.log = \"1\": allowed: off",
+            "profile.slow.profile = ",
+            "profile.slow.rule = \"port = 80\": allowed: with",
+        ];
+        assert_eq!(said.len(), begins.len(), "{said:?}");
+        for (line, begin) in said.iter().zip(begins) {
+            assert!(line.starts_with(begin), "{said:?}");
+        }
     }
 
     #[test]

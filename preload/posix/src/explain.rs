@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use sidewire_engine::sendmsg::Zc;
 use sidewire_engine::sock::nagle;
-use sidewire_engine::trace::{Held, Trace, TraceStep, Zerocopy};
+use sidewire_engine::trace::{ControlMessage, Held, Trace, TraceStep, Zerocopy};
 use sidewire_engine::{Error, WaitReason};
 use sidewire_link::fd::Fd;
 use sidewire_link::file_limit;
@@ -193,18 +193,26 @@ impl fmt::Display for Words<'_> {
             TraceStep::SockcmCookie {
                 tsflags,
                 control,
-                dmabuf_id,
+                ref messages,
+                more,
                 err,
             } => {
-                match control {
-                    0 => f.write_str("no control messages")?,
-                    n => write!(f, "{} of control messages", count(n, "byte"))?,
+                match (control, messages.is_empty()) {
+                    (0, _) => f.write_str("no control messages")?,
+                    // Not one whose length can be.
+                    (n, true) => write!(f, "{} of control messages", count(n, "byte"))?,
+                    (_, false) => {
+                        for (n, message) in messages.iter().enumerate() {
+                            f.write_str(if n > 0 { ", " } else { "" })?;
+                            message_words(f, *message)?;
+                        }
+                    }
+                }
+                if more > 0 {
+                    write!(f, ", and {more} more")?;
                 }
                 if tsflags != 0 {
                     write!(f, ", timestamps {}", Names(tsflags, TSFLAGS))?;
-                }
-                if dmabuf_id != 0 {
-                    write!(f, ", SCM_DEVMEM_DMABUF {dmabuf_id}")?;
                 }
                 match err {
                     Some(err) => write!(f, "; {} is kept for later", errno(err)),
@@ -333,6 +341,40 @@ impl fmt::Display for Words<'_> {
                 write!(f, "returns {}", copied + copied_syn)
             }
         }
+    }
+}
+
+fn message_words(f: &mut fmt::Formatter<'_>, message: ControlMessage) -> fmt::Result {
+    let ControlMessage {
+        level,
+        ty,
+        len,
+        value,
+    } = message;
+    if level != so::SOL_SOCKET {
+        return write!(f, "level {level} type {ty} (not looked at)");
+    }
+    let (name, size) = match ty {
+        so::SCM_RIGHTS => return f.write_str("SCM_RIGHTS"),
+        so::SCM_CREDENTIALS => return f.write_str("SCM_CREDENTIALS"),
+        so::SO_MARK => ("SO_MARK", 4),
+        so::SO_PRIORITY => ("SO_PRIORITY", 4),
+        so::SO_TIMESTAMPING => ("SO_TIMESTAMPING", 4),
+        so::SO_TIMESTAMPING_NEW => ("SO_TIMESTAMPING_NEW", 4),
+        so::SCM_TXTIME => ("SCM_TXTIME", 8),
+        so::SCM_TS_OPT_ID => ("SCM_TS_OPT_ID", 4),
+        so::SCM_DEVMEM_DMABUF => ("SCM_DEVMEM_DMABUF", 4),
+        _ => return write!(f, "type {ty} of {}", count(len, "byte")),
+    };
+    if len != size {
+        return write!(f, "{name} of {}", count(len, "byte"));
+    }
+    match ty {
+        so::SO_TIMESTAMPING | so::SO_TIMESTAMPING_NEW => {
+            write!(f, "{name} {}", Names(value as u32, TSFLAGS))
+        }
+        so::SCM_TXTIME => write!(f, "{name} {value} ns"),
+        _ => write!(f, "{name} {value}"),
     }
 }
 
@@ -501,6 +543,63 @@ mod tests {
         assert_eq!(
             one(step),
             "  tcp_push                PSH; urgent pointer behind the last byte; nonagle 0\n"
+        );
+    }
+
+    #[test]
+    fn control_messages_by_name() {
+        let message = |ty, len, value| ControlMessage {
+            level: so::SOL_SOCKET,
+            ty,
+            len,
+            value,
+        };
+        let told = |messages: &[ControlMessage], more, tsflags, err| {
+            let step = TraceStep::SockcmCookie {
+                tsflags,
+                control: 24 * messages.len().max(1),
+                messages: messages.iter().copied().collect(),
+                more,
+                err,
+            };
+            let line = one(step);
+            let words = line.strip_prefix("  sockcm_cookie           ");
+            words.unwrap().trim_end().to_owned()
+        };
+        let all = [
+            message(so::SO_MARK, 4, 7),
+            message(so::SO_PRIORITY, 4, 3),
+            message(
+                so::SO_TIMESTAMPING,
+                4,
+                u64::from(sof::SOF_TIMESTAMPING_TX_ACK),
+            ),
+            message(so::SCM_TXTIME, 8, 5_000_000_000),
+            message(so::SCM_DEVMEM_DMABUF, 4, 9),
+            message(so::SCM_TS_OPT_ID, 4, 11),
+        ];
+        let tsflags = sof::SOF_TIMESTAMPING_TX_ACK | sof::SOF_TIMESTAMPING_SOFTWARE;
+        assert_eq!(
+            told(&all, 0, tsflags, Some(Error::Inval)),
+            "SO_MARK 7, SO_PRIORITY 3, SO_TIMESTAMPING TX_ACK, SCM_TXTIME 5000000000 ns, SCM_DEVMEM_DMABUF 9, \
+             SCM_TS_OPT_ID 11, timestamps TX_ACK|SOFTWARE; EINVAL is kept for later"
+        );
+        let odd = [
+            ControlMessage {
+                level: 0,
+                ..message(8, 4, 1)
+            },
+            message(so::SCM_RIGHTS, 4, 1),
+            message(so::SO_PRIORITY, 3, 0),
+            message(77, 1, 0),
+        ];
+        assert_eq!(
+            told(&odd, 2, 0, None),
+            "level 0 type 8 (not looked at), SCM_RIGHTS, SO_PRIORITY of 3 bytes, type 77 of 1 byte, and 2 more"
+        );
+        assert_eq!(
+            told(&[], 0, 0, Some(Error::Inval)),
+            "24 bytes of control messages; EINVAL is kept for later"
         );
     }
 

@@ -739,6 +739,14 @@ impl<S: FrameSink> Lanes<S> {
         carried
     }
 
+    /// Frames for that device are offered to it as they are again, whatever it refused. Waits for whoever carries; under the
+    /// stack's lock or without.
+    pub(crate) fn forget_device(&self, ifindex: u32) {
+        for lane in &self.0 {
+            lane.carrier.lock().sink.forget_device(ifindex);
+        }
+    }
+
     /// True while a frame is on its way.
     pub(crate) fn wait(&self) -> bool {
         self.0.iter().any(Lane::waits)

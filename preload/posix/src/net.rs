@@ -232,6 +232,10 @@ impl LinkNet {
     pub fn read_events(&mut self) -> bool {
         // A failed dump leaves the old answers in place; the next notification tries again.
         let changed = self.routes.refresh().unwrap_or(true);
+        for ifindex in self.routes.take_news() {
+            self.sink.forget_device(ifindex);
+            self.lanes.forget_device(ifindex);
+        }
         let _ = self.neighbours.refresh(monotonic_ns());
         self.settle();
         changed

@@ -11,7 +11,7 @@
 
 use core::ffi::{CStr, c_char, c_int, c_long, c_uint, c_void};
 use core::mem::transmute;
-use core::ptr::{null, null_mut};
+use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{
@@ -362,14 +362,6 @@ real! {
     fn raise(signum: c_int) -> c_int;
     fn pthread_cancel(thread: libc::pthread_t) -> c_int;
     fn pthread_sigmask(how: c_int, set: *const sigset_t, old: *mut sigset_t) -> c_int;
-}
-
-/// The address of libc's own `vfork`, for the shim's assembly.
-pub fn vfork_address() -> *const c_void {
-    match next(c"vfork") {
-        p if p.is_null() => null(),
-        p => p,
-    }
 }
 
 #[cfg(test)]

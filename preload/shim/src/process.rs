@@ -23,22 +23,17 @@ pub(crate) fn leave(status: c_int) -> ! {
     unreachable!("_exit returned");
 }
 
-/// `_exit`.
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn _exit(status: c_int) -> ! {
-    leave(status)
-}
-
-/// `_Exit`.
-#[unsafe(no_mangle)]
-pub(crate) extern "C" fn _Exit(status: c_int) -> ! {
-    leave(status)
-}
-
 /// Arguments, or an environment, as posix_spawn has them.
 type Strings = *const *mut c_char;
 
+/// [`leave`] for a hook: `!` is no type that `hook!` can name, and a C function that does not return may well be one that
+/// returns nothing.
+fn exit(status: c_int) {
+    leave(status);
+}
+
 hooks! {
+    _exit _Exit: (status: c_int) -> () = exit;
     _Fork: () -> pid_t = calls::_Fork;
     clone __clone: (
         function: Option<CloneFn>, stack: *mut c_void, flags: c_int, arg: *mut c_void,

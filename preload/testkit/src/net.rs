@@ -17,6 +17,8 @@ use crate::rng::Rng;
 
 /// Interface index of the link.
 pub const IFINDEX: u32 = 2;
+/// Of the routes, which never change.
+const GENERATION: u32 = 1;
 
 /// An IP packet as it would stand on the wire, and when it left.
 #[derive(Clone, Debug)]
@@ -45,12 +47,9 @@ pub struct TestNet {
     addr: Ipv4Addr,
     mtu: u32,
     gso_max_segs: u16,
-    generation: u32,
     /// The present, as the host told it before the call.
     pub(crate) now: Instant,
     sent: VecDeque<Packet>,
-    /// What the next transmits are answered, before the rule holds again.
-    verdicts: VecDeque<TxVerdict>,
     trouble: Option<Trouble>,
     /// A transmit was answered `NoSpace`, and nobody has said yet that there is room.
     refused: bool,
@@ -76,10 +75,8 @@ impl TestNet {
             addr,
             mtu,
             gso_max_segs,
-            generation: 1,
             now: Instant::ZERO,
             sent: VecDeque::new(),
-            verdicts: VecDeque::new(),
             trouble: None,
             refused: false,
         }
@@ -101,26 +98,9 @@ impl TestNet {
         self.addr
     }
 
-    /// Changes the MTU of the route, as a new generation of the table.
-    pub fn set_mtu(&mut self, mtu: u32) {
-        self.mtu = mtu;
-        self.generation += 1;
-    }
-
-    /// Answers the next transmit with `verdict`; several calls queue up.
-    pub fn answer_next(&mut self, verdict: TxVerdict) {
-        self.verdicts.push_back(verdict);
-    }
-
     /// The oldest packet that was sent.
     pub fn take(&mut self) -> Option<Packet> {
         self.sent.pop_front()
-    }
-
-    /// Is there one?
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.sent.is_empty()
     }
 
     /// Checks what the link relies on, and cuts the frame as the device would.
@@ -199,22 +179,19 @@ impl Net for TestNet {
             zerocopy_copied: true,
             copied_in_cutting: false,
             metrics: RouteMetrics::default(),
-            generation: self.generation,
+            generation: GENERATION,
         })
     }
 
     fn route_generation(&self) -> u32 {
-        self.generation
+        GENERATION
     }
 
     fn transmit(&mut self, frame: &Transmit<'_>) -> TxVerdict {
-        let verdict = match self.verdicts.pop_front() {
-            Some(verdict) => verdict,
-            None => self
-                .trouble
-                .as_mut()
-                .map_or(TxVerdict::Sent, Trouble::verdict),
-        };
+        let verdict = self
+            .trouble
+            .as_mut()
+            .map_or(TxVerdict::Sent, Trouble::verdict);
         self.refused |= verdict == TxVerdict::NoSpace;
         if matches!(verdict, TxVerdict::Sent | TxVerdict::Queued(_)) {
             self.keep(frame);

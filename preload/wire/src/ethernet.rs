@@ -6,8 +6,6 @@ use core::fmt;
 
 /// Length of the header in bytes, without a VLAN tag.
 pub const HEADER_LEN: usize = 14;
-/// Shortest frame without its check sequence; shorter ones are padded.
-pub const MIN_FRAME_LEN: usize = 60;
 
 /// IPv4.
 pub const ETH_P_IP: u16 = 0x0800;

@@ -9,8 +9,6 @@ use core::net::Ipv6Addr;
 pub const HEADER_LEN: usize = 24;
 /// Length of a message with a link-layer address, bytes.
 pub const MESSAGE_LEN: usize = HEADER_LEN + 8;
-/// Hop limit that a message must have, so that it comes from this link (RFC 4861 §7.1).
-pub const HOP_LIMIT: u8 = 255;
 
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;

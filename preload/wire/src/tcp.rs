@@ -139,11 +139,6 @@ impl<'a> TcpView<'a> {
         TcpFlags::from_bits_retain(self.header[13])
     }
 
-    /// The AE bit, the lowest of the reserved ones (accurate ECN).
-    pub fn accurate_ecn(&self) -> bool {
-        self.header[12] & 1 != 0
-    }
-
     /// Window as it stands in the header, unscaled.
     #[inline]
     pub fn window(&self) -> u16 {

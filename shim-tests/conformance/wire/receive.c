@@ -1,11 +1,13 @@
 /* What is answered to segments: acks, SACK, challenges; and the form of the SYN. */
 #include "lib/rawpeer.h"
 
+#include <arpa/inet.h>
 #include <err.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 
 static void syn(void)
@@ -123,6 +125,47 @@ static void reflected(int on)
 	near(&listener, "close");
 }
 
+/* The end of the first SACK block. */
+static uint32_t sacked_to(const struct segment *s)
+{
+	const uint8_t *o = option(s, 5);
+	uint32_t end = 0;
+	if (o)
+		memcpy(&end, o + 2 + 4, sizeof end);
+	return o ? ntohl(end) - s->peer->isn : 0;
+}
+
+/* Which of nine segments behind a hole are acknowledged when they come. The delay of the
+ * others is a twentieth of the round-trip time, which is large here, be it measured by near's
+ * sender or by its receiver. */
+static void compressed(int nr)
+{
+	enum { SIZE = 100, ROUND_TRIP = 800, APART = 4 };
+	struct shape how = WITH_SACK;
+	struct segment s;
+	char text[128] = "";
+	size_t used = 0;
+	how.timestamps = true;
+	near_anew("ipv4/tcp_comp_sack_nr", nr);
+	struct peer p = peer_new();
+	peer_syn(&p);
+	swallow(&p, ROUND_TRIP);
+	peer_syn_ack(&p, how);
+	swallow(&p, ROUND_TRIP);
+	segment_send(&p, ACK | PSH, 1400);
+	swallow_answer(&p);
+	near(&p, "set", IPPROTO_TCP, TCP_QUICKACK, 0);
+	for (uint32_t i = 1; i <= 9; i++) {
+		segment_at(&p, ACK | PSH, p.seq + i * SIZE, p.ack, SIZE);
+		while (next(&p, &s, APART) && used < sizeof text)
+			used += (size_t)snprintf(text + used, sizeof text - used, " %u",
+						 (sacked_to(&s) - p.seq) / SIZE - 1);
+	}
+	row("SO-120", "acks of nine segments behind a hole, tcp_comp_sack_nr %d:%s", nr, text);
+	show(&p, TIMEOUT, "SO-120", "then, tcp_comp_sack_nr %d", nr);
+	peer_drop(&p);
+}
+
 int main(int argc, char **argv)
 {
 	rawpeer_start(argc, argv);
@@ -134,6 +177,9 @@ int main(int argc, char **argv)
 	resets();
 	reflected(1);
 	reflected(0);
+	near_anew("ipv4/tcp_comp_sack_delay_ns", 100 * 1000000);
+	compressed(2);
+	compressed(44);
 	puts("done");
 	return 0;
 }

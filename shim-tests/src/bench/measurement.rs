@@ -69,7 +69,8 @@ pub struct Measurement {
     pub sidewire: Vec<f64>,
     /// The kernel's second ones, each from the same round.
     pub null: Vec<f64>,
-    /// Sidewire against the kernel, round by round, above 1 when better.
+    /// Sidewire against the kernel, round by round, above 1 when better: where less is better it is the kernel's value by
+    /// Sidewire's.
     pub ratio: Spread,
     /// The kernel against itself, in the same way: the noise of this cell.
     pub null_ratio: Spread,
@@ -88,6 +89,27 @@ impl Measurement {
             .iter()
             .filter_map(|&(metric, _)| Self::of_metric(cell, metric, rounds))
             .collect()
+    }
+
+    /// One line for people.
+    pub fn told(&self) -> String {
+        let (ratio, null) = (self.ratio, self.null_ratio);
+        format!(
+            "{}: {}, the kernel {}{}; {:.2} as good ({:.2}..{:.2}), the kernel against itself {:.2}..{:.2}",
+            self.metric,
+            figure(median(&self.sidewire)),
+            figure(median(&self.kernel)),
+            if self.more_is_better {
+                ""
+            } else {
+                " (less is better)"
+            },
+            ratio.median,
+            ratio.min,
+            ratio.max,
+            null.min,
+            null.max
+        )
     }
 
     fn of_metric(cell: &str, metric: Metric, rounds: &[Round]) -> Option<Self> {
@@ -122,6 +144,20 @@ impl Measurement {
             ratio,
             null_ratio,
         })
+    }
+}
+
+/// The middle of `values`, NaN without any.
+pub(super) fn median(values: &[f64]) -> f64 {
+    Spread::of(values).map_or(f64::NAN, |spread| spread.median)
+}
+
+/// A value for people.
+pub(super) fn figure(value: f64) -> String {
+    if value >= 100.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.2}")
     }
 }
 
@@ -162,6 +198,11 @@ mod tests {
         assert_eq!(found[0].verdict, Verdict::Better);
         assert!((found[1].ratio.median - 2.0).abs() < 1e-9);
         assert_eq!(found[1].verdict, Verdict::Worse);
+        let told = "CPU s/GB: 0.50, the kernel 1.00 (less is better); 2.00 as good (2.00..2.00), \
+                    the kernel against itself 2.50..2.50";
+        assert_eq!(found[1].told(), told);
+        let told = "Gbit/s: 25.00, the kernel 10.00; 2.50 as good (2.00..3.00), the kernel against itself 0.90..1.10";
+        assert_eq!(found[0].told(), told);
         assert!(Measurement::of("c", &[]).is_empty());
     }
 }

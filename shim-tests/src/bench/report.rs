@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::measurement::{Measurement, Verdict};
+use super::measurement::{Measurement, Verdict, figure, median};
 use crate::table::Table;
 
 /// Where and on what a session ran.
@@ -49,6 +49,10 @@ impl Host {
     }
 }
 
+/// What the ratios of a table, the JSON and the chart mean.
+pub const RATIOS: &str = "Ratios above 1 are better than the kernel: sidewire / kernel where more is better, \
+                          kernel / sidewire of times and costs.";
+
 /// A session.
 #[derive(Clone, Debug, Serialize)]
 pub struct Session {
@@ -72,20 +76,17 @@ impl Session {
         fs::write(file, text + "\n").with_context(|| file.display().to_string())
     }
 
-    /// For people.
+    /// For people; [`RATIOS`] belongs below it.
     pub fn table(&self) -> Table {
         let mut table = Table::new(&[
             "cell", "metric", "kernel", "sidewire", "min", "ratio", "max", "null", "verdict",
         ]);
         for m in &self.measurements {
-            let middle = |values: &[f64]| {
-                super::measurement::Spread::of(values).map_or(f64::NAN, |s| s.median)
-            };
             table.row([
                 m.cell.clone(),
                 m.metric.to_owned(),
-                figure(middle(&m.kernel)),
-                figure(middle(&m.sidewire)),
+                figure(median(&m.kernel)),
+                figure(median(&m.sidewire)),
                 format!("{:.2}", m.ratio.min),
                 format!("{:.2}", m.ratio.median),
                 format!("{:.2}", m.ratio.max),
@@ -99,13 +100,5 @@ impl Session {
             ]);
         }
         table
-    }
-}
-
-fn figure(value: f64) -> String {
-    if value >= 100.0 {
-        format!("{value:.0}")
-    } else {
-        format!("{value:.2}")
     }
 }

@@ -12,7 +12,7 @@ use shim_tests::Stack;
 use shim_tests::bench::cell::{Cell, Load};
 use shim_tests::bench::chart;
 use shim_tests::bench::measurement::{Measurement, Round};
-use shim_tests::bench::report::{Host, Session};
+use shim_tests::bench::report::{Host, RATIOS, Session};
 use shim_tests::bench::rmem_max::RmemMax;
 use shim_tests::cpus::allowed;
 use shim_tests::patience::{interrupt_on_signals, interrupted};
@@ -20,7 +20,7 @@ use shim_tests::patience::{interrupt_on_signals, interrupted};
 /// Compares Sidewire with the kernel's TCP (cubic): both ends pinned, runs
 /// interleaved, and the kernel against itself for the noise of each cell.
 #[derive(Parser)]
-#[command(name = "sidewire bench")]
+#[command(name = "sidewire bench", bin_name = "sidewire bench")]
 struct Options {
     /// A few cells only
     #[arg(long)]
@@ -92,15 +92,7 @@ fn bench(options: &Options) -> Result<ExitCode> {
             Ok(rounds) => {
                 let found = Measurement::of(&name, &rounds);
                 for m in &found {
-                    println!(
-                        "        {}: {:.2} of the kernel ({:.2}..{:.2}), null {:.2}..{:.2}",
-                        m.metric,
-                        m.ratio.median,
-                        m.ratio.min,
-                        m.ratio.max,
-                        m.null_ratio.min,
-                        m.null_ratio.max
-                    );
+                    println!("        {}", m.told());
                 }
                 session.measurements.extend(found);
             }
@@ -124,7 +116,7 @@ fn bench(options: &Options) -> Result<ExitCode> {
     let title = format!("Sidewire against the kernel's TCP, {}", session.host.kernel);
     fs::write(&svg, chart::svg(&title, &session.measurements))
         .with_context(|| svg.display().to_string())?;
-    println!("\n{}", session.table());
+    println!("\n{}\n{RATIOS}", session.table());
     println!("{} and {}", json.display(), svg.display());
     for (cell, why) in &session.failures {
         eprintln!("failed: {cell}: {why}");
@@ -161,4 +153,16 @@ fn measure(
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_names_the_command_whatever_the_file_is() {
+        let help = Options::try_parse_from(["/x/sidewire-bench", "--help"]);
+        let help = help.err().unwrap().to_string();
+        assert!(help.contains("Usage: sidewire bench ["), "{help}");
+    }
 }

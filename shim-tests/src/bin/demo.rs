@@ -19,7 +19,7 @@ use shim_tests::{Lab, Link, Stack};
 /// Runs iperf3 and nc over Sidewire and over the kernel's TCP, on a private link
 /// between two network namespaces, and prints both side by side.
 #[derive(Parser)]
-#[command(name = "sidewire demo")]
+#[command(name = "sidewire demo", bin_name = "sidewire demo")]
 struct Options {
     /// Seconds of each iperf3 run
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
@@ -203,4 +203,16 @@ fn line(name: &str, pairs: &Pairs) -> Vec<String> {
             |sha256| format!("same ({})", &sha256[..8]),
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_names_the_command_whatever_the_file_is() {
+        let help = Options::try_parse_from(["/x/sidewire-demo", "--help"]);
+        let help = help.err().unwrap().to_string();
+        assert!(help.contains("Usage: sidewire demo ["), "{help}");
+    }
 }

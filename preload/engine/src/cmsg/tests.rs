@@ -170,3 +170,29 @@ fn cm_20_txtime_needs_the_option_then_the_length() {
     let bad = cmsg(1, so::SCM_TXTIME, &[0; 4]);
     assert_eq!(parse_with(&bad, &on, NONE).0, Err(Error::Inval));
 }
+
+#[test]
+fn the_walk_is_shown_as_far_as_it_comes() {
+    let walked = |control: &[u8]| SockcmCookie::walked(control, &SockOpts::default(), RAW);
+    let types = |control: &[u8]| {
+        let (messages, more) = walked(control);
+        let shown: Vec<_> = messages.iter().map(|m| (m.ty, m.len, m.value)).collect();
+        (shown, more)
+    };
+    let mark = cmsg(so::SOL_SOCKET, so::SO_MARK, &7u32.to_ne_bytes());
+    let id = cmsg(so::SOL_SOCKET, so::SCM_TS_OPT_ID, &9u64.to_ne_bytes());
+    let ip = cmsg(so::SOL_IP, 2, &[1]);
+    // What ends it is the last.
+    assert_eq!(
+        types(&[&mark[..], &ip, &id, &mark].concat()),
+        (
+            vec![(so::SO_MARK, 4, 7), (2, 1, 0), (so::SCM_TS_OPT_ID, 8, 9)],
+            0
+        )
+    );
+    let bad = raw(15, so::SOL_SOCKET, so::SO_MARK, &[0; 8]);
+    assert_eq!(types(&[&mark[..], &bad].concat()).0.len(), 1);
+    assert_eq!(types(&bad), (vec![], 0));
+    let (shown, more) = types(&mark.repeat(CONTROL_MAX + 3));
+    assert_eq!((shown.len(), more), (CONTROL_MAX, 3));
+}

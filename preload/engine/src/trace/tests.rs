@@ -31,7 +31,8 @@ fn send(bed: &mut Bed, flags: i32, len: usize) -> Vec<TraceStep> {
 const COOKIE: TraceStep = TraceStep::SockcmCookie {
     tsflags: 0,
     control: 0,
-    dmabuf_id: 0,
+    messages: ArrayVec::new_const(),
+    more: 0,
     err: None,
 };
 
@@ -194,7 +195,7 @@ fn what_is_in_the_way_is_named() {
         let mut call = traced(0, true);
         bed.step(&mut call, &mut iter);
         let steps = steps(&call);
-        steps[steps.len() - 2]
+        steps[steps.len() - 2].clone()
     };
     let mut bed = Bed::established();
     bed.sk().sk_err = Some(Error::HostUnreach);

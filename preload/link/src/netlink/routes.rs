@@ -11,7 +11,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -132,6 +132,8 @@ pub struct Routes {
     /// Any socket, for device ioctls.
     control: Fd,
     devices: HashMap<u32, Arc<DeviceInfo>>,
+    /// Devices of which there was news.
+    news: BTreeSet<u32>,
     cache: HashMap<Key, Result<Arc<Route>, Errno>>,
     generation: u64,
 }
@@ -151,10 +153,12 @@ impl Routes {
             monitor,
             control,
             devices,
+            news: BTreeSet::new(),
             cache,
             generation: 0,
         };
         routes.reload()?;
+        routes.news.clear();
         Ok(routes)
     }
 
@@ -178,6 +182,11 @@ impl Routes {
         self.devices.values()
     }
 
+    /// Devices that have come, gone, or changed in features, MTU or anything else, each once.
+    pub fn take_news(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.news)
+    }
+
     /// Reads waiting notifications; true if something has changed. Lost notifications (ENOBUFS) mean that all is
     /// read anew.
     ///
@@ -186,15 +195,20 @@ impl Routes {
     pub fn refresh(&mut self) -> Result<bool, Errno> {
         let before = self.generation;
         let control = self.control.as_raw_fd();
-        let (devices, generation) = (&mut self.devices, &mut self.generation);
+        let (devices, news) = (&mut self.devices, &mut self.news);
+        let generation = &mut self.generation;
         let read = self.monitor.notifications(&mut |message| {
             *generation += 1;
             match message {
                 RouteNetlinkMessage::NewLink(m) => {
                     let info = DeviceInfo::of(&m, control);
+                    news.insert(info.ifindex);
                     devices.insert(info.ifindex, Arc::new(info));
                 }
-                RouteNetlinkMessage::DelLink(m) => drop(devices.remove(&m.header.index)),
+                RouteNetlinkMessage::DelLink(m) => {
+                    news.insert(m.header.index);
+                    devices.remove(&m.header.index);
+                }
                 _ => {}
             }
         });
@@ -211,6 +225,7 @@ impl Routes {
     /// Reads all devices anew and forgets all routes.
     fn reload(&mut self) -> Result<(), Errno> {
         let control = self.control.as_raw_fd();
+        self.news.extend(self.devices.keys());
         let devices = &mut self.devices;
         let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
         self.query.dump(&all, &mut |step| match step {
@@ -222,6 +237,7 @@ impl Routes {
                 }
             }
         })?;
+        self.news.extend(self.devices.keys());
         self.cache.clear();
         self.generation += 1;
         Ok(())

@@ -64,7 +64,6 @@ use crate::frame::{FrameSource, RxFrame};
 use crate::late_close::LateClose;
 use crate::raw;
 use arrayvec::ArrayVec;
-use filter::Insn;
 use sidewire_uapi::socket::SO_NETNS_COOKIE;
 use std::mem::zeroed;
 use std::os::fd::{AsRawFd, RawFd};
@@ -189,14 +188,6 @@ impl PacketSocket {
     /// The socket as it receives: for its filter, and to be shared with a source of a chosen kind.
     pub fn shared_fd(&self) -> Arc<Fd> {
         self.rx.clone()
-    }
-
-    /// Replaces the filter in one step: a frame sees the old or the new one.
-    ///
-    /// # Errors
-    /// ENOMEM (net.core.optmem_max); EINVAL for a program that the kernel does not take.
-    pub fn set_filter(&self, program: &[Insn]) -> Result<(), Errno> {
-        filter::attach(self.rx.as_raw_fd(), program)
     }
 }
 

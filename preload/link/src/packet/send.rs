@@ -243,11 +243,6 @@ impl PacketSink {
         }
     }
 
-    /// Forgets what a device refused, when it is gone or its features have changed.
-    pub fn forget_device(&mut self, ifindex: u32) {
-        self.refusing.retain(|&mut i| i != ifindex);
-    }
-
     /// Reads the next stamp that a frame of this socket got; `None` when there is none yet. A stamp is told to whoever
     /// asks first.
     pub fn read_tstamp(&mut self) -> Option<tstamp::TxStamp> {
@@ -441,6 +436,10 @@ impl FrameSink for PacketSink {
 
     fn cuts(&self, ifindex: u32) -> bool {
         self.refusing.contains(&ifindex)
+    }
+
+    fn forget_device(&mut self, ifindex: u32) {
+        self.refusing.retain(|&mut i| i != ifindex);
     }
 
     fn writable_fd(&self) -> RawFd {

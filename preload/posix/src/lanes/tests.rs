@@ -96,6 +96,8 @@ struct Device {
     holds: AtomicUsize,
     /// What a socket of the lane's own would stand before.
     behind: Option<Arc<Device>>,
+    /// It refuses offloads: each sink finds out, and cuts from then on.
+    refuses: AtomicBool,
     /// Runs with each frame that it takes.
     meanwhile: Option<Box<dyn Fn() + Send + Sync>>,
 }
@@ -110,7 +112,8 @@ impl Device {
     }
 }
 
-struct Sink(Arc<Device>);
+/// What it stands before, and the devices that are known to refuse offloads.
+struct Sink(Arc<Device>, Vec<u32>);
 
 #[derive(Clone)]
 struct Queue(Arc<Device>);
@@ -135,6 +138,9 @@ impl FrameSink for Sink {
         if device.fills_after > 0 && n.is_multiple_of(device.fills_after) {
             return Verdict::NoSpace;
         }
+        if device.refuses.load(Ordering::SeqCst) {
+            self.1.push(frame.ifindex);
+        }
         let len = frame.payload_len() as u32;
         let frame = tcp_frame(frame.headers, len).expect("a frame of ours");
         device
@@ -145,6 +151,14 @@ impl FrameSink for Sink {
             meanwhile();
         }
         Verdict::Sent
+    }
+
+    fn cuts(&self, ifindex: u32) -> bool {
+        self.1.contains(&ifindex)
+    }
+
+    fn forget_device(&mut self, ifindex: u32) {
+        self.1.retain(|i| *i != ifindex);
     }
 
     fn writable_fd(&self) -> RawFd {
@@ -168,7 +182,7 @@ impl FrameSink for Sink {
 
 fn bench(device: Device) -> (Entrances, Lanes<Sink>, Arc<Device>) {
     let device = Arc::new(device);
-    let (entrances, lanes) = open(|| Sink(device.clone()));
+    let (entrances, lanes) = open(|| Sink(device.clone(), Vec::new()));
     (entrances, lanes, device)
 }
 
@@ -553,6 +567,36 @@ fn a_drop_halts_the_lane_until_the_engine_knows() {
     assert!(lanes.carry(ALL).quiet());
     assert_eq!(device.sent(), [1000, 7, 900, 1300]);
     assert!(!lanes.wait());
+}
+
+#[test]
+fn a_refusal_is_forgotten_with_the_device_in_every_lane() {
+    let (mut entrances, lanes, device) = bench(Device {
+        refuses: true.into(),
+        ..Device::default()
+    });
+    let ports = PORT..PORT + LANES as u16;
+    for port in ports.clone() {
+        put(&mut entrances, &lanes, port, &[1]);
+    }
+    assert!(lanes.carry(ALL).quiet());
+    let cutting = |ifindex| {
+        let cuts = |lane: &Lane<Sink>| lane.carrier.lock().sink.cuts(ifindex);
+        lanes.0.iter().filter(|lane| cuts(lane)).count()
+    };
+    // Frames of `parcel` leave by device 1.
+    assert_eq!(cutting(1), LANES);
+    lanes.forget_device(2);
+    assert_eq!(cutting(1), LANES);
+    lanes.forget_device(1);
+    assert_eq!(cutting(1), 0);
+    // It takes them now.
+    device.refuses.store(false, Ordering::SeqCst);
+    for port in ports {
+        put(&mut entrances, &lanes, port, &[101]);
+    }
+    assert!(lanes.carry(ALL).quiet());
+    assert_eq!((cutting(1), device.sent().len()), (0, 2 * LANES));
 }
 
 #[test]
