@@ -6,25 +6,16 @@
 
 #include <fcntl.h>
 
-static void exchange(int fd, const char *text)
-{
-	char buffer[16];
-	send_text(fd, text);
-	receive_exactly(fd, buffer, strlen(text));
-	printf("%.*s\n", (int)strlen(text), buffer);
-	fflush(stdout);
-}
-
 int main(int argc, char **argv)
 {
 	char byte;
 	if (argc != 4)
 		errx(2, "usage: another_address HOST PORT FIFO");
 	int fd = peer(argv[1], atoi(argv[2]), "echo");
-	exchange(fd, "before");
+	echoed(fd, "before");
 	int fifo = open(argv[3], O_RDONLY);
 	if (fifo < 0 || read(fifo, &byte, 1) != 1)
 		err(2, "%s", argv[3]);
-	exchange(fd, "after");
+	echoed(fd, "after");
 	return 0;
 }

@@ -22,15 +22,6 @@ static int listen_at(int port, uid_t as)
 	return fd;
 }
 
-static void echoed(int fd, const char *text)
-{
-	char buffer[32];
-	send_text(fd, text);
-	receive_exactly(fd, buffer, strlen(text));
-	printf("%.*s\n", (int)strlen(text), buffer);
-	fflush(stdout);
-}
-
 /* Gives up every capability for good. */
 static void no_capabilities(void)
 {

@@ -23,7 +23,6 @@
 
 #include <sys/mman.h>
 #include <sys/time.h>
-#include <sys/un.h>
 
 enum {
 	CALLS = 70,
@@ -33,7 +32,6 @@ enum {
 
 static const char *host;
 static int port;
-static FILE *to_far, *from_far;
 static struct {
 	int port, state, unacked;
 } fars[FARS];
@@ -43,22 +41,6 @@ static void on_sigpipe(int signal)
 {
 	(void)signal;
 	pipes++;
-}
-
-char *ask(const char *format, ...)
-{
-	static size_t size;
-	static char *reply;
-	va_list arguments;
-	va_start(arguments, format);
-	vfprintf(to_far, format, arguments);
-	va_end(arguments);
-	fputc('\n', to_far);
-	fflush(to_far);
-	if (getline(&reply, &size, from_far) <= 0)
-		errx(2, "the peer is gone");
-	reply[strcspn(reply, "\n")] = 0;
-	return reply;
 }
 
 static void look_far(void)
@@ -312,22 +294,16 @@ static void have_stamps(void)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	struct sigaction count = {.sa_handler = on_sigpipe, .sa_flags = SA_RESTART};
-	if (argc < 6 || strlen(argv[1]) >= sizeof a.sun_path)
+	if (argc < 6)
 		errx(2, "usage: %s CONTROL HOST PORT NEAR SEED [CALLS]", argv[0]);
-	strcpy(a.sun_path, argv[1]);
 	host = argv[2];
 	port = atoi(argv[3]);
 	near_host = argv[4];
 	uint64_t seed = strtoull(argv[5], NULL, 10);
 	sigaction(SIGPIPE, &count, NULL);
 	signal(SIGIO, SIG_IGN);
-	int control = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (connect(control, (struct sockaddr *)&a, sizeof a))
-		err(2, "%s", argv[1]);
-	from_far = fdopen(control, "r");
-	to_far = fdopen(dup(control), "w");
+	call_far(argv[1]);
 	/* It is through with who was there before. */
 	ask("status");
 	text = guarded();

@@ -2,13 +2,12 @@
 #ifndef RANDOM_CALLS_H
 #define RANDOM_CALLS_H
 
-#include "show.h"
+#include "far_side.h"
 
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
@@ -152,7 +151,6 @@ static struct conn *any_socket(int odd_in_100)
 	return chance(odd_in_100) ? &conns[DATA + rnd(ODD)] : any_data();
 }
 
-char *ask(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void settle(void);
 void short_waits(int fd);
 void opened(struct conn *c, int how);

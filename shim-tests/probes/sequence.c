@@ -14,16 +14,14 @@
  *   call S                    the peer connects to the port of S
  *   far send F BYTES FLAGS    far recv F BYTES    far shutdown F HOW     far close F    far reset F
  */
-#include "show.h"
+#include "far_side.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <linux/sockios.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <sys/ioctl.h>
 #include <sys/time.h>
-#include <sys/un.h>
 
 enum {
 	NEAR = 6,       /* sockets of ours at a time */
@@ -52,29 +50,12 @@ static struct near nears[NEAR];
 static struct far fars[FAR];
 static int near_count, far_count, port;
 static const char *host, *near_host;
-static FILE *to_far, *from_far;
-static char *reply;
 static volatile sig_atomic_t pipes;
 
 static void on_sigpipe(int signal)
 {
 	(void)signal;
 	pipes++;
-}
-
-__attribute__((format(printf, 1, 2))) static char *ask(const char *format, ...)
-{
-	static size_t room;
-	va_list arguments;
-	va_start(arguments, format);
-	vfprintf(to_far, format, arguments);
-	va_end(arguments);
-	fputc('\n', to_far);
-	fflush(to_far);
-	if (getline(&reply, &room, from_far) <= 0)
-		errx(2, "the peer is gone");
-	reply[strcspn(reply, "\n")] = 0;
-	return reply;
 }
 
 static struct tcp_info info_of(int fd)
@@ -495,21 +476,15 @@ static void one(const char *line)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	struct sigaction count = {.sa_handler = on_sigpipe};
 	char line[80];
-	if (argc != 5 || strlen(argv[1]) >= sizeof a.sun_path)
+	if (argc != 5)
 		errx(2, "usage: %s CONTROL HOST PORT NEAR", argv[0]);
-	strcpy(a.sun_path, argv[1]);
 	host = argv[2];
 	port = atoi(argv[3]);
 	near_host = argv[4];
 	sigaction(SIGPIPE, &count, NULL);
-	int control = socket(AF_UNIX, SOCK_STREAM, 0);
-	if (connect(control, (struct sockaddr *)&a, sizeof a))
-		err(2, "%s", argv[1]);
-	from_far = fdopen(control, "r");
-	to_far = fdopen(dup(control), "w");
+	call_far(argv[1]);
 	while (fgets(line, sizeof line, stdin)) {
 		line[strcspn(line, "\n")] = 0;
 		one(line);

@@ -106,6 +106,16 @@ static inline void receive_exactly(int fd, char *buffer, size_t length)
 	}
 }
 
+/* Sends a text and prints what comes back in its length. */
+static inline void echoed(int fd, const char *text)
+{
+	char buffer[32];
+	send_text(fd, text);
+	receive_exactly(fd, buffer, strlen(text));
+	printf("%.*s\n", (int)strlen(text), buffer);
+	fflush(stdout);
+}
+
 /* Has the peer program call back, and accepts it: a connection of `listener`, which listens at `own_port`. */
 static inline int called_back(int listener, const char *host, int port, int own_port)
 {

@@ -18,7 +18,7 @@ use core::mem::MaybeUninit;
 use core::ptr::{from_ref, null, null_mut};
 use core::sync::atomic::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
-    Ordering::Relaxed, Ordering::SeqCst, compiler_fence,
+    Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst, compiler_fence,
 };
 
 use libc::{SIG_DFL, SIG_ERR, SIG_IGN, sigaction as Action, sighandler_t, siginfo_t, ucontext_t};
@@ -444,10 +444,14 @@ unsafe fn fix_up(context: *mut c_void) -> bool {
 /// Catches SIGSEGV and SIGBUS for the copy routine, in front of whatever the program has or will set for them. Called at
 /// the first accelerated socket; again is harmless. False when the kernel refuses: copies must then be checked ones.
 pub fn catch_faults(fixup: Fixup) -> bool {
-    FIXUP.store(fixup as *mut c_void, Relaxed);
-    if FAULTS_CAUGHT.swap(true, Relaxed) {
+    // Set when all is in place. Of threads that come before that each does the same: one that waited could wait for ever in
+    // the child of a fork.
+    static IN_PLACE: AtomicBool = AtomicBool::new(false);
+    if IN_PLACE.load(Acquire) {
         return true;
     }
+    FIXUP.store(fixup as *mut c_void, Relaxed);
+    FAULTS_CAUGHT.store(true, Relaxed);
     let mut caught = true;
     for signum in [libc::SIGSEGV, libc::SIGBUS] {
         // SAFETY: all-zero is a valid sigaction; live locals.
@@ -457,6 +461,7 @@ pub fn catch_faults(fixup: Fixup) -> bool {
                 && (is_ours(&now) || install(signum, &now) == 0)
         };
     }
+    IN_PLACE.store(caught, Release);
     caught
 }
 
