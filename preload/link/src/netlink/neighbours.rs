@@ -31,6 +31,9 @@ const RETRANS_NS: u64 = 1_000_000_000;
 /// How long an answer to our own request holds before it is confirmed (Linux's base_reachable_time_ms).
 const REACHABLE_NS: u64 = 30_000_000_000;
 
+/// How often an address is suspected at most.
+const SUSPECT_NS: u64 = 1_000_000_000;
+
 /// How long the kernel is waited for. It gives up by itself after mcast_solicit times retrans_time_ms (3 s), and
 /// tells.
 const KERNEL_NS: u64 = 10_000_000_000;
@@ -78,6 +81,8 @@ struct Entry {
     /// Learned by our own request: to be confirmed after this time.
     confirm_at: Option<u64>,
     asking: Option<Asking>,
+    /// When it was last suspected.
+    suspected_at: Option<u64>,
 }
 
 type Key = (u32, IpAddr);
@@ -205,8 +210,9 @@ impl Neighbours {
         }
     }
 
-    /// The engine hears nothing from a peer behind this next hop: confirms that its address still holds. Kernel TCP
-    /// does the same after a retransmission timeout (dst_negative_advice).
+    /// The engine hears nothing from a peer behind this next hop: confirms that its address still holds, at most once a
+    /// second, however many connections go by it. Kernel TCP does the same after retransmission timeouts
+    /// (dst_negative_advice).
     pub fn suspect(&mut self, now: u64, dev: &DeviceInfo, ip: IpAddr, src: IpAddr) {
         let key = (dev.ifindex, ip);
         let Some(entry) = self
@@ -214,9 +220,15 @@ impl Neighbours {
             .get(&key)
             .copied()
             .filter(|e| e.asking.is_none())
+            .filter(|e| e.suspected_at.is_none_or(|at| now - at >= SUSPECT_NS))
         else {
             return;
         };
+        let entry = Entry {
+            suspected_at: Some(now),
+            ..entry
+        };
+        self.entries.insert(key, entry);
         if self.kernel_refuses || entry.confirm_at.is_some() {
             self.ask_own(now, key, entry, sender(dev, src));
         } else if self.use_entry(key).is_err() {
