@@ -108,13 +108,15 @@ impl Packer {
         }
         let mut room = None;
         // What has FIN stays as it is, and so does what cannot be copied.
-        while run.front().is_some_and(|skb| !skb.fin) {
-            let data = run.iter().take_while(|skb| !skb.fin);
-            let copy = data.map(|skb| skb.frag.len).sum::<u32>().min(PACKED);
+        let data = run.iter().take_while(|skb| !skb.fin);
+        let mut left: u32 = data.map(|skb| skb.frag.len).sum();
+        while left > 0 {
+            let copy = left.min(PACKED);
             let Some(packed) = self.pack(cx, &mut run, copy) else {
                 room = None;
                 break;
             };
+            left -= copy;
             let buffer = alloc_skb(copy);
             room = Some(buffer.room - copy);
             out.push_back(RxSkb {

@@ -32,14 +32,16 @@ const ECN_QUICKACKS: u8 = 2;
 
 /// Wakes readers (Linux `sk_data_ready`).
 pub(crate) fn sk_data_ready(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
-    cx.wake(sk, Events::IN);
-    wake_async_waitd(sk, cx, Events::SIGIO_IN);
+    let told = wake_async_waitd(sk, Events::SIGIO_IN);
+    cx.wake(sk, Events::IN | told);
 }
 
-/// Tells the owner, unless a reader sleeps (Linux `sk_wake_async`, `SOCK_WAKE_WAITD`).
-fn wake_async_waitd(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, band: Events) {
-    if !sk.async_waitdata {
-        cx.wake(sk, band);
+/// What the owner is told: nothing while a reader sleeps (Linux `sk_wake_async`, `SOCK_WAKE_WAITD`).
+fn wake_async_waitd(sk: &TcpSock, band: Events) -> Events {
+    if sk.async_waitdata {
+        Events::empty()
+    } else {
+        band
     }
 }
 
@@ -274,13 +276,13 @@ pub(crate) fn tcp_fin(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
         tcp_sack_reset(sk);
     }
     if !sk.orphan {
-        cx.wake(sk, STATE_CHANGE);
         let both = sk.shutdown == shutdown::MASK || sk.state == TcpState::Close;
         let band = if both {
             Events::SIGIO_HUP
         } else {
             Events::SIGIO_IN
         };
-        wake_async_waitd(sk, cx, band);
+        let told = wake_async_waitd(sk, band);
+        cx.wake(sk, STATE_CHANGE | told);
     }
 }

@@ -210,13 +210,11 @@ fn uncharge(sk: &mut TcpSock, charge: Charge) {
 
 /// Drops what is an error, not a notification (Linux `skb_errqueue_purge`).
 pub(crate) fn skb_errqueue_purge(sk: &mut TcpSock) {
-    let (kept, dropped) = sk.errqueue.q.drain(..).partition(|entry| {
-        let origin = entry.ee.ee_origin;
-        origin == SO_EE_ORIGIN_ZEROCOPY || origin == SO_EE_ORIGIN_TIMESTAMPING
-    });
-    sk.errqueue.q = kept;
-    for entry in Vec::<ErrEntry>::from_iter(dropped) {
-        uncharge(sk, entry.charge);
+    for entry in core::mem::take(&mut sk.errqueue.q) {
+        match entry.ee.ee_origin {
+            SO_EE_ORIGIN_ZEROCOPY | SO_EE_ORIGIN_TIMESTAMPING => sk.errqueue.q.push_back(entry),
+            _ => uncharge(sk, entry.charge),
+        }
     }
 }
 

@@ -7,8 +7,7 @@ use sidewire_uapi::tcp::TcpState;
 use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, v4_unreachable, v6_unreachable};
 
 use crate::error::Error;
-use crate::errqueue::sk_error_report;
-use crate::errqueue::{IcmpPacket, IcmpReport, ip_icmp_error};
+use crate::errqueue::{IcmpPacket, IcmpReport, ip_icmp_error, sk_error_report};
 use crate::mib::Counter;
 use crate::mss::tcp_sync_mss;
 use crate::net::Tuple;

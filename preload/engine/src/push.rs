@@ -54,10 +54,11 @@ impl Stack {
 pub fn sk_stream_write_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk_stream_is_writeable(sk, &cx.sh.sysctl) {
         sk.nospace = false;
-        cx.wake(sk, Events::OUT);
+        let mut events = Events::OUT;
         if sk.shutdown & shutdown::SEND == 0 && core::mem::take(&mut sk.async_nospace) {
-            cx.wake(sk, Events::SIGIO_OUT);
+            events |= Events::SIGIO_OUT;
         }
+        cx.wake(sk, events);
     }
 }
 

@@ -191,7 +191,7 @@ struct Numbered {
 struct Carrier<S> {
     sink: S,
     parcels: Consumer<Numbered>,
-    /// Where the payload of a batch lies; between batches nothing.
+    /// Where the payload of a batch lies; between batches nobody reads it.
     iov: Box<Addresses>,
 }
 
