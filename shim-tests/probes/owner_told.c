@@ -31,16 +31,17 @@ static void handler(int number)
 	told = 1;
 }
 
-static int queued(int fd)
+static int queued(int fd, unsigned long request)
 {
 	int n = -1;
-	ioctl(fd, SIOCOUTQ, &n);
+	ioctl(fd, request, &n);
 	return n;
 }
 
-static void until_acknowledged(int fd)
+/* Waits until nothing is on its way: at most bytes that the peer's window has no room for are left. */
+static void until_acknowledged(int fd, int whole)
 {
-	while (queued(fd) > 0)
+	while (queued(fd, SIOCOUTQ) > (whole ? 0 : queued(fd, SIOCOUTQNSD)))
 		poll(NULL, 0, 1);
 }
 
@@ -58,7 +59,7 @@ static int owned(const char *command)
 {
 	int fd = peer(host, port, command);
 	option_set(fd, SOL_SOCKET, SO_SNDBUF, 30000);
-	until_acknowledged(fd);
+	until_acknowledged(fd, 1);
 	fcntl(fd, F_SETOWN, getpid());
 	fcntl(fd, F_SETFL, O_ASYNC);
 	told = 0;
@@ -113,17 +114,24 @@ static void beside_sleepers(void)
 	}
 }
 
-/* More than two thirds of the buffer, and no EAGAIN. */
-static void fill(int fd)
+static int is_full(int fd)
 {
 	unsigned meminfo[SK_MEMINFO_VARS];
 	socklen_t length = sizeof meminfo;
+	if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, meminfo, &length))
+		err(2, "SO_MEMINFO");
+	return meminfo[SK_MEMINFO_WMEM_QUEUED] >= meminfo[SK_MEMINFO_SNDBUF] / 100 * 72;
+}
+
+/* More than two thirds of the buffer, and no EAGAIN. */
+static void fill(int fd)
+{
 	do {
-		if (send(fd, bytes, 500, MSG_DONTWAIT) < 0)
-			err(2, "send");
-		if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, meminfo, &length))
-			err(2, "SO_MEMINFO");
-	} while (meminfo[SK_MEMINFO_WMEM_QUEUED] < meminfo[SK_MEMINFO_SNDBUF] / 100 * 72);
+		while (!is_full(fd))
+			if (send(fd, bytes, 500, MSG_DONTWAIT) < 0)
+				err(2, "send");
+		until_acknowledged(fd, 0);
+	} while (!is_full(fd));
 }
 
 static unsigned edge(int epfd, int limit)
@@ -173,7 +181,7 @@ static void room(enum look look)
 	printf("%s: SIGIO %d", names[look], told);
 	told = 0;
 	open_gate();
-	until_acknowledged(fd);
+	until_acknowledged(fd, 1);
 	while (!told && look != NONE && look != SHUT)
 		poll(NULL, 0, 1);
 	/* After its own FIN the program may hear of the peer's by now. */
