@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         "signals",
         "ep_threads",
         "sig_handlers",
+        "heap_interrupted",
         "stdio_streams",
         "processes",
         "sharing",

@@ -18,8 +18,8 @@ use crate::file::{self, File};
 use crate::real::CloneFn;
 use crate::stack::{self, Unavailable};
 use crate::{
-    company, config, copy, fdtable, inspection, log, raw, readiness::epoll, real, signals, stats,
-    stdio, syscall, ubuf, undertaker, vfork,
+    company, config, copy, fdtable, heap, inspection, log, raw, readiness::epoll, real, signals,
+    stats, stdio, syscall, ubuf, undertaker, vfork,
 };
 
 /// Whether the engine is to carry this process's TCP. The first question reads the settings, and is the moment from which
@@ -108,13 +108,14 @@ unsafe extern "C" fn before_fork() {
     }
 }
 
-/// The global lists, in the order of their locks.
-const LISTS: [fn(bool); 5] = [
+/// The global lists, in the order of their locks, and the heap.
+const LISTS: [fn(bool); 6] = [
     epoll::across_fork,
     stdio::across_fork,
     stack::across_fork,
     file::across_fork,
     ubuf::across_fork,
+    heap::across_fork,
 ];
 
 /// After a fork, in the parent; in the child first of all.

@@ -114,6 +114,14 @@ pub fn enter() -> Inside {
     Inside(())
 }
 
+/// Enters for a few instructions that make no call of a socket's, from anywhere: what is lent out meanwhile stays so.
+#[inline]
+pub(crate) fn enter_briefly() -> Inside {
+    THREAD.with(|t| t.depth.store(t.depth.load(Relaxed) + 1, Relaxed));
+    compiler_fence(SeqCst);
+    Inside(())
+}
+
 /// The guard of an [`enter`] that was forgotten, to be dropped after all.
 pub(crate) fn still_inside() -> Inside {
     Inside(())

@@ -19,3 +19,6 @@ mod start;
 mod stdio;
 mod syscall;
 mod vfork;
+
+#[global_allocator]
+static HEAP: sidewire_posix::heap::Heap = sidewire_posix::heap::Heap;
