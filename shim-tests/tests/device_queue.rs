@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             unresolved,
         )
         .both("a_neighbour_gets_another_address", &[], another_address)
+        .both("a_permanent_neighbour_stays", &[], permanent)
         .run()
 }
 
@@ -198,5 +199,36 @@ fn another_address(stack: &Stack) -> TestResult {
     fs::write(&fifo, "x")?;
     let finished = running.wait()?.success()?;
     ensure!(finished.stdout == "before\nafter\n", "{}", finished.stdout);
+    Ok(())
+}
+
+/// An entry that the administrator made for good survives timeouts: who is behind it may not answer ARP.
+fn permanent(stack: &Stack) -> TestResult {
+    const SILENT: &str = "192.0.2.77";
+    let lab = Lab::new(Link::default())?;
+    let entry = [
+        SILENT,
+        "lladdr",
+        "02:00:00:00:00:77",
+        "dev",
+        DEVICE,
+        "nud",
+        "permanent",
+    ];
+    lab.near
+        .run("ip", ["neigh", "add"].into_iter().chain(entry))?;
+    // The first SYN is sent again after a second.
+    let finished = lab
+        .near
+        .program("nc")
+        .args(["-w", "2", SILENT, "7"])
+        .under(stack)
+        .start()?
+        .wait()?;
+    ensure!(!finished.status.success(), "somebody answered");
+    let shown = lab.near.run("ip", ["-j", "neigh", "show", SILENT])?;
+    let shown: serde_json::Value = serde_json::from_str(&shown)?;
+    let state = shown[0]["state"][0].as_str();
+    ensure!(state == Some("PERMANENT"), "{shown}");
     Ok(())
 }

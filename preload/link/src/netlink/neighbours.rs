@@ -229,6 +229,9 @@ impl Neighbours {
             ..entry
         };
         self.entries.insert(key, entry);
+        if matches!(self.ask_state(key), Ok(State::Fixed(_))) {
+            return;
+        }
         if self.kernel_refuses || entry.confirm_at.is_some() {
             self.ask_own(now, key, entry, sender(dev, src));
         } else if self.use_entry(key).is_err() {
@@ -342,6 +345,8 @@ impl Neighbours {
     }
 
     /// Makes the kernel resolve or confirm an entry, as sending a packet would.
+    /// Has the kernel confirm an entry, or make and resolve it. For one that is there for good this must not be done: it would
+    /// become like others, and be lost where nobody answers.
     fn use_entry(&mut self, key: Key) -> Result<(), Errno> {
         let mut message = neighbour_message(key);
         message.header.flags = NeighbourFlags::Use;
@@ -353,21 +358,30 @@ impl Neighbours {
         )
     }
 
-    /// As [`Neighbours::use_entry`], and looks whether the address is known at once (it is on devices without ARP).
-    fn ask_kernel(&mut self, key: Key) -> Result<Option<MacAddr>, Errno> {
-        self.use_entry(key)?;
+    /// What the kernel knows now, whatever notifications are still to be read.
+    fn ask_state(&mut self, key: Key) -> Result<State, Errno> {
         let mut state = State::Unsettled;
         let get = RouteNetlinkMessage::GetNeighbour(neighbour_message(key));
-        self.query.request(get, 0, &mut |m| {
+        let answer = self.query.request(get, 0, &mut |m| {
             if let RouteNetlinkMessage::NewNeighbour(m) = m {
                 state = State::of(&m);
             }
-        })?;
-        Ok(if let State::Valid(mac) = state {
-            Some(mac)
-        } else {
-            None
-        })
+        });
+        match answer {
+            Ok(()) => Ok(state),
+            Err(Errno::ENOENT) => Ok(State::Gone),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// As [`Neighbours::use_entry`], where the address is not known at once (it is on devices without ARP).
+    fn ask_kernel(&mut self, key: Key) -> Result<Option<MacAddr>, Errno> {
+        let known = self.ask_state(key)?.address();
+        if known.is_some() {
+            return Ok(known);
+        }
+        self.use_entry(key)?;
+        Ok(self.ask_state(key)?.address())
     }
 
     /// Starts our own requests; false if ARP does not apply.
@@ -461,6 +475,8 @@ fn sender(dev: &DeviceInfo, src: IpAddr) -> Option<Sender> {
 /// What the kernel says of an entry.
 enum State {
     Valid(MacAddr),
+    /// Valid, and nothing that ARP finds changes that.
+    Fixed(MacAddr),
     Failed,
     Gone,
     Unsettled,
@@ -474,9 +490,17 @@ impl State {
             _ => None,
         });
         match (m.header.state, mac) {
-            (Reachable | Stale | Delay | Probe | Permanent | Noarp, Some(mac)) => State::Valid(mac),
+            (Reachable | Stale | Delay | Probe, Some(mac)) => State::Valid(mac),
+            (Permanent | Noarp, Some(mac)) => State::Fixed(mac),
             (Failed, _) => State::Failed,
             _ => State::Unsettled,
+        }
+    }
+
+    fn address(&self) -> Option<MacAddr> {
+        match self {
+            State::Valid(mac) | State::Fixed(mac) => Some(*mac),
+            State::Failed | State::Gone | State::Unsettled => None,
         }
     }
 }
@@ -486,7 +510,7 @@ impl State {
 fn apply(entries: &mut HashMap<Key, Entry>, settled: &mut Vec<Settled>, key: Key, state: State) {
     let (ifindex, ip) = key;
     match state {
-        State::Valid(mac) => {
+        State::Valid(mac) | State::Fixed(mac) => {
             let entry = entries.entry(key).or_default();
             let waited = entry.mac.is_none() && entry.asking.is_some();
             *entry = Entry {
