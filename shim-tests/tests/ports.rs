@@ -58,6 +58,27 @@ fn main() -> ExitCode {
         .both("no_answer_from_a_shadow_without_net_admin", &[], |stack| {
             no_answer_from_a_shadow(stack, &WITHOUT_NET_ADMIN)
         })
+        .both("a_stranger_at_a_clients_port", &[], |stack| {
+            strangers(stack, &[], Port::Clients)
+        })
+        .both(
+            "a_stranger_at_a_clients_port_without_net_admin",
+            &[],
+            |stack| strangers(stack, &WITHOUT_NET_ADMIN, Port::Clients),
+        )
+        .both("a_stranger_where_the_listener_is_closed", &[], |stack| {
+            strangers(stack, &[], Port::Servers(None))
+        })
+        .both(
+            "a_stranger_where_the_listener_is_closed_without_net_admin",
+            &[],
+            |stack| strangers(stack, &WITHOUT_NET_ADMIN, Port::Servers(None)),
+        )
+        .both(
+            "a_stranger_where_the_listener_is_closed_unprivileged",
+            &[],
+            |stack| strangers(stack, &[], Port::Servers(Some("1"))),
+        )
         .both("nothing_left_after_sigkill", &[], nothing_left)
         .run()
 }
@@ -257,6 +278,68 @@ fn no_answer_from_a_shadow(stack: &Stack, wrapper: &[&str]) -> TestResult {
             "nobody came while it listened: {kernel:?}"
         );
     }
+    Ok(())
+}
+
+/// What has a port, beside a connection there.
+#[derive(Clone, Copy)]
+enum Port {
+    /// The connection only: it was opened from there.
+    Clients,
+    /// A listener had it, of a program that became this user in between.
+    Servers(Option<&'static str>),
+}
+
+/// Who connects to a port at which only a connection with somebody else lives is refused, once: by the kernel, or by the
+/// engine where the kernel is kept silent.
+fn strangers(stack: &Stack, wrapper: &[&str], port: Port) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let number = PORT.to_string();
+    let run = |program: shim_tests::program::Program| {
+        let wrapped = program.wrapped(wrapper.iter().copied());
+        wrapped.under(stack).start()
+    };
+    let (near, far) = match port {
+        Port::Clients => {
+            let server = lab.far.program("nc").args(["-d", "-l", &number]).start()?;
+            lab.wait_for_listener(&lab.far, PORT)?;
+            let client = lab.near.program("nc");
+            (
+                run(client.args(["-d", "-p", &number, FAR, &number]))?,
+                server,
+            )
+        }
+        Port::Servers(user) => {
+            let server = lab.near.program(probe("closes_listener"));
+            let server = run(server.args([number.as_str()].into_iter().chain(user)))?;
+            server.wait_for_output("listening")?;
+            let client = lab.far.program("nc").args(["-d", NEAR, &number]).start()?;
+            server.wait_for_output("closed")?;
+            (server, client)
+        }
+    };
+    until("the connection", || {
+        Ok(lab
+            .far
+            .run("ss", ["-Htn", "state", "established"])?
+            .contains(&number)
+            .then_some(()))
+    })?;
+    let capture = Capture::start(&lab)?;
+    let stranger = lab
+        .far
+        .program("nc")
+        .args(["-w", "5", NEAR, &number])
+        .run()?;
+    ensure!(!stranger.status.success(), "{stranger:?}");
+    // A second one would have come before what is answered after it.
+    lab.far.run("ping", ["-c", "1", NEAR])?;
+    let source = format!("{NEAR}:{number}");
+    let mut resets = capture.frames()?;
+    resets.retain(|frame| frame.flags.contains('R') && frame.source == source);
+    ensure!(resets.len() == 1, "{resets:?}");
+    near.kill();
+    far.kill();
     Ok(())
 }
 

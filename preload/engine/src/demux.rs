@@ -134,17 +134,15 @@ impl Stack {
             return;
         }
         self.sh.mib.inc(Counter::NoSocket);
-        // On a port of ours the kernel keeps silent, so the answer is ours too (ER-80).
+        // Where the kernel keeps silent the answer is ours (ER-80).
         if self.ports.contains_key(&seg.tuple.local.port()) {
-            // A listener that the kernel has there is none of ours.
-            self.reset_stranger(io, seg, true);
+            self.reset_stranger(io, seg);
         }
     }
 
-    /// Answers RST to what belongs to no connection of ours, unless it belongs to one of the kernel's: of this process,
-    /// which gave it away, or of another one. With `listener` it may also be for a listener of the kernel's.
-    pub(crate) fn reset_stranger(&mut self, io: &mut Io<'_>, seg: &Segment, listener: bool) {
-        if !seg.rst() && !io.net.kernel_has(&seg.tuple, listener) {
+    /// Answers RST to what belongs to no connection of ours, unless the kernel answers by itself.
+    pub(crate) fn reset_stranger(&mut self, io: &mut Io<'_>, seg: &Segment) {
+        if !seg.rst() && !io.net.kernel_answers(&seg.tuple) {
             tcp_send_reset(&mut self.sh, io.net, seg);
         }
     }

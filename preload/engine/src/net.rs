@@ -315,9 +315,9 @@ pub trait Net {
     fn recall(&mut self, _tuple: &Tuple, _from: u32) -> Vec<TxLate> {
         Vec::new()
     }
-    /// True when the kernel's TCP has a connection with this four-tuple, of whatever process, or with `listener` a listener to
-    /// which a SYN would go: what belongs to it is not for us to answer. Asked before an RST.
-    fn kernel_has(&mut self, _tuple: &Tuple, _listener: bool) -> bool {
+    /// True when it is the kernel's TCP that answers what belongs to none of our connections: it has a connection with this
+    /// four-tuple, of whatever process, or nothing keeps it silent at that port. Asked before an RST.
+    fn kernel_answers(&mut self, _tuple: &Tuple) -> bool {
         false
     }
     /// True when frames are queued until the caller lets go of the stack: a long send pauses ([`crate::WaitReason::Backlog`]),

@@ -65,8 +65,7 @@ impl Stack {
             return;
         }
         if seg.ack() {
-            // A listener that the kernel has there only keeps it silent.
-            self.reset_stranger(io, seg, false);
+            self.reset_stranger(io, seg);
             return;
         }
         if !seg.syn() || seg.fin() {

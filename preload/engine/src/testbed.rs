@@ -233,10 +233,8 @@ pub(crate) struct Wire {
     pub(crate) oif: u32,
     /// Frames wait for the caller to let go of the stack.
     pub(crate) crowded: bool,
-    /// Every four-tuple is a connection of the kernel's.
-    pub(crate) kernel_has_all: bool,
-    /// The kernel has a listener everywhere.
-    pub(crate) kernel_listens: bool,
+    /// The kernel answers what belongs to no connection.
+    pub(crate) kernel_answers: bool,
 }
 
 /// The route of every test.
@@ -280,8 +278,8 @@ impl Net for Wire {
     fn crowded(&self) -> bool {
         self.crowded
     }
-    fn kernel_has(&mut self, _: &Tuple, listener: bool) -> bool {
-        self.kernel_has_all || listener && self.kernel_listens
+    fn kernel_answers(&mut self, _: &Tuple) -> bool {
+        self.kernel_answers
     }
 }
 

@@ -11,7 +11,7 @@ use sidewire_link::Errno;
 use sidewire_link::epoll::Epoll;
 use sidewire_link::fd::Fd;
 use sidewire_link::holder::{
-    self, HoldOptions, Holder, Holders as KernelHolders, ListenHolder, strip_filter,
+    self, HoldOptions, Holder, Holders as KernelHolders, ListenHolder, SilentPorts, strip_filter,
 };
 use sidewire_link::packet::PacketSocket;
 use sidewire_link::packet::filter::{PortFilter, Target};
@@ -169,6 +169,11 @@ impl Holders {
             descriptors: 0,
             spared: 0,
         }
+    }
+
+    /// Where the kernel is silent.
+    pub(crate) fn silent_ports(&self) -> SilentPorts {
+        self.kernel.silent_ports()
     }
 
     /// Devices came or went.

@@ -16,6 +16,7 @@ use sidewire_engine::tx_late::TxLate;
 use sidewire_link::Errno;
 use sidewire_link::epoll::Epoll;
 use sidewire_link::frame::{FrameSink, TxFrame};
+use sidewire_link::holder::SilentPorts;
 use sidewire_link::netlink::{
     DeviceInfo, Found, LinkKind, Metrics, Neighbours, Resolution, Route, Routes, SockDiag,
 };
@@ -149,6 +150,8 @@ pub struct LinkNet {
     pub(crate) capture: Capture,
     /// Connections that the kernel answers for, whether it has them or not.
     pub(crate) given: LatelyGiven,
+    /// Where the kernel leaves the answer to us.
+    pub(crate) silent: SilentPorts,
     /// Open all the time: who asks may be a thread of the library's own ([`thread::own`](crate::thread::own)).
     diag: Option<SockDiag>,
     /// The monotonic clock as the engine was told last, nanoseconds.
@@ -191,6 +194,7 @@ impl LinkNet {
             stats: LinkStats::default(),
             capture,
             given: LatelyGiven::default(),
+            silent: SilentPorts::default(),
             diag: SockDiag::open().ok(),
             now: 0,
         })
@@ -594,18 +598,15 @@ impl Net for LinkNet {
         dst(&route, key, self.route_generation())
     }
 
-    fn kernel_has(&mut self, tuple: &Tuple, listener: bool) -> bool {
-        if self.given.has(tuple, self.now) {
+    fn kernel_answers(&mut self, tuple: &Tuple) -> bool {
+        if self.given.has(tuple, self.now) || !self.silent.has(tuple.local) {
             return true;
         }
         let (SocketAddr::V4(local), SocketAddr::V4(remote)) = (tuple.local, tuple.remote) else {
             return false;
         };
-        match self.diag.as_ref().map(|diag| diag.find(local, remote)) {
-            Some(Ok(Found::Connection)) => true,
-            Some(Ok(Found::Listener)) => listener,
-            _ => false,
-        }
+        let found = self.diag.as_ref().map(|diag| diag.find(local, remote));
+        matches!(found, Some(Ok(Found::Connection)))
     }
 
     fn route_generation(&self) -> u32 {

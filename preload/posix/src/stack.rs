@@ -624,10 +624,11 @@ impl NetStack {
         cookie: u64,
         pid: i32,
     ) -> Result<&'static Self, Unavailable> {
-        let net = neighbours
+        let mut net = neighbours
             .and_then(|neighbours| LinkNet::open(&socket, neighbours))
             .map_err(Unavailable::Netlink)?;
         let holders = Holders::new(&socket, net.device_names());
+        net.silent = holders.silent_ports();
         let (source, turn) = socket.first_source().map_err(Unavailable::Packet)?;
         let driver = Driver::new(&source, &net).map_err(Unavailable::Packet)?;
         let deferred = DeferredQueues::of(&source, socket.rcvbuf());

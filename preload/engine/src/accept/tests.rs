@@ -41,7 +41,7 @@ fn leaving() -> (Peer, SocketId) {
         stack.leave_listening(io, id);
         id
     });
-    peer.bed.wire.kernel_listens = true;
+    peer.bed.wire.kernel_answers = true;
     (peer, id)
 }
 

@@ -242,7 +242,7 @@ fn the_kernels_own_are_no_strangers() {
     peer.sent();
     peer.tuple.remote.set_port(1);
     for kernel in [true, false] {
-        peer.bed.wire.kernel_has_all = kernel;
+        peer.bed.wire.kernel_answers = kernel;
         peer.send(Seg { ack: 1234, ..SEND });
         assert_eq!(peer.sent().len(), usize::from(!kernel));
     }
@@ -251,34 +251,8 @@ fn the_kernels_own_are_no_strangers() {
         stack.abort(io, listener.expect("a listener"));
     });
     for kernel in [true, false] {
-        peer.bed.wire.kernel_has_all = kernel;
+        peer.bed.wire.kernel_answers = kernel;
         peer.send(Seg { ack: 1234, ..SEND });
         assert_eq!(peer.sent().len(), usize::from(!kernel));
     }
-}
-
-/// A connection of ours on a port where the kernel listens: of this process, which gave the listener away, or of another one.
-#[test]
-fn a_listener_of_the_kernels_answers_by_itself() {
-    let mut peer = Peer::established();
-    peer.sent();
-    peer.tuple.remote.set_port(1);
-    let syn = Seg {
-        flags: tcphdr::SYN,
-        seq: 5000,
-        ..SEND
-    };
-    peer.bed.wire.kernel_listens = true;
-    // With a listener of ours it is the one that keeps the kernel silent.
-    peer.send(Seg { ack: 1234, ..SEND });
-    assert_eq!(peer.sent().len(), 1);
-    peer.bed.with(|stack, io, _| {
-        let listener = stack.find_listener(&([10, 0, 0, 1], 80).into());
-        stack.abort(io, listener.expect("a listener"));
-    });
-    peer.send(syn);
-    assert_eq!(peer.sent(), []);
-    peer.bed.wire.kernel_listens = false;
-    peer.send(syn);
-    assert_eq!(peer.sent().len(), 1);
 }

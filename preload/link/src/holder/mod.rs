@@ -41,7 +41,7 @@ use port::PortHold;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 pub use unbind::unbind;
 
@@ -73,10 +73,36 @@ type Idle = Arc<Mutex<Vec<Fd>>>;
 /// How many are kept.
 const IDLE_MAX: usize = 16;
 
+/// The ports of which a holder keeps the kernel silent to all that comes, shared with who answers there: at others the kernel
+/// answers by itself what belongs to no connection.
+#[derive(Clone, Debug, Default)]
+pub struct SilentPorts(Arc<Mutex<HashMap<SocketAddr, Weak<PortHold>>>>);
+
+impl SilentPorts {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Weak<PortHold>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The holder of a port on that address, or on all.
+    fn holder(&self, local: SocketAddr) -> Option<Arc<PortHold>> {
+        let any = SocketAddr::new(port::unspecified(&local), local.port());
+        let ports = self.lock();
+        [local, any]
+            .iter()
+            .find_map(|name| ports.get(name).and_then(Weak::upgrade))
+    }
+
+    /// Whether the kernel says nothing at that port of that address.
+    #[must_use]
+    pub fn has(&self, local: SocketAddr) -> bool {
+        self.holder(local).is_some()
+    }
+}
+
 /// The holders of one network namespace.
 #[derive(Debug)]
 pub struct Holders {
-    ports: HashMap<SocketAddr, Weak<PortHold>>,
+    silent: SilentPorts,
     /// 4-tuples that share a port's holder: the kernel does not tell them apart.
     tuples: Tuples,
     /// Devices other than lo, by name.
@@ -91,13 +117,18 @@ impl Holders {
     /// `devices` are the names of all devices but lo.
     pub fn new(devices: impl IntoIterator<Item = String>) -> Holders {
         Holders {
-            ports: HashMap::new(),
+            silent: SilentPorts::default(),
             tuples: Tuples::default(),
             devices: devices.into_iter().collect(),
             privileged: true,
             drop_all: filter::load_drop_all().ok(),
             idle: Idle::default(),
         }
+    }
+
+    /// Where the kernel is silent.
+    pub fn silent_ports(&self) -> SilentPorts {
+        self.silent.clone()
     }
 
     /// Whether holders of connections are repair sockets, as far as is known.
@@ -117,7 +148,7 @@ impl Holders {
     ) -> Result<(), Errno> {
         self.devices = devices.into_iter().collect();
         let mut result = Ok(());
-        self.ports.retain(|_, weak| {
+        self.silent.lock().retain(|_, weak| {
             let Some(port) = weak.upgrade() else {
                 return false;
             };
@@ -184,7 +215,7 @@ impl Holders {
     ) -> Result<ListenHolder, Errno> {
         // Connections of an earlier listener may hold the port. A filtered holder is a listener itself, of its own address
         // only; beside a min-TTL one the kernel judges by those for local clients.
-        let held = self.held(local);
+        let held = self.silent.holder(local);
         if let Some(port) = held.filter(|held| held.name() == local || !held.is_filtered()) {
             let fd = if port.is_filtered() {
                 None
@@ -200,7 +231,9 @@ impl Holders {
             ),
             result => (Arc::new(result?), None),
         };
-        self.ports.insert(port.name(), Arc::downgrade(&port));
+        self.silent
+            .lock()
+            .insert(port.name(), Arc::downgrade(&port));
         Ok(ListenHolder { port, fd })
     }
 
@@ -236,8 +269,11 @@ impl Holders {
         port: u16,
         act: impl FnOnce() -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        let holds = self.ports.iter().filter(|(name, _)| name.port() == port);
-        let holds: Vec<_> = holds.filter_map(|(_, weak)| weak.upgrade()).collect();
+        let holds: Vec<_> = {
+            let ports = self.silent.lock();
+            let of_port = ports.iter().filter(|(name, _)| name.port() == port);
+            of_port.filter_map(|(_, weak)| weak.upgrade()).collect()
+        };
         if holds.is_empty() {
             // It is somebody else's.
             return Err(Errno::EADDRINUSE);
@@ -347,22 +383,16 @@ impl Holders {
         move_high(fd)
     }
 
-    /// The holder of a port on that address, or on all.
-    fn held(&self, local: SocketAddr) -> Option<Arc<PortHold>> {
-        let any = SocketAddr::new(port::unspecified(&local), local.port());
-        [local, any]
-            .iter()
-            .find_map(|name| self.ports.get(name).and_then(Weak::upgrade))
-    }
-
     /// The min-TTL holder of a port: that of the address, that of all addresses, or a new one.
     fn port(&mut self, local: SocketAddr, options: &HoldOptions) -> Result<Arc<PortHold>, Errno> {
-        if let Some(port) = self.held(local) {
+        if let Some(port) = self.silent.holder(local) {
             return Ok(port);
         }
         let port = Arc::new(PortHold::min_ttl(local, &self.devices, options)?);
-        self.ports.retain(|_, weak| weak.strong_count() > 0);
-        self.ports.insert(port.name(), Arc::downgrade(&port));
+        let mut ports = self.silent.lock();
+        ports.retain(|_, weak| weak.strong_count() > 0);
+        ports.insert(port.name(), Arc::downgrade(&port));
+        drop(ports);
         Ok(port)
     }
 
