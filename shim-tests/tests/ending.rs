@@ -50,6 +50,12 @@ fn main() -> ExitCode {
         });
     }
     suite
+        .both("a_server_that_ends_is_started_again", &[], |stack| {
+            started_again(stack, None)
+        })
+        .both("a_server_of_another_user_is_started_again", &[], |stack| {
+            started_again(stack, Some("1"))
+        })
         .both("peer_killed_and_restarted", &[], peer_killed)
         .both("metrics_outlive_the_process", &[], metrics_outlive)
         .shim("undertaker_sleeps", &[], undertaker_sleeps)
@@ -118,6 +124,31 @@ fn slow_and_lossy(stack: &Stack, flavour: Flavour) -> TestResult {
         waits || when_it_ended < SIZE,
         "the program waited for its data: this shows nothing"
     );
+    Ok(())
+}
+
+/// A server that closes nothing when it ends is followed by the next one on its port, whatever clients stay: its listener goes
+/// with it. As `user`, if it gives its privileges up in between.
+fn started_again(stack: &Stack, user: Option<&str>) -> TestResult {
+    let lab = Lab::new(Link::default())?;
+    let port = PORT.to_string();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let server = lab
+            .near
+            .program(probe("exits"))
+            .args([port.as_str()].into_iter().chain(user))
+            .under(stack)
+            .start()?;
+        server.wait_for_output("listening")?;
+        // Says a byte, and stays.
+        let stays = format!("exec 3<>/dev/tcp/{NEAR}/{PORT}; printf x >&3; exec sleep 100");
+        clients.push(lab.far.program("bash").args(["-c", &stays]).start()?);
+        server.wait()?.success()?;
+    }
+    for client in clients {
+        client.kill();
+    }
     Ok(())
 }
 

@@ -409,6 +409,13 @@ impl Holders {
         }
     }
 
+    /// True when connections of a listener that is closed go on sharing its holder, which nobody else can have beside.
+    pub(crate) fn keep_a_servers_port(&self) -> bool {
+        self.tuples
+            .values()
+            .any(|held| !held.holder.takes_descriptors())
+    }
+
     /// The engine is done with a connection.
     pub fn release(&mut self, tuple: &Tuple) {
         if let Some(Held { holder, .. }) = self.tuples.remove(tuple) {

@@ -221,7 +221,7 @@ pub fn before_exit() {
     }
     let _inside = signals::enter();
     inspection::close();
-    undertaker::close_all(|_| {});
+    undertaker::close_all();
     stats::write();
     ignore_sigpipe();
     undertaker::take_over();
@@ -255,7 +255,7 @@ pub fn before_exec() {
     let _inside = signals::enter();
     inspection::close();
     share(|fd| !close_on_exec(fd), true);
-    undertaker::close_all(|_| {});
+    undertaker::close_all();
     stats::write();
     undertaker::take_over();
 }

@@ -16,9 +16,15 @@ const SEVERAL: usize = 3;
 /// RLIMIT_NOFILE from which on there may be several: each takes a descriptor, which the program has a right to.
 const MIN_NOFILE: u64 = 1024;
 
+/// Age from which a stack is given several at once, in nanoseconds. A process cannot end while they are being made, which takes
+/// longer than most programs that fetch some files live.
+const SETTLED: u64 = 100_000_000;
+
 /// True when the way in is to have several rings.
-pub(crate) fn several(inner: &Inner) -> bool {
-    let bulk = inner.source.bulky() && inner.engine.tuples().take(SEVERAL).count() == SEVERAL;
+pub(crate) fn several(stack: &NetStack, inner: &Inner) -> bool {
+    let bulk = stack.age() >= SETTLED
+        && inner.source.bulky()
+        && inner.engine.tuples().take(SEVERAL).count() == SEVERAL;
     (bulk || inner.crowded()) && syscall::nofile_limit() >= MIN_NOFILE
 }
 

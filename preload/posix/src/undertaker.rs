@@ -27,6 +27,10 @@ const LONGEST: u64 = 900_000_000_000;
 const FIN_SOON: u64 = 3_000_000;
 const FIN_LATE: u64 = 2_000_000_000;
 
+/// How long the process that ends waits for acknowledgements, where the next program could not have its port meanwhile, in
+/// nanoseconds: Linux delays that of a FIN, too, by 40 ms (TCP_DELACK_MIN).
+const ACK_SOON: u64 = 60_000_000;
+
 static WORKING: AtomicBool = AtomicBool::new(false);
 
 /// True while the undertaker is being made, and in it.
@@ -36,8 +40,8 @@ pub fn working() -> bool {
 }
 
 /// Closes the sockets of this process as the end of a process closes them: without waiting, SO_LINGER or not (Linux:
-/// PF_EXITING). The descriptors stay, with nothing behind them. `each` hears of every one.
-pub fn close_all(mut each: impl FnMut(c_int)) {
+/// PF_EXITING). The descriptors stay, with nothing behind them.
+pub fn close_all() {
     if !any() {
         return;
     }
@@ -45,7 +49,6 @@ pub fn close_all(mut each: impl FnMut(c_int)) {
         let Some(file) = fdtable::get(fd) else {
             return;
         };
-        each(fd);
         let (stack, id) = (file.stack(), file.id());
         // What another thread is sending counts as sent first.
         let _turn = file.sending.lock();
@@ -59,6 +62,10 @@ pub fn close_all(mut each: impl FnMut(c_int)) {
                     let _ = engine.close(&mut io, id, true, &mut call);
                 }
             });
+            // The port is the next program's.
+            if let Some(listener) = file.port.lock().listener.take() {
+                inner.holders.unlisten(listener);
+            }
         });
     });
 }
@@ -86,8 +93,12 @@ pub fn take_over() {
         }
     });
     let unsent = |inner: &Inner| !inner.engine.quiescent();
+    // A server's port is not to be held by an undertaker for what is acknowledged soon.
+    drive(&mut stacks, ACK_SOON, |inner| {
+        unsent(inner) && inner.holders.keep_a_servers_port()
+    });
     if !any_of(&stacks, unsent) {
-        drive(&mut stacks, FIN_SOON, awaits_fin);
+        drive(&mut stacks, FIN_SOON, |inner| inner.engine.awaits_fin());
     }
     let mut last = true;
     if any_of(&stacks, |inner| unsent(inner) || awaits_fin(inner)) {
@@ -125,8 +136,9 @@ pub fn take_over() {
     }
 }
 
+/// Not where a server's port would be held meanwhile: the next program is to have it.
 fn awaits_fin(inner: &Inner) -> bool {
-    inner.engine.awaits_fin()
+    inner.engine.awaits_fin() && !inner.holders.keep_a_servers_port()
 }
 
 fn any_of(stacks: &[Locked], is: impl Fn(&Inner) -> bool) -> bool {

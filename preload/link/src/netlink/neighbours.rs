@@ -489,9 +489,12 @@ impl State {
             NeighbourAttribute::LinkLayerAddress(a) => a.first_chunk().map(|m| MacAddr(*m)),
             _ => None,
         });
+        // Who has learned it elsewhere looks after it (NTF_EXT_LEARNED).
+        let others = m.header.flags.contains(NeighbourFlags::ExtLearned);
         match (m.header.state, mac) {
-            (Reachable | Stale | Delay | Probe, Some(mac)) => State::Valid(mac),
             (Permanent | Noarp, Some(mac)) => State::Fixed(mac),
+            (Reachable | Stale | Delay | Probe, Some(mac)) if others => State::Fixed(mac),
+            (Reachable | Stale | Delay | Probe, Some(mac)) => State::Valid(mac),
             (Failed, _) => State::Failed,
             _ => State::Unsettled,
         }
