@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         "ep_threads",
         "sig_handlers",
         "heap_interrupted",
+        "cancels",
         "stdio_streams",
         "processes",
         "sharing",

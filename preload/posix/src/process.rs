@@ -220,6 +220,7 @@ pub fn before_exit() {
         return;
     }
     let _inside = signals::enter();
+    let _whole = signals::cancel::Off::new();
     inspection::close();
     undertaker::close_all(|_| {});
     stats::write();
