@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         "sig_handlers",
         "heap_interrupted",
         "cancels",
+        "arrived",
         "stdio_streams",
         "processes",
         "sharing",
