@@ -5,6 +5,7 @@
  */
 #include "show.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <time.h>
@@ -22,6 +23,7 @@ static char *bytes;
 struct deed {
 	const char *name;
 	long (*call)(void);
+	_Atomic int *tid; /* where the thread says who it is */
 };
 
 static int by_timeout(int fd)
@@ -84,6 +86,24 @@ static long wait_by_epoll(void)
 	return n;
 }
 
+static int instance;
+
+static long wait_on_it(void)
+{
+	struct epoll_event e;
+	return epoll_wait(instance, &e, 1, -1);
+}
+
+static int descriptors(void)
+{
+	int n = 0;
+	DIR *all = opendir("/proc/self/fd");
+	while (readdir(all))
+		n++;
+	closedir(all);
+	return n;
+}
+
 static long accept_one(void)
 {
 	int own, fd = by_timeout(listener(1, &own));
@@ -126,6 +146,20 @@ static void open_gate(void)
 	close(peer(host, port, "open"));
 }
 
+/* What a thread held on an instance goes with it. */
+static void closed_behind_it(void (*end)(struct deed))
+{
+	int before = descriptors();
+	struct epoll_event e = {.events = EPOLLPRI};
+	instance = epoll_create1(0);
+	if (epoll_ctl(instance, EPOLL_CTL_ADD, connection, &e))
+		err(2, "epoll_ctl");
+	end((struct deed){"a wait on an instance", wait_on_it, NULL});
+	close(instance);
+	printf("descriptors more: %d\n", descriptors() - before);
+	fflush(stdout);
+}
+
 static void *pending(void *argument)
 {
 	const struct deed *deed = argument;
@@ -148,30 +182,31 @@ static void with_one_pending(struct deed deed)
 	fflush(stdout);
 }
 
-struct disabled {
-	struct deed deed;
-	_Atomic int tid;
-};
-
-static void *disabled(void *argument)
+static void *sleeping(void *argument)
 {
-	struct disabled *d = argument;
-	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-	d->tid = gettid();
-	show(d->deed.name, d->deed.call());
+	struct deed *deed = argument;
+	*deed->tid = gettid();
+	show(deed->name, deed->call());
 	return NULL;
 }
 
-static void with_it_disabled(struct deed deed, void (*then)(void))
+static void *disabled(void *argument)
 {
-	struct disabled d = {.deed = deed};
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+	return sleeping(argument);
+}
+
+static void cancelled_asleep(struct deed deed, void *(*body)(void *), void (*then)(void))
+{
+	_Atomic int tid = 0;
 	pthread_t thread;
 	void *result;
-	if (pthread_create(&thread, NULL, disabled, &d))
+	deed.tid = &tid;
+	if (pthread_create(&thread, NULL, body, &deed))
 		errx(2, "thread");
-	while (!d.tid)
+	while (!tid)
 		usleep(1000);
-	asleep(d.tid);
+	asleep(tid);
 	pthread_cancel(thread);
 	usleep(50000);
 	if (then)
@@ -179,6 +214,16 @@ static void with_it_disabled(struct deed deed, void (*then)(void))
 	pthread_join(thread, &result);
 	printf("%s, cancelled: %d\n", deed.name, result == PTHREAD_CANCELED);
 	fflush(stdout);
+}
+
+static void asleep_in_it(struct deed deed)
+{
+	cancelled_asleep(deed, sleeping, NULL);
+}
+
+static void with_it_disabled(struct deed deed, void (*then)(void))
+{
+	cancelled_asleep(deed, disabled, then);
 }
 
 int main(int argc, char **argv)
@@ -192,33 +237,35 @@ int main(int argc, char **argv)
 	alarm(PATIENCE);
 
 	puts("# pending");
-	with_one_pending((struct deed){"the first socket", first_socket});
+	with_one_pending((struct deed){"the first socket", first_socket, NULL});
 	close(connection);
 	connection = peer(host, port, "hold");
-	with_one_pending((struct deed){"the first epoll_ctl", first_epoll_ctl});
-	with_one_pending((struct deed){"setsockopt", set_option});
-	with_one_pending((struct deed){"recv", receive});
-	with_one_pending((struct deed){"epoll_wait", wait_by_epoll});
+	with_one_pending((struct deed){"the first epoll_ctl", first_epoll_ctl, NULL});
+	with_one_pending((struct deed){"setsockopt", set_option, NULL});
+	with_one_pending((struct deed){"recv", receive, NULL});
+	with_one_pending((struct deed){"epoll_wait", wait_by_epoll, NULL});
+	closed_behind_it(with_one_pending);
+	closed_behind_it(asleep_in_it);
 	close(connection);
 
 	puts("# disabled, and the call has a timeout");
 	connection = by_timeout(peer(host, port, "hold"));
-	with_it_disabled((struct deed){"recv", receive}, NULL);
-	with_it_disabled((struct deed){"recv of all", receive_all}, NULL);
-	with_it_disabled((struct deed){"poll", poll_it}, NULL);
-	with_it_disabled((struct deed){"epoll_wait", wait_by_epoll}, NULL);
-	with_it_disabled((struct deed){"accept", accept_one}, NULL);
+	with_it_disabled((struct deed){"recv", receive, NULL}, NULL);
+	with_it_disabled((struct deed){"recv of all", receive_all, NULL}, NULL);
+	with_it_disabled((struct deed){"poll", poll_it, NULL}, NULL);
+	with_it_disabled((struct deed){"epoll_wait", wait_by_epoll, NULL}, NULL);
+	with_it_disabled((struct deed){"accept", accept_one, NULL}, NULL);
 	close(connection);
 
 	puts("# disabled, and it has none");
 	connection = peer(host, port, "echo");
-	with_it_disabled((struct deed){"recv", receive_text}, say_hello);
+	with_it_disabled((struct deed){"recv", receive_text, NULL}, say_hello);
 	close(connection);
 	connection = peer(host, port, "gated");
-	with_it_disabled((struct deed){"send", send_much}, open_gate);
+	with_it_disabled((struct deed){"send", send_much, NULL}, open_gate);
 	close(connection);
 	connection = peer(host, port, "gated");
-	with_it_disabled((struct deed){"close", close_lingering}, NULL);
+	with_it_disabled((struct deed){"close", close_lingering, NULL}, NULL);
 	open_gate();
 	puts("done");
 	return 0;
