@@ -174,8 +174,10 @@ static void completions(void)
 	struct sockaddr_in address_here = address("127.0.0.1", own_port);
 	SHOW(connect(there, (struct sockaddr *)&address_here, sizeof address_here));
 	carried("the connection", there);
-	SHOW(send_own(there, bytes, SIZE, 0, e));
+	SHOW(option_set(there, SOL_SOCKET, SO_ZEROCOPY, 1));
+	SHOW(send_own(there, bytes, SIZE, MSG_ZEROCOPY, e));
 	wait_for_call(e);
+	SHOW(recvmsg(there, &msg, MSG_ERRQUEUE));
 	close(there);
 	close(at);
 	printf("called %d %d %d %d %d\n", a->calls, b->calls, c->calls, d->calls, e->calls);

@@ -34,6 +34,8 @@ fn main() -> ExitCode {
         "ep_threads",
         "sig_handlers",
         "heap_interrupted",
+        "cancels",
+        "arrived",
         "stdio_streams",
         "processes",
         "sharing",

@@ -426,6 +426,12 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.rate_delivered = old.rate_delivered;
     sk.rate_interval_us = old.rate_interval_us;
     sk.info.drops = old.info.drops;
+    sk.retransmits = old.retransmits;
+    // The next connection passes for a fast open, too.
+    sk.syn_fastopen = old.syn_fastopen;
+    sk.syn_fastopen_exp = old.syn_fastopen_exp;
+    sk.syn_fastopen_ch = old.syn_fastopen_ch;
+    sk.syn_data = old.syn_data;
 }
 
 #[cfg(test)]

@@ -79,7 +79,8 @@ fn tcp_check_urg(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
     sk.urg_data = TCP_URG_NOTYET;
     sk.urg_seq = ptr;
     if !sk.orphan {
-        cx.wake(sk, Events::PRI | Events::URG);
+        // Its owner alone is told (Linux `sk_send_sigurg`): poll shows the byte when it is here.
+        cx.wake(sk, Events::URG);
     }
 }
 

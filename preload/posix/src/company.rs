@@ -12,6 +12,7 @@ use libc::pollfd;
 use sidewire_link::Errno;
 use sidewire_link::fd::{Fd, move_high};
 
+use crate::signals::cancel::Off;
 use crate::stack::{MAX_STACKS, monotonic_ns};
 use crate::syscall;
 
@@ -121,6 +122,7 @@ fn others() -> Others {
 /// Whether the calling thread is the program's only one. A main thread that has ended counts; so do all where that cannot be
 /// told.
 pub(crate) fn alone() -> bool {
+    let _whole = Off::new();
     let me = syscall::gettid();
     std::fs::read_dir("/proc/thread-self/..").is_ok_and(|tasks| {
         tasks

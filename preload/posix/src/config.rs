@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use once_cell::sync::OnceCell;
 
-use crate::log;
+use crate::{log, signals};
 
 pub mod rules;
 
@@ -475,7 +475,11 @@ pub fn profile() -> Option<String> {
 
 /// The settings; read when asked for the first time, which is at the first TCP socket.
 pub fn get() -> &'static Config {
-    CONFIG.get_or_init(|| Config::load(profile().as_deref(), log::line))
+    CONFIG.get_or_init(|| {
+        let _inside = signals::enter();
+        let _whole = signals::cancel::Off::new();
+        Config::load(profile().as_deref(), log::line)
+    })
 }
 
 /// A file of the settings, with this process's id in the place of `%p`: a child made by fork(2) has files of its own.

@@ -9,6 +9,7 @@ use syscalls::{Errno, Sysno};
 
 use crate::calls::socket;
 use crate::readiness::epoll;
+use crate::signals::cancel;
 use crate::{calls, fdtable, process, raw, real, signals, syscall, vfork};
 
 /// No descriptor of our own has a higher number.
@@ -198,6 +199,8 @@ pub fn pidfd_getfd(pidfd: c_int, fd: c_int, flags: c_uint) -> c_int {
 
 /// By what /proc says of the descriptor.
 fn is_this_process(pidfd: c_int) -> bool {
+    let _inside = signals::enter();
+    let _whole = cancel::Off::new();
     let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{pidfd}")) else {
         return false;
     };

@@ -15,6 +15,7 @@ mod explain;
 pub mod fdtable;
 pub mod file;
 mod given;
+mod hash_seed;
 pub mod heap;
 pub mod holders;
 pub mod inspection;

@@ -220,6 +220,7 @@ pub fn before_exit() {
         return;
     }
     let _inside = signals::enter();
+    let _whole = signals::cancel::Off::new();
     inspection::close();
     undertaker::close_all();
     stats::write();
@@ -253,6 +254,7 @@ pub fn before_exec() {
         return;
     }
     let _inside = signals::enter();
+    let _whole = signals::cancel::Off::new();
     inspection::close();
     share(|fd| !close_on_exec(fd), true);
     undertaker::close_all();

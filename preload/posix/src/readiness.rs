@@ -8,7 +8,7 @@ use core::ffi::c_int;
 
 use libc::{pollfd, sigset_t, timespec};
 use sidewire_engine::Instant;
-use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL};
+use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLRDHUP};
 use smallvec::SmallVec;
 
 use crate::driver::{self, Woken};
@@ -125,7 +125,9 @@ fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> 
                         let revents = inner.engine.poll(file.id()) & (w.events | always);
                         found(i, revents);
                         any |= revents != 0;
-                        unread &= revents == 0 || revents & POLLIN != 0;
+                        // Who asks for the end is to hear of it before it has read.
+                        unread &=
+                            revents == 0 || revents & POLLIN != 0 && w.events & POLLRDHUP == 0;
                     }
                     i += 1;
                 }

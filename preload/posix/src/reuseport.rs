@@ -18,6 +18,7 @@ use syscalls::{Sysno, syscall};
 
 use crate::calls::give_group;
 use crate::inspection::{address, directories, parse_socket_name, pid_namespace};
+use crate::signals::cancel;
 use crate::stack::monotonic_ns;
 use crate::syscall;
 
@@ -33,6 +34,7 @@ const PATIENCE: u64 = 1_000_000_000;
 /// Asks the other processes of this user for the listener on a port, of the network namespace with this cookie. True when one
 /// has given it to the kernel.
 pub(crate) fn ask(netns: u64, port: u16) -> bool {
+    let _whole = cancel::Off::new();
     // SAFETY: no arguments.
     let uid = unsafe { libc::geteuid() };
     let me = (syscall::getpid(), pid_namespace());

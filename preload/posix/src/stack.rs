@@ -28,6 +28,7 @@ use crate::holders::Holders;
 use crate::lanes::{self, Carried, Lanes, Late, Which};
 use crate::memory::Arenas;
 use crate::net::LinkNet;
+use crate::signals::cancel;
 use crate::{peers, syscall, thread, ubuf};
 
 /// Events that one locked section hands out without allocating; more are told while the lock is still held. Each takes from
@@ -602,6 +603,7 @@ impl NetStack {
 
     #[cold]
     fn open(cookie: u64, pid: i32) -> Result<&'static Self, Unavailable> {
+        let _whole = cancel::Off::new();
         let data = syscall::data_limit();
         if data < DATA_MIN {
             return Err(Unavailable::Data(data));

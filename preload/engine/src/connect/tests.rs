@@ -175,6 +175,28 @@ fn disconnect() {
     assert_eq!(peer.released(), 1);
 }
 
+/// Linux `tcp_disconnect` leaves `icsk_retransmits` to the next connect, and lets that pass for a fast open like the last one:
+/// TCP_INFO shows TCPI_OPT_SYN_DATA again.
+#[test]
+fn disconnect_leaves_some_behind() {
+    let mut peer = Peer::syn_sent();
+    peer.pass_ms(1500);
+    assert_eq!(peer.sent().len(), 1, "the SYN again");
+    peer.sk().syn_fastopen = true;
+    peer.sk().syn_data = true;
+    peer.sk().syn_data_acked = true;
+    peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    assert_eq!(peer.sk().retransmits, 1);
+    assert!(!peer.sk().syn_data_acked);
+    peer.sk().sk_err = None;
+    fails(&mut peer, Error::InProgress);
+    peer.isn = peer.only().seq;
+    assert_eq!(peer.sk().retransmits, 0);
+    peer.send(SYN_ACK);
+    assert_eq!(peer.state(), TcpState::Established);
+    assert!(peer.sk().syn_data_acked);
+}
+
 /// A socket that was connected goes on as a fresh one.
 #[test]
 fn connect_after_disconnect() {

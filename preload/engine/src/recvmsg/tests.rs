@@ -393,6 +393,25 @@ fn urgent() {
     assert_eq!(peer.recv(0, 10), Ok(1));
 }
 
+/// Linux `sk_send_sigurg`: a pointer to a byte that is not here tells the owner and wakes nobody.
+#[test]
+fn urgent_byte_announced() {
+    let mut peer = Peer::established();
+    let urgent = |peer: &mut Peer, len: u32, urg_ptr: u16| {
+        peer.send(Seg {
+            flags: tcphdr::ACK | tcphdr::URG,
+            len,
+            urg_ptr,
+            ..SEND
+        });
+        peer.events()
+    };
+    peer.events();
+    assert_eq!(urgent(&mut peer, 0, 3), Events::URG);
+    assert_eq!(urgent(&mut peer, 0, 3), Events::empty());
+    assert!(urgent(&mut peer, 3, 3).contains(Events::PRI | Events::IN));
+}
+
 /// Linux `tcp_splice_read`: what is wrong is told where the urgent byte is in the way.
 #[test]
 fn splice_at_the_urgent_byte() {

@@ -31,7 +31,10 @@ pub fn close(fd: c_int) -> c_int {
     }
     // First the entry, then the number: another thread may get the number as soon as the kernel has it back.
     let file = fdtable::remove(fd);
-    let r = real::close(fd);
+    let r = {
+        let _whole = signals::cancel::Off::new();
+        real::close(fd)
+    };
     drop(file);
     r
 }

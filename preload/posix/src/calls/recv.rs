@@ -18,7 +18,7 @@ use super::{MOVED, answer, answer_int, errno_of, run, scm};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, ProgramIov, UIO_MAXIOV};
 use crate::stack::monotonic_ns;
-use crate::{copy, fdtable, raw, real, signals, syscall};
+use crate::{copy, fdtable, raw, real, round, signals, syscall};
 
 /// What a receive came to.
 pub(super) struct Received {
@@ -57,8 +57,13 @@ pub(super) fn recv_call<I: IovIter>(
                 })
                 .map_err(errno_of)?
         } else {
+            // Who only looks has no other way to see that more has come.
+            let mut looks = flags & MSG_PEEK != 0;
             let run = run(file, |i, id, signal| -> Step<Result<usize, Error>> {
                 call.signal = signal;
+                if core::mem::take(&mut looks) {
+                    round::poll_once(file.stack(), i);
+                }
                 let (engine, mut io) = i.split();
                 engine.recvmsg(&mut io, id, &mut call, &mut iter)
             });

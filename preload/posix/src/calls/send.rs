@@ -195,13 +195,16 @@ fn sent_by_kernel(sent: ssize_t) -> Result<usize, c_int> {
     usize::try_from(sent).map_err(|_| raw::errno())
 }
 
-/// The kernel's `sendmsg`, which copies: a completion is due at once.
+/// The kernel's `sendmsg`, which copies what comes with a completion: that is due at once.
 unsafe fn kernel_message(
     fd: c_int,
     msg: *const msghdr,
-    flags: c_int,
+    mut flags: c_int,
     ubuf: Option<u64>,
 ) -> Result<usize, c_int> {
+    if ubuf.is_some() {
+        flags &= !MSG_ZEROCOPY;
+    }
     // SAFETY: the caller's arguments.
     let sent = sent_by_kernel(unsafe { real::sendmsg(fd, msg, flags) })?;
     if let Some(cookie) = ubuf.filter(|_| sent > 0) {

@@ -186,9 +186,12 @@ unsafe fn set(
     let engine = |caps: Caps| {
         // Behind what another thread is sending.
         let _turn = file.sending.lock();
-        file.stack().with(|i| {
-            let (engine, mut io) = i.split();
-            engine.setsockopt(&mut io, file.id(), level, name, &buf[..n], caps)
+        let stack = file.stack();
+        stack.with(|i| {
+            round::up_to_date(stack, i, |i| {
+                let (engine, mut io) = i.split();
+                engine.setsockopt(&mut io, file.id(), level, name, &buf[..n], caps)
+            })
         })
     };
     if kernels_only(level, name, &buf[..n]) {

@@ -146,6 +146,8 @@ fn piece_to_pipe(
     // Somebody else may have read the same bytes meanwhile; two readers of one stream share it in no defined way.
     let flags = MSG_TRUNC | MSG_DONTWAIT;
     if recv_into(from, &mut buf[..written], flags) == Err(MOVED) {
+        let _inside = signals::enter();
+        let _whole = signals::cancel::Off::new();
         // SAFETY: a live slice.
         unsafe { real::recv(input, buf.as_mut_ptr().cast(), written, flags) };
     }

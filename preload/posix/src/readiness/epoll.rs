@@ -596,14 +596,16 @@ unsafe fn epoll_wait_any(
         return plain();
     }
     loop {
-        if let Some(epoll) = Used::new(epfd) {
+        if facts(epfd) & KNOWN != 0 {
             return answer((|| {
                 let deadline = deadline?;
                 // SAFETY: the program's pointer.
                 let mask = unsafe { read_mask(mask) }?;
-                // SAFETY: the program's pointer.
-                with_mask(mask, deadline, AtOnce::Over, |deadline| unsafe {
-                    wait(epoll.epoll(), epfd, events, max, deadline)
+                // Nothing is held where handlers run, which may leave the call, and where a cancelled thread ends.
+                with_mask(mask, deadline, AtOnce::Over, |deadline| {
+                    let epoll = Used::new(epfd).ok_or(libc::EBADF)?;
+                    // SAFETY: the program's pointer.
+                    unsafe { wait(epoll.epoll(), epfd, events, max, deadline) }
                 })
             })());
         }

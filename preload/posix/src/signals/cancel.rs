@@ -2,9 +2,10 @@
 //!
 //! libc's own calls switch to asynchronous cancellation while they sleep, and are interrupted by a signal of libc's. Ours
 //! must not be left from the middle: sleepers stand in a table by thread id, where the canceller finds and wakes them; the
-//! call then unwinds, tests for cancellation and ends there.
+//! call then unwinds, tests for cancellation and ends there. A thread that lets itself not be cancelled stands in no table.
 
 use core::ffi::c_int;
+use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use libc::pthread_t;
@@ -56,11 +57,51 @@ fn bucket(tid: i32) -> &'static Mutex<Vec<Sleeper>> {
     &SLEEPERS[tid as usize % BUCKETS]
 }
 
-/// An entry of the table; goes with the sleep.
-pub(super) struct Listed(i32);
+/// `PTHREAD_CANCEL_DISABLE`.
+const DISABLE: c_int = 1;
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+fn set_state(state: c_int) -> c_int {
+    let mut before = DISABLE;
+    // SAFETY: a live local.
+    unsafe { pthread_setcancelstate(state, &raw mut before) };
+    before
+}
+
+/// While it lives, this thread is not cancelled: for what goes through libc's own calls with something held. A thread that
+/// ended there would take it along. Inside only: no handler runs meanwhile.
+#[must_use]
+pub(crate) struct Off(c_int);
+
+impl Off {
+    pub(crate) fn new() -> Self {
+        Self(set_state(DISABLE))
+    }
+}
+
+impl Drop for Off {
+    fn drop(&mut self) {
+        // SAFETY: null is allowed.
+        unsafe { pthread_setcancelstate(self.0, null_mut()) };
+    }
+}
+
+/// Whether this thread can be cancelled now: libc tells nobody else.
+fn allowed() -> bool {
+    Off::new().0 != DISABLE
+}
+
+/// An entry of the table, by the thread's id; goes with the sleep.
+pub(super) struct Listed(Option<i32>);
 
 impl Listed {
     pub(super) fn new(word: &AtomicU32, fd: c_int) -> Self {
+        if !allowed() {
+            return Self(None);
+        }
         let tid = tid();
         THREAD.with(|t| {
             bucket(tid).lock().push(Sleeper {
@@ -75,14 +116,15 @@ impl Listed {
                 word.fetch_or(Sleeping::SIGNALLED, Ordering::SeqCst);
             }
         });
-        Self(tid)
+        Self(Some(tid))
     }
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        let mut sleepers = bucket(self.0).lock();
-        if let Some(at) = sleepers.iter().rposition(|s| s.tid == self.0) {
+        let Some(tid) = self.0 else { return };
+        let mut sleepers = bucket(tid).lock();
+        if let Some(at) = sleepers.iter().rposition(|s| s.tid == tid) {
             sleepers.swap_remove(at);
         }
     }
