@@ -13,6 +13,7 @@ use sidewire_engine::opts::KERNELS_OPTION_MAX;
 use sidewire_engine::stack::Caps;
 use sidewire_uapi::socket as so;
 use sidewire_uapi::tcp::{self, TcpState};
+use smallvec::SmallVec;
 
 use super::address::{encode, is_v6};
 use super::handover;
@@ -23,6 +24,13 @@ use crate::{copy, fdtable, raw, real, round, signals};
 
 /// Longest value that is taken in or handed out, in bytes (SO_ATTACH_FILTER and TCP_REPAIR_OPTIONS are shorter).
 const VALUE_MAX: usize = 4096;
+/// Values up to that many bytes, TCP_INFO's among them, take no memory of the heap.
+const VALUE_USUAL: usize = 256;
+
+/// Room for a value of `n` bytes, zeros.
+fn value_of(n: usize) -> SmallVec<[u8; VALUE_USUAL]> {
+    SmallVec::from_elem(0, n.clamp(VALUE_USUAL, VALUE_MAX))
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Who {
@@ -173,8 +181,8 @@ unsafe fn set(
     if (len as c_int) < 0 {
         return Err(libc::EINVAL);
     }
-    let mut buf = [0u8; VALUE_MAX];
     let n = (len as usize).min(VALUE_MAX);
+    let mut buf = value_of(n);
     // SAFETY: the caller's arguments.
     if !unsafe { read_value(&mut buf[..n], value.cast()) } {
         // The kernel cannot read it either, and knows what comes before EFAULT.
@@ -383,12 +391,12 @@ unsafe fn get(
     if room < 0 {
         return Err(libc::EINVAL);
     }
-    let mut buf = [0u8; VALUE_MAX];
     let n = (room as usize).min(VALUE_MAX);
+    let mut buf = value_of(n);
     // Some options read their value first.
     // SAFETY: the destination holds `n` bytes.
     if unsafe { copy::from_program(buf.as_mut_ptr(), value.cast(), n) }.is_err() {
-        buf = [0; VALUE_MAX];
+        buf.fill(0);
     }
     let stack = file.stack();
     let got = stack.with(|i| {
@@ -399,7 +407,7 @@ unsafe fn get(
     });
     match got {
         Ok(got) => {
-            let n = got.min(VALUE_MAX);
+            let n = got.min(buf.len());
             // SAFETY: a live buffer; the program's pointers, given for writing.
             let (value, len) = unsafe {
                 (
