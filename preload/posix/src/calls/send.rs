@@ -13,7 +13,7 @@ use sidewire_engine::stack::Caps;
 use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_EOR, MSG_FASTOPEN, MSG_MORE, MSG_ZEROCOPY};
 
 use super::address::GivenAddr;
-use super::{MOVED, answer, answer_int, caps, connect, errno_of, rights, run_in_turn};
+use super::{MOVED, Turn, answer, answer_int, caps, connect, errno_of, rights, run};
 use crate::explain::{self, Called};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, UIO_MAXIOV};
@@ -95,7 +95,7 @@ pub(super) fn send_iter<I: IovIter>(
         let stack = file.stack();
         // Linux has taken every ack that has come. Here they are looked for where the result depends on them.
         let mut early = nonblock || args.flags & MSG_DONTWAIT != 0;
-        let r = run_in_turn(file, Some(&file.sending), |i, id, signal| {
+        let r = run(file, Turn::Send, |i, id, signal| {
             call.signal = signal;
             if mem::take(&mut early) && !i.engine.has_send_room(id, iter.remaining()) {
                 round::poll_once(stack, i);
