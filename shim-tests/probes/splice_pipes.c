@@ -306,11 +306,11 @@ static void *interrupted(void *unused)
 	return unused;
 }
 
-static pthread_t asleep_in(void *(*body)(void *))
+static pthread_t asleep_in(void *(*body)(void *), void *with)
 {
 	pthread_t thread;
 	sleeper = 0;
-	if (pthread_create(&thread, NULL, body, NULL))
+	if (pthread_create(&thread, NULL, body, with))
 		errx(2, "no thread");
 	while (!sleeper)
 		usleep(1000);
@@ -322,7 +322,7 @@ static void ended(void)
 {
 	void *result;
 	prepare();
-	pthread_t thread = asleep_in(cancelled);
+	pthread_t thread = asleep_in(cancelled, NULL);
 	pthread_cancel(thread);
 	pthread_join(thread, &result);
 	SHOW(result == PTHREAD_CANCELED);
@@ -330,7 +330,7 @@ static void ended(void)
 		struct sigaction action = {.sa_handler = note, .sa_flags = restart ? SA_RESTART : 0};
 		char byte[65536];
 		sigaction(SIGUSR1, &action, NULL);
-		thread = asleep_in(interrupted);
+		thread = asleep_in(interrupted, NULL);
 		pthread_kill(thread, SIGUSR1);
 		if (restart) {
 			asleep(sleeper);
@@ -341,6 +341,46 @@ static void ended(void)
 	}
 	close(connection);
 	close_both(ends);
+}
+
+static int file;
+static long moved;
+
+static void *sends_file(void *from_socket)
+{
+	sleeper = gettid();
+	moved = from_socket ? sendfile(ends[1], connection, NULL, 100) : sendfile(connection, file, NULL, 1000);
+	pthread_testcancel();
+	moved = -1;
+	return NULL;
+}
+
+/* sendfile is no cancellation point of libc's: the thread has the result, and ends behind it. */
+static void not_in_sendfile(void)
+{
+	static const char data[65536];
+	file = open("/tmp", O_TMPFILE | O_RDWR, 0600);
+	if (write(file, data, 2000) != 2000)
+		err(2, "write");
+	for (int from_socket = 0; from_socket < 2; from_socket++) {
+		void *result;
+		connection = peer(host, port, from_socket ? "late 100" : "gated");
+		new_pipe(ends);
+		lseek(file, 0, SEEK_SET);
+		/* Until nothing that is acknowledged makes room. */
+		for (int full = 0; !from_socket && full < 50; poll(NULL, 0, 1))
+			full = send(connection, data, sizeof data, MSG_DONTWAIT) > 0 ? 0 : full + 1;
+		moved = 0;
+		pthread_t thread = asleep_in(sends_file, from_socket ? &file : NULL);
+		pthread_cancel(thread);
+		asleep(sleeper);
+		close(peer(host, port, "open"));
+		pthread_join(thread, &result);
+		SHOW(result == PTHREAD_CANCELED);
+		SHOW(moved);
+		close(connection);
+		close_both(ends);
+	}
 }
 
 int main(int argc, char **argv)
@@ -359,6 +399,7 @@ int main(int argc, char **argv)
 		jumped();
 		ended();
 	}
+	not_in_sendfile();
 	puts("done");
 	return 0;
 }

@@ -22,6 +22,7 @@ pub mod socket;
 mod sockopt;
 mod splice;
 pub(crate) mod unbind;
+mod whole;
 mod zerocopy_receive;
 
 pub use accept::{accept, accept4};

@@ -14,7 +14,7 @@ use syscalls::{Errno, Sysno, syscall};
 use super::file_pages::{WORTH_MAPPING, send_pages};
 use super::pieces::{Bytes, PIECE, Pieces, piece_from};
 use super::splice::{PipeEnd, to_pipe};
-use super::{MOVED, answer};
+use super::{MOVED, answer, whole};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, MAX_RW_COUNT};
 use crate::{copy, explain, fdtable, real};
@@ -33,7 +33,8 @@ pub unsafe fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size
             && let Some(pipe) = PipeEnd::of(out, libc::O_RDONLY)
         {
             // Linux 6.16 `splice_file_to_pipe`.
-            match to_pipe(&from, input, &pipe, count.min(MAX_RW_COUNT), true) {
+            let most = count.min(MAX_RW_COUNT);
+            match whole::call(&from, || to_pipe(&from, input, &pipe, most, true)) {
                 Err(MOVED) => {}
                 done => return answer(done),
             }
@@ -85,7 +86,7 @@ unsafe fn from_file(
     }
     let count = count.min(MAX_RW_COUNT);
     let regular = regular_size(input);
-    let mut pieces = Pieces::new(to, "sendfile");
+    let mut pieces = Pieces::of_sendfile(to);
     let mut in_syn = pieces.connects;
     let mut buf = Vec::new();
     let mut result = Ok(());

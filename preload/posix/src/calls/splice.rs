@@ -52,7 +52,7 @@ pub unsafe fn splice(
     let done = match (fdtable::get(input), fdtable::get(out)) {
         _ if len == 0 || !allowed => Err(MOVED),
         (Some(from), None) => match PipeEnd::of(out, libc::O_RDONLY) {
-            Some(pipe) => to_pipe(&from, input, &pipe, most, waits),
+            Some(pipe) => signals::call(&from, || to_pipe(&from, input, &pipe, most, waits)),
             None => Err(MOVED),
         },
         (None, Some(to)) => match PipeEnd::of(input, libc::O_WRONLY) {
@@ -146,7 +146,7 @@ fn appends(fd: c_int) -> bool {
 }
 
 /// What the socket has, as far as the pipe has room, piece by piece. Whether to wait for data is the socket's affair, to wait
-/// for room the pipe's (`waits`), which is looked at first; both for the first piece only.
+/// for room the pipe's (`waits`), which is looked at first; both for the first piece only. Inside of a call.
 pub(super) fn to_pipe(
     from: &FileRef,
     input: c_int,
@@ -155,32 +155,30 @@ pub(super) fn to_pipe(
     waits: bool,
 ) -> Result<usize, c_int> {
     let waits = waits && !pipe.nonblock;
-    signals::call(from, || {
-        let mut buf = vec![0u8; PIECE.min(len)];
-        let mut done = 0;
-        while done < len {
-            if done == 0 {
-                pipe.wait_for_space(from, waits)?;
-            }
-            let most = (len - done).min(PIECE);
-            match piece_to_pipe(from, input, pipe.fd, &mut buf[..most], done > 0) {
-                Ok(Piece::Moved(n)) => done += n,
-                Ok(_) | Err(_) if done > 0 => break,
-                Ok(Piece::End) => break,
-                // Somebody else has filled it.
-                Ok(Piece::NoSpace) if waits => {}
-                Ok(Piece::NoSpace) => return Err(libc::EAGAIN),
-                // For any byte: SO_RCVLOWAT does not count here.
-                Ok(Piece::NoData) => {
-                    if recv_into(from, &mut buf[..1], MSG_PEEK)? == 0 {
-                        break;
-                    }
-                }
-                Err(e) => return Err(e),
-            }
+    let mut buf = vec![0u8; PIECE.min(len)];
+    let mut done = 0;
+    while done < len {
+        if done == 0 {
+            pipe.wait_for_space(from, waits)?;
         }
-        Ok(done)
-    })
+        let most = (len - done).min(PIECE);
+        match piece_to_pipe(from, input, pipe.fd, &mut buf[..most], done > 0) {
+            Ok(Piece::Moved(n)) => done += n,
+            Ok(_) | Err(_) if done > 0 => break,
+            Ok(Piece::End) => break,
+            // Somebody else has filled it.
+            Ok(Piece::NoSpace) if waits => {}
+            Ok(Piece::NoSpace) => return Err(libc::EAGAIN),
+            // For any byte: SO_RCVLOWAT does not count here.
+            Ok(Piece::NoData) => {
+                if recv_into(from, &mut buf[..1], MSG_PEEK)? == 0 {
+                    break;
+                }
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
 }
 
 /// What became of a piece.
@@ -287,7 +285,7 @@ fn from_pipe(
     flags: c_uint,
 ) -> Result<usize, c_int> {
     let (done, go_on_there) = signals::call(to, || {
-        let mut pieces = Pieces::new(to, "splice");
+        let mut pieces = Pieces::of_splice(to);
         send_pieces(&mut pieces, to, pipe, len, flags)?;
         Ok((pieces.done, pieces.go_on_there(len)))
     })?;
