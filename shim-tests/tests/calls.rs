@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         "senders",
         "paced",
         "splices",
+        "splice_pipes",
         "ep_polled",
         "ep_twins",
         "set_ids",

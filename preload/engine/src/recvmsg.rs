@@ -75,8 +75,8 @@ fn recvmsg_locked(
             n
         }));
     }
-    // Looked at when the call begins, and not where it goes on.
-    if sk.repair.on && !call.begun {
+    // Looked at when the call begins, and not where it goes on. Linux `tcp_splice_read` knows of no repair.
+    if sk.repair.on && !call.begun && !call.of_splice {
         if call.flags & MSG_PEEK == 0 {
             return Step::Ready(Err(Error::Perm));
         }

@@ -30,6 +30,10 @@ pub struct File {
     pub wait: WaitQueue,
     /// Held by the call that sends, except while it sleeps (Linux: the socket's lock).
     pub(crate) sending: Mutex<()>,
+    /// Held by a splice between its look at what came and the taking, and by a receive that found it so.
+    pub(crate) receiving: Mutex<()>,
+    /// [`File::splices`].
+    splicing: AtomicBool,
     /// [`File::moved`].
     moved: AtomicBool,
     /// What is reserved with the kernel.
@@ -62,6 +66,8 @@ impl File {
             listener: AtomicI32::new(-1),
             wait: WaitQueue::new(),
             sending: Mutex::new(()),
+            receiving: Mutex::new(()),
+            splicing: AtomicBool::new(false),
             moved: AtomicBool::new(false),
             port: Mutex::new(Port::new()),
             owner: Mutex::new(None),
@@ -76,9 +82,11 @@ impl File {
             .unwrap_or_else(|| Box::leak(Box::new(Self::new())));
         debug_assert_eq!(file.refs.load(Ordering::Relaxed), 0);
         debug_assert!(file.wait.is_empty());
-        if file.sending.is_locked() {
-            // SAFETY: nobody has a reference; a thread of the parent's had it at the fork.
-            unsafe { file.sending.force_unlock() };
+        for turn in [&file.sending, &file.receiving] {
+            if turn.is_locked() {
+                // SAFETY: nobody has a reference; a thread of the parent's had it at the fork.
+                unsafe { turn.force_unlock() };
+            }
         }
         let p = stack.map_or(ptr::null_mut(), |s| ptr::from_ref(s).cast_mut());
         file.stack.store(p, Ordering::Relaxed);
@@ -86,6 +94,7 @@ impl File {
         file.nonblock.store(false, Ordering::Relaxed);
         file.v6.store(v6, Ordering::Relaxed);
         file.moved.store(false, Ordering::Relaxed);
+        file.splicing.store(false, Ordering::Relaxed);
         file.set_kernel_listener(None);
         *file.port.lock() = Port::new();
         *file.owner.lock() = None;
@@ -130,6 +139,13 @@ impl File {
         self.moved.store(true, Ordering::Release);
     }
 
+    /// True while a splice has looked at bytes that it has not taken: who receives waits for [`File::receiving`] first. To be
+    /// asked under the stack lock.
+    #[inline]
+    pub(crate) fn splices(&self) -> bool {
+        self.splicing.load(Ordering::Acquire)
+    }
+
     /// Returns when the kernel has all of it.
     pub(crate) fn when_moved(&self) {
         drop(self.sending.lock());
@@ -160,6 +176,23 @@ impl File {
     pub(crate) fn from_cookie(cookie: u64) -> Option<&'static Self> {
         // SAFETY: made by `cookie`, of a record, and records are never freed.
         unsafe { (cookie as *const Self).as_ref() }
+    }
+}
+
+/// [`File::splices`], while it lives.
+pub(crate) struct Splicing<'a>(&'a File);
+
+impl<'a> Splicing<'a> {
+    /// Under the stack lock, by whoever has [`File::receiving`].
+    pub(crate) fn begin(file: &'a File) -> Self {
+        file.splicing.store(true, Ordering::Relaxed);
+        Self(file)
+    }
+}
+
+impl Drop for Splicing<'_> {
+    fn drop(&mut self) {
+        self.0.splicing.store(false, Ordering::Release);
     }
 }
 

@@ -13,6 +13,7 @@ use once_cell::sync::OnceCell;
 use sidewire_link::reserve;
 
 use crate::calls::handover::{self, Refused};
+use crate::calls::pipe_turn;
 use crate::calls::socket::Reason;
 use crate::file::{self, File};
 use crate::real::CloneFn;
@@ -109,11 +110,12 @@ unsafe extern "C" fn before_fork() {
 }
 
 /// The global lists, in the order of their locks, and the heap.
-const LISTS: [fn(bool); 6] = [
+const LISTS: [fn(bool); 7] = [
     epoll::across_fork,
     stdio::across_fork,
     stack::across_fork,
     file::across_fork,
+    pipe_turn::across_fork,
     ubuf::across_fork,
     heap::across_fork,
 ];
@@ -190,6 +192,7 @@ unsafe fn forked_with(parents_files: bool) {
     signals::cancel::forget_tid();
     epoll::after_fork_in_child();
     ubuf::forked();
+    pipe_turn::forked();
     if !parents_files {
         // The parent's packet socket and port holders must end with the parent.
         sidewire_link::fd::close_internal();

@@ -8,6 +8,7 @@ use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAIT
 use crate::calls::{RecvCall, RecvCmsg};
 use crate::error::Error;
 use crate::event::Events;
+use crate::repair::RepairQueue;
 use crate::skb::tcphdr;
 use crate::stack::{Step, WaitReason};
 use crate::testbed::Iter;
@@ -242,6 +243,23 @@ fn splice_reads_from_the_beginning() {
         assert_eq!(peer.sk().opts.peek_off, 5);
     }
     assert_eq!(peer.recv(MSG_PEEK, 100), Ok(1));
+}
+
+/// Linux `tcp_splice_read`, which has no repair mode.
+#[test]
+fn splice_from_a_socket_under_repair() {
+    for queue in [RepairQueue::None, RepairQueue::Recv, RepairQueue::Send] {
+        let mut peer = Peer::established();
+        data(&mut peer, 0, 10);
+        peer.sk().repair.on = true;
+        peer.sk().repair.queue = queue;
+        for flags in [MSG_PEEK, MSG_TRUNC] {
+            let mut call = RecvCall::of_splice(flags, true);
+            assert_eq!(peer.recv_call(&mut call, 4), Ok(4));
+        }
+        let mut call = RecvCall::of_splice(MSG_PEEK, true);
+        assert_eq!(peer.recv_call(&mut call, 100), Ok(6));
+    }
 }
 
 /// Another thread reads, or dissolves the connection, while a call sleeps.

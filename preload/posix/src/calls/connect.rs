@@ -21,7 +21,7 @@ use super::bind::reuses_port;
 use super::shutdown::may_stop_listening;
 use super::socket::{Asked, Reason, count_engine, to_kernel};
 use super::unbind::unbind_if_over;
-use super::{MOVED, answer_int, handover, run_in_turn};
+use super::{MOVED, Turn, answer_int, handover, run};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::stack::Inner;
@@ -100,7 +100,7 @@ fn handshake(file: &FileRef, remote: SocketAddr, begun: &mut bool) -> Result<c_i
     let stack = file.stack();
     let nonblock = file.nonblock.load(Ordering::Relaxed);
     let mut call = ConnectCall::default();
-    run_in_turn(file, Some(&file.sending), |i, id, signal| {
+    run(file, Turn::Send, |i, id, signal| {
         *begun = true;
         call.signal = signal;
         round::up_to_date(stack, i, |i| {

@@ -11,6 +11,7 @@ mod dup;
 mod file_pages;
 pub(crate) mod handover;
 mod pieces;
+pub(crate) mod pipe_turn;
 mod recv;
 mod rights;
 mod scm;
@@ -21,6 +22,7 @@ pub mod socket;
 mod sockopt;
 mod splice;
 pub(crate) mod unbind;
+mod whole;
 mod zerocopy_receive;
 
 pub use accept::{accept, accept4};
@@ -45,7 +47,6 @@ pub use splice::splice;
 use core::ffi::c_int;
 
 use libc::pollfd;
-use parking_lot::Mutex;
 use sidewire_engine::event::Events;
 use sidewire_engine::stack::{Caps, StepResult};
 use sidewire_engine::{Error, Instant, SocketId, Step, WaitReason};
@@ -114,22 +115,32 @@ impl Drop for Queued<'_> {
     }
 }
 
+/// What keeps a call from coming between the steps of another, as Linux's socket lock does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Sends pause ([`WaitReason::Backlog`]): whoever has [`File::sending`] keeps the others out until it ends or sleeps.
+    Send,
+    /// A receive is one step, which comes before or after those of a splice ([`File::splices`]).
+    Receive,
+    /// A step of a splice.
+    Had,
+}
+
+/// Why there is no step now.
+enum Busy {
+    /// The kernel has the socket.
+    Moved,
+    /// A splice from it is between its steps.
+    Spliced,
+}
+
 /// Runs one engine call to its end: takes what the ring holds before it gives up, sleeps where the engine says so.
 ///
 /// `step` gets the engine, the socket, and whether a signal is pending. The result is the call's, with ERESTARTSYS where a
 /// signal interrupted a wait without a timeout (Linux `sock_intr_errno`), and [`MOVED`].
 fn run<T>(
     file: &FileRef,
-    step: impl FnMut(&mut Inner, SocketId, bool) -> StepResult<T>,
-) -> Result<T, c_int> {
-    run_in_turn(file, None, step)
-}
-
-/// [`run`] for a call that pauses ([`WaitReason::Backlog`]), and those that must not come in between: whoever has `turn` keeps
-/// the others out until it ends or sleeps, as Linux's socket lock does.
-fn run_in_turn<T>(
-    file: &FileRef,
-    turn: Option<&Mutex<()>>,
+    turn: Turn,
     mut step: impl FnMut(&mut Inner, SocketId, bool) -> StepResult<T>,
 ) -> Result<T, c_int> {
     let (stack, id) = (file.stack(), file.id());
@@ -152,11 +163,15 @@ fn run_in_turn<T>(
     let mut queued = None;
     let mut signal = false;
     let mut timed = false;
-    let mut mine = turn.map(Mutex::lock);
+    let take = || (turn == Turn::Send).then(|| file.sending.lock());
+    let mut mine = take();
     loop {
         let s = stack.with(|inner| {
             if file.moved() {
-                return None;
+                return Err(Busy::Moved);
+            }
+            if turn == Turn::Receive && mine.is_none() && file.splices() {
+                return Err(Busy::Spliced);
             }
             waiter.reset();
             let s = once(inner, signal);
@@ -171,27 +186,28 @@ fn run_in_turn<T>(
                     waiter: &waiter,
                 });
             }
-            Some(s)
+            Ok(s)
         });
         match s {
-            None => {
+            Err(Busy::Moved) => {
                 drop(mine);
                 file.when_moved();
                 return Err(MOVED);
             }
-            Some(Step::Ready(Ok(v))) => return Ok(v),
-            Some(Step::Ready(Err(Error::Intr))) if !timed => return Err(ERESTARTSYS),
-            Some(Step::Ready(Err(e))) => return Err(errno_of(e)),
-            Some(Step::Wait {
+            Err(Busy::Spliced) => mine = Some(file.receiving.lock()),
+            Ok(Step::Ready(Ok(v))) => return Ok(v),
+            Ok(Step::Ready(Err(Error::Intr))) if !timed => return Err(ERESTARTSYS),
+            Ok(Step::Ready(Err(e))) => return Err(errno_of(e)),
+            Ok(Step::Wait {
                 reason: WaitReason::Backlog,
                 ..
             }) => {}
-            Some(Step::Wait { deadline, .. }) => {
+            Ok(Step::Wait { deadline, .. }) => {
                 timed = deadline != Instant::NEVER;
                 drop(mine);
                 let woken = driver::sleep(stack, &waiter, deadline, &mut [], None);
                 signal = woken == Woken::Signal;
-                mine = turn.map(Mutex::lock);
+                mine = take();
             }
         }
     }

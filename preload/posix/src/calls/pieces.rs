@@ -32,6 +32,8 @@ pub(super) struct Pieces<'a> {
     to: &'a FileRef,
     /// The program's call, by its name.
     call: &'static str,
+    /// It is no cancellation point.
+    whole: bool,
     /// They can be told from one by timeouts or timestamps.
     apart: bool,
     /// The first bytes open the connection (TCP_FASTOPEN_CONNECT).
@@ -43,7 +45,15 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    pub(super) fn new(to: &'a FileRef, call: &'static str) -> Self {
+    pub(super) fn of_splice(to: &'a FileRef) -> Self {
+        Self::new(to, "splice", false)
+    }
+
+    pub(super) fn of_sendfile(to: &'a FileRef) -> Self {
+        Self::new(to, "sendfile", true)
+    }
+
+    fn new(to: &'a FileRef, call: &'static str, whole: bool) -> Self {
         let _inside = signals::enter();
         let (apart, connects) = to.stack().with(|i| match i.engine.sock(to.id()) {
             Some(sk) => (
@@ -55,6 +65,7 @@ impl<'a> Pieces<'a> {
         Self {
             to,
             call,
+            whole,
             apart,
             connects,
             done: 0,
@@ -112,6 +123,7 @@ impl<'a> Pieces<'a> {
                 splice: bytes == Bytes::Referenced,
                 follows: self.done > 0,
                 interrupted: Some(&self.interrupted),
+                whole: self.whole,
                 ..SendArgs::of(self.call, flags)
             };
             match send_iter(self.to, args, || from(sent)) {

@@ -14,7 +14,7 @@ use sidewire_uapi::socket::{
 
 use super::address::{encode, is_v6, write_out};
 use super::send::Row;
-use super::{MOVED, answer, answer_int, errno_of, run, scm};
+use super::{MOVED, Turn, answer, answer_int, errno_of, run, scm};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, ProgramIov, UIO_MAXIOV};
 use crate::stack::monotonic_ns;
@@ -34,12 +34,13 @@ pub(super) fn recv_iter<I: IovIter>(
     flags: c_int,
     fresh: impl FnMut() -> I,
 ) -> Result<Received, c_int> {
-    recv_call(file, flags, RecvCall::new, fresh)
+    recv_call(file, Turn::Receive, flags, RecvCall::new, fresh)
 }
 
 /// The same by another kind of call, made of the flags and whether it does not wait.
 pub(super) fn recv_call<I: IovIter>(
     file: &FileRef,
+    turn: Turn,
     flags: c_int,
     begin: fn(c_int, bool) -> RecvCall,
     mut fresh: impl FnMut() -> I,
@@ -59,7 +60,7 @@ pub(super) fn recv_call<I: IovIter>(
         } else {
             // Who only looks has no other way to see that more has come.
             let mut looks = flags & MSG_PEEK != 0;
-            let run = run(file, |i, id, signal| -> Step<Result<usize, Error>> {
+            let run = run(file, turn, |i, id, signal| -> Step<Result<usize, Error>> {
                 call.signal = signal;
                 if core::mem::take(&mut looks) {
                     round::poll_once(file.stack(), i);

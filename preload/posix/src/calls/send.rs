@@ -13,7 +13,7 @@ use sidewire_engine::stack::Caps;
 use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_EOR, MSG_FASTOPEN, MSG_MORE, MSG_ZEROCOPY};
 
 use super::address::GivenAddr;
-use super::{MOVED, answer, answer_int, caps, connect, errno_of, rights, run_in_turn};
+use super::{MOVED, Turn, answer, answer_int, caps, connect, errno_of, rights, run, whole};
 use crate::explain::{self, Called};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, UIO_MAXIOV};
@@ -42,6 +42,8 @@ pub(super) struct SendArgs<'a> {
     pub(super) follows: bool,
     /// Set when a signal came, whatever the send has taken.
     pub(super) interrupted: Option<&'a Cell<bool>>,
+    /// The call is no cancellation point ([`whole`]).
+    pub(super) whole: bool,
 }
 
 impl SendArgs<'_> {
@@ -56,6 +58,7 @@ impl SendArgs<'_> {
             splice: false,
             follows: false,
             interrupted: None,
+            whole: false,
         }
     }
 }
@@ -66,7 +69,7 @@ pub(super) fn send_iter<I: IovIter>(
     args: SendArgs<'_>,
     mut fresh: impl FnMut() -> I,
 ) -> Result<usize, c_int> {
-    signals::call(file, || {
+    let body = || {
         let nonblock = file.nonblock.load(Ordering::Relaxed);
         let zerocopy = args.flags & MSG_ZEROCOPY != 0;
         let caps = if args.control.is_empty() && !zerocopy {
@@ -95,7 +98,7 @@ pub(super) fn send_iter<I: IovIter>(
         let stack = file.stack();
         // Linux has taken every ack that has come. Here they are looked for where the result depends on them.
         let mut early = nonblock || args.flags & MSG_DONTWAIT != 0;
-        let r = run_in_turn(file, Some(&file.sending), |i, id, signal| {
+        let r = run(file, Turn::Send, |i, id, signal| {
             call.signal = signal;
             if mem::take(&mut early) && !i.engine.has_send_room(id, iter.remaining()) {
                 round::poll_once(stack, i);
@@ -121,7 +124,12 @@ pub(super) fn send_iter<I: IovIter>(
             Err(ERESTARTSYS) if args.follows => Err(libc::EINTR),
             r => r,
         }
-    })
+    };
+    if args.whole {
+        whole::call(file, body)
+    } else {
+        signals::call(file, body)
+    }
 }
 
 fn send_iov(file: &FileRef, fd: c_int, iov: &Iovecs, args: SendArgs<'_>) -> Result<usize, c_int> {

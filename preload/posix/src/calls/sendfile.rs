@@ -6,7 +6,6 @@ use core::cell::Cell;
 use core::ffi::c_int;
 
 use libc::{off_t, size_t, ssize_t};
-use sidewire_engine::calls::RecvCall;
 use sidewire_engine::memory::{Fault, IovIter, MemRef, RegionKind};
 use sidewire_link::fd::Fd;
 use std::os::fd::AsRawFd;
@@ -14,9 +13,8 @@ use syscalls::{Errno, Sysno, syscall};
 
 use super::file_pages::{WORTH_MAPPING, send_pages};
 use super::pieces::{Bytes, PIECE, Pieces, piece_from};
-use super::recv::recv_call;
-use super::splice::{is_pipe, to_pipe};
-use super::{MOVED, answer};
+use super::splice::{PipeEnd, to_pipe};
+use super::{MOVED, answer, whole};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, MAX_RW_COUNT};
 use crate::{copy, explain, fdtable, real};
@@ -32,13 +30,11 @@ pub unsafe fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size
     let from = fdtable::get(input);
     let Some(to) = fdtable::get(out).filter(|_| from.is_none()) else {
         if let Some(from) = from.filter(|_| offset.is_null() && count > 0)
-            && is_pipe(out, libc::O_RDONLY)
+            && let Some(pipe) = PipeEnd::of(out, libc::O_RDONLY)
         {
             // Linux 6.16 `splice_file_to_pipe`.
-            // SAFETY: no pointers.
-            let flags = unsafe { real::fcntl(out, libc::F_GETFL, 0) };
-            let waits = flags & libc::O_NONBLOCK == 0;
-            match to_pipe(&from, input, out, count.min(MAX_RW_COUNT), waits) {
+            let most = count.min(MAX_RW_COUNT);
+            match whole::call(&from, || to_pipe(&from, input, &pipe, most, true)) {
                 Err(MOVED) => {}
                 done => return answer(done),
             }
@@ -90,7 +86,7 @@ unsafe fn from_file(
     }
     let count = count.min(MAX_RW_COUNT);
     let regular = regular_size(input);
-    let mut pieces = Pieces::new(to, "sendfile");
+    let mut pieces = Pieces::of_sendfile(to);
     let mut in_syn = pieces.connects;
     let mut buf = Vec::new();
     let mut result = Ok(());
@@ -381,10 +377,4 @@ impl IovIter for CachedFile<'_> {
         self.pos -= n as i64;
         self.remaining += n;
     }
-}
-
-/// Receives into a buffer of our own, for splice.
-pub(super) fn recv_into(from: &FileRef, buf: &mut [u8], flags: c_int) -> Result<usize, c_int> {
-    let iov = Iovecs::single(buf.as_ptr(), buf.len());
-    recv_call(from, flags, RecvCall::of_splice, || iov.iter()).map(|got| got.n)
 }
