@@ -92,6 +92,42 @@ fn a_repeated_syn_is_answered_again() {
     assert_eq!(peer.sent(), [], "within half a second");
 }
 
+/// Linux `snt_tsval_last`: only SYN-ACKs have timestamps that the third ack may echo.
+#[test]
+fn a_challenge_ack_is_not_to_be_echoed() {
+    let echo = |tsecr| {
+        Some(TcpOptions {
+            timestamps: Some((78, tsecr)),
+            ..TcpOptions::default()
+        })
+    };
+    let mut peer = Peer::listening(5);
+    let answer = peer.syn(TcpOptions {
+        timestamps: Some((77, 0)),
+        ..TcpOptions::default()
+    });
+    let sent = answer.opts.timestamps.expect("timestamps").0;
+    peer.pass_ms(100);
+    peer.send(Seg {
+        flags: 0,
+        seq: PEER_ISN,
+        opts: echo(sent),
+        ..SEND
+    });
+    let challenged = peer.only().opts.timestamps.expect("timestamps").0;
+    assert_eq!(challenged.wrapping_sub(sent), 100);
+    peer.send(Seg {
+        opts: echo(challenged),
+        ..SEND
+    });
+    assert_eq!(count(&peer, Counter::TSEcrRejected), 1);
+    peer.send(Seg {
+        opts: echo(sent),
+        ..SEND
+    });
+    peer.accept();
+}
+
 #[test]
 fn a_wrong_ack_is_reset_and_the_handshake_lives() {
     let mut peer = Peer::syn_received();
