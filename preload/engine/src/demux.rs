@@ -133,6 +133,10 @@ impl Stack {
     fn rx_segment(&mut self, io: &mut Io<'_>, seg: &mut Segment) {
         let isn = match self.ehash.get(&seg.tuple).copied() {
             Some(Ehash::Sock(id)) => return self.rx_sock(io, id, seg),
+            Some(Ehash::Request(id)) if !self.listens(id) => {
+                self.drop_request(id);
+                None
+            }
             Some(Ehash::Request(id)) => {
                 if !refused(&mut self.sh.mib, seg) {
                     self.rx_request(io, id, seg);

@@ -306,6 +306,29 @@ fn accept_waits() {
     );
 }
 
+/// A listener that was disconnected and listens again completes what it began.
+#[test]
+fn a_handshake_outlives_a_disconnect() {
+    let disconnect = |peer: &mut Peer| {
+        peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    };
+    let mut peer = Peer::syn_received();
+    disconnect(&mut peer);
+    peer.bed
+        .with(|stack, io, id| stack.listen(io, id, 5))
+        .expect("listen");
+    peer.send(SEND);
+    assert_eq!(peer.sent(), []);
+    peer.accept();
+    assert_eq!(peer.state(), TcpState::Established);
+
+    let mut peer = Peer::syn_received();
+    disconnect(&mut peer);
+    peer.send(SEND);
+    assert!(peer.bed.stack.ehash.is_empty());
+    assert!(peer.bed.stack.ports.is_empty());
+}
+
 /// ER-65: a child that was reset is still returned.
 #[test]
 fn a_child_that_was_reset() {
