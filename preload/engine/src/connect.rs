@@ -413,6 +413,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.rcv_wup = old.rcv_nxt;
     sk.write_seq = seq;
     // What TCP_INFO goes on showing: Linux `tcp_disconnect` leaves it to the next connect.
+    sk.retransmits = old.retransmits;
     sk.pmtu_cookie = old.pmtu_cookie;
     sk.advmss = old.advmss;
     sk.rcv_ssthresh = old.rcv_ssthresh;
