@@ -143,11 +143,11 @@ pub fn tcp_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment, flag: AckFl
         if !seg.opts.sack.is_empty() && sk.sack_ok {
             tcp_sacktag_write_queue(sk, cx, seg, prior_snd_una, &mut sack, &mut rs);
             flag |= sack.flag;
-            tcp_count_delivered(sk, sack.sack_delivered, false);
             tcp_fastretrans_alert(sk, cx, prior_snd_una, 0, &mut flag, &mut rexmit);
             tcp_xmit_recovery(sk, cx, rexmit);
         }
         return AckOutcome::Old;
+            // Linux leaves out of the count what an old ack SACKs.
     }
     if after(ack, sk.snd_nxt) {
         return AckOutcome::Unsent;
