@@ -268,6 +268,7 @@ impl Stack {
             .collect();
         for id in stranded {
             if let Some((sk, mut cx)) = self.borrow(io, id) {
+                sk.data_snd_check = true;
                 batch_end(sk, &mut cx);
                 self.settle(id);
             }

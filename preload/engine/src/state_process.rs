@@ -120,6 +120,7 @@ pub(crate) fn tcp_rcv_state_process(
         TcpState::Established => tcp_data_queue(sk, cx, seg),
         _ => {}
     }
+    sk.data_snd_check = true;
     ack_each_hole(sk, cx, ooo_before);
     Verdict::Done
 }
