@@ -410,9 +410,9 @@ impl Stack {
             return;
         };
         init_child(sk, &mut cx, &req);
-        // Karn: a SYN-ACK that was re-sent says nothing about the RTT.
+        // Karn: a SYN-ACK that was re-sent says nothing about the RTT; its timestamp does, when the segment is read.
         if req.num_retrans == 0 {
-            tcp_synack_rtt_meas(sk, &cx, req.snt_synack);
+            tcp_synack_rtt_meas(sk, &cx, Some(req.snt_synack));
         }
         tcp_segs_in(sk, seg);
         let verdict = tcp_rcv_state_process(sk, &mut cx, seg);

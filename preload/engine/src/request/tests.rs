@@ -329,6 +329,33 @@ fn a_handshake_outlives_a_disconnect() {
     assert!(peer.bed.stack.ports.is_empty());
 }
 
+/// Where the SYN-ACK was sent again, the echo of its timestamp tells the RTT, if there is one.
+#[test]
+fn the_rtt_of_a_repeated_syn_ack() {
+    // Whole jiffies.
+    for (timestamps, srtt_ms, rto_ms) in [(true, 50, 252), (false, 0, 3_000)] {
+        let mut peer = Peer::listening(5);
+        peer.syn(TcpOptions {
+            timestamps: timestamps.then_some((77, 0)),
+            ..TcpOptions::default()
+        });
+        peer.pass_ms(1_000);
+        let again = peer.only().opts.timestamps.map_or(0, |t| t.0);
+        peer.pass_ms(50);
+        let echo = TcpOptions {
+            timestamps: timestamps.then_some((78, again)),
+            ..TcpOptions::default()
+        };
+        peer.send(Seg {
+            opts: Some(echo),
+            ..SEND
+        });
+        peer.accept();
+        assert_eq!(peer.sk().srtt_us >> 3, srtt_ms * 1_000);
+        assert_eq!(peer.sk().rto_us, rto_ms * 1_000);
+    }
+}
+
 /// ER-65: a child that was reset is still returned.
 #[test]
 fn a_child_that_was_reset() {
