@@ -54,6 +54,11 @@ impl Stack {
         if !self.register_listener(id, local) {
             return Err(Error::AddrInUse);
         }
+        // Those of before it was disconnected go on.
+        let open = self.reqs.values().filter(|req| req.listener == id);
+        let (qlen, young) = open.fold((0, 0), |(all, young), req| {
+            (all + 1, young + u32::from(req.num_timeout == 0))
+        });
         let Some(sk) = self.socks.get_mut(id) else {
             return Err(Error::BadFd);
         };
@@ -64,6 +69,8 @@ impl Stack {
         sk.state = TcpState::Listen;
         sk.listen = Some(Box::new(ListenState {
             backlog,
+            qlen,
+            young,
             ..ListenState::default()
         }));
         Ok(())
@@ -222,8 +229,8 @@ impl Stack {
             .any(|l| 2 * l.accept_queue.len() > l.backlog as usize + 1)
     }
 
-    /// The listener is gone: its handshakes are forgotten, its unaccepted children reset (ER-66;
-    /// Linux `inet_csk_listen_stop`).
+    /// The listener listens no more: its unaccepted children are reset (ER-66; Linux `inet_csk_listen_stop`). Handshakes
+    /// stay for [`Stack::listens`] to find out.
     pub(crate) fn listen_stop(&mut self, io: &mut Io<'_>, id: SocketId) {
         let Some(sk) = self.socks.get_mut(id) else {
             return;
@@ -232,10 +239,17 @@ impl Stack {
             return;
         };
         let local = sk.tuple.local;
-        self.forget_listener(id, local);
+        self.free_address(id, local);
         for child in listen.accept_queue {
             self.abort(io, child);
         }
+    }
+
+    /// True when the listener of a handshake listens, or has begun to again; a handshake without one is over.
+    pub(crate) fn listens(&self, req: RequestId) -> bool {
+        let req = self.reqs.get(req);
+        req.and_then(|req| self.socks.get(req.listener))
+            .is_some_and(|sk| sk.listen.is_some())
     }
 }
 

@@ -118,6 +118,13 @@ fn tcp_may_raise_cwnd(sk: &TcpSock, cx: &Cx<'_, '_>, flag: AckFlag) -> bool {
     }
 }
 
+/// The oldest ack number that may still be on its way (RFC 5961 §5.2).
+#[inline]
+pub(crate) fn oldest_ack(sk: &TcpSock) -> u32 {
+    let window = u64::from(sk.max_window).min(sk.info.bytes_acked) as u32;
+    sk.snd_una.wrapping_sub(window)
+}
+
 /// Takes the acknowledgement of `seg`. Data that may be sent now is the caller's to push
 /// ([`crate::output::tcp_data_snd_check`]); retransmissions go out here.
 ///
@@ -136,14 +143,13 @@ pub fn tcp_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment, flag: AckFl
     let ack = seg.ack_seq;
 
     if before(ack, prior_snd_una) {
-        let window = u64::from(sk.max_window).min(sk.info.bytes_acked) as u32;
-        if before(ack, prior_snd_una.wrapping_sub(window)) {
+        if before(ack, oldest_ack(sk)) {
             return AckOutcome::TooOld;
         }
         if !seg.opts.sack.is_empty() && sk.sack_ok {
             tcp_sacktag_write_queue(sk, cx, seg, prior_snd_una, &mut sack, &mut rs);
+            // Linux leaves out of the count what an old ack SACKs.
             flag |= sack.flag;
-            tcp_count_delivered(sk, sack.sack_delivered, false);
             tcp_fastretrans_alert(sk, cx, prior_snd_una, 0, &mut flag, &mut rexmit);
             tcp_xmit_recovery(sk, cx, rexmit);
         }
@@ -233,6 +239,13 @@ pub fn tcp_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment, flag: AckFl
     AckOutcome::Ok
 }
 
+/// True when the window of a segment is newer than the one that is known.
+pub(crate) fn tcp_may_update_window(sk: &TcpSock, seg: &Segment, nwin: u32) -> bool {
+    after(seg.ack_seq, sk.snd_una)
+        || after(seg.seq, sk.snd_wl1)
+        || (seg.seq == sk.snd_wl1 && (nwin > sk.snd_wnd || nwin == 0))
+}
+
 /// Takes window and ack number over (RFC 9293 §3.10.7.4).
 fn tcp_ack_update_window(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) -> AckFlag {
     let mut flag = AckFlag::empty();
@@ -241,10 +254,7 @@ fn tcp_ack_update_window(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) -
     if !seg.syn() {
         nwin <<= u32::from(sk.snd_wscale);
     }
-    let newer = after(ack, sk.snd_una)
-        || after(seg.seq, sk.snd_wl1)
-        || (seg.seq == sk.snd_wl1 && (nwin > sk.snd_wnd || nwin == 0));
-    if newer {
+    if tcp_may_update_window(sk, seg, nwin) {
         flag |= AckFlag::WIN_UPDATE;
         sk.snd_wl1 = seg.seq;
         if sk.snd_wnd != nwin {

@@ -135,7 +135,9 @@ impl Stack {
         sk.shutdown = shutdown::MASK;
         if sk.state == TcpState::Listen {
             tcp_set_state(sk, cx.sh, TcpState::Close);
+            let local = sk.tuple.local;
             self.listen_stop(io, id);
+            self.forget_listener(id, local);
             return;
         }
         let unread = purge_receive_queue(sk);
@@ -198,7 +200,12 @@ impl Stack {
 
     /// Ends the connection at once: RST where the peer has to know, and the socket is gone.
     pub fn abort(&mut self, io: &mut Io<'_>, id: SocketId) {
+        let sk = self.socks.get(id);
+        let listened = sk.and_then(|sk| sk.listen.as_ref().map(|_| sk.tuple.local));
         self.disconnect_sock(io, id);
+        if let Some(local) = listened {
+            self.forget_listener(id, local);
+        }
         let Some(sk) = self.socks.get_mut(id) else {
             return;
         };

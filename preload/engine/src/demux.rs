@@ -9,6 +9,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::input::{Verdict, batch_end, tcp_drop, tcp_rcv_established, tcp_segs_in};
 use crate::mib::{Counter, Mib};
+use crate::mss::TCP_HEADER;
 use crate::net::Tuple;
 use crate::output::tcp_tx_space;
 use crate::reply::tcp_send_reset;
@@ -18,6 +19,9 @@ use crate::state::tcp_done;
 use crate::state_process::tcp_rcv_state_process;
 use crate::timer::{TimerOutcome, fire_timer};
 use crate::timewait::tcp_time_wait;
+
+/// Up to so many bytes a segment's checksum is verified before anything else.
+const CHECKSUM_BREAK: u32 = 76;
 
 /// Keyed hashing, so that a peer cannot choose collisions.
 #[derive(Clone, Debug)]
@@ -92,11 +96,31 @@ impl Stack {
             .add(Counter::InSegs, u64::from(frame.gso_segs.max(1)));
         if frame.csum == RxCsum::Bad {
             self.sh.mib.inc(Counter::InCsumErrors);
+            self.count_broken(frame);
             return;
         }
         match Segment::parse(frame) {
             Ok(mut seg) => self.rx_segment(io, &mut seg),
             Err(why) => self.sh.mib.inc(why),
+        }
+    }
+
+    /// The sum of a segment that is not short is looked at when the socket has counted it.
+    fn count_broken(&mut self, frame: &mut Ingress<'_>) {
+        let Ok(seg) = Segment::parse(frame) else {
+            return;
+        };
+        if TCP_HEADER + u32::from(seg.opt_len) + seg.len <= CHECKSUM_BREAK {
+            return;
+        }
+        if let Some(Ehash::Sock(id)) = self.ehash.get(&seg.tuple).copied()
+            && let Some(sk) = self.socks.get_mut(id)
+            && seg.ttl >= sk.opts.ip_min_ttl
+        {
+            tcp_segs_in(sk, &seg);
+            if sk.state == TcpState::Established {
+                tcp_drop(sk, &seg);
+            }
         }
     }
 
@@ -109,6 +133,10 @@ impl Stack {
     fn rx_segment(&mut self, io: &mut Io<'_>, seg: &mut Segment) {
         let isn = match self.ehash.get(&seg.tuple).copied() {
             Some(Ehash::Sock(id)) => return self.rx_sock(io, id, seg),
+            Some(Ehash::Request(id)) if !self.listens(id) => {
+                self.drop_request(id);
+                None
+            }
             Some(Ehash::Request(id)) => {
                 if !refused(&mut self.sh.mib, seg) {
                     self.rx_request(io, id, seg);
@@ -238,6 +266,7 @@ impl Stack {
             .collect();
         for id in stranded {
             if let Some((sk, mut cx)) = self.borrow(io, id) {
+                sk.data_snd_check = true;
                 batch_end(sk, &mut cx);
                 self.settle(id);
             }

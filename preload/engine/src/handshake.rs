@@ -215,7 +215,7 @@ pub fn tcp_send_synack(
         tos: req.tos,
         ttl: ttl(req.ttl, Some(&req.dst), &sh.sysctl),
         id: 0,
-        df: true,
+        df: !req.dst.metrics.mtu_locked,
     };
     let headers = Headers::build(&req.tuple, &ip, &tcp, &options, 0)?;
     sh.mib.inc(Counter::OutSegs);

@@ -7,6 +7,7 @@ use sidewire_wire::ipv4::Ipv4Header;
 use sidewire_wire::ipv6::Ipv6Header;
 use sidewire_wire::tcp::{TcpHeader, TcpOptions, set_checksum};
 
+use crate::mss::tcp_advertise_mss;
 use crate::net::{Dst, MAX_HEADER, Tuple};
 use crate::skb::tcphdr;
 use crate::sock::TcpSock;
@@ -115,6 +116,16 @@ pub fn ttl(opt: i16, dst: Option<&Dst>, sysctl: &Sysctl) -> u8 {
     })
 }
 
+/// True when routers are to drop what is too large for them, and to say so.
+#[must_use]
+pub fn ip_dont_fragment(sk: &TcpSock) -> bool {
+    match sk.opts.ip_mtu_discover {
+        IP_PMTUDISC_DO => true,
+        IP_PMTUDISC_WANT => !sk.route_metrics().mtu_locked,
+        _ => false,
+    }
+}
+
 /// IP fields of a socket's next frame. The identification is not advanced here.
 #[must_use]
 pub fn ip_fields(sk: &TcpSock, sysctl: &Sysctl) -> IpFields {
@@ -122,7 +133,7 @@ pub fn ip_fields(sk: &TcpSock, sysctl: &Sysctl) -> IpFields {
         tos: sk.opts.ip_tos,
         ttl: ttl(sk.opts.ip_ttl, sk.dst.as_ref(), sysctl),
         id: sk.ip_id,
-        df: matches!(sk.opts.ip_mtu_discover, IP_PMTUDISC_WANT | IP_PMTUDISC_DO),
+        df: ip_dont_fragment(sk),
     }
 }
 
@@ -197,10 +208,10 @@ pub fn tcp_established_options(sk: &TcpSock, now: Instant) -> TcpOptions {
 /// Options of our SYN, and of the SYN-ACK of a simultaneous open, which offers the same whatever the peer's SYN had (Linux
 /// `tcp_syn_options`, TM-32).
 #[must_use]
-pub fn tcp_syn_options(sk: &TcpSock, sysctl: &Sysctl, flags: u8, now: Instant) -> TcpOptions {
+pub fn tcp_syn_options(sk: &mut TcpSock, sysctl: &Sysctl, flags: u8, now: Instant) -> TcpOptions {
     let answer = flags & tcphdr::ACK != 0;
     TcpOptions {
-        mss: Some(sk.advmss),
+        mss: Some(tcp_advertise_mss(sk)),
         wscale: sysctl.tcp_window_scaling.then_some(sk.rcv_wscale),
         sack_permitted: sysctl.tcp_sack,
         timestamps: (sysctl.tcp_timestamps != 0).then(|| (tsval(sk, now), sk.ts_recent)),

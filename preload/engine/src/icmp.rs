@@ -8,9 +8,10 @@ use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, v4_unreachable, v6_unreachab
 
 use crate::error::Error;
 use crate::errqueue::{IcmpPacket, IcmpReport, ip_icmp_error, sk_error_report};
+use crate::header::ip_dont_fragment;
 use crate::mib::Counter;
 use crate::mss::tcp_sync_mss;
-use crate::net::Tuple;
+use crate::net::{Dst, Tuple};
 use crate::recovery::tcp_simple_retransmit;
 use crate::seq::between;
 use crate::sock::TcpSock;
@@ -27,8 +28,10 @@ const HOST_UNKNOWN: u8 = 7;
 const HOST_ISOLATED: u8 = 8;
 /// Code of time exceeded: a fragment waited too long for the others (Linux ICMP_EXC_FRAGTIME).
 const FRAGMENT_REASSEMBLY: u8 = 1;
-/// IP_PMTUDISC_DONT: the socket does not care.
+/// Values of IP_MTU_DISCOVER with which the socket does not care.
 const IP_PMTUDISC_DONT: u8 = 0;
+const IP_PMTUDISC_INTERFACE: u8 = 4;
+const IP_PMTUDISC_OMIT: u8 = 5;
 
 /// The error that a message stands for; `None` when it says nothing to TCP.
 fn convert(kind: IcmpErrorKind, v6: bool) -> Option<Error> {
@@ -155,21 +158,39 @@ fn sock_icmp(
 }
 
 /// A router says how much it takes (RFC 1191; Linux `tcp_v4_mtu_reduced`).
-fn mtu_reduced(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, mtu: u32) {
-    let min = if sk.tuple.remote.is_ipv6() {
-        MIN_PMTU_V6
-    } else {
-        MIN_PMTU
-    };
-    let Some(dst) = sk.dst.as_mut().filter(|d| mtu != 0 && mtu < d.mtu) else {
+fn mtu_reduced(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, told: u32) {
+    let v6 = sk.tuple.remote.is_ipv6();
+    let Some(dst) = &mut sk.dst else {
         return;
     };
-    let mtu = mtu.max(min).min(dst.mtu);
-    dst.mtu = mtu;
-    if sk.opts.ip_mtu_discover != IP_PMTUDISC_DONT && sk.pmtu_cookie > mtu {
+    update_pmtu(dst, told, v6);
+    let mtu = dst.mtu;
+    if told < mtu && ip_dont_fragment(sk) {
+        // Nothing that we may send gets through.
+        sk.sk_err_soft = Some(Error::MsgSize);
+    }
+    let heeds = ![IP_PMTUDISC_DONT, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT]
+        .contains(&sk.opts.ip_mtu_discover);
+    if heeds && sk.pmtu_cookie > mtu {
         tcp_sync_mss(sk, cx, mtu);
         // What was too large is lost for certain.
         tcp_simple_retransmit(sk, cx);
+    }
+}
+
+/// A path that takes less than every host must is not asked any more: what is too large for it, its routers shall cut
+/// (Linux `__ip_rt_update_pmtu`).
+fn update_pmtu(dst: &mut Dst, told: u32, v6: bool) {
+    if dst.metrics.mtu_locked || told > dst.mtu {
+        return;
+    }
+    if v6 {
+        dst.mtu = told.max(MIN_PMTU_V6).min(dst.mtu);
+    } else if told < MIN_PMTU {
+        dst.metrics.mtu_locked = true;
+        dst.mtu = dst.mtu.min(MIN_PMTU);
+    } else {
+        dst.mtu = told;
     }
 }
 

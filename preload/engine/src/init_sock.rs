@@ -75,6 +75,7 @@ impl TcpSock {
             hashed: false,
             held: false,
             in_batch: false,
+            data_snd_check: false,
             opened_hole: false,
             autocorked: false,
             send_run: SendRun::default(),

@@ -2,7 +2,7 @@
 
 use sidewire_uapi::tcp::TcpState;
 
-use crate::ack::{AckFlag, AckOutcome, tcp_ack};
+use crate::ack::{AckFlag, AckOutcome, oldest_ack, tcp_ack, tcp_may_update_window};
 use crate::autocork;
 use crate::data_queue::{
     rx_skb, tcp_data_queue, tcp_data_ready, tcp_event_data_recv, tcp_queue_rcv,
@@ -13,7 +13,7 @@ use crate::delack::{
 use crate::mib::Counter;
 use crate::ofo::{TCP_SACK_BLOCKS_EXPECTED, tcp_dsack_set};
 use crate::output::{tcp_data_snd_check, tcp_send_ack};
-use crate::rcvbuf::tcp_rcv_rtt_measure_ts;
+use crate::rcvbuf::{rx_truesize, sk_forward_alloc, tcp_rcv_rtt_measure_ts};
 use crate::segment::Segment;
 use crate::seq::{after, before, between, min_seq};
 use crate::skb::tcphdr;
@@ -192,13 +192,10 @@ fn tcp_disordered_ack_check(sk: &TcpSock, seg: &Segment) -> Option<Disordered> {
         });
     }
     let nwin = u32::from(seg.window) << sk.snd_wscale;
-    let updates_window = after(seg.ack_seq, sk.snd_una)
-        || after(seg.seq, sk.snd_wl1)
-        || (seg.seq == sk.snd_wl1 && nwin > sk.snd_wnd);
     // An RTO and a fifth, in timestamp ticks.
     let replay = (u64::from(sk.rto_us) * 6 / 5 / 1000) as i32;
     if seg.ack_seq != sk.snd_una
-        || updates_window
+        || tcp_may_update_window(sk, seg, nwin)
         || (sk.ts_recent.wrapping_sub(sk.rcv_tsval) as i32) > replay
     {
         return Some(Disordered::Paws);
@@ -306,7 +303,7 @@ fn predicted(sk: &TcpSock, seg: &Segment) -> bool {
     seg.seq == sk.rcv_nxt
         && seg.flags & !tcphdr::PSH == tcphdr::ACK
         && u32::from(seg.window) << sk.snd_wscale == sk.snd_wnd
-        && between(seg.ack_seq, sk.snd_una, sk.snd_nxt)
+        && between(seg.ack_seq, oldest_ack(sk), sk.snd_nxt)
         && sk.ofo_queue.is_empty()
         && sk.urg_data == 0
         && sk.rcv_wnd != 0
@@ -315,6 +312,8 @@ fn predicted(sk: &TcpSock, seg: &Segment) -> bool {
         && sk.saw_tstamp == sk.tstamp_ok
         && (!sk.tstamp_ok || (sk.rcv_tsval.wrapping_sub(sk.ts_recent) as i32) >= 0)
         && seg.len <= sk.receive_window()
+        // Data for which memory has to be asked is looked at in full.
+        && (seg.len == 0 || rx_truesize(seg.len) <= sk_forward_alloc(sk))
 }
 
 /// The ack field in ESTABLISHED; false when the segment is to be dropped for it.
@@ -341,6 +340,7 @@ pub(crate) fn tcp_rcv_established(
         }
         let Some(payload) = seg.payload.take() else {
             take_ack(sk, cx, seg, AckFlag::empty());
+            sk.data_snd_check = true;
             // A pure ack says nothing about how long our window takes.
             sk.tuning.last_tsecr = sk.rcv_tsecr;
             return Verdict::Done;
@@ -354,6 +354,7 @@ pub(crate) fn tcp_rcv_established(
             sk.snd_wl1 = seg.seq;
         } else {
             take_ack(sk, cx, seg, AckFlag::DATA);
+            sk.data_snd_check = true;
         }
         tcp_data_ready(sk, cx);
         return Verdict::Done;
@@ -373,6 +374,7 @@ pub(crate) fn tcp_rcv_established(
     tcp_urg(sk, cx, seg);
     let ooo_before = sk.info.rcv_ooopack;
     tcp_data_queue(sk, cx, seg);
+    sk.data_snd_check = true;
     ack_each_hole(sk, cx, ooo_before);
     Verdict::Done
 }
@@ -385,7 +387,21 @@ pub(crate) fn ack_each_hole(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, ooo_before: u
     let counts = !sk.sack_ok || usize::from(sk.num_sacks) > TCP_SACK_BLOCKS_EXPECTED;
     let eager = sk.duplicate_sack.is_some() || (out_of_order && counts);
     if eager && sk.state != TcpState::Close && inet_csk_ack_scheduled(sk) {
+        // Data that may go takes the ack along.
+        data_snd_check(sk, cx);
         tcp_ack_snd_check(sk, cx);
+    }
+}
+
+/// Sends the data that the segments of a batch let out; those that were dropped let out none.
+fn data_snd_check(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    if !core::mem::take(&mut sk.data_snd_check) {
+        return;
+    }
+    if autocork::goes_on(sk) {
+        tcp_check_space(sk, cx);
+    } else {
+        tcp_data_snd_check(sk, cx);
     }
 }
 
@@ -394,11 +410,7 @@ pub(crate) fn batch_end(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk.state == TcpState::Close {
         return;
     }
-    if autocork::goes_on(sk) {
-        tcp_check_space(sk, cx);
-    } else {
-        tcp_data_snd_check(sk, cx);
-    }
+    data_snd_check(sk, cx);
     // Nothing but more of the peer's hurries the ack of its SYN-ACK.
     let waits = core::mem::take(&mut sk.synack_ack_waits);
     let nothing_more = sk.rcv_nxt == sk.irs.wrapping_add(1) && sk.ofo_queue.is_empty();

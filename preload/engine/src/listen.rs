@@ -79,6 +79,8 @@ pub struct RequestSock {
     pub ecn_ok: bool,
     /// When the first SYN-ACK was sent.
     pub snt_synack: Instant,
+    /// When the last one was: no timestamp of ours is newer for the peer to echo (Linux `snt_tsval_last`).
+    pub snt_synack_last: Instant,
     /// SYN-ACKs re-sent.
     pub num_retrans: u8,
     /// Timeouts so far.

@@ -76,6 +76,15 @@ pub fn dst_metric_advmss(dst: &Dst, headers: u32) -> u16 {
     mss.min(u32::from(u16::MAX) - headers - TCP_HEADER) as u16
 }
 
+/// The MSS that a SYN announces: less than the one before where a router has told of a smaller MTU meanwhile.
+pub(crate) fn tcp_advertise_mss(sk: &mut TcpSock) -> u16 {
+    let headers = net_header_len(sk);
+    if let Some(dst) = &sk.dst {
+        sk.advmss = sk.advmss.min(dst_metric_advmss(dst, headers));
+    }
+    sk.advmss
+}
+
 /// `mss`, bounded by TCP_MAXSEG (Linux `tcp_mss_clamp`).
 #[must_use]
 pub fn tcp_mss_clamp(user_mss: u16, mss: u16) -> u16 {

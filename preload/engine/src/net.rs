@@ -100,6 +100,8 @@ pub struct RouteMetrics {
     pub rto_min_us: u32,
     /// TTL of packets whose socket sets none.
     pub hoplimit: u8,
+    /// The path MTU is not to be learned, and routers may cut packets (`mtu lock 1400`).
+    pub mtu_locked: bool,
     /// Acks are not delayed.
     pub quickack: bool,
     /// ECN is offered, and accepted, whatever `tcp_ecn` says (RFC 3168 §6.1.1).
@@ -170,6 +172,7 @@ impl RouteMetrics {
         initrwnd: 0,
         rto_min_us: 0,
         hoplimit: 0,
+        mtu_locked: false,
         quickack: false,
         ecn: false,
         usec_ts: false,

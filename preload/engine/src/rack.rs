@@ -120,8 +120,10 @@ pub(crate) fn tcp_rack_reo_timeout(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if in_flight != sk.packets_in_flight() {
         if sk.ca_state != CaState::Recovery {
             tcp_enter_recovery(sk, cx, false);
-            let newly_lost = sk.lost.wrapping_sub(lost);
-            tcp_cwnd_reduction(sk, 1, newly_lost, false);
+            if !sk.ca.has_control() {
+                let newly_lost = sk.lost.wrapping_sub(lost);
+                tcp_cwnd_reduction(sk, 1, newly_lost, false);
+            }
         }
         tcp_xmit_retransmit_queue(sk, cx);
     }

@@ -2,6 +2,7 @@
 //! (TM-25, TM-30).
 
 use crate::collapse::collapse_queues;
+use crate::memory::PAGE_SIZE;
 use crate::mib::Counter;
 use crate::rtt::tcp_rtt_tsopt_us;
 use crate::segment::Segment;
@@ -51,6 +52,13 @@ pub(crate) const fn rx_truesize(len: u32) -> u32 {
     }
     let bucket = head.next_power_of_two();
     (if bucket < HEAD_MIN { HEAD_MIN } else { bucket }) + SK_BUFF
+}
+
+/// What Linux has put aside for the socket and not used: memory is accounted in pages. The error queue is on no such account.
+#[inline]
+pub(crate) fn sk_forward_alloc(sk: &TcpSock) -> u32 {
+    let used = sk.wmem_queued + (sk.rmem_alloc - sk.errqueue.rmem());
+    used.next_multiple_of(PAGE_SIZE) - used
 }
 
 /// Estimates the peer's segment size, and with it what share of the buffer may be announced

@@ -127,6 +127,7 @@ impl Stack {
             ts_off: secure_tcp_ts_off(&self.sh.secrets, self.sh.sysctl.tcp_timestamps, &seg.tuple),
             usec_ts: req.dst.metrics.usec_ts,
             snt_synack: io.now,
+            snt_synack_last: io.now,
             deadline: io.now + TCP_TIMEOUT_INIT_NS,
             saved_syn: (sk.opts.save_syn != 0)
                 .then(|| seg.headers.clone())
@@ -195,6 +196,7 @@ impl Stack {
         let Some(req) = self.reqs.get_mut(id) else {
             return;
         };
+        req.snt_synack_last = io.now;
         if tcp_send_synack(&mut self.sh, io.net, req, None, req.ecn_ok, io.now).is_some() {
             self.sh.mib.inc(Counter::RetransSegs);
             req.num_retrans = req.num_retrans.saturating_add(1);
@@ -276,7 +278,7 @@ impl Stack {
         let mut tsecr_reject = false;
         if let Some((tsval, tsecr)) = timestamps {
             if tsecr != 0 && req.tstamp_ok {
-                let (first, last) = (req.tsval(req.snt_synack), req.tsval(io.now));
+                let (first, last) = (req.tsval(req.snt_synack), req.tsval(req.snt_synack_last));
                 tsecr_reject = !between(tsecr, first, last);
             }
             // When the SYN came is not kept; its last timeout says enough.
@@ -407,9 +409,9 @@ impl Stack {
             return;
         };
         init_child(sk, &mut cx, &req);
-        // Karn: a SYN-ACK that was re-sent says nothing about the RTT.
+        // Karn: a SYN-ACK that was re-sent says nothing about the RTT; its timestamp does, when the segment is read.
         if req.num_retrans == 0 {
-            tcp_synack_rtt_meas(sk, &cx, req.snt_synack);
+            tcp_synack_rtt_meas(sk, &cx, Some(req.snt_synack));
         }
         tcp_segs_in(sk, seg);
         let verdict = tcp_rcv_state_process(sk, &mut cx, seg);
@@ -492,6 +494,7 @@ fn new_request(
         usec_ts: false,
         ecn_ok: offers_ecn && (sysctl.tcp_ecn != 0 || metrics.ecn) && seg.tos & 3 == 0,
         snt_synack: Instant::ZERO,
+        snt_synack_last: Instant::ZERO,
         num_retrans: 0,
         num_timeout: 0,
         acked: false,

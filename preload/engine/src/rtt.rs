@@ -174,9 +174,10 @@ pub(crate) fn tcp_ack_update_rtt(
     true
 }
 
-/// RTT of a passive handshake: from the SYN-ACK at `snt_synack` to the third ack. Only for one that was sent once.
-pub fn tcp_synack_rtt_meas(sk: &mut TcpSock, cx: &Cx<'_, '_>, snt_synack: Instant) {
-    let us = cx.now.us_since(snt_synack) as i64;
+/// RTT of a passive handshake: from the SYN-ACK at `snt_synack` to the third ack. Where that was sent again, or there was
+/// none, the echoed timestamp has to do.
+pub fn tcp_synack_rtt_meas(sk: &mut TcpSock, cx: &Cx<'_, '_>, snt_synack: Option<Instant>) {
+    let us = snt_synack.map_or(-1, |at| cx.now.us_since(at) as i64);
     let mut rs = RateSample::default();
     tcp_ack_update_rtt(sk, cx, AckFlag::SYN_ACKED, us, -1, us, &mut rs);
 }

@@ -283,6 +283,9 @@ pub struct TcpSock {
     /// Stands in [`crate::stack::Shared::batch`].
     #[serde(skip)]
     pub in_batch: bool,
+    /// Something of the batch was taken that may let data out.
+    #[serde(skip)]
+    pub(crate) data_snd_check: bool,
     /// The batch has made the out-of-order queue; no ack has told of it.
     #[serde(skip)]
     pub opened_hole: bool,

@@ -13,6 +13,7 @@ use crate::input::{
 use crate::metrics::tcp_update_metrics;
 use crate::mib::Counter;
 use crate::rcvbuf::tcp_init_rcv_space;
+use crate::rtt::tcp_synack_rtt_meas;
 use crate::segment::Segment;
 use crate::seq::{after, before};
 use crate::skb::tcphdr;
@@ -120,6 +121,7 @@ pub(crate) fn tcp_rcv_state_process(
         TcpState::Established => tcp_data_queue(sk, cx, seg),
         _ => {}
     }
+    sk.data_snd_check = true;
     ack_each_hole(sk, cx, ooo_before);
     Verdict::Done
 }
@@ -127,6 +129,12 @@ pub(crate) fn tcp_rcv_state_process(
 /// The third ack of a handshake, passive or simultaneous.
 fn establish_passive(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
     sk.delivered = sk.delivered.wrapping_add(1);
+    if sk.srtt_us == 0 {
+        let req = sk.fastopen_synack.as_ref().filter(|_| sk.fastopen_rsk);
+        let sent_once = req.filter(|req| req.num_retrans == 0);
+        let snt_synack = sent_once.map(|req| req.snt_synack);
+        tcp_synack_rtt_meas(sk, cx, snt_synack);
+    }
     if sk.tstamp_ok {
         sk.advmss = sk.advmss.saturating_sub(TCPOLEN_TSTAMP_ALIGNED);
     }

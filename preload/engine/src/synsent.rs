@@ -170,6 +170,7 @@ fn established(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &mut Segment) {
     tcp_initialize_rcv_mss(sk);
     sk.copied_seq = sk.rcv_nxt;
     tcp_finish_connect(sk, cx);
+    sk.data_snd_check = true;
     let fastopen = sk.syn_fastopen || sk.syn_data;
     let fastopen_fail = fastopen && tcp_rcv_fastopen_synack(sk, cx, seg);
     if !sk.orphan {

@@ -236,7 +236,16 @@ impl Peer {
     }
 
     /// Sends one segment of a batch.
-    pub(crate) fn send_in_batch(&mut self, mut seg: Seg) {
+    pub(crate) fn send_in_batch(&mut self, seg: Seg) {
+        self.send_with(seg, RxCsum::Good);
+    }
+
+    /// Sends one segment with a wrong checksum.
+    pub(crate) fn send_broken(&mut self, seg: Seg) {
+        self.send_with(seg, RxCsum::Bad);
+    }
+
+    fn send_with(&mut self, mut seg: Seg, csum: RxCsum) {
         if seg.flags & tcphdr::ACK != 0 && seg.ack == 0 {
             seg.ack = self.isn.wrapping_add(1);
         }
@@ -263,7 +272,7 @@ impl Peer {
         let mut frame = Ingress {
             headers: headers.bytes(),
             payload,
-            csum: RxCsum::Good,
+            csum,
             gso_segs: 1,
             gso_size: 0,
             iif: 2,

@@ -340,7 +340,7 @@ pub(crate) fn tcp_time_wait(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, fin_wait2: bo
             usec_ts: sk.tcp_usec_ts,
             ts_recent: sk.ts_recent,
             ts_recent_stamp: if sk.tstamp_ok { sk.ts_recent_stamp } else { 0 },
-            last_oow_ack_time: sk.last_oow_ack_time,
+            last_oow_ack_time: Instant::ZERO,
             deadline: cx.now + timeout,
             dst: sk.dst,
             tos: sk.opts.ip_tos,

@@ -559,6 +559,7 @@ fn metrics(m: &Metrics) -> RouteMetrics {
         initrwnd: m.initrwnd.unwrap_or(0),
         rto_min_us: rto_min_ms.saturating_mul(1000),
         hoplimit: u8::try_from(m.hoplimit.unwrap_or(0)).unwrap_or(u8::MAX),
+        mtu_locked: m.mtu_locked,
         quickack: m.quickack,
         ecn: m.ecn,
         usec_ts: m.usec_ts,

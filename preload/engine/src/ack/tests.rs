@@ -15,6 +15,18 @@ fn acks_of_unsent_or_ancient_data_are_refused() {
     assert_eq!(b.take(&seg), AckOutcome::TooOld);
 }
 
+/// As Linux 6.18: what an old ack SACKs is marked, and not counted as delivered.
+#[test]
+fn an_old_ack_sacks() {
+    let mut b = Bench::new();
+    b.write(10 * MSS);
+    b.after_ms(20);
+    b.ack(5 * MSS, &[]);
+    let seg = b.segment(MSS, &[(7 * MSS, 8 * MSS)], 7_000);
+    assert_eq!(b.take(&seg), AckOutcome::Old);
+    assert_eq!((b.sk.sacked_out, b.sk.delivered), (1, 5));
+}
+
 #[test]
 fn an_old_segment_does_not_shrink_the_window() {
     let mut b = Bench::new();

@@ -215,3 +215,15 @@ fn connect_after_disconnect() {
     peer.send(Seg { len: 7, ..SEND });
     assert_eq!(peer.recv(0, 100), Ok(7));
 }
+
+/// Linux `tcp_disconnect`: how often the SYN went again stays to be seen until the next connect.
+#[test]
+fn what_an_attempt_took_is_shown_afterwards() {
+    let mut peer = Peer::syn_sent();
+    peer.pass_ms(1_100);
+    assert_eq!(peer.sk().retransmits, 1);
+    peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    assert_eq!(peer.sk().retransmits, 1);
+    let _ = peer.connect();
+    assert_eq!(peer.sk().retransmits, 0);
+}

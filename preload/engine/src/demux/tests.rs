@@ -208,6 +208,29 @@ fn a_bad_checksum_is_counted() {
     assert_eq!(peer.bed.stack.mib().get(Counter::InCsumErrors), 1);
 }
 
+/// Linux CHECKSUM_BREAK.
+#[test]
+fn a_bad_checksum_is_seen_late() {
+    let mut peer = Peer::established();
+    let before = peer.sk().info.clone();
+    for (opts, len) in [(0, 56), (0, 57), (12, 44), (12, 45)] {
+        let opts = TcpOptions {
+            timestamps: (opts > 0).then_some((1, 1)),
+            ..TcpOptions::default()
+        };
+        peer.send_broken(Seg {
+            len,
+            opts: Some(opts),
+            ..SEND
+        });
+    }
+    let after = peer.sk().info.clone();
+    assert_eq!(after.segs_in - before.segs_in, 2);
+    assert_eq!(after.data_segs_in - before.data_segs_in, 2);
+    assert_eq!(after.drops - before.drops, 2);
+    assert_eq!(after.bytes_received, before.bytes_received);
+}
+
 /// ER-79, ER-80: on a port that is ours, and on no other.
 #[test]
 fn strangers() {

@@ -12,7 +12,6 @@ use crate::mib::Counter;
 use crate::net::Dst;
 use crate::rcvbuf::tcp_init_rcv_space;
 use crate::request::{init_child, openreq_child};
-use crate::rtt::tcp_synack_rtt_meas;
 use crate::segment::Segment;
 use crate::skb::{RxSkb, SKB_TRUESIZE, tcphdr};
 use crate::sock::{CaState, TcpSock};
@@ -243,13 +242,6 @@ pub(crate) fn tcp_fastopen_synack_timer(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -
 
 /// The third ack for a fast-open child (Linux `tcp_rcv_synrecv_state_fastopen`).
 pub(crate) fn tcp_rcv_synrecv_state_fastopen(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
-    if let Some(req) = &sk.fastopen_synack
-        && req.num_retrans == 0
-        && sk.srtt_us == 0
-    {
-        let at = req.snt_synack;
-        tcp_synack_rtt_meas(sk, cx, at);
-    }
     if sk.ca_state == CaState::Loss && sk.packets_out == 0 {
         sk.undo_marker = 0;
     }

@@ -191,6 +191,7 @@ fn syn_ack_of_a_request() {
         usec_ts: false,
         ts_off: 1_000,
         snt_synack: Instant(0),
+        snt_synack_last: Instant(0),
         num_retrans: 0,
         num_timeout: 0,
         acked: false,

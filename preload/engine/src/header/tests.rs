@@ -103,13 +103,13 @@ fn syn_options() {
     let mut sk = TcpSock::new(false, 0, &sysctl);
     sk.advmss = 1_460;
     sk.rcv_wscale = 7;
-    let syn = tcp_syn_options(&sk, &sysctl, tcphdr::SYN, Instant(5_000_000));
+    let syn = tcp_syn_options(&mut sk, &sysctl, tcphdr::SYN, Instant(5_000_000));
     let mut out = [0; 40];
     let n = syn.emit(&mut out).expect("room");
     assert_eq!(n, 20);
     assert_eq!(&out[..8], [2, 4, 0x05, 0xb4, 4, 2, 8, 10]);
     assert_eq!(&out[8..12], [0, 0, 0, 5]);
     assert_eq!(&out[16..20], [1, 3, 3, 7]);
-    let answer = tcp_syn_options(&sk, &sysctl, tcphdr::SYN | tcphdr::ACK, Instant(0));
+    let answer = tcp_syn_options(&mut sk, &sysctl, tcphdr::SYN | tcphdr::ACK, Instant(0));
     assert_eq!(answer.emitted_len(), 20);
 }

@@ -4,7 +4,7 @@ use alloc::vec;
 use core::net::{IpAddr, Ipv4Addr};
 
 use sidewire_uapi::TcpState;
-use sidewire_uapi::ip::IP_RECVERR;
+use sidewire_uapi::ip::{IP_PMTUDISC_DO, IP_RECVERR};
 use sidewire_uapi::poll::POLLERR;
 use sidewire_uapi::socket::{MSG_ERRQUEUE, SOL_IP};
 use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, QuotedTcp, v4_unreachable};
@@ -12,6 +12,7 @@ use sidewire_wire::icmp::{IcmpError, IcmpErrorKind, QuotedTcp, v4_unreachable};
 use crate::calls::{RecvCall, RecvCmsg};
 use crate::error::Error;
 use crate::errqueue::IcmpPacket;
+use crate::header::ip_dont_fragment;
 use crate::mib::Counter;
 use crate::testbed::{Iter, NOBODY};
 use crate::testpeer::{Peer, SEND};
@@ -198,12 +199,43 @@ fn a_smaller_mtu() {
     icmp(&mut peer, IcmpErrorKind::PacketTooBig(1000), seq);
     assert_eq!(peer.sk().mss_cache, 960);
     assert_eq!(peer.sk().sk_err, None);
-    // Never below what every host takes.
-    icmp(&mut peer, IcmpErrorKind::PacketTooBig(68), seq);
-    assert_eq!(peer.sk().mss_cache, super::MIN_PMTU - 40);
+    assert!(ip_dont_fragment(peer.sk()));
     // Never larger.
     icmp(&mut peer, IcmpErrorKind::PacketTooBig(9000), seq);
-    assert_eq!(peer.sk().mss_cache, super::MIN_PMTU - 40);
+    assert_eq!(peer.sk().mss_cache, 960);
+}
+
+/// Linux `ip_rt_min_pmtu`: below it, and where a router does not tell, packets may be cut.
+#[test]
+fn a_tiny_path_mtu() {
+    for told in [0, 68, super::MIN_PMTU - 1] {
+        let mut peer = Peer::established();
+        let seq = peer.isn.wrapping_add(1);
+        icmp(&mut peer, IcmpErrorKind::PacketTooBig(told), seq);
+        assert_eq!(peer.sk().mss_cache, super::MIN_PMTU - 40);
+        assert!(!ip_dont_fragment(peer.sk()));
+        assert_eq!(peer.sk().sk_err_soft, None);
+        // Locked.
+        icmp(&mut peer, IcmpErrorKind::PacketTooBig(552), seq);
+        assert!(!ip_dont_fragment(peer.sk()));
+    }
+    let mut peer = Peer::established();
+    peer.sk().opts.ip_mtu_discover = IP_PMTUDISC_DO as u8;
+    let seq = peer.isn.wrapping_add(1);
+    icmp(&mut peer, IcmpErrorKind::PacketTooBig(68), seq);
+    assert!(ip_dont_fragment(peer.sk()));
+    assert_eq!(peer.sk().sk_err_soft, Some(Error::MsgSize));
+}
+
+/// Linux `tcp_advertise_mss`.
+#[test]
+fn a_path_mtu_told_while_connecting() {
+    let mut peer = Peer::syn_sent();
+    let seq = peer.isn;
+    icmp(&mut peer, IcmpErrorKind::PacketTooBig(600), seq);
+    peer.pass_ms(1_100);
+    assert_eq!(peer.only().opts.mss, Some(560));
+    assert_eq!(peer.sk().advmss, 560);
 }
 
 #[test]

@@ -224,3 +224,18 @@ fn without_sack_the_ack_that_ends_a_loss_does_not_undo_it() {
     assert_eq!(b.sk.ca_state, CaState::Open);
     assert_eq!((b.sk.snd_cwnd, b.sk.snd_ssthresh), (7, 7));
 }
+
+/// A congestion control that sets the window itself does so when the reordering timer begins a recovery, too.
+#[test]
+fn the_reordering_timer_leaves_the_window_to_bbr() {
+    let mut b = Bench::new();
+    b.sk.ca = crate::cong::CongestionControl::by_name("bbr").expect("built in");
+    b.write(10 * MSS);
+    b.after_ms(20);
+    b.ack(0, &[(MSS, 2 * MSS)]);
+    let cwnd = b.sk.snd_cwnd;
+    b.after_ms(20);
+    b.with(crate::rack::tcp_rack_reo_timeout);
+    assert_eq!(b.sk.ca_state, CaState::Recovery);
+    assert_eq!(b.sk.snd_cwnd, cwnd);
+}

@@ -92,6 +92,42 @@ fn a_repeated_syn_is_answered_again() {
     assert_eq!(peer.sent(), [], "within half a second");
 }
 
+/// Linux `snt_tsval_last`: only SYN-ACKs have timestamps that the third ack may echo.
+#[test]
+fn a_challenge_ack_is_not_to_be_echoed() {
+    let echo = |tsecr| {
+        Some(TcpOptions {
+            timestamps: Some((78, tsecr)),
+            ..TcpOptions::default()
+        })
+    };
+    let mut peer = Peer::listening(5);
+    let answer = peer.syn(TcpOptions {
+        timestamps: Some((77, 0)),
+        ..TcpOptions::default()
+    });
+    let sent = answer.opts.timestamps.expect("timestamps").0;
+    peer.pass_ms(100);
+    peer.send(Seg {
+        flags: 0,
+        seq: PEER_ISN,
+        opts: echo(sent),
+        ..SEND
+    });
+    let challenged = peer.only().opts.timestamps.expect("timestamps").0;
+    assert_eq!(challenged.wrapping_sub(sent), 100);
+    peer.send(Seg {
+        opts: echo(challenged),
+        ..SEND
+    });
+    assert_eq!(count(&peer, Counter::TSEcrRejected), 1);
+    peer.send(Seg {
+        opts: echo(sent),
+        ..SEND
+    });
+    peer.accept();
+}
+
 #[test]
 fn a_wrong_ack_is_reset_and_the_handshake_lives() {
     let mut peer = Peer::syn_received();
@@ -268,6 +304,56 @@ fn accept_waits() {
         accept(&mut peer, false, &mut call),
         Step::Ready(Err(Error::Again))
     );
+}
+
+/// A listener that was disconnected and listens again completes what it began.
+#[test]
+fn a_handshake_outlives_a_disconnect() {
+    let disconnect = |peer: &mut Peer| {
+        peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    };
+    let mut peer = Peer::syn_received();
+    disconnect(&mut peer);
+    peer.bed
+        .with(|stack, io, id| stack.listen(io, id, 5))
+        .expect("listen");
+    peer.send(SEND);
+    assert_eq!(peer.sent(), []);
+    peer.accept();
+    assert_eq!(peer.state(), TcpState::Established);
+
+    let mut peer = Peer::syn_received();
+    disconnect(&mut peer);
+    peer.send(SEND);
+    assert!(peer.bed.stack.ehash.is_empty());
+    assert!(peer.bed.stack.ports.is_empty());
+}
+
+/// Where the SYN-ACK was sent again, the echo of its timestamp tells the RTT, if there is one.
+#[test]
+fn the_rtt_of_a_repeated_syn_ack() {
+    // Whole jiffies.
+    for (timestamps, srtt_ms, rto_ms) in [(true, 50, 252), (false, 0, 3_000)] {
+        let mut peer = Peer::listening(5);
+        peer.syn(TcpOptions {
+            timestamps: timestamps.then_some((77, 0)),
+            ..TcpOptions::default()
+        });
+        peer.pass_ms(1_000);
+        let again = peer.only().opts.timestamps.map_or(0, |t| t.0);
+        peer.pass_ms(50);
+        let echo = TcpOptions {
+            timestamps: timestamps.then_some((78, again)),
+            ..TcpOptions::default()
+        };
+        peer.send(Seg {
+            opts: Some(echo),
+            ..SEND
+        });
+        peer.accept();
+        assert_eq!(peer.sk().srtt_us >> 3, srtt_ms * 1_000);
+        assert_eq!(peer.sk().rto_us, rto_ms * 1_000);
+    }
 }
 
 /// ER-65: a child that was reset is still returned.

@@ -9,9 +9,9 @@ use super::{Out, int, int_in, zero_or_one};
 use crate::cmsg::prio_allowed;
 use crate::data_queue::tcp_data_ready;
 use crate::error::Error;
-use crate::memory::PAGE_SIZE;
 use crate::net::Dst;
 use crate::push::sk_stream_write_space;
+use crate::rcvbuf::sk_forward_alloc;
 use crate::sock::TcpSock;
 use crate::stack::{Caps, Cx};
 use crate::time::{HZ, JIFFY_NS, NSEC_PER_USEC};
@@ -367,13 +367,6 @@ fn set_timestamping(sk: &mut TcpSock, val: &[u8], new: bool) -> Result<(), Error
     Ok(())
 }
 
-/// What Linux has put aside for the socket and not used: memory is accounted in pages (Linux `sk_forward_alloc`). The error
-/// queue is on no such account.
-fn forward_alloc(sk: &TcpSock) -> u32 {
-    let used = sk.wmem_queued + (sk.rmem_alloc - sk.errqueue.rmem());
-    used.next_multiple_of(PAGE_SIZE) - used
-}
-
 /// SO-36. There is no backlog in this engine.
 fn meminfo(sk: &TcpSock) -> [u8; 36] {
     // What Linux calls wmem_alloc is memory that the device still holds, plus one.
@@ -382,7 +375,7 @@ fn meminfo(sk: &TcpSock) -> [u8; 36] {
         sk.rcvbuf,
         0,
         sk.sndbuf,
-        forward_alloc(sk),
+        sk_forward_alloc(sk),
         sk.wmem_queued,
         sk.zerocopy.optmem(),
         0,

@@ -230,3 +230,29 @@ fn ended_before_their_time() {
     assert_eq!(remnants(&peer), 0);
     assert_eq!(peer.bed.stack.tuples().count(), 0);
 }
+
+/// The rate limit of its answers begins anew (Linux `tw_last_oow_ack_time`).
+#[test]
+fn the_remnant_answers_at_once() {
+    let mut peer = Peer::fin_wait2();
+    let behind = Seg {
+        seq: PEER_ISN.wrapping_sub(100_000),
+        ack: peer.isn.wrapping_add(2),
+        ..SEND
+    };
+    peer.send(behind);
+    assert_eq!(peer.only().flags, tcphdr::ACK);
+    peer.send(behind);
+    assert_eq!(peer.sent(), [], "within half a second");
+    peer.send(Seg {
+        flags: tcphdr::FIN | tcphdr::ACK,
+        ack: peer.isn.wrapping_add(2),
+        ..SEND
+    });
+    peer.sent();
+    peer.close();
+    peer.send(behind);
+    assert_eq!(peer.only().flags, tcphdr::ACK);
+    peer.send(behind);
+    assert_eq!(peer.sent(), []);
+}
