@@ -286,7 +286,7 @@ fn copy_some(
     let (len, tstamp_ns) = (skb.frag.len, skb.tstamp_ns);
     let room = u32::try_from(iter.remaining()).unwrap_or(u32::MAX);
     let mut used = (len - offset).min(room);
-    let mut skip = 0;
+    let mut at_urgent_byte = false;
     if sk.urg_data != 0 {
         let seq = skb.seq.wrapping_add(offset);
         let urg_offset = sk.urg_seq.wrapping_sub(seq);
@@ -294,13 +294,19 @@ fn copy_some(
             if urg_offset > 0 {
                 used = urg_offset;
             } else if !sk.opts.oobinline {
-                // The urgent byte is not part of the stream.
-                skip = 1;
+                // The urgent byte is not part of the stream; it is behind us even if the copy fails.
+                at_urgent_byte = true;
                 offset += 1;
                 used -= 1;
             }
         }
     }
+    let cursor = if peek {
+        &mut call.peek_seq
+    } else {
+        &mut sk.copied_seq
+    };
+    *cursor = cursor.wrapping_add(u32::from(at_urgent_byte));
     if used > 0 {
         if call.flags & MSG_TRUNC != 0 {
             iter.advance(used as usize);
@@ -315,12 +321,7 @@ fn copy_some(
             }
         }
     }
-    let step = skip + used;
-    if peek {
-        call.peek_seq = call.peek_seq.wrapping_add(step);
-    } else {
-        sk.copied_seq = sk.copied_seq.wrapping_add(step);
-    }
+    *cursor = cursor.wrapping_add(used);
     call.copied += used as usize;
     if used > 0 {
         if !call.of_splice {
@@ -328,7 +329,9 @@ fn copy_some(
         }
         tcp_rcv_space_adjust(sk, cx.sh, cx.now);
     }
-    if sk.urg_data != 0 && after(sk.copied_seq, sk.urg_seq) {
+    // In Linux the byte shares a buffer with what follows it.
+    let more_follows = used == 0 && index + 1 < sk.receive_queue.len();
+    if sk.urg_data != 0 && after(sk.copied_seq, sk.urg_seq) && !more_follows {
         sk.urg_data = 0;
     }
     if tstamp_ns != 0 {

@@ -297,17 +297,20 @@ fn trunc() {
     assert_eq!(peer.recv(0, 10), Ok(4));
 }
 
+/// Receives to a bad address.
+fn faulty(peer: &mut Peer) -> Step<Result<usize, Error>> {
+    let mut iter = Iter::new(&peer.bed, vec![(vec![0; 100], false)]);
+    let mut call = RecvCall::new(0, true);
+    peer.bed
+        .with(|stack, io, id| stack.recvmsg(io, id, &mut call, &mut iter))
+}
+
 /// RV-16.
 #[test]
 fn a_bad_buffer_loses_nothing() {
     let mut peer = Peer::established();
     data(&mut peer, 0, 10);
-    let mut iter = Iter::new(&peer.bed, vec![(vec![0; 100], false)]);
-    let mut call = RecvCall::new(0, true);
-    let step = peer
-        .bed
-        .with(|stack, io, id| stack.recvmsg(io, id, &mut call, &mut iter));
-    assert_eq!(step, Step::Ready(Err(Error::Fault)));
+    assert_eq!(faulty(&mut peer), Step::Ready(Err(Error::Fault)));
     assert_eq!(peer.recv(0, 100), Ok(10));
 }
 
@@ -409,6 +412,27 @@ fn urgent() {
     assert_eq!(peer.recv(MSG_OOB, 1), Err(Error::Inval));
     assert_eq!(peer.recv(0, 10), Ok(2));
     assert_eq!(peer.recv(0, 10), Ok(1));
+}
+
+/// A copy that fails behind the urgent byte leaves that to be read, in one buffer with it or in the next.
+#[test]
+fn urgent_byte_before_a_bad_address() {
+    for (len, more) in [(1, 4), (5, 0)] {
+        let mut peer = Peer::established();
+        peer.send(Seg {
+            flags: tcphdr::ACK | tcphdr::URG | tcphdr::PSH,
+            len,
+            urg_ptr: 1,
+            ..SEND
+        });
+        if more > 0 {
+            data(&mut peer, 1, more);
+        }
+        assert_eq!(faulty(&mut peer), Step::Ready(Err(Error::Fault)));
+        assert_eq!(peer.sk().copied_seq, PEER_ISN + 2);
+        assert_eq!(peer.recv(MSG_OOB, 1), Ok(1));
+        assert_eq!(peer.recv(0, 10), Ok(4));
+    }
 }
 
 /// Linux `sk_send_sigurg`: a pointer to a byte that is not here tells the owner and wakes nobody.
