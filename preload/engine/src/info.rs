@@ -3,7 +3,7 @@
 use sidewire_uapi::TcpState;
 use sidewire_uapi::tcp::{TcpInfo, info_options};
 
-use crate::sock::{Chrono, TcpSock};
+use crate::sock::{Chrono, TcpSock, ecn};
 use crate::time::{HZ, Instant, JIFFY_NS, NSEC_PER_USEC};
 
 /// Microseconds in one jiffy: the unit of what Linux counts in jiffies.
@@ -51,6 +51,8 @@ fn options(sk: &TcpSock) -> u8 {
         (sk.tstamp_ok, info_options::TIMESTAMPS),
         (sk.sack_ok, info_options::SACK),
         (sk.wscale_ok, info_options::WSCALE),
+        (sk.ecn_flags & ecn::OK != 0, info_options::ECN),
+        (sk.ecn_flags & ecn::SEEN != 0, info_options::ECN_SEEN),
         (sk.syn_data_acked, info_options::SYN_DATA),
         (sk.tcp_usec_ts, info_options::USEC_TS),
         (sk.syn_fastopen_child, info_options::TFO_CHILD),

@@ -327,12 +327,6 @@ impl Stack {
             }
             return;
         }
-        if let Some((tsval, _)) = timestamps
-            && req.tstamp_ok
-            && !after(seg.seq, req.rcv_nxt)
-        {
-            req.ts_recent = tsval;
-        }
         let syn = flags & tcphdr::SYN != 0 && seg.seq != req.rcv_isn;
         if flags & tcphdr::RST != 0 || syn {
             self.sh.mib.inc(Counter::AttemptFails);
@@ -386,9 +380,16 @@ impl Stack {
         listener: SocketId,
         seg: &mut Segment,
     ) {
-        let Some(req) = self.take_request(req_id) else {
+        let Some(mut req) = self.take_request(req_id) else {
             return;
         };
+        // An ack that makes no child leaves the SYN's (Linux `tcp_check_req`).
+        if let Some((tsval, _)) = seg.opts.timestamps
+            && req.tstamp_ok
+            && !after(seg.seq, req.rcv_nxt)
+        {
+            req.ts_recent = tsval;
+        }
         let Some(parent) = self.socks.get(listener) else {
             self.unhash(&req.tuple);
             return;

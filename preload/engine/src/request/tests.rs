@@ -1,11 +1,13 @@
 //! Handshakes of listeners (ER-59 to ER-69, TM-4).
 
 use sidewire_uapi::TcpState;
+use sidewire_uapi::tcp::info_options;
 use sidewire_wire::tcp::TcpOptions;
 
 use crate::calls::AcceptCall;
 use crate::error::Error;
 use crate::event::Events;
+use crate::info::tcp_get_info;
 use crate::metrics::{MetricsKey, PeerMetrics};
 use crate::mib::Counter;
 use crate::skb::tcphdr;
@@ -126,6 +128,41 @@ fn a_challenge_ack_is_not_to_be_echoed() {
         ..SEND
     });
     peer.accept();
+}
+
+/// Linux `tcp_check_req`: `ts_recent` follows when there is a child.
+#[test]
+fn a_deferred_ack_leaves_the_timestamp_of_the_syn() {
+    let stamped = |tsval, tsecr| {
+        Some(TcpOptions {
+            timestamps: Some((tsval, tsecr)),
+            ..TcpOptions::default()
+        })
+    };
+    let mut peer = Peer::listening(5);
+    peer.sk().opts.defer_accept = 3;
+    let answer = peer.syn(TcpOptions {
+        timestamps: Some((77, 0)),
+        ..TcpOptions::default()
+    });
+    let sent = answer.opts.timestamps.expect("timestamps").0;
+    peer.send(Seg {
+        opts: stamped(78, sent),
+        ..SEND
+    });
+    peer.send(Seg {
+        flags: 0,
+        opts: stamped(79, sent),
+        seq: PEER_ISN,
+        ..SEND
+    });
+    assert_eq!(peer.only().opts.timestamps.expect("timestamps").1, 77);
+    peer.send(Seg {
+        len: 10,
+        opts: stamped(80, sent),
+        ..SEND
+    });
+    assert_eq!(peer.only().opts.timestamps.expect("timestamps").1, 80);
 }
 
 #[test]
@@ -452,4 +489,10 @@ fn ecn_is_accepted() {
     });
     let answer = peer.only();
     assert_eq!(answer.flags, tcphdr::SYN | tcphdr::ACK | tcphdr::ECE);
+    peer.isn = answer.seq;
+    peer.send(SEND);
+    peer.accept();
+    let now = peer.now();
+    let options = tcp_get_info(peer.sk(), now).tcpi_options;
+    assert_eq!(options & info_options::ECN, info_options::ECN);
 }
