@@ -237,8 +237,7 @@ static void show_all(void)
 static void one(uint64_t seed, int number)
 {
 	int all = 0;
-	state_of_random = seed * 1000003 + (uint64_t)number;
-	rnd64();
+	rnd_for(seed, number);
 	for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
 		all += ops[i].weight;
 	int at = rnd(all);
@@ -249,18 +248,6 @@ static void one(uint64_t seed, int number)
 	op->run();
 	settle();
 	show_all();
-}
-
-/* Whether `number` is in a list as "0-40,55". */
-static int listed(const char *list, int number)
-{
-	for (const char *at = list; at && *at; at = strchr(at, ','), at += at ? 1 : 0) {
-		int from = 0, to = 0;
-		int n = sscanf(at, "%d-%d", &from, &to);
-		if (number >= from && number <= (n == 2 ? to : from))
-			return 1;
-	}
-	return !list;
 }
 
 static unsigned char *guarded(void)

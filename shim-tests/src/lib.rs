@@ -25,6 +25,7 @@ pub mod payload;
 pub mod probe;
 pub mod process;
 pub mod program;
+pub mod segments;
 pub mod sequence;
 pub mod suite;
 pub mod table;

@@ -8,9 +8,10 @@ use shim_tests::Suite;
 use shim_tests::compare::{
     same_as_native, same_as_native_alone, same_as_native_on_one_cpu, shared_as_native,
 };
+use shim_tests::segments::{KINDS, same_random_segments};
 use shim_tests::sequence::same_random_calls;
 
-/// Seeds of one test of random calls.
+/// Seeds of one test of random calls or segments.
 const SEEDS: u64 = 8;
 
 /// Tests of random calls, each with seeds of its own.
@@ -19,6 +20,24 @@ fn random_calls(mut suite: Suite, tests: Range<u64>) -> Suite {
         let seeds = test * SEEDS..(test + 1) * SEEDS;
         let name = format!("random_calls_{}_to_{}", seeds.start, seeds.end - 1);
         suite = suite.both(&name, &[], move |stack| same_random_calls(seeds, stack));
+    }
+    suite
+}
+
+/// The same for random segments of each kind.
+fn random_segments(mut suite: Suite, tests: Range<u64>) -> Suite {
+    for test in tests {
+        for kind in KINDS {
+            let seeds = test * SEEDS..(test + 1) * SEEDS;
+            let name = format!(
+                "random_segments_{kind}_{}_to_{}",
+                seeds.start,
+                seeds.end - 1
+            );
+            suite = suite.both(&name, &[], move |stack| {
+                same_random_segments(kind, seeds, stack)
+            });
+        }
     }
     suite
 }
@@ -81,8 +100,8 @@ fn main() -> ExitCode {
     ] {
         suite = suite.both(name, &[], move |stack| shared_as_native(name, stack));
     }
-    random_calls(suite, 0..1)
-        .long(|suite| random_calls(suite, 1..32))
+    random_segments(random_calls(suite, 0..1), 0..1)
+        .long(|suite| random_segments(random_calls(suite, 1..32), 1..32))
         .both("ep_prompt", &[], |stack| {
             same_as_native_on_one_cpu("ep_prompt", stack)
         })
