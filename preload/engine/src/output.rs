@@ -473,6 +473,9 @@ pub fn tcp_write_xmit(
     let mut held = Held::Nothing;
     let from = sk.snd_nxt;
     let max_segs = tcp_tso_segs(sk, cx, mss_now);
+    if push_one == 0 {
+        sk.pushed_nonagle = nonagle;
+    }
 
     while !sk.tx_blocked && !sk.write_queue.is_empty() {
         if sk.repair.sending() {
@@ -631,7 +634,12 @@ pub fn tcp_tx_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk.lost_out > sk.retrans_out && sk.snd_cwnd > sk.packets_in_flight() {
         crate::retransmit::tcp_xmit_retransmit_queue(sk, cx);
     }
-    tcp_data_snd_check(sk, cx);
+    if !sk.write_queue.is_empty() {
+        let mss_now = tcp_current_mss(sk, cx);
+        let nonagle = sk.nonagle | (sk.pushed_nonagle & nagle::CORK);
+        tcp_push_pending(sk, cx, mss_now, nonagle);
+    }
+    tcp_check_space(sk, cx);
     if sk.ack_now || sk.ack.pending & icsk_ack::NOW != 0 {
         tcp_send_ack(sk, cx);
     }

@@ -369,6 +369,9 @@ pub struct TcpSock {
     /// `TSQ_THROTTLED`).
     #[serde(skip)]
     pub tsq_throttled: bool,
+    /// With which `nonagle` data was pushed last: a MSG_MORE tail stays held when frames of its call could not leave at once.
+    #[serde(skip)]
+    pub(crate) pushed_nonagle: u8,
     /// How often what waits in the host was looked at without success.
     pub host_looks: u8,
     /// A small tail waits until earlier frames have left the device (`autocork`).

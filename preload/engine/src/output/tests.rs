@@ -71,6 +71,21 @@ fn a_full_packet_socket_changes_nothing() {
     assert_eq!(b.sent().iter().map(|s| s.len).sum::<u32>(), 10 * MSS);
 }
 
+/// The tail of a MSG_MORE send is held as it would have been at once.
+#[test]
+fn a_full_packet_socket_lets_no_corked_tail_out() {
+    let mut b = Bench::new();
+    b.queue(2 * MSS + 100);
+    b.verdict(TxVerdict::NoSpace);
+    b.with(|sk, cx| tcp_push_pending(sk, cx, MSS, nagle::CORK));
+    assert!(b.sk.tx_blocked);
+    b.verdict(TxVerdict::Sent);
+    b.with(tcp_tx_space);
+    assert_eq!(b.sent().iter().map(|s| s.len).sum::<u32>(), 2 * MSS);
+    b.ack(2 * MSS, &[]);
+    assert_eq!(b.sk.write_queue.len(), 0, "an ack lets it out");
+}
+
 #[test]
 fn an_ack_that_found_no_space_stays_due() {
     let mut b = Bench::new();
