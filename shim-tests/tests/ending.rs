@@ -136,8 +136,8 @@ fn started_again(stack: &Stack, user: Option<&str>) -> TestResult {
     for _ in 0..3 {
         let server = lab
             .near
-            .program(probe("exits"))
-            .args([port.as_str()].into_iter().chain(user))
+            .program(probe("one_client"))
+            .args(["exits", &port].into_iter().chain(user))
             .under(stack)
             .start()?;
         server.wait_for_output("listening")?;

@@ -310,8 +310,8 @@ fn strangers(stack: &Stack, wrapper: &[&str], port: Port) -> TestResult {
             )
         }
         Port::Servers(user) => {
-            let server = lab.near.program(probe("closes_listener"));
-            let server = run(server.args([number.as_str()].into_iter().chain(user)))?;
+            let server = lab.near.program(probe("one_client"));
+            let server = run(server.args(["stays", &number].into_iter().chain(user)))?;
             server.wait_for_output("listening")?;
             let client = lab.far.program("nc").args(["-d", NEAR, &number]).start()?;
             server.wait_for_output("closed")?;
