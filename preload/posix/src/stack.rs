@@ -203,8 +203,6 @@ pub struct NetStack {
     deferred: [OnceCell<DeferredQueues>; 2],
     /// By which the way in is given a ring.
     turn: Mutex<Option<Arc<Turn>>>,
-    /// When it was opened, by the monotonic clock in nanoseconds.
-    opened_at: u64,
     /// Who drives and who sleeps.
     pub driver: Driver,
     /// Process that made it; a forked child does not drive its parent's connections.
@@ -348,11 +346,6 @@ impl NetStack {
         turn.take()
     }
 
-    /// Nanoseconds since it was opened.
-    pub(crate) fn age(&self) -> u64 {
-        monotonic_ns() - self.opened_at
-    }
-
     /// There may be another one.
     pub(crate) fn turn_again(&self, turn: Arc<Turn>) {
         let mut place = self.turn.lock();
@@ -441,7 +434,7 @@ impl NetStack {
         if wanted && !thread::own() && self.driver.turn_needed() {
             let turn = self.turn.lock();
             if let Some(turn) = &*turn {
-                turn.open(crate::turn::several(self, inner));
+                turn.open(crate::turn::several(inner));
                 self.driver.want_turn();
             }
         }
@@ -649,7 +642,6 @@ impl NetStack {
                 OnceCell::new(),
             ],
             turn: Mutex::new(turn.map(Arc::new)),
-            opened_at: monotonic_ns(),
             inner: Mutex::new(Inner {
                 engine: Stack::new(crate::sysctl::read(), crate::secrets::load(cookie)),
                 net,

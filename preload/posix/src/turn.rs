@@ -1,6 +1,7 @@
 //! The way in gets its ring, when it is worth one, on a thread of its own: the pump watches deadlines meanwhile. Several rings,
 //! where there are several connections by then, or when they turn out to be in each other's way.
 
+use sidewire_engine::mib::Counter;
 use sidewire_link::Errno;
 use sidewire_link::packet::{MAX_SPREAD, Prepared, Turn};
 
@@ -16,13 +17,13 @@ const SEVERAL: usize = 3;
 /// RLIMIT_NOFILE from which on there may be several: each takes a descriptor, which the program has a right to.
 const MIN_NOFILE: u64 = 1024;
 
-/// Age from which a stack is given several at once, in nanoseconds. A process cannot end while they are being made, which takes
-/// longer than most programs that fetch some files live.
-const SETTLED: u64 = 100_000_000;
+/// Segments received from which on there are several at once. A process cannot end while they are being made, which takes longer
+/// than most programs that fetch some files live.
+const MUCH: u64 = 300;
 
 /// True when the way in is to have several rings.
-pub(crate) fn several(stack: &NetStack, inner: &Inner) -> bool {
-    let bulk = stack.age() >= SETTLED
+pub(crate) fn several(inner: &Inner) -> bool {
+    let bulk = inner.engine.mib().get(Counter::InSegs) >= MUCH
         && inner.source.bulky()
         && inner.engine.tuples().take(SEVERAL).count() == SEVERAL;
     (bulk || inner.crowded()) && syscall::nofile_limit() >= MIN_NOFILE
