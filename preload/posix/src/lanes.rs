@@ -212,6 +212,8 @@ struct Lane<S: FrameSink> {
     shared: S::Outq,
     /// The lane's own.
     own: OnceCell<S::Outq>,
+    /// Frames up to this one may have gone by the shared one.
+    behind: AtomicU64,
     /// The next carrier that is a thread of the program's is to open one.
     wants_own: AtomicBool,
     /// None can be had.
@@ -269,6 +271,11 @@ impl<S: FrameSink> Lane<S> {
         (here + own.bytes()) as u64
     }
 
+    /// The last frame that may wait behind the shared packet socket beside the lane's own.
+    fn behind(&self) -> u64 {
+        self.behind.load(Ordering::SeqCst)
+    }
+
     /// True once when the frame has left that the engine waits for.
     fn awaited_left(&self) -> bool {
         let awaited = self.awaited.load(Ordering::SeqCst);
@@ -316,18 +323,15 @@ struct Entrance {
     /// The number of the last frame that was put in.
     last: u64,
     tally: Tally,
-    /// Since nothing waited, frames went by the shared packet socket, beside one that the lane may have.
-    went_behind: bool,
 }
 
 impl Entrance {
     /// Asks what waits of the lane, in bytes of the kernel's.
     fn look<S: FrameSink>(&mut self, lane: &Lane<S>, parts: u32) {
         let mut waiting = lane.backlog(parts);
-        if self.went_behind && lane.own.get().is_some() {
+        if lane.own.get().is_some() && self.tally.until(lane.behind(), 0) > 0 {
             waiting += lane.shared.bytes() as u64;
         }
-        self.went_behind &= waiting > 0;
         self.tally.found(waiting);
     }
 }
@@ -341,7 +345,6 @@ pub(crate) fn open<S: FrameSink>(sink: impl Fn() -> S) -> (Entrances, Lanes<S>) 
             parcels: entrance,
             last: 0,
             tally: Tally::new(),
-            went_behind: false,
         });
         let sink = sink();
         Lane {
@@ -355,6 +358,7 @@ pub(crate) fn open<S: FrameSink>(sink: impl Fn() -> S) -> (Entrances, Lanes<S>) 
             waiting: AtomicUsize::new(0),
             charge: AtomicUsize::new(0),
             own: OnceCell::new(),
+            behind: AtomicU64::new(0),
             wants_own: AtomicBool::new(false),
             no_own: AtomicBool::new(false),
             carried: AtomicU64::new(0),
@@ -429,10 +433,10 @@ impl Entrances {
             return;
         }
         entrance.last += 1;
-        entrance.went_behind = true;
         let (truesize, charge) = (truesize(payload), charge(payload));
         (entrance.tally).add(entrance.last, truesize, charge, now, ports);
         lane.carried.store(entrance.last, Ordering::SeqCst);
+        lane.behind.fetch_max(entrance.last, Ordering::SeqCst);
     }
 
     /// Takes the frames of a connection out of its lane that hold data or FIN from `from` on, in their order.
@@ -542,7 +546,7 @@ impl Entrances {
             return HostQueue::Here;
         }
         let since = match lane.own.get() {
-            Some(_) if !entrance.tally.mixed() => 0,
+            Some(_) if !entrance.tally.mixed() && number > lane.behind() => 0,
             _ => now.saturating_sub(SHARED_FOR),
         };
         if entrance.tally.until(number, since) > 0 {
@@ -651,6 +655,8 @@ impl<S: FrameSink> Carrier<S> {
     #[cold]
     fn open_own(&mut self, lane: &Lane<S>) {
         if self.sink.separate() {
+            let carried = lane.carried.load(Ordering::SeqCst);
+            lane.behind.fetch_max(carried, Ordering::SeqCst);
             let _ = lane.own.set(self.sink.outq());
             // It was the shared one that was.
             lane.full.store(false, Ordering::SeqCst);

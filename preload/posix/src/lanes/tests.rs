@@ -467,6 +467,37 @@ fn a_frame_that_went_behind_the_others_is_found_as_well() {
     assert!(matches!(went(&mut entrances), HostQueue::Device(_)));
 }
 
+/// A frame that waits behind the shared socket still does when its lane has one of its own.
+#[test]
+fn a_lane_that_gets_its_own_socket_still_has_frames_behind_the_shared_one() {
+    let (mut entrances, lanes, device) = bench(slow(0, 0));
+    let own = device.behind.clone().expect("slow");
+    let first = put(&mut entrances, &lanes, PORT, &[1]);
+    lanes.carry(ALL);
+    device.holds.store(SMALL_CHARGE as usize, Ordering::SeqCst);
+    entrances.small_queue(&lanes, &tuple(PORT), 1);
+    let second = put(&mut entrances, &lanes, PORT, &[2]);
+    lanes.carry(ALL);
+    assert_eq!((device.sent(), own.sent()), (vec![1], vec![2]));
+    let ask = |entrances: &mut Entrances| {
+        [first, second].map(|ticket| entrances.whereabouts(&lanes, ticket, 0))
+    };
+    own.holds.store(SMALL_CHARGE as usize, Ordering::SeqCst);
+    assert_eq!(
+        ask(&mut entrances),
+        [HostQueue::Device(TWO / 2), HostQueue::Device(TWO)]
+    );
+    // What waits there from now on is another lane's.
+    device.holds.store(0, Ordering::SeqCst);
+    assert_eq!(
+        ask(&mut entrances),
+        [HostQueue::Clear, HostQueue::Device(TWO / 2)]
+    );
+    own.holds.store(0, Ordering::SeqCst);
+    device.holds.store(SMALL_CHARGE as usize, Ordering::SeqCst);
+    assert_eq!(ask(&mut entrances), [HostQueue::Clear; 2]);
+}
+
 /// Behind a lane's own socket, too, what waits may be another connection's, for a device that stands still.
 #[test]
 fn what_waits_for_a_neighbour_holds_nothing_back_for_ever() {
