@@ -255,6 +255,8 @@ pub struct TxTicket(pub NonZeroU64);
 pub enum HostQueue {
     /// Nowhere; or it is no more than was asked about.
     Clear,
+    /// Nowhere, as is found out now: what has come since it left may wait unread. Only from [`Net::in_host_queue`].
+    Left,
     /// Before the kernel: [`crate::Stack::tx_space`] is called when that has it.
     Here,
     /// In the device's queue, and so many bytes have to leave it. Nobody tells when they have.

@@ -11,14 +11,14 @@ use crate::recovery::tcp_in_cwnd_reduction;
 use crate::rtt::tcp_rto_min_us;
 use crate::seq::{after, before};
 use crate::skb::{Sacked, tcphdr};
-use crate::small_queue::{skb_still_in_host_queue, tcp_small_queue_check};
+use crate::small_queue::{skb_still_in_host_queue, tail_has_just_left, tcp_small_queue_check};
 use crate::sock::{CaState, TcpSock, nagle};
 use crate::stack::Cx;
 use crate::timer::{
     TCP_TIMEOUT_INIT_US, tcp_clear_xmit_timer, tcp_rearm_rto, tcp_reset_xmit_timer,
     tcp_rto_delta_us,
 };
-use crate::timers::IcskPending;
+use crate::timers::{IcskPending, Timer};
 use crate::tso::{
     Queue, tcp_adjust_pcount, tcp_fragment, tcp_set_skb_tso_segs, tcp_shift_payload,
     tcp_snd_wnd_test, tcp_tso_segs,
@@ -296,6 +296,11 @@ pub(crate) fn tcp_schedule_loss_probe(
 
 /// Sends new data, or the last segment again, so that an ack tells what became of the tail (RFC 8985 §7.3).
 pub(crate) fn tcp_send_loss_probe(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    // In Linux its ack would be known by now: the timer comes again behind the frames that wait.
+    if tail_has_just_left(sk, cx) {
+        sk.timers.set(Timer::Retransmit, cx.now + 1);
+        return;
+    }
     if probe(sk, cx) {
         sk.tlp_high_seq = sk.snd_nxt;
         cx.sh.mib.inc(Counter::TCPLossProbes);

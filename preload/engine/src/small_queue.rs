@@ -66,6 +66,12 @@ pub(crate) fn skb_still_in_host_queue(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, ind
     still
 }
 
+/// True when the newest buffer in flight is found to have left the host since somebody looked.
+pub(crate) fn tail_has_just_left(sk: &TcpSock, cx: &mut Cx<'_, '_>) -> bool {
+    let ticket = sk.rtx_queue.back().and_then(|tail| tail.ticket);
+    ticket.is_some_and(|ticket| cx.net.in_host_queue(ticket) == HostQueue::Left)
+}
+
 /// True when as much of the connection as a tail of this `truesize` waits in the host, or with `beyond` in the device's queue:
 /// for automatic corking (G4).
 pub(crate) fn tail_waits_for_device(
@@ -90,7 +96,7 @@ fn waits(
     ask: impl FnOnce(&mut Cx<'_, '_>, &TcpSock) -> HostQueue,
 ) -> bool {
     match ask(cx, sk) {
-        HostQueue::Clear => {
+        HostQueue::Clear | HostQueue::Left => {
             sk.host_looks = 0;
             return false;
         }

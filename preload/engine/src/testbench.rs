@@ -84,6 +84,8 @@ struct Wire {
     tickets: u64,
     /// Bytes in the device's queue.
     device: u32,
+    /// They have left, and nobody has asked since.
+    just_left: bool,
     /// The limits that the queue was compared with.
     asked: Vec<u32>,
 }
@@ -137,6 +139,8 @@ impl Net for Wire {
             HostQueue::Here
         } else if self.device > 0 && ticket.0.get() == self.tickets {
             HostQueue::Device(self.device)
+        } else if core::mem::take(&mut self.just_left) {
+            HostQueue::Left
         } else {
             HostQueue::Clear
         }
@@ -246,6 +250,7 @@ impl Bench {
                 queue: VecDeque::new(),
                 tickets: 0,
                 device: 0,
+                just_left: false,
                 asked: Vec::new(),
             },
             region: Arc::new(Bytes(std::vec![0; 1 << 20])),
@@ -300,6 +305,7 @@ impl Bench {
 
     /// From now on so many bytes wait in the device's queue, the newest frame among them.
     pub(crate) fn device_holds(&mut self, bytes: u32) {
+        self.wire.just_left = bytes == 0 && self.wire.device > 0;
         self.wire.device = bytes;
     }
 

@@ -555,6 +555,7 @@ impl Entrances {
             if left > 0 {
                 return HostQueue::Device(u32::try_from(left).unwrap_or(u32::MAX));
             }
+            return HostQueue::Left;
         }
         HostQueue::Clear
     }

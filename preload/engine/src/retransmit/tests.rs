@@ -45,6 +45,22 @@ fn a_timeout_backs_off_and_sends_when_the_first_copy_has_left() {
 }
 
 #[test]
+fn a_probe_of_a_tail_that_has_just_left_comes_behind_the_frames_that_wait() {
+    let mut b = Bench::new();
+    b.queues();
+    b.write(2 * MSS);
+    b.carry();
+    b.device_holds(5_000);
+    b.device_holds(0);
+    let (_, sent) = b.fire();
+    assert!(sent.is_empty());
+    assert_eq!(b.sk.icsk_pending, IcskPending::LossProbe);
+    assert_eq!(b.sk.timers.earliest(), b.now + 1);
+    let (_, sent) = b.fire();
+    assert_eq!(b.ranges(&sent), [(MSS, 2 * MSS)]);
+}
+
+#[test]
 fn a_segment_that_has_left_is_sent_again_at_once() {
     let mut b = Bench::new();
     b.queues();

@@ -432,6 +432,11 @@ fn a_frame_is_found_in_the_devices_queue() {
     device.holds.store(SMALL_CHARGE as usize, Ordering::SeqCst);
     assert_eq!(
         ask(&mut entrances, 0),
+        [HostQueue::Left, HostQueue::Device(TWO / 2)]
+    );
+    // That it has left is known now.
+    assert_eq!(
+        ask(&mut entrances, 0),
         [HostQueue::Clear, HostQueue::Device(TWO / 2)]
     );
     // What waits behind a socket that others use as well may be theirs.
@@ -491,11 +496,11 @@ fn a_lane_that_gets_its_own_socket_still_has_frames_behind_the_shared_one() {
     device.holds.store(0, Ordering::SeqCst);
     assert_eq!(
         ask(&mut entrances),
-        [HostQueue::Clear, HostQueue::Device(TWO / 2)]
+        [HostQueue::Left, HostQueue::Device(TWO / 2)]
     );
     own.holds.store(0, Ordering::SeqCst);
     device.holds.store(SMALL_CHARGE as usize, Ordering::SeqCst);
-    assert_eq!(ask(&mut entrances), [HostQueue::Clear; 2]);
+    assert_eq!(ask(&mut entrances), [HostQueue::Clear, HostQueue::Left]);
 }
 
 /// Behind a lane's own socket, too, what waits may be another connection's, for a device that stands still.
@@ -520,7 +525,7 @@ fn what_waits_for_a_neighbour_holds_nothing_back_for_ever() {
     assert_eq!(ask(&mut entrances, left, SHARED_FOR + 1), HostQueue::Clear);
     // Until nothing waits: from then on it is known whose it is.
     own.holds.store(0, Ordering::SeqCst);
-    assert_eq!(ask(&mut entrances, left, 0), HostQueue::Clear);
+    assert_eq!(ask(&mut entrances, left, 0), HostQueue::Left);
     own.holds.store(TWO as usize / 2, Ordering::SeqCst);
     let waits = put(&mut entrances, &lanes, NEIGHBOUR, &[8]);
     let device = HostQueue::Device(TWO / 2);
