@@ -204,14 +204,42 @@ fn test_cancel_slowly(file: Option<&FileRef>, cancels: u32) {
 /// Those of `body`, with EINTR in place of ERESTARTSYS. MOVED when the call is to be made again by its number, and a handler
 /// has closed that.
 #[inline]
-pub fn call<T>(file: &FileRef, mut body: impl FnMut() -> Result<T, c_int>) -> Result<T, c_int> {
+pub fn call<T>(file: &FileRef, body: impl FnMut() -> Result<T, c_int>) -> Result<T, c_int> {
+    repeat::<true, T>(file, body)
+}
+
+/// [`call`] for what is no cancellation point of libc's, as sendfile: a thread that is cancelled meanwhile has its result.
+/// Handlers run between as there, and with the thread's own state.
+///
+/// # Errors
+/// As there.
+pub(crate) fn call_whole<T>(
+    file: &FileRef,
+    body: impl FnMut() -> Result<T, c_int>,
+) -> Result<T, c_int> {
+    repeat::<false, T>(file, body)
+}
+
+#[inline]
+fn repeat<const CANCELS: bool, T>(
+    file: &FileRef,
+    mut body: impl FnMut() -> Result<T, c_int>,
+) -> Result<T, c_int> {
     if THREAD.with(|t| t.depth.load(Relaxed)) != 0 {
         return body();
     }
     loop {
-        test_cancel(Some(file));
+        if CANCELS {
+            test_cancel(Some(file));
+        }
         let inside = enter();
+        let off = (!CANCELS).then(cancel::Off::new);
+        if !CANCELS {
+            // One that is due waits for the next cancellation point: no sleep ends by it.
+            test_cancel(None);
+        }
         let result = body();
+        drop(off);
         if !pending() {
             drop(inside);
             if matches!(result, Err(ERESTARTSYS)) {
@@ -231,7 +259,9 @@ pub fn call<T>(file: &FileRef, mut body: impl FnMut() -> Result<T, c_int>) -> Re
                 }
             }
             Err(ERESTARTSYS | libc::EINTR) => {
-                test_cancel(Some(file));
+                if CANCELS {
+                    test_cancel(Some(file));
+                }
                 return Err(libc::EINTR);
             }
             result => return result,

@@ -22,7 +22,6 @@ pub mod socket;
 mod sockopt;
 mod splice;
 pub(crate) mod unbind;
-mod whole;
 mod zerocopy_receive;
 
 pub use accept::{accept, accept4};

@@ -13,7 +13,7 @@ use sidewire_engine::stack::Caps;
 use sidewire_uapi::socket::{MSG_DONTWAIT, MSG_EOR, MSG_FASTOPEN, MSG_MORE, MSG_ZEROCOPY};
 
 use super::address::GivenAddr;
-use super::{MOVED, Turn, answer, answer_int, caps, connect, errno_of, rights, run, whole};
+use super::{MOVED, Turn, answer, answer_int, caps, connect, errno_of, rights, run};
 use crate::explain::{self, Called};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, UIO_MAXIOV};
@@ -126,7 +126,7 @@ pub(super) fn send_iter<I: IovIter>(
         }
     };
     if args.whole {
-        whole::call(file, body)
+        signals::call_whole(file, body)
     } else {
         signals::call(file, body)
     }

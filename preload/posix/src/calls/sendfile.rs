@@ -14,10 +14,10 @@ use syscalls::{Errno, Sysno, syscall};
 use super::file_pages::{WORTH_MAPPING, send_pages};
 use super::pieces::{Bytes, PIECE, Pieces, piece_from};
 use super::splice::{PipeEnd, to_pipe};
-use super::{MOVED, answer, whole};
+use super::{MOVED, answer};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, MAX_RW_COUNT};
-use crate::{copy, explain, fdtable, real};
+use crate::{copy, explain, fdtable, real, signals};
 
 /// preadv2: only what is there without waiting.
 const RWF_NOWAIT: c_int = 8;
@@ -34,7 +34,7 @@ pub unsafe fn sendfile(out: c_int, input: c_int, offset: *mut off_t, count: size
         {
             // Linux 6.16 `splice_file_to_pipe`.
             let most = count.min(MAX_RW_COUNT);
-            match whole::call(&from, || to_pipe(&from, input, &pipe, most, true)) {
+            match signals::call_whole(&from, || to_pipe(&from, input, &pipe, most, true)) {
                 Err(MOVED) => {}
                 done => return answer(done),
             }
