@@ -3,27 +3,14 @@
 //! A thread's first table asks libc's getrandom(3), which is a cancellation point: a thread that is being cancelled ended
 //! there, in the middle of a call and with the library's locks. Within this library the name is this file's.
 
-use core::arch::global_asm;
 use core::ffi::{c_uint, c_void};
 
 use syscalls::Sysno;
 
+use crate::hidden_symbol::hidden_symbol;
 use crate::raw;
 
-// Hidden: the program, and other libraries, have libc's.
-global_asm!(
-    ".pushsection .text",
-    ".globl getrandom",
-    ".hidden getrandom",
-    ".type getrandom, @function",
-    "getrandom:",
-    #[cfg(target_arch = "x86_64")]
-    "jmp {getrandom}",
-    #[cfg(target_arch = "aarch64")]
-    "b {getrandom}",
-    ".popsection",
-    getrandom = sym getrandom,
-);
+hidden_symbol!("getrandom", getrandom);
 
 unsafe extern "C" fn getrandom(buf: *mut c_void, len: usize, flags: c_uint) -> isize {
     // SAFETY: the caller's arguments.

@@ -17,6 +17,7 @@ pub mod file;
 mod given;
 mod hash_seed;
 pub mod heap;
+mod hidden_symbol;
 pub mod holders;
 pub mod inspection;
 pub mod iov;

@@ -4,27 +4,15 @@
 //! heap for each: a handler that interrupted malloc(3) would wait for itself, where parking_lot meets another thread. Within
 //! this library the name is this file's, and they are kept in our own heap.
 
-use core::arch::global_asm;
 use core::ffi::{c_int, c_void};
 use std::sync::OnceLock;
+
+use crate::hidden_symbol::hidden_symbol;
 
 type Destructor = unsafe extern "C" fn(*mut c_void);
 type Ends = Vec<(Destructor, *mut c_void)>;
 
-// Hidden: the program, and other libraries, have libc's.
-global_asm!(
-    ".pushsection .text",
-    ".globl __cxa_thread_atexit_impl",
-    ".hidden __cxa_thread_atexit_impl",
-    ".type __cxa_thread_atexit_impl, @function",
-    "__cxa_thread_atexit_impl:",
-    #[cfg(target_arch = "x86_64")]
-    "jmp {at_exit}",
-    #[cfg(target_arch = "aarch64")]
-    "b {at_exit}",
-    ".popsection",
-    at_exit = sym at_exit,
-);
+hidden_symbol!("__cxa_thread_atexit_impl", at_exit);
 
 /// The key whose destructor runs in a thread that ends: those of the language's values have run by then.
 fn key() -> Option<libc::pthread_key_t> {
