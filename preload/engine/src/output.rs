@@ -605,9 +605,14 @@ pub fn tcp_push_pending(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, mss_now: u32, non
 /// Sends pending data under the socket's own Nagle setting.
 #[inline]
 pub fn tcp_push_pending_frames(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    push_pending_frames_as(sk, cx, sk.nonagle);
+}
+
+#[inline]
+fn push_pending_frames_as(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, nonagle: u8) {
     if !sk.write_queue.is_empty() {
         let mss_now = tcp_current_mss(sk, cx);
-        tcp_push_pending(sk, cx, mss_now, sk.nonagle);
+        tcp_push_pending(sk, cx, mss_now, nonagle);
     }
 }
 
@@ -634,11 +639,8 @@ pub fn tcp_tx_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk.lost_out > sk.retrans_out && sk.snd_cwnd > sk.packets_in_flight() {
         crate::retransmit::tcp_xmit_retransmit_queue(sk, cx);
     }
-    if !sk.write_queue.is_empty() {
-        let mss_now = tcp_current_mss(sk, cx);
-        let nonagle = sk.nonagle | (sk.pushed_nonagle & nagle::CORK);
-        tcp_push_pending(sk, cx, mss_now, nonagle);
-    }
+    let pushed = sk.pushed_nonagle & nagle::CORK;
+    push_pending_frames_as(sk, cx, sk.nonagle | pushed);
     tcp_check_space(sk, cx);
     if sk.ack_now || sk.ack.pending & icsk_ack::NOW != 0 {
         tcp_send_ack(sk, cx);
