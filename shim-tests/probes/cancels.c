@@ -208,9 +208,11 @@ static void cancelled_asleep(struct deed deed, void *(*body)(void *), void (*the
 		usleep(1000);
 	asleep(tid);
 	pthread_cancel(thread);
-	usleep(50000);
-	if (then)
+	if (then) {
+		/* Time for it to be interrupted, if it were. */
+		usleep(50000);
 		then();
+	}
 	pthread_join(thread, &result);
 	printf("%s, cancelled: %d\n", deed.name, result == PTHREAD_CANCELED);
 	fflush(stdout);
