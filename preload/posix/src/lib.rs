@@ -11,6 +11,7 @@ mod deferred;
 pub mod descriptors;
 pub mod dmabuf;
 pub mod driver;
+pub mod exec;
 mod explain;
 pub mod fdtable;
 pub mod file;

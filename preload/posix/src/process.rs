@@ -15,6 +15,7 @@ use sidewire_link::reserve;
 use crate::calls::handover::{self, Refused};
 use crate::calls::pipe_turn;
 use crate::calls::socket::Reason;
+use crate::exec::{Image, Strings};
 use crate::file::{self, File};
 use crate::real::CloneFn;
 use crate::stack::{self, Unavailable};
@@ -246,9 +247,12 @@ fn ignore_sigpipe() {
     }
 }
 
-/// Before the process becomes another program. What it inherits becomes the kernel's; the rest is closed. When the call fails
-/// the process goes on without these connections.
-pub fn before_exec() {
+/// Before the process becomes another program, if it does. What that inherits becomes the kernel's; the rest is closed. A
+/// call that fails against expectation leaves the process without these connections.
+///
+/// # Safety
+/// The contract of the C function that `image` is for.
+pub unsafe fn before_exec(image: Image, argv: Strings, envp: Strings) {
     if signals::in_vfork() {
         vfork::pass_on_inherited();
         return;
@@ -258,6 +262,10 @@ pub fn before_exec() {
     }
     let _inside = signals::enter();
     let _whole = signals::cancel::Off::new();
+    // SAFETY: by the caller.
+    if !unsafe { image.comes_to_pass(argv, envp) } {
+        return;
+    }
     inspection::close();
     share(|fd| !close_on_exec(fd), true);
     undertaker::close_all();

@@ -2,28 +2,32 @@
 
 use core::ffi::{c_char, c_int};
 
+use sidewire_posix::exec::{Image, Strings, environment};
+
 use crate::calls;
 
-type Strings = *const *const c_char;
-
-/// The exec functions: `name_call(args)` prepares the connections, then makes the call; when it comes back, it failed.
+/// The exec functions: `name_call(args)` prepares the connections for what is executed, in its environment, then makes the
+/// call; when it comes back, it failed.
 macro_rules! exec_calls {
-    ($( $call:ident = $name:ident ( $($arg:ident: $ty:ty),* ); )*) => {
+    ($( $call:ident = $name:ident ( $($arg:ident: $ty:ty),* ): $image:expr, $argv:ident, $envp:expr; )*) => {
         $( pub(crate) unsafe fn $call( $($arg: $ty),* ) -> c_int {
-            calls::before_exec();
             // SAFETY: the program's call.
-            unsafe { calls::$name( $($arg),* ) }
+            unsafe {
+                calls::before_exec($image, $argv, $envp);
+                calls::$name( $($arg),* )
+            }
         } )*
     };
 }
 
 exec_calls! {
-    execve_call = execve(path: *const c_char, argv: Strings, envp: Strings);
-    execv_call = execv(path: *const c_char, argv: Strings);
-    execvp_call = execvp(file: *const c_char, argv: Strings);
-    execvpe_call = execvpe(file: *const c_char, argv: Strings, envp: Strings);
-    fexecve_call = fexecve(fd: c_int, argv: Strings, envp: Strings);
-    execveat_call = execveat(dir: c_int, path: *const c_char, argv: Strings, envp: Strings, flags: c_int);
+    execve_call = execve(path: *const c_char, argv: Strings, envp: Strings): Image::path(path), argv, envp;
+    execv_call = execv(path: *const c_char, argv: Strings): Image::path(path), argv, environment();
+    execvp_call = execvp(file: *const c_char, argv: Strings): Image::Named(file), argv, environment();
+    execvpe_call = execvpe(file: *const c_char, argv: Strings, envp: Strings): Image::Named(file), argv, envp;
+    fexecve_call = fexecve(fd: c_int, argv: Strings, envp: Strings): Image::open(fd), argv, envp;
+    execveat_call = execveat(dir: c_int, path: *const c_char, argv: Strings, envp: Strings, flags: c_int):
+        Image::At { dir, path, flags }, argv, envp;
 }
 
 hooks! {
