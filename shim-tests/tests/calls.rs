@@ -74,6 +74,7 @@ fn main() -> ExitCode {
         "send_ends",
         "zerocopy_receive",
         "by_number",
+        "ends_amid",
         "exec_fails",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));

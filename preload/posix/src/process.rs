@@ -18,6 +18,7 @@ use crate::calls::socket::Reason;
 use crate::exec::{Image, Strings};
 use crate::file::{self, File};
 use crate::real::CloneFn;
+use crate::signals::ending;
 use crate::stack::{self, Unavailable};
 use crate::{
     company, config, copy, fdtable, heap, inspection, log, raw, readiness::epoll, real, signals,
@@ -191,6 +192,7 @@ unsafe fn forked_with(parents_files: bool) {
     stack::forked();
     company::forked();
     signals::cancel::forget_tid();
+    ending::forked();
     epoll::after_fork_in_child();
     ubuf::forked();
     pipe_turn::forked();
@@ -219,8 +221,7 @@ pub(crate) fn foreign(fd: c_int, file: &File) {
 
 /// Before the process ends, by `_exit` or by running off the end of `exit`. Once; later calls do nothing.
 pub fn before_exit() {
-    static DONE: AtomicBool = AtomicBool::new(false);
-    if config::loaded().is_none() || signals::in_vfork() || DONE.swap(true, Ordering::Relaxed) {
+    if config::loaded().is_none() || signals::in_vfork() || !ending::begin() {
         return;
     }
     let _inside = signals::enter();
@@ -228,23 +229,7 @@ pub fn before_exit() {
     inspection::close();
     undertaker::close_all();
     stats::write();
-    ignore_sigpipe();
     undertaker::take_over();
-}
-
-/// What other threads still send in the moment before the process is gone finds no connection; that must not end it in
-/// another way than the program chose.
-fn ignore_sigpipe() {
-    // SAFETY: all-zero is a valid sigaction; live locals.
-    unsafe {
-        let mut action: libc::sigaction = core::mem::zeroed();
-        if real::sigaction(libc::SIGPIPE, core::ptr::null(), &raw mut action) == 0
-            && action.sa_sigaction == libc::SIG_DFL
-        {
-            action.sa_sigaction = libc::SIG_IGN;
-            real::sigaction(libc::SIGPIPE, &raw const action, core::ptr::null_mut());
-        }
-    }
 }
 
 /// Before the process becomes another program, if it does. What that inherits becomes the kernel's; the rest is closed. A
@@ -263,7 +248,7 @@ pub unsafe fn before_exec(image: Image, argv: Strings, envp: Strings) {
     let _inside = signals::enter();
     let _whole = signals::cancel::Off::new();
     // SAFETY: by the caller.
-    if !unsafe { image.comes_to_pass(argv, envp) } {
+    if !unsafe { image.comes_to_pass(argv, envp) } || !ending::begin() {
         return;
     }
     inspection::close();
@@ -271,6 +256,11 @@ pub unsafe fn before_exec(image: Image, argv: Strings, envp: Strings) {
     undertaker::close_all();
     stats::write();
     undertaker::take_over();
+}
+
+/// The call has failed for which [`before_exec`] was.
+pub fn exec_failed() {
+    ending::called_off();
 }
 
 /// Makes a child past fork(3), with what the handlers do there. `parents_files`: it gets the parent's descriptors, not copies.

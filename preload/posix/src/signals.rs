@@ -65,6 +65,8 @@ struct Thread {
     fd: AtomicI32,
     /// In the child of a vfork, on the parent's memory.
     vfork: AtomicBool,
+    /// It stops nowhere when the program ends ([`ending`]): it ends it, or has stopped for long enough.
+    ends: AtomicBool,
     /// Another thread cancelled this one while it slept.
     cancelled: AtomicBool,
     /// Cancellations in the process when this thread last tested for its own.
@@ -83,6 +85,7 @@ thread_local! {
             word: AtomicPtr::new(null_mut()),
             fd: AtomicI32::new(-1),
             vfork: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             cancels_seen: AtomicU32::new(0),
         }
@@ -102,6 +105,9 @@ pub struct Inside(());
 /// Enters the stack. Where the call is a cancellation point, [`test_cancel`] comes first.
 #[inline]
 pub fn enter() -> Inside {
+    if ending::under_way() && THREAD.with(|t| t.depth.load(Relaxed)) == 0 {
+        ending::stop();
+    }
     let depth = THREAD.with(|t| {
         let depth = t.depth.load(Relaxed);
         t.depth.store(depth + 1, Relaxed);
@@ -135,7 +141,13 @@ impl Drop for Inside {
             let depth = t.depth.load(Relaxed) - 1;
             t.depth.store(depth, Relaxed);
             compiler_fence(SeqCst);
-            if depth == 0 && t.deferred.load(Relaxed) != 0 {
+            if depth != 0 {
+                return;
+            }
+            if ending::under_way() {
+                ending::stop();
+            }
+            if t.deferred.load(Relaxed) != 0 {
                 deliver(t);
             }
         });
@@ -723,6 +735,7 @@ pub fn set_in_vfork(on: bool) {
 }
 
 pub mod cancel;
+pub(crate) mod ending;
 pub(crate) mod held;
 #[cfg(test)]
 mod tests;

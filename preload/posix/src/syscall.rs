@@ -40,15 +40,24 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, deadline_ns: u64) -> Result<(
     .map(drop)
 }
 
+/// Wakes all threads that sleep on `word`.
+pub fn futex_wake_all(word: &AtomicU32) {
+    wake(word, i32::MAX);
+}
+
 /// Wakes one thread that sleeps on `word`.
 pub fn futex_wake(word: *const AtomicU32) {
+    wake(word, 1);
+}
+
+fn wake(word: *const AtomicU32, threads: i32) {
     // SAFETY: FUTEX_WAKE only hashes the address; it does not read through it.
     let _ = unsafe {
         syscall!(
             Sysno::futex,
             word,
             libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-            1
+            threads
         )
     };
 }

@@ -3,7 +3,8 @@
 use core::cell::Cell;
 use std::io;
 
-use crate::{company, signals};
+use crate::company;
+use crate::signals::{self, ending};
 
 thread_local! {
     static OWN: Cell<bool> = const { Cell::new(false) };
@@ -15,9 +16,6 @@ pub(crate) fn own() -> bool {
     OWN.get()
 }
 
-/// The signals of libc's own (SIGCANCEL, SIGSETXID): setuid(2) and its kin wait until every thread has taken the second one.
-const LIBCS: u64 = 1 << 31 | 1 << 32;
-
 /// Starts a thread with all signals blocked, but those of libc's: they are the program's.
 ///
 /// # Errors
@@ -27,7 +25,7 @@ pub(crate) fn spawn(
     stack_size: usize,
     body: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    let before = signals::mask(libc::SIG_SETMASK, Some(!LIBCS));
+    let before = signals::mask(libc::SIG_SETMASK, Some(!ending::LIBCS));
     let spawned = std::thread::Builder::new()
         .name(name.into())
         .stack_size(stack_size)

@@ -10,8 +10,8 @@ pub(crate) use sidewire_posix::descriptors::{
     unshare,
 };
 pub(crate) use sidewire_posix::process::{
-    _Fork, before_exec, before_exit, clone, clone_by_number, daemon, popen, posix_spawn,
-    posix_spawn_file_actions_adddup2, posix_spawnp, system,
+    _Fork, before_exec, before_exit, clone, clone_by_number, daemon, exec_failed, popen,
+    posix_spawn, posix_spawn_file_actions_adddup2, posix_spawnp, system,
 };
 pub(crate) use sidewire_posix::readiness::epoll::{
     epoll_create, epoll_create1, epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait,

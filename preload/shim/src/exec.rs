@@ -14,7 +14,9 @@ macro_rules! exec_calls {
             // SAFETY: the program's call.
             unsafe {
                 calls::before_exec($image, $argv, $envp);
-                calls::$name( $($arg),* )
+                let failed = calls::$name( $($arg),* );
+                calls::exec_failed();
+                failed
             }
         } )*
     };

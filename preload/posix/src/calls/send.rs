@@ -17,7 +17,7 @@ use super::{MOVED, Turn, answer, answer_int, caps, connect, errno_of, rights, ru
 use crate::explain::{self, Called};
 use crate::file::FileRef;
 use crate::iov::{Iovecs, UIO_MAXIOV};
-use crate::signals::ERESTARTSYS;
+use crate::signals::{ERESTARTSYS, ending};
 use crate::ubuf::{self, Promise};
 use crate::{copy, fdtable, raw, real, round, signals, syscall};
 
@@ -113,7 +113,7 @@ pub(super) fn send_iter<I: IovIter>(
             explain::tell(file.record(), called, &trace);
         }
         if call.sigpipe {
-            syscall::raise_sigpipe();
+            ending::raise_sigpipe();
         }
         if let Some(interrupted) = args.interrupted {
             interrupted.set(signals::pending());

@@ -22,7 +22,7 @@ use super::{MOVED, Turn, answer, errno_of};
 use crate::driver::{self, Woken};
 use crate::file::{FileRef, Splicing};
 use crate::iov::{Iovecs, MAX_RW_COUNT};
-use crate::signals::ERESTARTSYS;
+use crate::signals::{ERESTARTSYS, ending};
 use crate::stack::Inner;
 use crate::wait::Waiter;
 use crate::{fdtable, real, signals, syscall};
@@ -130,7 +130,7 @@ impl PipeEnd {
             let _ = syscall::ppoll(&mut now, 0, None);
             match now[0].revents {
                 e if e & libc::POLLERR != 0 => {
-                    syscall::raise_sigpipe();
+                    ending::raise_sigpipe();
                     return Err(libc::EPIPE);
                 }
                 0 if waits => self.wait(file, libc::POLLOUT)?,
