@@ -83,6 +83,7 @@ fn main() -> ExitCode {
         "errno_kept",
         "ep_fork",
         "inherited",
+        "used_while_shared",
         "passed",
         "moved_asleep",
         "moved_queue",

@@ -151,6 +151,16 @@ impl File {
         drop(self.sending.lock());
     }
 
+    /// Of a call that the engine has refused: true when another thread gave the socket to the kernel in the middle of it. All
+    /// of it is there when this returns, and the call is to be made there.
+    pub(crate) fn moved_meanwhile(&self) -> bool {
+        let moved = self.moved();
+        if moved {
+            self.when_moved();
+        }
+        moved
+    }
+
     /// While it listens: polls POLLIN when a client waits that the kernel carries, from this host or over IPv6.
     #[must_use]
     pub fn kernel_listener(&self) -> Option<i32> {

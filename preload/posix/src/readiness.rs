@@ -270,6 +270,9 @@ impl Set {
     /// EINTR; what the kernel says of its descriptors. ERESTARTSYS, too, where it has to be made again.
     fn wait(&mut self, deadline: Instant) -> Result<usize, c_int> {
         let ready = self.look();
+        if self.moved() {
+            return Err(ERESTARTSYS);
+        }
         // Before a sleep, too: it may begin with a spin, which looks at the ring only.
         self.ask_kernel()?;
         let closed = |w: &Watch| w.revents & POLLNVAL != 0;
@@ -317,7 +320,12 @@ impl Set {
                 _ if ready > 0 && self.replaced() => return Err(ERESTARTSYS),
                 _ if ready > 0 => return Ok(self.look_for_closed()),
                 Woken::Timeout => return Ok(self.look_for_closed()),
-                Woken::Signal if signals::handler_pending() => return Err(libc::EINTR),
+                Woken::Signal if signals::handler_pending() => {
+                    return match self.look_for_closed() {
+                        0 => Err(libc::EINTR),
+                        closed => Ok(closed),
+                    };
+                }
                 Woken::Signal => return Err(ERESTARTSYS),
                 Woken::Event | Woken::Extra => {}
             }

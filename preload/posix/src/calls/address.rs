@@ -190,6 +190,10 @@ pub unsafe fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -
     let _inside = signals::enter();
     let stack = file.stack();
     let peer = stack.with(|i| round::up_to_date(stack, i, |i| i.engine.peer(file.id())));
+    if peer.is_err() && file.moved_meanwhile() {
+        // SAFETY: the caller's arguments.
+        return unsafe { real::getpeername(fd, addr, len) };
+    }
     answer_int(peer.map_err(errno_of).and_then(|peer| {
         let (bytes, n) = encode(peer, is_v6(&file));
         // SAFETY: the program's pointers.

@@ -158,6 +158,11 @@ pub fn listen(fd: c_int, backlog: c_int) -> c_int {
         return real::listen(fd, backlog);
     };
     let _inside = signals::enter();
+    // Nobody gives the socket away meanwhile.
+    let _turn = file.sending.lock();
+    if file.moved() {
+        return real::listen(fd, backlog);
+    }
     let (stack, id) = (file.stack(), file.id());
     if !stack.with(|i| i.engine.may_listen(id)) {
         // Before a port is taken for it.

@@ -6,6 +6,7 @@ use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering;
 
 use libc::{sockaddr, socklen_t};
+use parking_lot::MutexGuard;
 use sidewire_engine::calls::ConnectCall;
 use sidewire_engine::metrics::MetricsKey;
 use sidewire_engine::net::FlowKey;
@@ -21,7 +22,7 @@ use super::bind::reuses_port;
 use super::shutdown::may_stop_listening;
 use super::socket::{Asked, Reason, count_engine, to_kernel};
 use super::unbind::unbind_if_over;
-use super::{MOVED, Turn, answer_int, handover, run};
+use super::{MOVED, Turn, answer_int, handover, run_on};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
 use crate::stack::Inner;
@@ -39,12 +40,18 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
     let mut prepared = None;
     let mut begun = false;
     let r = signals::call(&file, || {
+        // Until it has begun nobody gives the socket away: what is prepared is for the engine.
+        let turn = file.sending.lock();
+        if file.moved() {
+            return Err(MOVED);
+        }
         if prepared.is_none() {
             // SAFETY: the program's pointer.
             prepared = Some(unsafe { prepare(&file, fd, addr, len) }?);
         }
         match prepared {
             Some(Way::Kernel(reason, remote)) => {
+                drop(turn);
                 to_kernel(&file, reason, Asked::ConnectionTo(remote));
                 // SAFETY: the caller's arguments.
                 match unsafe { real::connect(fd, addr, len) } {
@@ -52,8 +59,9 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
                     _ => Err(raw::errno()),
                 }
             }
-            Some(Way::Engine(remote)) => handshake(&file, remote, &mut begun),
+            Some(Way::Engine(remote)) => handshake(&file, turn, remote, &mut begun),
             Some(Way::Disconnect) | None if file.leaving() => {
+                drop(turn);
                 handover::finish(file.stack(), &file, true);
                 // SAFETY: the caller's arguments.
                 match unsafe { real::connect(fd, addr, len) } {
@@ -62,8 +70,6 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
                 }
             }
             Some(Way::Disconnect) | None => {
-                // Behind what another thread is sending.
-                let _turn = file.sending.lock();
                 may_stop_listening(&file, |i| {
                     let (engine, mut io) = i.split();
                     engine.disconnect(&mut io, file.id());
@@ -96,11 +102,16 @@ enum Way {
 }
 
 /// `begun` becomes true with the call's first step, and stays so where it is made again after a signal.
-fn handshake(file: &FileRef, remote: SocketAddr, begun: &mut bool) -> Result<c_int, c_int> {
+fn handshake(
+    file: &FileRef,
+    turn: MutexGuard<'_, ()>,
+    remote: SocketAddr,
+    begun: &mut bool,
+) -> Result<c_int, c_int> {
     let stack = file.stack();
     let nonblock = file.nonblock.load(Ordering::Relaxed);
     let mut call = ConnectCall::default();
-    run(file, Turn::Send, |i, id, signal| {
+    run_on(file, Turn::Send, Some(turn), |i, id, signal| {
         *begun = true;
         call.signal = signal;
         round::up_to_date(stack, i, |i| {

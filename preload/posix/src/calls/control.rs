@@ -79,7 +79,11 @@ pub unsafe fn ioctl(fd: c_int, request: usize, arg: usize) -> c_int {
     match u64::from(request as u32) {
         FIONREAD | TIOCOUTQ | SIOCOUTQNSD | SIOCATMARK => {
             // SAFETY: the program gave the pointer for writing.
-            answer_int(unsafe { queue_length(&file, request as u32, arg as *mut c_int) })
+            match unsafe { queue_length(&file, request as u32, arg as *mut c_int) } {
+                // SAFETY: the caller's arguments.
+                Err(_) if file.moved_meanwhile() => unsafe { real::ioctl(fd, request, arg) },
+                done => answer_int(done),
+            }
         }
         FIONBIO => {
             // SAFETY: any bytes make a number.

@@ -554,6 +554,7 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
         }
         TcpState::Close => {
             ended::give(stack, &file, fd);
+            stack.with(|_| file.set_moved());
             to_kernel(&file, why, Asked::Nothing);
             return Ok(());
         }

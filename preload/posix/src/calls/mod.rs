@@ -46,6 +46,7 @@ pub use splice::splice;
 use core::ffi::c_int;
 
 use libc::pollfd;
+use parking_lot::MutexGuard;
 use sidewire_engine::event::Events;
 use sidewire_engine::stack::{Caps, StepResult};
 use sidewire_engine::{Error, Instant, SocketId, Step, WaitReason};
@@ -140,6 +141,17 @@ enum Busy {
 fn run<T>(
     file: &FileRef,
     turn: Turn,
+    step: impl FnMut(&mut Inner, SocketId, bool) -> StepResult<T>,
+) -> Result<T, c_int> {
+    let mine = (turn == Turn::Send).then(|| file.sending.lock());
+    run_on(file, turn, mine, step)
+}
+
+/// The same by a caller that has [`File::sending`] already, where the call's turn is [`Turn::Send`].
+fn run_on<'f, T>(
+    file: &'f FileRef,
+    turn: Turn,
+    mut mine: Option<MutexGuard<'f, ()>>,
     mut step: impl FnMut(&mut Inner, SocketId, bool) -> StepResult<T>,
 ) -> Result<T, c_int> {
     let (stack, id) = (file.stack(), file.id());
@@ -162,8 +174,6 @@ fn run<T>(
     let mut queued = None;
     let mut signal = false;
     let mut timed = false;
-    let take = || (turn == Turn::Send).then(|| file.sending.lock());
-    let mut mine = take();
     loop {
         let s = stack.with(|inner| {
             if file.moved() {
@@ -206,7 +216,7 @@ fn run<T>(
                 drop(mine);
                 let woken = driver::sleep(stack, &waiter, deadline, &mut [], None);
                 signal = woken == Woken::Signal;
-                mine = take();
+                mine = (turn == Turn::Send).then(|| file.sending.lock());
             }
         }
     }

@@ -56,7 +56,10 @@ pub(super) fn recv_call<I: IovIter>(
                     let (engine, mut io) = i.split();
                     engine.recv_errqueue(&mut io, file.id(), &mut call, &mut iter)
                 })
-                .map_err(errno_of)?
+                .map_err(|e| match e {
+                    Error::BadFd if file.moved_meanwhile() => MOVED,
+                    e => errno_of(e),
+                })?
         } else {
             // Who only looks has no other way to see that more has come.
             let mut looks = flags & MSG_PEEK != 0;

@@ -150,7 +150,13 @@ pub unsafe fn setsockopt(
     };
     let _inside = signals::enter();
     // SAFETY: the caller's arguments.
-    answer_int(unsafe { set(&file, fd, level, name, value, len) })
+    match unsafe { set(&file, fd, level, name, value, len) } {
+        // SAFETY: the same.
+        Err(_) if file.moved_meanwhile() => unsafe {
+            real::setsockopt(fd, level, name, value, len)
+        },
+        done => answer_int(done),
+    }
 }
 
 unsafe fn set(
@@ -354,7 +360,13 @@ pub unsafe fn getsockopt(
     };
     let _inside = signals::enter();
     // SAFETY: the caller's arguments.
-    answer_int(unsafe { get(&file, fd, level, name, value, len) })
+    match unsafe { get(&file, fd, level, name, value, len) } {
+        // SAFETY: the same.
+        Err(_) if file.moved_meanwhile() => unsafe {
+            real::getsockopt(fd, level, name, value, len)
+        },
+        done => answer_int(done),
+    }
 }
 
 unsafe fn get(
