@@ -17,6 +17,7 @@ use crate::seq::between;
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Ehash, Io, Stack};
 use crate::state::tcp_done_with_error;
+use crate::time::NSEC_PER_SEC;
 
 /// Smallest path MTU that an ICMP error is believed (Linux `ip_rt_min_pmtu`), bytes.
 const MIN_PMTU: u32 = 552;
@@ -163,7 +164,11 @@ fn mtu_reduced(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, told: u32) {
     let Some(dst) = &mut sk.dst else {
         return;
     };
-    update_pmtu(dst, told, v6);
+    if update_pmtu(dst, told, v6) {
+        let lifetime = u64::from(cx.sh.sysctl.mtu_expires_s) * NSEC_PER_SEC;
+        cx.net
+            .pmtu_told(dst, sk.tuple.remote.ip(), cx.now + lifetime);
+    }
     let mtu = dst.mtu;
     if told < mtu && ip_dont_fragment(sk) {
         // Nothing that we may send gets through.
@@ -179,10 +184,10 @@ fn mtu_reduced(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, told: u32) {
 }
 
 /// A path that takes less than every host must is not asked any more: what is too large for it, its routers shall cut
-/// (Linux `__ip_rt_update_pmtu`).
-fn update_pmtu(dst: &mut Dst, told: u32, v6: bool) {
+/// (Linux `__ip_rt_update_pmtu`). False when that was not news of a smaller MTU.
+fn update_pmtu(dst: &mut Dst, told: u32, v6: bool) -> bool {
     if dst.metrics.mtu_locked || told > dst.mtu {
-        return;
+        return false;
     }
     if v6 {
         dst.mtu = told.max(MIN_PMTU_V6).min(dst.mtu);
@@ -192,6 +197,7 @@ fn update_pmtu(dst: &mut Dst, told: u32, v6: bool) {
     } else {
         dst.mtu = told;
     }
+    true
 }
 
 #[cfg(test)]

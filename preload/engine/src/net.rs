@@ -7,6 +7,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU64;
 use serde::{Deserialize, Serialize};
 
+use crate::Instant;
 use crate::error::Error;
 use crate::memory::Frag;
 use crate::skb::TxFlags;
@@ -301,6 +302,9 @@ pub trait Net {
     /// Nothing is heard of the peer at the end of this route: the address of its next hop may hold no longer (Linux
     /// `dst_negative_advice`).
     fn negative_advice(&mut self, _dst: &Dst, _daddr: IpAddr) {}
+    /// A router of the path to `daddr` takes no more than `dst` says now: [`Net::route`] gives no more from now on, until
+    /// then (Linux `update_or_create_fnhe`).
+    fn pmtu_told(&mut self, _dst: &Dst, _daddr: IpAddr, _until: Instant) {}
     /// Where a frame is that has not left the host (Linux `skb_fclone_busy`).
     fn in_host_queue(&mut self, _ticket: TxTicket) -> HostQueue {
         HostQueue::Clear

@@ -146,6 +146,8 @@ pub struct Sysctl {
     pub ip_default_ttl: u8,
     /// First IP_MTU_DISCOVER of a socket; not used.
     pub ip_no_pmtu_disc: u8,
+    /// How long a path's MTU counts that ICMP told, in seconds (`net.ipv4.route.mtu_expires`).
+    pub mtu_expires_s: u32,
     /// Transmit timestamps may bring the frame back without CAP_NET_RAW (TS-43).
     pub tstamp_allow_data: bool,
     /// Not Linux's: a message's own SO_MARK and SCM_TXTIME count for its segments.
@@ -227,6 +229,7 @@ impl Default for Sysctl {
             tcp_available_congestion_control: String::new(),
             ip_default_ttl: 64,
             ip_no_pmtu_disc: 0,
+            mtu_expires_s: 600,
             tstamp_allow_data: true,
             message_options: false,
             zerocopy_rtx_copy: false,

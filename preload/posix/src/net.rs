@@ -4,30 +4,29 @@ use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU64;
 
 use arrayvec::ArrayVec;
-use sidewire_engine::Error;
-use sidewire_engine::cong::CongestionControl;
 use sidewire_engine::memory::Frag;
 use sidewire_engine::net::{
-    Dst, FlowKey, HostQueue, Locked, MAX_HEADER, Net, PathMetrics, RouteMetrics, Transmit, Tuple,
-    TxTicket, TxTime, TxTstamp, TxVerdict,
+    Dst, FlowKey, HostQueue, MAX_HEADER, Net, Transmit, Tuple, TxTicket, TxTime, TxTstamp,
+    TxVerdict,
 };
 use sidewire_engine::skb::MAX_SKB_FRAGS;
 use sidewire_engine::tx_late::TxLate;
+use sidewire_engine::{Error, Instant};
 use sidewire_link::Errno;
 use sidewire_link::epoll::Epoll;
 use sidewire_link::frame::{FrameSink, TxFrame};
 use sidewire_link::holder::SilentPorts;
-use sidewire_link::netlink::{
-    DeviceInfo, Found, LinkKind, Metrics, Neighbours, Resolution, Route, Routes, SockDiag,
-};
+use sidewire_link::netlink::{Found, LinkKind, Neighbours, Resolution, Route, Routes, SockDiag};
 use sidewire_link::packet::{PacketSink, PacketSocket};
 use sidewire_wire::ethernet::MacAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use crate::capture::Capture;
+use crate::destination;
 use crate::given::LatelyGiven;
 use crate::lanes::{self, Carried, Entrances, Lanes, Late, Parcel, Which, iovecs};
+use crate::path_mtu::PathMtus;
 use crate::stack::monotonic_ns;
 use crate::tstamps::{self, Awaited, Told};
 
@@ -130,6 +129,7 @@ pub struct LinkNet {
     /// When a lane's own that was full is, nanoseconds of the monotonic clock.
     own_retry_at: u64,
     routes: Routes,
+    paths: PathMtus,
     neighbours: Neighbours,
     /// An epoll descriptor over what netlink and ARP have to say.
     events: Epoll,
@@ -182,6 +182,7 @@ impl LinkNet {
             retry_at: 0,
             own_retry_at: u64::MAX,
             routes,
+            paths: PathMtus::new(),
             neighbours,
             events,
             held: Vec::new(),
@@ -511,92 +512,20 @@ fn tx_time(t: TxTime) -> sidewire_link::frame::TxTime {
     }
 }
 
-fn route_error(e: Errno) -> Error {
-    match e {
-        Errno::EHOSTUNREACH => Error::HostUnreach,
-        Errno::EACCES => Error::Access,
-        Errno::EINVAL => Error::Inval,
-        Errno::EADDRNOTAVAIL => Error::AddrNotAvail,
-        Errno::ENODEV => Error::NoDev,
-        _ => Error::NetUnreach,
-    }
-}
-
-/// What the engine is told of a route.
-fn dst(route: &Route, key: &FlowKey, generation: u32) -> Result<Dst, Error> {
-    let dev: &DeviceInfo = &route.dev;
-    let saddr = key.saddr.or(route.src).ok_or(Error::AddrNotAvail)?;
-    Ok(Dst {
-        oif: route.ifindex,
-        gateway: route.gateway,
-        saddr,
-        mtu: route.mtu,
-        advmss: route.advmss.unwrap_or(0),
-        gso_max_size: dev.gso_max_size,
-        gso_max_segs: u16::try_from(dev.gso_max_segs).unwrap_or(u16::MAX),
-        // Linux sk_setup_caps: whatever the device does, a route to it gathers, and validate_xmit_skb joins the pieces.
-        sg: true,
-        zerocopy_copied: dev.copies,
-        copied_in_cutting: !dev.features.sg,
-        metrics: metrics(&route.metrics),
-        generation,
-    })
-}
-
-/// What the engine is told of the metrics of a route. A congestion control that it lacks becomes its default; what the user
-/// chose for the program counts for more.
-fn metrics(m: &Metrics) -> RouteMetrics {
-    let chosen = crate::config::get().congestion.is_some();
-    let congctl = m
-        .congctl
-        .as_ref()
-        .filter(|_| !chosen)
-        .map(|name| CongestionControl::by_name(name).unwrap_or_default().name());
-    let rto_min_ms = m.rto_min.filter(|_| m.rto_min_locked).unwrap_or(0);
-    RouteMetrics {
-        window: m.window.unwrap_or(0),
-        initcwnd: m.initcwnd.unwrap_or(0),
-        initrwnd: m.initrwnd.unwrap_or(0),
-        rto_min_us: rto_min_ms.saturating_mul(1000),
-        hoplimit: u8::try_from(m.hoplimit.unwrap_or(0)).unwrap_or(u8::MAX),
-        mtu_locked: m.mtu_locked,
-        quickack: m.quickack,
-        ecn: m.ecn,
-        usec_ts: m.usec_ts,
-        fastopen_no_cookie: m.fastopen_no_cookie,
-        congctl,
-        congctl_locked: m.congctl_locked && !chosen,
-        path: path_metrics(m),
-    }
-}
-
-fn path_metrics(m: &Metrics) -> PathMetrics {
-    let locked = [
-        (m.rtt_locked, Locked::RTT),
-        (m.rttvar_locked, Locked::RTTVAR),
-        (m.ssthresh_locked, Locked::SSTHRESH),
-        (m.cwnd_locked, Locked::CWND),
-        (m.reordering_locked, Locked::REORDERING),
-    ];
-    // The parts of a millisecond are those of the estimates.
-    let us = |ms: Option<u32>| ms.unwrap_or(0).saturating_mul(1000);
-    PathMetrics {
-        rtt_us: us(m.rtt),
-        rttvar_us: us(m.rttvar),
-        ssthresh: m.ssthresh.unwrap_or(0),
-        cwnd: m.cwnd.unwrap_or(0),
-        reordering: m.reordering.unwrap_or(0),
-        locked: locked.into_iter().filter(|l| l.0).map(|l| l.1).collect(),
-    }
-}
-
 impl Net for LinkNet {
     fn route(&mut self, key: &FlowKey) -> Result<Dst, Error> {
-        let route = self.lookup(key).map_err(route_error)?;
+        self.paths.expire(self.now);
+        let route = self.lookup(key).map_err(destination::error)?;
         if route.not_unicast {
             return Err(Error::NetUnreach);
         }
-        dst(&route, key, self.route_generation())
+        let mut dst = destination::of(&route, key, self.route_generation())?;
+        self.paths.apply(&mut dst, key.daddr);
+        Ok(dst)
+    }
+
+    fn pmtu_told(&mut self, dst: &Dst, daddr: IpAddr, until: Instant) {
+        self.paths.learn(dst, daddr, until.0);
     }
 
     fn kernel_answers(&mut self, tuple: &Tuple) -> bool {
@@ -612,7 +541,11 @@ impl Net for LinkNet {
 
     fn route_generation(&self) -> u32 {
         // 0 is the engine's own (`Dst::RESET`).
-        (self.routes.generation() as u32).wrapping_add(1).max(1)
+        let told = self.paths.generation(self.now);
+        (self.routes.generation() as u32)
+            .wrapping_add(told)
+            .wrapping_add(1)
+            .max(1)
     }
 
     fn transmit(&mut self, f: &Transmit<'_>) -> TxVerdict {

@@ -175,6 +175,7 @@ pub(crate) fn read() -> Sysctl {
     );
     number("ipv4/ip_default_ttl", &mut s.ip_default_ttl);
     number("ipv4/ip_no_pmtu_disc", &mut s.ip_no_pmtu_disc);
+    number("ipv4/route/mtu_expires", &mut s.mtu_expires_s);
     if let Some(t) = text("ipv4/tcp_congestion_control", &mut [0; MAX_TEXT]) {
         s.tcp_congestion_control = t.to_owned();
     }
