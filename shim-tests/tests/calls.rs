@@ -75,6 +75,7 @@ fn main() -> ExitCode {
         "zerocopy_receive",
         "by_number",
         "ends_amid",
+        "range_lingers",
         "exec_fails",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         "ep_fork",
         "inherited",
         "used_while_shared",
+        "forks_amid",
         "passed",
         "moved_asleep",
         "moved_queue",

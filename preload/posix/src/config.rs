@@ -567,7 +567,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_there_and_cannot_be_read_is_told() {
-        static SAID: parking_lot::Mutex<Vec<String>> = parking_lot::Mutex::new(Vec::new());
+        static SAID: crate::lock::Mutex<Vec<String>> = crate::lock::Mutex::new(Vec::new());
         let say = |line: core::fmt::Arguments<'_>| SAID.lock().push(line.to_string());
         let (directory, none) = (Path::new("/"), Path::new("/no/such/file"));
         let mut config = Config::default();

@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use libc::iovec;
-use parking_lot::Mutex;
 use sidewire_engine::memory::{Fault, Frag, MemRef, Region, RegionKind};
 use sidewire_link::frame::MAX_FRAGS;
 use sidewire_link::packet::{FrameQueue, PacketSource};
+
+use crate::lock::Mutex;
 
 /// Most payload bytes that are left in a queue.
 const MAX_DEFERRED: usize = 16 << 20;

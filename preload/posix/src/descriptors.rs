@@ -167,12 +167,19 @@ pub fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     let _inside = signals::enter();
     epoll::keep_range_for_users(first, last);
     epoll::forget_range(first, last);
+    if signals::held::any() {
+        signals::held::bury();
+    }
+    let mut files = Vec::new();
     fdtable::for_each(|fd| {
         if (first..=last).contains(&(fd as c_uint)) {
-            calls::close(fd);
+            files.extend(fdtable::remove(fd));
         }
     });
-    around_internal(first, last, |a, b| real::close_range(a, b, 0))
+    let r = around_internal(first, last, |a, b| real::close_range(a, b, 0));
+    // What lingers does so when the numbers are free: others may have them meanwhile.
+    drop(files);
+    r
 }
 
 /// `unshare`.

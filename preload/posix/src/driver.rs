@@ -15,7 +15,6 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 use libc::pollfd;
-use parking_lot::Mutex;
 use sidewire_engine::Instant;
 use sidewire_link::Errno;
 use sidewire_link::epoll::Epoll;
@@ -24,6 +23,7 @@ use sidewire_link::frame::FrameSource;
 use sidewire_link::packet::PacketSource;
 use std::os::fd::AsRawFd;
 
+use crate::lock::Mutex;
 use crate::net::LinkNet;
 use crate::round::round;
 use crate::signals::{self, Sleeping};

@@ -6,11 +6,11 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64,
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use sidewire_engine::SocketId;
 use slotmap::{Key, KeyData};
 
 use crate::holders::Port;
+use crate::lock::Mutex;
 use crate::sigio::Owner;
 use crate::stack::NetStack;
 use crate::wait::WaitQueue;

@@ -26,7 +26,6 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use arrayvec::ArrayVec;
 use libc::iovec;
 use once_cell::sync::OnceCell;
-use parking_lot::Mutex;
 use rtrb::{Consumer, Producer, RingBuffer};
 use sidewire_engine::memory::Frag;
 use sidewire_engine::net::{HostQueue, MAX_HEADER, Tuple, TxTicket, TxVerdict};
@@ -39,6 +38,7 @@ use sidewire_wire::ethernet::MacAddr;
 use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::{TcpFlags, TcpView};
 
+use crate::lock::Mutex;
 use crate::thread;
 
 mod tally;

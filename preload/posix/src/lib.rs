@@ -24,6 +24,7 @@ pub mod holders;
 pub mod inspection;
 pub mod iov;
 mod lanes;
+pub mod lock;
 pub mod log;
 mod mapping;
 pub mod memory;

@@ -8,9 +8,9 @@ use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use sidewire_engine::memory::{Fault, Frag, MemRef, Memory, PAGE_FRAG_SIZE, Region, RegionKind};
 
+use crate::lock::Mutex;
 use crate::{copy, syscall};
 
 /// Memory taken from the kernel at a time, in bytes: one huge page.

@@ -112,13 +112,14 @@ unsafe extern "C" fn before_fork() {
 }
 
 /// The global lists, in the order of their locks, and the heap.
-const LISTS: [fn(bool); 7] = [
+const LISTS: [fn(bool); 8] = [
     epoll::across_fork,
     stdio::across_fork,
     stack::across_fork,
     file::across_fork,
     pipe_turn::across_fork,
     ubuf::across_fork,
+    signals::cancel::across_fork,
     heap::across_fork,
 ];
 
@@ -191,7 +192,7 @@ unsafe fn forked_with(parents_files: bool) {
     CHILD.store(true, Ordering::Relaxed);
     stack::forked();
     company::forked();
-    signals::cancel::forget_tid();
+    signals::cancel::forked();
     ending::forked();
     epoll::after_fork_in_child();
     ubuf::forked();

@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use libc::pollfd;
-use parking_lot::Mutex;
 
 use crate::company::Company;
 use crate::driver;
 use crate::inspection::Inspection;
+use crate::lock::Mutex;
 use crate::round::{round, timers};
 use crate::stack::{Inner, NetStack, monotonic_ns};
 use crate::{syscall, thread, turn, vfork};

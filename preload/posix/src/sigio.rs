@@ -5,7 +5,6 @@ use core::ffi::c_int;
 use std::sync::Arc;
 
 use libc::siginfo_t;
-use parking_lot::Mutex;
 use sidewire_engine::event::Events;
 use sidewire_uapi::fcntl;
 use sidewire_uapi::poll::{
@@ -14,6 +13,7 @@ use sidewire_uapi::poll::{
 use syscalls::{Sysno, syscall};
 
 use crate::file::{File, FileRef};
+use crate::lock::Mutex;
 use crate::syscall;
 use crate::wait::Watcher;
 

@@ -7,7 +7,6 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 use once_cell::sync::OnceCell;
-use parking_lot::{Mutex, MutexGuard};
 use sidewire_engine::event::Events;
 use sidewire_engine::metrics::{MetricsKey, PeerMetrics};
 use sidewire_engine::net::TxVerdict;
@@ -26,6 +25,7 @@ use crate::driver::Driver;
 use crate::file::File;
 use crate::holders::Holders;
 use crate::lanes::{self, Carried, Lanes, Late, Which};
+use crate::lock::{Mutex, MutexGuard};
 use crate::memory::Arenas;
 use crate::net::LinkNet;
 use crate::signals::cancel;

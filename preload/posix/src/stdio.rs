@@ -4,8 +4,8 @@
 use core::ffi::{c_char, c_int, c_void};
 
 use libc::{FILE, size_t, ssize_t};
-use parking_lot::Mutex;
 
+use crate::lock::Mutex;
 use crate::{calls, descriptors, fdtable, raw, real, signals};
 
 /// `cookie_io_functions_t`.

@@ -1,7 +1,7 @@
 //! What is to run when a thread ends.
 //!
 //! std has libc keep the destructors of thread-local values (`__cxa_thread_atexit_impl`), which takes memory of the program's
-//! heap for each: a handler that interrupted malloc(3) would wait for itself, where parking_lot meets another thread. Within
+//! heap for each: a handler that interrupted malloc(3) would wait for itself, at the first value that has one. Within
 //! this library the name is this file's, and they are kept in our own heap.
 
 use core::ffi::{c_int, c_void};

@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::collections::VecDeque;
 
 use once_cell::sync::OnceCell;
-use parking_lot::Mutex;
 
+use crate::lock::Mutex;
 use crate::{syscall, thread};
 
 /// Sends of a process that may be on their way at a time, with memory of their callers'.

@@ -9,12 +9,12 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
 use libc::pollfd;
-use parking_lot::MutexGuard;
 use sidewire_engine::calls::CloseCall;
 use syscalls::{Sysno, syscall};
 
 use crate::descriptors::around_internal;
 use crate::driver;
+use crate::lock::MutexGuard;
 use crate::stack::{self, Inner, MAX_STACKS, NetStack, monotonic_ns};
 use crate::{fdtable, memory, real, round, signals, syscall};
 

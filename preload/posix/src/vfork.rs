@@ -5,9 +5,9 @@
 use core::ffi::c_int;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use parking_lot::Mutex;
 use sidewire_engine::time::NSEC_PER_SEC;
 
+use crate::lock::Mutex;
 use crate::stack::monotonic_ns;
 use crate::{fdtable, process, syscall};
 

@@ -5,9 +5,8 @@ use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::file::File;
+use crate::lock::Mutex;
 use crate::syscall;
 
 /// Bits of a waiter's word.

@@ -6,7 +6,6 @@ use core::ops::RangeInclusive;
 use core::sync::atomic::Ordering;
 
 use libc::{sockaddr, socklen_t};
-use parking_lot::MutexGuard;
 use sidewire_engine::calls::ConnectCall;
 use sidewire_engine::metrics::MetricsKey;
 use sidewire_engine::net::FlowKey;
@@ -25,6 +24,7 @@ use super::unbind::unbind_if_over;
 use super::{MOVED, Turn, answer_int, handover, run_on};
 use crate::config::rules::Direction;
 use crate::file::FileRef;
+use crate::lock::MutexGuard;
 use crate::stack::Inner;
 use crate::{config, driver, fdtable, raw, real, round, signals, syscall, sysctl};
 

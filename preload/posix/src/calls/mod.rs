@@ -46,13 +46,13 @@ pub use splice::splice;
 use core::ffi::c_int;
 
 use libc::pollfd;
-use parking_lot::MutexGuard;
 use sidewire_engine::event::Events;
 use sidewire_engine::stack::{Caps, StepResult};
 use sidewire_engine::{Error, Instant, SocketId, Step, WaitReason};
 
 use crate::driver::{self, Woken};
 use crate::file::{File, FileRef};
+use crate::lock::MutexGuard;
 use crate::signals::ERESTARTSYS;
 use crate::stack::Inner;
 use crate::wait::Waiter;

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::splice::PipeId;
+
+use crate::lock::Mutex;
 
 /// Of each pipe from which somebody splices: held by whoever has the turn.
 static PIPES: Mutex<Vec<(PipeId, Arc<Mutex<()>>)>> = Mutex::new(Vec::new());

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use libc::{epoll_event, pollfd, sigset_t, timespec};
-use parking_lot::Mutex;
 use sidewire_engine::Instant;
 use sidewire_uapi::poll::{
     EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLET, EPOLLEXCLUSIVE, EPOLLONESHOT,
@@ -23,6 +22,7 @@ use super::{AtOnce, answer, deadline_after, deadline_ms, read_mask, read_timespe
 use crate::driver::{self, Woken};
 use crate::fdtable::{self, MAX_FD};
 use crate::file::File;
+use crate::lock::Mutex;
 use crate::signals::ERESTARTSYS;
 use crate::stack::{NetStack, monotonic_ns};
 use crate::wait::Waiter;

@@ -10,7 +10,6 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, Weak};
 
 use libc::epoll_event;
-use parking_lot::Mutex;
 use sidewire_engine::SocketId;
 use sidewire_link::fd::{Fd, duplicate_high, move_high};
 use sidewire_uapi::poll::{
@@ -21,6 +20,7 @@ use smallvec::SmallVec;
 use syscalls::{Sysno, syscall};
 
 use crate::file::{File, FileRef};
+use crate::lock::Mutex;
 use crate::stack::{Inner, NetStack};
 use crate::syscall;
 use crate::wait::{Waiter, Watcher};

@@ -9,9 +9,9 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use libc::pthread_t;
-use parking_lot::Mutex;
 
 use super::{Sleeping, THREAD};
+use crate::lock::Mutex;
 use crate::{real, stack, syscall};
 
 /// Cancellations in this process so far: who goes to sleep sees that one came since it tested.
@@ -38,7 +38,7 @@ thread_local! {
     static TID: AtomicU32 = const { AtomicU32::new(0) };
 }
 
-/// This thread's id, asked for once. A forked child has another one, and asks again ([`forget_tid`]).
+/// This thread's id, asked for once. A forked child has another one, and asks again ([`forked`]).
 pub(super) fn tid() -> i32 {
     TID.with(|t| {
         if t.load(Ordering::Relaxed) == 0 {
@@ -48,9 +48,24 @@ pub(super) fn tid() -> i32 {
     })
 }
 
-/// In the child of a fork.
-pub(crate) fn forget_tid() {
+/// In the child of a fork: this thread has another id, and none of the sleepers is there.
+pub(crate) fn forked() {
     TID.with(|t| t.store(0, Ordering::Relaxed));
+    for bucket in &SLEEPERS {
+        bucket.lock().clear();
+    }
+}
+
+/// Locks the table before a fork, and unlocks it after, in parent and child.
+pub(crate) fn across_fork(before: bool) {
+    for bucket in &SLEEPERS {
+        if before {
+            core::mem::forget(bucket.lock());
+        } else {
+            // SAFETY: this thread locked it before the fork.
+            unsafe { bucket.force_unlock() };
+        }
+    }
 }
 
 fn bucket(tid: i32) -> &'static Mutex<Vec<Sleeper>> {

@@ -6,10 +6,9 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
-
 use super::{cancel, mask};
 use crate::file::{File, FileRef};
+use crate::lock::Mutex;
 use crate::syscall;
 
 struct Entry {
