@@ -13,11 +13,14 @@ use crate::mib::Counter;
 use crate::mss::tcp_sync_mss;
 use crate::net::{Dst, Tuple};
 use crate::recovery::tcp_simple_retransmit;
+use crate::rtt::{tcp_rto_estimate, tcp_rto_max_us};
 use crate::seq::between;
 use crate::sock::TcpSock;
 use crate::stack::{Cx, Ehash, Io, Stack};
 use crate::state::tcp_done_with_error;
-use crate::time::NSEC_PER_SEC;
+use crate::time::{NSEC_PER_SEC, NSEC_PER_USEC};
+use crate::timer::{TCP_TIMEOUT_INIT_US, tcp_reset_xmit_timer};
+use crate::timers::IcskPending;
 
 /// Smallest path MTU that an ICMP error is believed (Linux `ip_rt_min_pmtu`), bytes.
 const MIN_PMTU: u32 = 552;
@@ -122,6 +125,14 @@ fn sock_icmp(
     let Some(error) = convert(err.kind, sk.tuple.remote.is_ipv6()) else {
         return;
     };
+    if matches!(
+        err.kind,
+        IcmpErrorKind::Unreachable(v4_unreachable::NET | v4_unreachable::HOST)
+    ) && !sk.fastopen_rsk
+        && !sk.tuple.remote.is_ipv6()
+    {
+        tcp_ld_rto_revert(sk, cx, err.quoted.seq);
+    }
     // A fast open's child that the program has is as good as connected.
     let accepted = sk.fastopen_rsk && sk.parent.is_none();
     if sk.in_state(&[TcpState::SynSent, TcpState::SynRecv]) && !accepted {
@@ -156,6 +167,29 @@ fn sock_icmp(
         // RFC 1122 §4.2.3.9: told only when the connection dies of it.
         sk.sk_err_soft = Some(error);
     }
+}
+
+/// A router has no way to the peer at present: the timeout that it answers was not for congestion, and takes one doubling
+/// back (RFC 6069; Linux `tcp_ld_RTO_revert`).
+fn tcp_ld_rto_revert(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seq: u32) {
+    if seq != sk.snd_una || sk.retransmits == 0 || sk.backoff == 0 {
+        return;
+    }
+    let Some(head) = sk.rtx_queue.front() else {
+        return;
+    };
+    let spent = cx.now.since(head.skb_mstamp) / NSEC_PER_USEC;
+    sk.backoff -= 1;
+    let rto = if sk.srtt_us == 0 {
+        TCP_TIMEOUT_INIT_US
+    } else {
+        tcp_rto_estimate(sk)
+    };
+    let doubled = u64::from(rto) << sk.backoff.min(31);
+    sk.rto_us = doubled.min(u64::from(tcp_rto_max_us(sk))) as u32;
+    // Over already, it is tried again at once.
+    let left = u64::from(sk.rto_us).saturating_sub(spent);
+    tcp_reset_xmit_timer(sk, cx, IcskPending::Retrans, left, false);
 }
 
 /// A router says how much it takes (RFC 1191; Linux `tcp_v4_mtu_reduced`).

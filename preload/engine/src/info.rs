@@ -3,6 +3,7 @@
 use sidewire_uapi::TcpState;
 use sidewire_uapi::tcp::{TcpInfo, info_options};
 
+use crate::header::tcp_time_stamp;
 use crate::sock::{Chrono, TcpSock, ecn};
 use crate::time::{HZ, Instant, JIFFY_NS, NSEC_PER_USEC};
 
@@ -149,4 +150,9 @@ fn counters(sk: &TcpSock, now: Instant, info: &mut TcpInfo) {
     info.tcpi_total_rto = c.total_rto;
     info.tcpi_total_rto_recoveries = c.total_rto_recoveries;
     info.tcpi_total_rto_time = c.total_rto_time_ms;
+    if sk.rto_stamp != 0 {
+        // The episode that is not over.
+        let spent = tcp_time_stamp(now).wrapping_sub(sk.rto_stamp);
+        info.tcpi_total_rto_time = info.tcpi_total_rto_time.wrapping_add(spent);
+    }
 }

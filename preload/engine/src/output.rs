@@ -373,7 +373,7 @@ fn urgent(sk: &TcpSock, seq: u32, tcp: &mut TcpHeader) {
 
 /// RFC 3168: ECT on new data, CWR once after a reduction, ECE until the peer's CWR (Linux `tcp_ecn_send`).
 fn ecn_send(sk: &mut TcpSock, tcb: &Tcb, tcp: &mut TcpHeader, tos: &mut u8) {
-    if sk.ecn_flags & ecn::OK == 0 || tcb.flags & (tcphdr::SYN | tcphdr::RST) != 0 {
+    if sk.ecn_flags & ecn::OK == 0 || tcb.flags & tcphdr::SYN != 0 {
         return;
     }
     if tcb.len > 0 && !before(tcb.seq, sk.snd_nxt) {

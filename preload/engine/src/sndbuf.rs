@@ -64,6 +64,8 @@ pub(crate) fn tcp_wmem_free_skb(
 /// Empties both send queues: the connection is over or starts anew (Linux `tcp_write_queue_purge`, which leaves what was
 /// counted of lost and repeated segments to be told).
 pub fn tcp_write_queue_purge(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    // First, as in Linux: where there is something to purge the connection counts as busy from then on.
+    tcp_chrono_stop(sk, cx, ChronoKind::Busy);
     zerocopy::purge_unsent(sk, cx);
     while let Some(skb) = sk.rtx_queue.pop_front() {
         tcp_wmem_free_skb(sk, cx, skb);
@@ -71,5 +73,4 @@ pub fn tcp_write_queue_purge(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     sk.packets_out = 0;
     sk.retransmit_hint = None;
     sk.backoff = 0;
-    tcp_chrono_stop(sk, cx, ChronoKind::Busy);
 }

@@ -13,9 +13,13 @@ use crate::calls::{RecvCall, RecvCmsg};
 use crate::error::Error;
 use crate::errqueue::IcmpPacket;
 use crate::header::ip_dont_fragment;
+use crate::icmp::tcp_ld_rto_revert;
 use crate::mib::Counter;
 use crate::testbed::{Iter, NOBODY};
+use crate::testbench::{Bench, MSS};
 use crate::testpeer::{Peer, SEND};
+use crate::time::NSEC_PER_USEC;
+use crate::timers::Timer;
 
 const ROUTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254));
 const PACKET: IcmpPacket = IcmpPacket {
@@ -248,4 +252,29 @@ fn a_handshake_ends_by_an_error_about_its_answer() {
     icmp(&mut peer, kind, seq);
     assert_eq!(peer.bed.stack.ehash.len(), 0);
     peer.send(SEND);
+}
+
+#[test]
+fn a_router_without_a_way_takes_a_doubling_back() {
+    let mut b = Bench::new();
+    b.write(2 * MSS);
+    // The tail's probe, and two timeouts.
+    for _ in 0..3 {
+        b.fire();
+    }
+    let rto = b.sk.rto_us;
+    assert_eq!(b.sk.backoff, 2);
+    let head = b.sk.snd_una;
+    b.with(|sk, cx| tcp_ld_rto_revert(sk, cx, head + 1));
+    assert_eq!((b.sk.backoff, b.sk.rto_us), (2, rto));
+    b.with(|sk, cx| tcp_ld_rto_revert(sk, cx, head));
+    assert_eq!((b.sk.backoff, b.sk.rto_us), (1, rto / 2));
+    let left = b.sk.timers.at(Timer::Retransmit).since(b.now) / NSEC_PER_USEC;
+    assert_eq!(left, u64::from(rto / 2));
+    // The shorter one is over already.
+    b.now = b.now + u64::from(rto / 2) * NSEC_PER_USEC;
+    b.with(|sk, cx| tcp_ld_rto_revert(sk, cx, head));
+    assert_eq!(b.sk.timers.at(Timer::Retransmit), b.now);
+    b.with(|sk, cx| tcp_ld_rto_revert(sk, cx, head));
+    assert_eq!((b.sk.backoff, b.sk.rto_us), (0, rto / 4));
 }
