@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use shim_tests::compare::{PEER_PORT, start_peer};
-use shim_tests::cpu_time::cpu_ns;
+use shim_tests::cpu_time::CpuTimes;
 use shim_tests::lab::{DEVICE, FAR, NEAR, SUBNET};
 use shim_tests::library::Stack;
 use shim_tests::netcat::{Flavour, Part, move_file, receiver};
@@ -202,7 +202,7 @@ fn undertaker_sleeps(stack: &Stack) -> TestResult {
     };
     until("both connections", || Ok((connected()? == 2).then_some(())))?;
     let undertaker = undertaker_of(&lab)?;
-    let before = cpu_ns(undertaker)?;
+    let before = CpuTimes::of(undertaker)?;
     let open = lab.path("open");
     fs::write(&open, "open\n")?;
     lab.far
@@ -218,7 +218,7 @@ fn undertaker_sleeps(stack: &Stack) -> TestResult {
         .args(["192.0.2.255", "1000", &SECONDS.to_string()])
         .run()?
         .success()?;
-    let used = cpu_ns(undertaker)? - before;
+    let used = CpuTimes::of(undertaker)?.since(&before);
     let limit = SECONDS * 1_000_000_000 / 20;
     lab.near.run("kill", [undertaker.to_string().as_str()])?;
     ensure!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use shim_tests::compare::{PEER_PORT, start_peer};
 use shim_tests::counters::KernelTcp;
-use shim_tests::cpu_time::cpu_ns;
+use shim_tests::cpu_time::CpuTimes;
 use shim_tests::cpus;
 use shim_tests::lab::{FAR, Lab};
 use shim_tests::library::{Stack, Stats};
@@ -222,13 +222,13 @@ fn idle(stack: &Stack, how: &str) -> TestResult {
         .stats(&stats)
         .start()?;
     idle.wait_for_output("ready\n")?;
-    let before = cpu_ns(idle.id())?;
+    let before = CpuTimes::of(idle.id())?;
     lab.far
         .program(probe("broadcast"))
         .args(["192.0.2.255", "1000", &SECONDS.to_string()])
         .run()?
         .success()?;
-    let used = cpu_ns(idle.id())? - before;
+    let used = CpuTimes::of(idle.id())?.since(&before);
     ensure!(!idle.has_ended(), "it was woken: {}", idle.stdout());
     let limit = SECONDS * 1_000_000_000 / 100;
     ensure!(
