@@ -4,7 +4,7 @@
  *   random_segments CONTROL DEVICE NEAR SEED KIND [STEPS]
  *
  * CONTROL is where hands_wire, on the far host, gives its wire away. KIND is what the segments meet: established, closing,
- * connecting, listening or paths. STEPS are the numbers of the steps to take ("0-20,25"), the others are left out: what differs can be cut
+ * connecting, listening, paths or delayed. STEPS are the numbers of the steps to take ("0-20,25"), the others are left out: what differs can be cut
  * down so, since each step hangs on the seed and its number only, and on what came before. By hand, in two network namespaces:
  *
  *   ip netns exec FAR hands_wire /tmp/control DEVICE NEAR &
@@ -25,6 +25,7 @@
 #include "segments_closing.h"
 #include "segments_connecting.h"
 #include "segments_listening.h"
+#include "segments_delayed.h"
 #include "segments_paths.h"
 
 struct kind {
@@ -39,6 +40,7 @@ static const struct kind kinds[] = {
 	{"connecting", opened_connecting, step_connecting, 15},
 	{"listening", opened_listening, step_listening, 40},
 	{"paths", opened_paths, step_paths, 20},
+	{"delayed", opened_delayed, step_delayed, 10},
 };
 
 static const struct kind *kind_named(const char *name)

@@ -15,7 +15,14 @@ use crate::process::{Finished, Running};
 use crate::suite::TestResult;
 
 /// What the segments meet.
-pub const KINDS: [&str; 5] = ["established", "closing", "connecting", "listening", "paths"];
+pub const KINDS: [&str; 6] = [
+    "established",
+    "closing",
+    "connecting",
+    "listening",
+    "paths",
+    "delayed",
+];
 
 /// What would hang on time, of near's host: no tail loss probes and compressed acks; no limit of acks to what is out of the
 /// window; and no run knows the round-trip times of another.

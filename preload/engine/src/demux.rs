@@ -238,6 +238,7 @@ impl Stack {
             && core::mem::take(&mut sk.in_batch)
         {
             sk.opened_hole = false;
+            cx.bh = true;
             batch_end(sk, &mut cx);
             self.settle(id);
         }
@@ -278,6 +279,7 @@ impl Stack {
         let Some((sk, mut cx)) = self.borrow(io, id) else {
             return;
         };
+        cx.bh = true;
         while let Some(timer) = sk.timers.take_due(cx.now) {
             match fire_timer(sk, &mut cx, timer) {
                 TimerOutcome::Alive => {}

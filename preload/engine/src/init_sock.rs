@@ -112,6 +112,7 @@ impl TcpSock {
             async_waitdata: false,
             tx_blocked: false,
             tsq_throttled: false,
+            xmit_pause: None,
             pushed_nonagle: 0,
             tail_waits: false,
             host_looks: 0,

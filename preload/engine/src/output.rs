@@ -25,7 +25,7 @@ use crate::recovery::{tcp_enter_cwr, tcp_in_cwnd_reduction};
 use crate::retransmit::tcp_schedule_loss_probe;
 use crate::seq::{after, before};
 use crate::skb::{MessageOptions, SKB_TRUESIZE, Skb, tcphdr};
-use crate::small_queue::tcp_small_queue_check;
+use crate::small_queue::{XmitPause, tcp_small_queue_check};
 pub use crate::sndbuf::tcp_check_space;
 use crate::sock::{TcpSock, ecn, icsk_ack, nagle};
 use crate::stack::Cx;
@@ -473,6 +473,7 @@ pub fn tcp_write_xmit(
     let mut held = Held::Nothing;
     let from = sk.snd_nxt;
     let max_segs = tcp_tso_segs(sk, cx, mss_now);
+    let goes_on = sk.xmit_pause.take().is_some();
     if push_one == 0 {
         sk.pushed_nonagle = nonagle;
     }
@@ -576,7 +577,16 @@ pub fn tcp_write_xmit(
         tcp_chrono_stop(sk, cx, ChronoKind::RwndLimited);
     }
     cwnd_limited |= sk.packets_in_flight() >= sk.snd_cwnd;
-    if sent_pkts > 0 || cwnd_limited {
+    let before_us = matches!(held, Held::SmallQueue | Held::Xmit(XmitError::NoSpace));
+    if before_us && !cx.bh && (sk.tsq_throttled || sk.tx_blocked) {
+        sk.xmit_pause = Some(XmitPause {
+            at: cx.now,
+            segs_in: sk.info.segs_in,
+            mss_now,
+            nonagle,
+            push_one,
+        });
+    } else if sent_pkts > 0 || cwnd_limited || goes_on {
         tcp_cwnd_validate(sk, cx, cwnd_limited);
     }
     if sent_pkts > 0 {
@@ -636,11 +646,19 @@ pub fn tcp_tx_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk.state == TcpState::Close {
         return;
     }
-    if sk.lost_out > sk.retrans_out && sk.snd_cwnd > sk.packets_in_flight() {
-        crate::retransmit::tcp_xmit_retransmit_queue(sk, cx);
+    if let Some(pause) = sk.xmit_pause.filter(|pause| pause.goes_on(sk, cx.now)) {
+        cx.now = pause.at;
+        if tcp_write_xmit(sk, cx, pause.mss_now, pause.nonagle, pause.push_one) {
+            tcp_check_probe_timer(sk, cx);
+        }
+    } else {
+        cx.bh = true;
+        if sk.lost_out > sk.retrans_out && sk.snd_cwnd > sk.packets_in_flight() {
+            crate::retransmit::tcp_xmit_retransmit_queue(sk, cx);
+        }
+        let pushed = sk.pushed_nonagle & nagle::CORK;
+        push_pending_frames_as(sk, cx, sk.nonagle | pushed);
     }
-    let pushed = sk.pushed_nonagle & nagle::CORK;
-    push_pending_frames_as(sk, cx, sk.nonagle | pushed);
     tcp_check_space(sk, cx);
     if sk.ack_now || sk.ack.pending & icsk_ack::NOW != 0 {
         tcp_send_ack(sk, cx);

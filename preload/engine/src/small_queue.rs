@@ -10,7 +10,7 @@ use crate::net::HostQueue;
 use crate::skb::SKB_TRUESIZE;
 use crate::sock::TcpSock;
 use crate::stack::Cx;
-use crate::time::{NSEC_PER_SEC, NSEC_PER_USEC};
+use crate::time::{Instant, NSEC_PER_SEC, NSEC_PER_USEC};
 use crate::timers::Timer;
 
 /// `sk_pacing_shift`: the bytes that the pacing rate gives in so small a part of a second, 1/1024, may wait.
@@ -21,6 +21,31 @@ const LOOK_MIN_NS: u64 = 250 * NSEC_PER_USEC;
 const LOOK_MAX_NS: u64 = 10_000 * NSEC_PER_USEC;
 /// Looks without success after which the next one comes later.
 const LOOKS: u8 = 2;
+
+/// A send is taken for one as long as its parts are not further apart, in nanoseconds.
+const PAUSE_MAX_NS: u64 = 1_000 * NSEC_PER_USEC;
+
+/// Where [`crate::output::tcp_write_xmit`] stopped in a call since what it had made so far was still to be handed over. Linux
+/// hands each segment over as it makes it, so what follows belongs to the same send: it has the same time, is not kept waiting
+/// for retransmissions, and only its end says whether the congestion window was used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct XmitPause {
+    /// The time of the send.
+    pub(crate) at: Instant,
+    /// What had come by then.
+    pub(crate) segs_in: u32,
+    /// How it was called.
+    pub(crate) mss_now: u32,
+    pub(crate) nonagle: u8,
+    pub(crate) push_one: i32,
+}
+
+impl XmitPause {
+    /// True when nothing came between.
+    pub(crate) fn goes_on(&self, sk: &TcpSock, now: Instant) -> bool {
+        self.segs_in == sk.info.segs_in && now.since(self.at) <= PAUSE_MAX_NS
+    }
+}
 
 /// True when a buffer of this `truesize` has to wait, since enough of the connection waits in the host. A retransmission may
 /// find twice as much there (`factor` 1, else 0).

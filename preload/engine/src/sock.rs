@@ -25,6 +25,7 @@ use crate::opts::SockOpts;
 use crate::repair::RepairState;
 use crate::seq::{after, before};
 use crate::skb::{RxSkb, Skb};
+use crate::small_queue::XmitPause;
 use crate::time::Instant;
 use crate::timers::{IcskPending, TimerTable};
 use crate::tstamp::Stamped;
@@ -369,6 +370,9 @@ pub struct TcpSock {
     /// `TSQ_THROTTLED`).
     #[serde(skip)]
     pub tsq_throttled: bool,
+    /// A send stopped in the middle, and goes on when its caller has handed over what it made so far.
+    #[serde(skip)]
+    pub(crate) xmit_pause: Option<XmitPause>,
     /// With which `nonagle` data was pushed last: a MSG_MORE tail stays held when frames of its call could not leave at once.
     #[serde(skip)]
     pub(crate) pushed_nonagle: u8,

@@ -132,6 +132,8 @@ pub struct Cx<'a, 'io> {
     pub now: Instant,
     /// Wall-clock nanoseconds.
     pub wall_ns: u64,
+    /// Works for what the network or a timer brought, not for a call: what is Linux's softirq.
+    pub bh: bool,
     /// The socket that is being worked on.
     pub id: SocketId,
     /// Arenas.
@@ -519,6 +521,7 @@ impl Stack {
         let cx = Cx {
             now: io.now,
             wall_ns: io.wall_ns,
+            bh: false,
             id,
             mem: &mut *io.mem,
             net: &mut *io.net,

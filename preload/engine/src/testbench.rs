@@ -147,6 +147,10 @@ impl Net for Wire {
     }
     fn small_queue(&mut self, _: &Tuple, limit: u32) -> HostQueue {
         self.asked.push(limit);
+        let charge = |l: &TxLate| l.end_seq.wrapping_sub(l.seq) + SKB_TRUESIZE;
+        if self.queue.iter().map(|(_, l)| charge(l)).sum::<u32>() > limit {
+            return HostQueue::Here;
+        }
         match self.device.checked_sub(limit) {
             Some(excess) if excess > 0 => HostQueue::Device(excess),
             _ => HostQueue::Clear,
@@ -278,6 +282,7 @@ impl Bench {
         let mut cx = Cx {
             now: self.now,
             wall_ns: 0,
+            bh: false,
             id: SocketId::default(),
             mem: &mut mem,
             net: &mut self.wire,
@@ -301,6 +306,11 @@ impl Bench {
     pub(crate) fn carry(&mut self) -> TxLate {
         let (_, frame) = self.wire.queue.pop_front().expect("a frame waits");
         frame
+    }
+
+    /// Frames that wait before the device.
+    pub(crate) fn waits(&self) -> usize {
+        self.wire.queue.len()
     }
 
     /// From now on so many bytes wait in the device's queue, the newest frame among them.
@@ -430,6 +440,7 @@ impl Bench {
 
     pub(crate) fn take(&mut self, seg: &Segment) -> AckOutcome {
         self.with(|sk, cx| {
+            cx.bh = true;
             let out = tcp_ack(sk, cx, seg, AckFlag::SLOWPATH);
             if out == AckOutcome::Ok {
                 tcp_data_snd_check(sk, cx);
@@ -444,7 +455,10 @@ impl Bench {
         assert!(at != Instant::NEVER, "no timer is armed");
         self.now = self.now.max(at);
         let timer = self.sk.timers.take_due(self.now).expect("a timer is due");
-        let out = self.with(|sk, cx| fire_timer(sk, cx, timer));
+        let out = self.with(|sk, cx| {
+            cx.bh = true;
+            fire_timer(sk, cx, timer)
+        });
         (out, self.sent())
     }
 

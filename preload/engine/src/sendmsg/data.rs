@@ -56,7 +56,7 @@ pub(super) fn queue_data(
                     chunks: 1,
                     before,
                 });
-                appended(sk, cx, call, iter, copy);
+                appended(sk, cx, call, iter, copy)?;
             }
             Err(Refused::NewSegment) => {
                 cx.trace(|| TraceStep::NoRoom);
@@ -94,9 +94,7 @@ fn new_segment(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -
     let many = call.progress.process_backlog >= BUFFERS_BEFORE_BACKLOG;
     if many || call.progress.copied > 0 && cx.net.crowded() {
         call.progress.process_backlog = 0;
-        cx.trace(|| TraceStep::FlushBacklog);
-        call.progress.phase = Phase::Backlog;
-        return Err(Exit::WaitUntil(WaitReason::Backlog, cx.now));
+        return Err(flush_backlog(cx, call));
     }
     cx.trace(|| TraceStep::NewSegment {
         wmem_queued: sk.wmem_queued,
@@ -106,6 +104,13 @@ fn new_segment(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -
     tcp_skb_entail(sk, cx, call.progress.message);
     call.progress.process_backlog += 1;
     Ok(())
+}
+
+/// The frames of this call leave, and acks come in, before it goes on.
+fn flush_backlog(cx: &mut Cx<'_, '_>, call: &mut SendCall<'_>) -> Exit {
+    cx.trace(|| TraceStep::FlushBacklog);
+    call.progress.phase = Phase::Backlog;
+    Exit::WaitUntil(WaitReason::Backlog, cx.now)
 }
 
 /// F6, F7: a buffer without data at the end of the write queue.
@@ -288,16 +293,17 @@ fn pin_into(
     (pages, Ok(done))
 }
 
-/// F10..F14: a chunk is in the tail; pushes when the buffer is full.
+/// F10..F14: a chunk is in the tail; pushes when the buffer is full. In Linux what is pushed is with the device before the next
+/// chunk is taken.
 fn appended(
     sk: &mut TcpSock,
     cx: &mut Cx<'_, '_>,
     call: &mut SendCall<'_>,
     iter: &dyn IovIter,
     copy: u32,
-) {
+) -> Result<(), Exit> {
     let Some(skb) = sk.write_queue.back_mut() else {
-        return;
+        return Ok(());
     };
     let p = &mut call.progress;
     if p.copied == 0 {
@@ -309,10 +315,10 @@ fn appended(
     p.copied += copy as usize;
     if iter.remaining() == 0 {
         skb.eor |= call.flags & MSG_EOR != 0; // F12
-        return;
+        return Ok(());
     }
     if skb.len < p.size_goal || call.flags & MSG_OOB != 0 || sk.repair.on {
-        return; // F13
+        return Ok(()); // F13
     }
     if forced_push(sk) {
         cx.trace(|| TraceStep::PushFull { forced: true });
@@ -321,5 +327,11 @@ fn appended(
     } else if sk.write_queue.len() == 1 {
         cx.trace(|| TraceStep::PushFull { forced: false });
         output::tcp_push_one(sk, cx, p.mss_now);
+    } else {
+        return Ok(());
     }
+    if sk.xmit_pause.is_some() {
+        return Err(flush_backlog(cx, call));
+    }
+    Ok(())
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::output::tcp_tx_space;
 use crate::sock::{CaState, nagle};
 use crate::testbench::{Bench, MSS};
 use crate::time::Instant;
@@ -139,4 +140,74 @@ fn what_waits_in_the_device_is_not_sent_again() {
     let (_, sent) = b.fire();
     assert_eq!((sent.len(), spurious(&b)), (0, 1));
     assert!(b.sk.timers.armed(Timer::Pacing));
+}
+
+/// The bench hands over what waits, some microseconds after it was sent, and the connection goes on.
+fn hand_over(b: &mut Bench) -> alloc::vec::Vec<(u32, u32)> {
+    b.now = b.now + 30 * NSEC_PER_USEC;
+    while b.waits() > 0 {
+        b.carry();
+    }
+    b.with(tcp_tx_space);
+    let sent = b.sent();
+    b.ranges(&sent)
+}
+
+#[test]
+fn a_send_that_leaves_in_parts_is_one_send() {
+    let mut b = slow();
+    b.queues();
+    b.sk.snd_cwnd = 6;
+    b.sk.snd_cwnd_stamp = Instant(1);
+    let began = b.now;
+    assert_eq!(b.write(8 * MSS).len(), 2);
+    let mut parts = 1;
+    while b.sk.packets_out < 6 {
+        assert!(!hand_over(&mut b).is_empty());
+        parts += 1;
+    }
+    assert_eq!(parts, 3);
+    assert!(b.sk.rtx_queue.iter().all(|skb| skb.skb_mstamp == began));
+    // The window is full at the end; what the first part used of it would have halved it, so long after the last use.
+    assert!(b.sk.is_cwnd_limited);
+    assert_eq!(b.sk.snd_cwnd, 6);
+}
+
+#[test]
+fn a_send_goes_on_before_retransmissions_until_an_ack_comes() {
+    for acked in [false, true] {
+        let mut b = slow();
+        b.write(4 * MSS);
+        while b.sk.ca_state != CaState::Loss {
+            b.fire();
+        }
+        b.sk.snd_cwnd = 10;
+        b.queues();
+        assert_eq!(b.write(4 * MSS).len(), 2);
+        if acked {
+            b.sk.info.segs_in += 1;
+        }
+        let first = if acked {
+            (MSS, 2 * MSS)
+        } else {
+            (6 * MSS, 7 * MSS)
+        };
+        assert_eq!(hand_over(&mut b)[0], first, "acked: {acked}");
+    }
+}
+
+#[test]
+fn what_an_ack_lets_go_in_parts_has_the_times_of_the_parts() {
+    let mut b = slow();
+    b.write(2 * MSS);
+    b.sk.snd_cwnd = 2;
+    b.write(6 * MSS);
+    b.queues();
+    b.sk.snd_cwnd = 10;
+    assert_eq!(b.ack(2 * MSS, &[]).len(), 2);
+    let began = b.now;
+    assert_eq!(hand_over(&mut b).len(), 2);
+    let times = |b: &Bench, n: usize| b.sk.rtx_queue[n].skb_mstamp;
+    assert_eq!(times(&b, 1), began);
+    assert_eq!(times(&b, 2), b.now);
 }

@@ -6,7 +6,7 @@ use sidewire_engine::calls::{CloseCall, ConnectCall, RecvCall};
 use sidewire_engine::error::Error;
 use sidewire_engine::event::Events;
 use sidewire_engine::sendmsg::SendCall;
-use sidewire_engine::stack::{Caps, Step};
+use sidewire_engine::stack::{Caps, Step, WaitReason};
 use sidewire_engine::{Instant, SocketId};
 use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLIN, POLLOUT};
 use sidewire_uapi::socket::{MSG_MORE, SHUT_WR, SO_RCVBUF, SO_SNDBUF, SOL_SOCKET};
@@ -275,7 +275,17 @@ impl Program {
                 0
             };
             let mut call = SendCall::new(flags, &[], None, Caps::default(), true);
-            match host.with(|stack, io| stack.sendmsg(io, id, &mut call, &mut iter)) {
+            let mut step = || host.with(|stack, io| stack.sendmsg(io, id, &mut call, &mut iter));
+            let outcome = loop {
+                match step() {
+                    Step::Wait {
+                        reason: WaitReason::Backlog,
+                        ..
+                    } => {}
+                    outcome => break outcome,
+                }
+            };
+            match outcome {
                 Step::Ready(Ok(n)) => self.sent += n as u64,
                 Step::Ready(Err(Error::Again)) => self.writable = false,
                 other => panic!("send: {other:?}"),
