@@ -6,16 +6,16 @@ use arrayvec::ArrayVec;
 
 use crate::ack::AckFlag;
 use crate::mib::Counter;
-use crate::rack::tcp_rack_advance;
-use crate::rate::{RateSample, tcp_rate_skb_delivered};
-use crate::retransmit::rtx_index;
+use crate::rate::RateSample;
 use crate::segment::Segment;
 use crate::seq::{after, before};
-use crate::skb::{Sacked, Skb};
 use crate::sock::{SackBlock, TcpSock};
 use crate::stack::Cx;
 use crate::time::Instant;
-use crate::tso::{Queue, tcp_fragment, tcp_shift_payload};
+
+mod walk;
+
+use walk::{Walk, tcp_highest_sack, tcp_sacktag_skip};
 
 /// Most blocks of a segment.
 const TCP_NUM_SACKS: usize = 4;
@@ -167,8 +167,8 @@ pub(crate) fn tcp_sacktag_write_queue(
 ) {
     state.reord = sk.snd_nxt;
     if sk.sacked_out == 0 {
-        sk.highest_sack = sk.snd_una;
-        sk.recv_sack_cache = [SackBlock::default(); 4];
+        // Linux tcp_highest_sack_reset.
+        sk.highest_sack = sk.rtx_queue.front().map_or(sk.snd_una, |skb| skb.seq);
     }
     let wire: Blocks = seg
         .opts
@@ -196,254 +196,86 @@ pub(crate) fn tcp_sacktag_write_queue(
         blocks.push(b);
     }
     // In the order of the queue.
-    blocks.sort_unstable_by(|a, b| (a.start_seq.wrapping_sub(b.start_seq) as i32).cmp(&0));
-    if let Some(b) = dsack {
-        tcp_sacktag_dsack(sk, b, state);
-    }
-    let cache = sk.recv_sack_cache;
-    for &b in &blocks {
-        for part in uncached(b, &cache) {
-            tcp_sacktag_walk(sk, cx, part, b, state, rs);
-        }
-    }
-    if let Some(b) = dsack {
-        clear_redundant_retrans(sk, b);
-    }
+    blocks.sort_by(|a, b| (a.start_seq.wrapping_sub(b.start_seq) as i32).cmp(&0));
+    tag_blocks(
+        &mut Walk { sk, cx, state, rs },
+        &blocks,
+        dsack.and_then(|b| blocks.iter().position(|other| *other == b)),
+    );
     remember(sk, &blocks);
     if sk.ca_state != crate::sock::CaState::Loss || sk.undo_marker != 0 {
         tcp_check_sack_reordering(sk, cx, state.reord);
     }
 }
 
-/// The parts of `b` that no remembered block covers, at most one more than there are of these.
-fn uncached(b: SackBlock, cache: &[SackBlock; 4]) -> ArrayVec<SackBlock, 5> {
-    let mut parts = ArrayVec::new();
-    let mut start = b.start_seq;
-    for c in cache {
-        if c.start_seq == c.end_seq || !after(c.end_seq, start) || !before(c.start_seq, b.end_seq) {
-            continue;
-        }
-        if after(c.start_seq, start) {
-            parts.push(SackBlock {
-                start_seq: start,
-                end_seq: c.start_seq,
-            });
-        }
-        start = c.end_seq;
-    }
-    if before(start, b.end_seq) {
-        parts.push(SackBlock {
-            start_seq: start,
-            end_seq: b.end_seq,
-        });
-    }
-    parts
-}
-
-/// Keeps the blocks, in order, for the next ack.
-fn remember(sk: &mut TcpSock, blocks: &Blocks) {
-    sk.recv_sack_cache = [SackBlock::default(); 4];
-    for (place, b) in sk.recv_sack_cache.iter_mut().zip(blocks) {
-        *place = *b;
-    }
-}
-
-/// A DSACK over buffers that are still queued: their retransmissions were for nothing.
-fn tcp_sacktag_dsack(sk: &mut TcpSock, b: SackBlock, state: &mut SackTag) {
-    for i in rtx_index(sk, b.start_seq)..sk.rtx_queue.len() {
-        let skb = &sk.rtx_queue[i];
-        if !before(skb.seq, b.end_seq) {
-            break;
-        }
-        if !covers(b, skb) || !skb.ever_retransmitted() {
-            continue;
-        }
-        if sk.undo_marker != 0 && sk.undo_retrans > 0 && after(skb.end_seq, sk.undo_marker) {
-            sk.undo_retrans = (sk.undo_retrans - skb.pcount() as i32).max(0);
-        }
-        if skb.sacked.contains(Sacked::SACKED_ACKED) && before(skb.seq, state.reord) {
-            state.reord = skb.seq;
-        }
-    }
-}
-
-/// After the walk: a retransmission of what a DSACK names is not in flight any more.
-fn clear_redundant_retrans(sk: &mut TcpSock, b: SackBlock) {
-    for i in rtx_index(sk, b.start_seq)..sk.rtx_queue.len() {
-        let skb = &mut sk.rtx_queue[i];
-        if !before(skb.seq, b.end_seq) {
-            break;
-        }
-        if covers(b, skb) && skb.sacked.contains(Sacked::SACKED_RETRANS) {
-            skb.sacked -= Sacked::SACKED_RETRANS;
-            sk.retrans_out -= skb.pcount();
-        }
-    }
-}
-
-fn covers(b: SackBlock, skb: &Skb) -> bool {
-    !before(skb.seq, b.start_seq) && !after(skb.end_seq, b.end_seq)
-}
-
-/// How much of the buffer at `index` a block covers.
-enum Match {
-    No,
-    Whole,
-    /// Nothing more can be tagged.
-    Stop,
-}
-
-/// Does `block` cover the buffer? A super-frame that it covers in part is cut at a segment boundary
-/// (Linux `tcp_match_skb_to_sack`).
-fn tcp_match_skb_to_sack(
-    sk: &mut TcpSock,
-    cx: &mut Cx<'_, '_>,
-    index: usize,
-    block: SackBlock,
-) -> Match {
-    let skb = &sk.rtx_queue[index];
-    let from_start = !after(block.start_seq, skb.seq);
-    if from_start && !before(block.end_seq, skb.end_seq) {
-        return Match::Whole;
-    }
-    if skb.pcount() <= 1 || !after(skb.end_seq, block.start_seq) {
-        return Match::No;
-    }
-    let mss = skb.gso_size.max(1);
-    let mut cut = if from_start {
-        let covered = block.end_seq.wrapping_sub(skb.seq);
-        if covered < mss {
-            return Match::Stop;
-        }
-        covered
+/// Walks what the blocks name and the remembered ones do not. The block at `dsack` reports duplicates.
+fn tag_blocks(walk: &mut Walk<'_, '_, '_>, blocks: &Blocks, dsack: Option<usize>) {
+    let remembered = walk.sk.recv_sack_cache;
+    let mut cache: &[SackBlock] = if walk.sk.sacked_out == 0 {
+        &[]
     } else {
-        block.start_seq.wrapping_sub(skb.seq).max(mss)
+        let empty = |b: &&SackBlock| **b == SackBlock::default();
+        &remembered[remembered.iter().take_while(empty).count()..]
     };
-    // Whole segments only.
-    if cut > mss {
-        let whole = cut / mss * mss;
-        cut = if !from_start && whole < cut {
-            whole + mss
+    let mut at = None;
+    let mut i = 0;
+    while let Some(&b) = blocks.get(i) {
+        let dup_sack = dsack == Some(i);
+        let next_dup = dsack.filter(|n| *n == i + 1).map(|n| blocks[n]);
+        // Those before it.
+        while let [first, rest @ ..] = cache
+            && !before(b.start_seq, first.end_seq)
+        {
+            cache = rest;
+        }
+        let known = cache.split_first();
+        if let Some((c, rest)) = known.filter(|(c, _)| !dup_sack && after(b.end_seq, c.start_seq)) {
+            if before(b.start_seq, c.start_seq) {
+                let head = SackBlock {
+                    end_seq: c.start_seq,
+                    ..b
+                };
+                at = tcp_sacktag_skip(walk.sk, at, b.start_seq);
+                at = walk.tcp_sacktag_walk(at, next_dup, head, dup_sack);
+            }
+            if !after(b.end_seq, c.end_seq) {
+                i += 1;
+                continue;
+            }
+            // Linux tcp_maybe_skipping_dsack.
+            if let Some(dup) = next_dup.filter(|dup| before(dup.start_seq, c.end_seq)) {
+                at = tcp_sacktag_skip(walk.sk, at, dup.start_seq);
+                at = walk.tcp_sacktag_walk(at, None, dup, true);
+            }
+            cache = rest;
+            if tcp_highest_sack_seq(walk.sk) != c.end_seq {
+                at = tcp_sacktag_skip(walk.sk, at, c.end_seq);
+                continue;
+            }
+            at = tcp_highest_sack(walk.sk);
+            if at.is_none() {
+                break;
+            }
         } else {
-            whole
-        };
-    }
-    // All but the FIN is covered, or nothing.
-    if cut >= skb.len {
-        return Match::No;
-    }
-    if !tcp_fragment(sk, cx, Queue::Rtx, index, cut, mss) {
-        return Match::Stop;
-    }
-    if from_start { Match::Whole } else { Match::No }
-}
-
-/// Tags the buffers of `part`, which belongs to `block`.
-fn tcp_sacktag_walk(
-    sk: &mut TcpSock,
-    cx: &mut Cx<'_, '_>,
-    part: SackBlock,
-    block: SackBlock,
-    state: &mut SackTag,
-    rs: &mut RateSample,
-) {
-    let mut i = rtx_index(sk, part.start_seq);
-    while i < sk.rtx_queue.len() && before(sk.rtx_queue[i].seq, part.end_seq) {
-        match tcp_match_skb_to_sack(sk, cx, i, block) {
-            Match::Whole => {
-                tcp_sacktag_one(sk, cx.now, i, state);
-                let skb = &mut sk.rtx_queue[i];
-                tcp_rate_skb_delivered(&mut sk.first_tx_mstamp, skb, rs);
-                if after(skb.end_seq, sk.highest_sack) {
-                    sk.highest_sack = skb.end_seq;
+            if !before(b.start_seq, tcp_highest_sack_seq(walk.sk)) {
+                at = tcp_highest_sack(walk.sk);
+                if at.is_none() {
+                    break;
                 }
-                i += usize::from(!merge_sacked(sk, cx, i));
             }
-            Match::No => i += 1,
-            Match::Stop => break,
+            at = tcp_sacktag_skip(walk.sk, at, b.start_seq);
         }
+        at = walk.tcp_sacktag_walk(at, next_dup, b, dup_sack);
+        i += 1;
     }
 }
 
-/// Tags one buffer SACKed (Linux `tcp_sacktag_one`).
-fn tcp_sacktag_one(sk: &mut TcpSock, now: Instant, index: usize, state: &mut SackTag) {
-    let skb = &mut sk.rtx_queue[index];
-    let (seq, end_seq) = (skb.seq, skb.end_seq);
-    let (sacked, pcount, xmit_time) = (skb.sacked, skb.pcount(), skb.skb_mstamp);
-    if sacked.contains(Sacked::SACKED_ACKED) || !after(end_seq, sk.snd_una) {
-        return;
-    }
-    skb.sacked |= Sacked::SACKED_ACKED;
-    if sacked.contains(Sacked::SACKED_RETRANS) {
-        // Not marked lost: the retransmission is believed to be on its way still.
-        if sacked.contains(Sacked::LOST) {
-            skb.sacked -= Sacked::LOST | Sacked::SACKED_RETRANS;
-            sk.lost_out -= pcount;
-            sk.retrans_out -= pcount;
-        }
-    } else {
-        if !sacked.contains(Sacked::EVER_RETRANS) {
-            // A hole closed by the original: reordering.
-            let highest = tcp_highest_sack_seq(sk);
-            if before(seq, highest) && before(seq, state.reord) {
-                state.reord = seq;
-            }
-            if !after(end_seq, sk.high_seq) {
-                state.flag |= AckFlag::ORIG_SACK_ACKED;
-            }
-            if state.first_sackt == Instant::ZERO {
-                state.first_sackt = xmit_time;
-            }
-            state.last_sackt = xmit_time;
-        }
-        if sacked.contains(Sacked::LOST) {
-            sk.rtx_queue[index].sacked -= Sacked::LOST;
-            sk.lost_out -= pcount;
-        }
-    }
-    tcp_rack_advance(sk, now, sacked, end_seq, xmit_time);
-    state.flag |= AckFlag::DATA_SACKED;
-    sk.sacked_out += pcount;
-    state.sack_delivered += pcount;
-}
-
-/// Joins a SACKed buffer to the SACKed one before it, so that a hole does not leave a buffer for each segment behind it
-/// (the purpose of Linux `tcp_shift_skb_data`). True when the buffer at `index` is gone.
-fn merge_sacked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize) -> bool {
-    let Some(prev) = index.checked_sub(1).and_then(|i| sk.rtx_queue.get(i)) else {
-        return false;
-    };
-    let skb = &sk.rtx_queue[index];
-    let mss = if prev.gso_segs > 1 {
-        prev.gso_size
-    } else {
-        prev.len
-    };
-    let joinable = prev.sacked == skb.sacked
-        && prev.sacked == Sacked::SACKED_ACKED
-        && !prev.eor
-        && prev.pure_zerocopy == skb.pure_zerocopy
-        && prev.message == skb.message
-        && prev.tx_flags.is_empty()
-        && prev.len > 0
-        && skb.len > 0
-        // Whole segments of one size, and not beyond what a 16-bit count of segments takes.
-        && mss > 0
-        && prev.len.is_multiple_of(mss)
-        && (skb.gso_segs <= 1 && skb.len <= mss || skb.gso_size == mss)
-        && prev.pcount() + skb.pcount() <= u32::from(u16::MAX);
-    if !joinable {
-        return false;
-    }
-    let (len, pcount, stamp) = (skb.len, skb.pcount(), skb.skb_mstamp);
-    if !tcp_shift_payload(sk, cx, Queue::Rtx, index - 1, len) {
-        return false;
-    }
-    let prev = &mut sk.rtx_queue[index - 1];
-    prev.gso_segs = prev.pcount() + pcount;
-    prev.gso_size = mss;
-    prev.skb_mstamp = prev.skb_mstamp.max(stamp);
-    true
+/// Keeps the blocks, in order, for the next ack; the places that are left are before them.
+fn remember(sk: &mut TcpSock, blocks: &Blocks) {
+    let cache = &mut sk.recv_sack_cache;
+    let empty = cache.len() - blocks.len();
+    cache[..empty].fill(SackBlock::default());
+    cache[empty..].copy_from_slice(blocks);
 }
 
 /// Without SACK: as many duplicate acks as there is room for count (Linux `tcp_limit_reno_sacked`).

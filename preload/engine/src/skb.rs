@@ -78,6 +78,8 @@ bitflags! {
         const SACKED_RETRANS = 0x02;
         /// Marked lost.
         const LOST = 0x04;
+        /// What the scoreboard says of it now (Linux `TCPCB_TAGBITS`).
+        const TAGBITS = 0x07;
         /// Made in repair mode: never timed.
         const REPAIRED = 0x10;
         /// Retransmitted at least once.

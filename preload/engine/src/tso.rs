@@ -215,8 +215,28 @@ pub(crate) fn tcp_grow_skb(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, goal: u32) {
     tcp_shift_payload(sk, cx, Queue::Write, 0, missing);
 }
 
+/// May the first `n` payload bytes of `from` be moved behind those of `to`? Neither may be a zerocopy send's, and the fragments
+/// must fit: whole or cut ones that need a slot count (Linux `skb_shift`).
+pub(crate) fn skb_can_shift(to: &Skb, from: &Skb, n: u32) -> bool {
+    if to.ubuf.is_some() || from.ubuf.is_some() {
+        return false;
+    }
+    let mut left = n;
+    let mut slots = 0;
+    for (i, f) in from.frags.iter().enumerate() {
+        if left == 0 {
+            break;
+        }
+        if i > 0 || !to.frags.last().is_some_and(|l| l.abuts(f)) {
+            slots += 1;
+        }
+        left -= left.min(f.len);
+    }
+    slots <= to.frags.remaining_capacity()
+}
+
 /// Moves the first `n` payload bytes of the buffer behind `index` over to it; an emptied one goes. Nothing happens when
-/// the fragments do not fit, or where one of the two is a zerocopy send's (Linux `skb_shift`). Returns true when bytes moved.
+/// they cannot be moved. Returns true when bytes moved.
 pub(crate) fn tcp_shift_payload(
     sk: &mut TcpSock,
     cx: &mut Cx<'_, '_>,
@@ -228,32 +248,16 @@ pub(crate) fn tcp_shift_payload(
         Queue::Write => &mut sk.write_queue,
         Queue::Rtx => &mut sk.rtx_queue,
     };
-    let zerocopy = |index: usize| q.get(index).is_some_and(|skb| skb.ubuf.is_some());
-    if zerocopy(index) || zerocopy(index + 1) {
+    let (Some(to), Some(from)) = (q.get(index), q.get(index + 1)) else {
+        return false;
+    };
+    if !skb_can_shift(to, from, n) {
         return false;
     }
     let Some(mut next) = q.remove(index + 1) else {
         return false;
     };
-    let Some(to) = q.get_mut(index) else {
-        return false;
-    };
-    // Only whole or cut fragments that have a slot: count them first.
-    let mut left = n;
-    let mut slots = 0;
-    for (i, f) in next.frags.iter().enumerate() {
-        if left == 0 {
-            break;
-        }
-        if i > 0 || !to.frags.last().is_some_and(|l| l.abuts(f)) {
-            slots += 1;
-        }
-        left -= left.min(f.len);
-    }
-    if slots > to.frags.remaining_capacity() {
-        q.insert(index + 1, next);
-        return false;
-    }
+    let to = &mut q[index];
     let mut left = n;
     for f in &next.frags {
         if left == 0 {
