@@ -4,8 +4,8 @@
  *   random_segments CONTROL DEVICE NEAR SEED KIND [STEPS]
  *
  * CONTROL is where hands_wire, on the far host, gives its wire away. KIND is what the segments meet: established, closing,
- * connecting, listening, paths or delayed. STEPS are the numbers of the steps to take ("0-20,25"), the others are left out: what differs can be cut
- * down so, since each step hangs on the seed and its number only, and on what came before. By hand, in two network namespaces:
+ * connecting, listening, paths or delayed. STEPS are the numbers of the steps to take ("0-20,25"), the others are left out: what
+ * differs can be cut down so, since each step hangs on the seed and its number only, and on what came before. By hand, in two network namespaces:
  *
  *   ip netns exec FAR hands_wire /tmp/control DEVICE NEAR &
  *   ip netns exec NEAR random_segments /tmp/control DEVICE NEAR 7 closing >native
@@ -19,7 +19,7 @@
  * Left out is what hangs on time or memory: round-trip times, whether a rate was the program's, windows but those of SYNs,
  * tcpi_rcv_mss; and what differs for a known reason (preload/DEVIATIONS.md): SYN cookies, RSTs in the window of a handshake, acks
  * older than the connection, options of TCP-AO and TCP_MD5SIG, several segments at a time, which are acknowledged together, and
- * receive windows that a segment goes beyond. Nor is there an urgent pointer ahead of its byte, or a send beyond a small window.
+ * receive windows that a segment goes beyond. Nor is there an urgent pointer ahead of its byte.
  */
 #include "segments_established.h"
 #include "segments_closing.h"

@@ -14,11 +14,8 @@ static void offer_chosen(void)
 	offer.mss = (int)ONE_OF(1460, 1460, 1460, -1, 536, 88, 0, 1, 20, 65535, 1000, 9000);
 	offer.scale = (int)ONE_OF(7, 7, -1, 0, 2, 14, 15, 255);
 	offer.ecn = chance(20);
-	/* What a send buffer of that many small segments is charged is not for here, nor which part of a window one that is larger
-	 * than it fills. */
+	/* What a send buffer of that many small segments is charged is not for here. */
 	sends_much = chance(50) && offer.mss >= 1000;
-	if (sends_much)
-		e->window = 65535;
 }
 
 static void connect_to_peer(void)
