@@ -5,7 +5,8 @@
  *
  * CONTROL is where hands_wire, on the far host, gives its wire away. KIND is what the segments meet: established, closing,
  * connecting, listening, paths or delayed. STEPS are the numbers of the steps to take ("0-20,25"), the others are left out: what
- * differs can be cut down so, since each step hangs on the seed and its number only, and on what came before. By hand, in two network namespaces:
+ * differs can be cut down so, since each step hangs on the seed and its number only, and on what came before. By hand, in two
+ * network namespaces:
  *
  *   ip netns exec FAR hands_wire /tmp/control DEVICE NEAR &
  *   ip netns exec NEAR random_segments /tmp/control DEVICE NEAR 7 closing >native

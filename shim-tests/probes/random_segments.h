@@ -77,6 +77,9 @@ static int restless(const uint8_t *info)
 	return info[0] == TCP_SYN_SENT || info[1] || field_of(info, 28, 4) || field_of(info, 32, 4) || field_of(info, 36, 4);
 }
 
+/* Milliseconds of such timers. */
+static int restless_for = RESTLESS;
+
 /* Waits until near has said all that it has to say to what came. Of a connection tcp_info tells how many segments it has sent,
  * and whether an ack is still owed; what else is on its way (under the shim a frame that another thread of the library's hands
  * over, or the RST of a socket that is no more) is waited for, shortly, since nothing tells of it.
@@ -96,7 +99,7 @@ static void settle(void)
 		uint32_t out = (uint32_t)field_of(info, 136, 4);
 		int64_t now = milliseconds();
 		int missing = known && whose == fd && info[0] != TCP_CLOSE && out - told > (uint32_t)segments_heard - had;
-		int quiet = known && restless(info) ? RESTLESS : QUIET;
+		int quiet = known && restless(info) ? restless_for : QUIET;
 		if (segments_heard != was)
 			last = now;
 		if (missing ? now - start > PATIENCE

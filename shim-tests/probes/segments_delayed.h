@@ -6,7 +6,10 @@
 
 #include "segments_paths.h"
 
-enum { PATH = 20 /* milliseconds there and back */ };
+enum {
+	PATH = 20,     /* milliseconds there and back */
+	RENEGED = 60,  /* what is SACKed and still the head of the queue is waited for half a round trip, this wait being a part of that */
+};
 
 static void travel(void)
 {
@@ -17,12 +20,16 @@ static void travel(void)
 static void opened_delayed(void)
 {
 	struct end *e = ends;
+	restless_for = RENEGED;
 	end_chosen(e);
 	e->window = (int)ONE_OF(65535, 65535, 30000, 10000, 5000, 3000);
 	offer.mss = (int)ONE_OF(1460, 1000, 536);
 	offer.scale = -1;
 	offer.ecn = 0;
 	fd = new_socket();
+	if (chance(40))
+		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+	set_maybe(30, "TCP_NODELAY", fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	connect_to_peer();
 	travel();
 	struct segment s = {.seq = e->isn, .ack = e->near_next, .flags = SYN | ACK, .window = e->window};
@@ -51,6 +58,21 @@ static int parts_that_came(struct end *e, struct segment *s)
 	return s->blocks;
 }
 
+/* What came twice: below the ack, or in the newest part. */
+static void duplicate(struct segment *s)
+{
+	if (s->blocks > 2)
+		return;
+	uint32_t from = chance(60) ? s->ack - 1 - (uint32_t)rnd(3000) : s->blocks ? s->sack[0] : s->ack - 100;
+	uint32_t to = from + 1 + (uint32_t)rnd(2000);
+	if ((int32_t)(s->ack - from) > 0 && (int32_t)(to - s->ack) > 0)
+		to = s->ack;
+	memmove(s->sack + 2, s->sack, 4 * sizeof *s->sack);
+	s->sack[0] = from;
+	s->sack[1] = to;
+	s->blocks++;
+}
+
 static void ack_of(struct end *e)
 {
 	struct segment s = plain(e);
@@ -60,7 +82,11 @@ static void ack_of(struct end *e)
 		s.ack = e->acked + (uint32_t)rnd((int)out);
 		if (e->sack)
 			parts_that_came(e, &s);
+		else if (chance(50))
+			s.ack = e->acked;
 	}
+	if (e->sack && chance(15))
+		duplicate(&s);
 	e->acked = s.ack;
 	say(e, "ack", &s);
 	settle();
