@@ -77,6 +77,7 @@ fn main() -> ExitCode {
         "ends_amid",
         "range_lingers",
         "exec_fails",
+        "polled_files",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
