@@ -78,6 +78,7 @@ fn main() -> ExitCode {
         "range_lingers",
         "exec_fails",
         "polled_files",
+        "wake_order",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
