@@ -79,6 +79,7 @@ fn main() -> ExitCode {
         "exec_fails",
         "polled_files",
         "wake_order",
+        "exec_lingers",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }
