@@ -20,8 +20,9 @@
  *   abort PORT  connects there, and resets that connection
  *   steps S...  does one after the other: say=TEXT and urgent=TEXT send, await
  *               reads one byte, eof reads to the end, finish shuts down its side,
+ *               gate waits until somebody says "open", call=PORT connects there,
  *               close and reset end the connection, tell=PORT sends the caller's
- *               host a datagram, which names what eof met
+ *               host a datagram, which names what eof or call met
  *   narrow      says the port of a listener whose queue is full ("N\n"); reads a
  *               byte, then accepts there, and holds what it accepted
  */
@@ -129,7 +130,7 @@ static void steps(int fd, char **rest)
 {
 	struct sockaddr_in caller;
 	socklen_t length = sizeof caller;
-	int met = 0;
+	int met = 0, called = -1;
 	char byte, *step;
 	if (getpeername(fd, (struct sockaddr *)&caller, &length))
 		warn("steps");
@@ -144,6 +145,13 @@ static void steps(int fd, char **rest)
 			met = discard(fd);
 		else if (!strcmp(step, "finish"))
 			shutdown(fd, SHUT_WR);
+		else if (!strcmp(step, "gate") && read(gate[0], &byte, 1) != 1)
+			break;
+		else if (!strncmp(step, "call=", 5)) {
+			caller.sin_port = htons((uint16_t)atoi(step + 5));
+			called = socket(AF_INET, SOCK_STREAM, 0);
+			met = connect(called, (struct sockaddr *)&caller, sizeof caller) ? errno : 0;
+		}
 		else if (!strncmp(step, "tell=", 5))
 			tell(&caller, step + 5, met);
 		else if (!strcmp(step, "reset")) {
@@ -154,6 +162,8 @@ static void steps(int fd, char **rest)
 	}
 	if (fd >= 0)
 		close(fd);
+	if (called >= 0)
+		close(called);
 }
 
 static void *serve(void *argument)

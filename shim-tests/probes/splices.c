@@ -2,6 +2,7 @@
  *
  *   splices HOST PORT     the peer program listens there
  */
+#include "asleep.h"
 #include "show.h"
 
 #include <fcntl.h>
@@ -9,6 +10,7 @@
 #include <linux/sockios.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -300,6 +302,48 @@ static void from_socket(void)
 	close(fd);
 }
 
+static struct {
+	atomic_int tid;
+	int from, to;
+	long result;
+} asleep_in_splice;
+
+static void *splices(void *unused)
+{
+	asleep_in_splice.tid = gettid();
+	asleep_in_splice.result = splice(asleep_in_splice.from, NULL, asleep_in_splice.to, NULL, 100, 0);
+	return unused;
+}
+
+/* An urgent byte ends the sleep of a splice, which takes nothing of it. */
+static void urgent(void)
+{
+	static const char *const comes[] = {"steps gate urgent=d await", "steps gate say=abc urgent=d await"};
+	for (int way = 0; way < 4; way++) {
+		int p[2], fd = peer(host, port, comes[way / 2]);
+		pthread_t thread;
+		big_pipe(p);
+		option_set(fd, SOL_SOCKET, SO_OOBINLINE, way % 2);
+		asleep_in_splice.tid = 0;
+		asleep_in_splice.from = fd;
+		asleep_in_splice.to = p[1];
+		if (pthread_create(&thread, NULL, splices, NULL))
+			errx(2, "no thread");
+		while (!asleep_in_splice.tid)
+			poll(NULL, 0, 1);
+		asleep(asleep_in_splice.tid);
+		close(peer(host, port, "open"));
+		pthread_join(thread, NULL);
+		printf("%s: %ld\n", comes[way / 2], asleep_in_splice.result);
+		fflush(stdout);
+		wait_for(fd, POLLPRI);
+		SHOW(recv(fd, data, 1, way % 2 ? 0 : MSG_OOB));
+		close(fd);
+		close(p[0]);
+		close(p[1]);
+	}
+}
+
 /* A file that is shorter than was asked for: nothing waits for more of it. */
 static void short_files(void)
 {
@@ -330,6 +374,7 @@ int main(int argc, char **argv)
 	restarted();
 	slow_reader();
 	from_socket();
+	urgent();
 	short_files();
 	puts("done");
 	return 0;

@@ -77,6 +77,9 @@ fn main() -> ExitCode {
         "ends_amid",
         "range_lingers",
         "exec_fails",
+        "polled_files",
+        "wake_order",
+        "exec_lingers",
     ] {
         suite = suite.both(name, &[], move |stack| same_as_native(name, stack));
     }

@@ -16,7 +16,7 @@ use crate::repair::{RepairQueue, tcp_peek_sndq};
 use crate::seq::{after, between};
 use crate::sock::{TcpSock, shutdown};
 use crate::stack::{Cx, Io, SocketId, Stack, Step, StepResult, WaitReason};
-use crate::urgent::tcp_recv_urg;
+use crate::urgent::{before_urgent_byte, splice_at_urgent_byte, tcp_recv_urg};
 
 /// How a round over the receive queue ended.
 enum Round {
@@ -115,6 +115,10 @@ fn recvmsg_locked(
     let deadline = call.timeo.deadline(cx.now, call.nonblock, sk.opts.rcvtimeo);
     let may_wait = deadline > cx.now;
 
+    // A splice that looks, or sleeps until there is something to look at.
+    if call.of_splice && call.flags & MSG_PEEK != 0 && before_urgent_byte(sk) == 0 {
+        return Step::Ready(splice_at_urgent_byte(sk, call.nonblock));
+    }
     match drain(sk, cx, call, iter) {
         Round::Done => return finish(sk, cx, call),
         Round::Fail(_) if call.copied > 0 => return finish(sk, cx, call),

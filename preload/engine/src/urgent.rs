@@ -89,13 +89,8 @@ impl Stack {
     /// there can be when none is ahead.
     #[must_use]
     pub fn before_urgent_byte(&self, id: SocketId) -> usize {
-        let Some(sk) = self.socks.get(id) else {
-            return usize::MAX;
-        };
-        if sk.urg_data == 0 || sk.receive_queue.is_empty() {
-            return usize::MAX;
-        }
-        sk.urg_seq.wrapping_sub(sk.copied_seq) as usize
+        let sk = self.socks.get(id);
+        sk.map_or(usize::MAX, |sk| before_urgent_byte(sk))
     }
 
     /// What splice(2) gives when the urgent byte is the next one (Linux `tcp_splice_read`, which has read nothing).
@@ -104,20 +99,33 @@ impl Stack {
     /// The socket's error, which is taken; `NotConn` when it is closed, `Again` when it does not wait.
     pub fn splice_at_urgent_byte(&mut self, id: SocketId, nonblock: bool) -> Result<usize, Error> {
         let sk = self.socks.get_mut(id).ok_or(Error::BadFd)?;
-        if sk.sock_done {
-            return Ok(0);
-        }
-        if let Some(e) = sk.sk_err.take() {
-            return Err(e);
-        }
-        if sk.shutdown & shutdown::RCV != 0 {
-            return Ok(0);
-        }
-        match sk.state {
-            TcpState::Close => Err(Error::NotConn),
-            _ if nonblock => Err(Error::Again),
-            _ => Ok(0),
-        }
+        splice_at_urgent_byte(sk, nonblock)
+    }
+}
+
+/// [`Stack::before_urgent_byte`].
+pub(crate) fn before_urgent_byte(sk: &TcpSock) -> usize {
+    if sk.urg_data == 0 || sk.receive_queue.is_empty() {
+        return usize::MAX;
+    }
+    sk.urg_seq.wrapping_sub(sk.copied_seq) as usize
+}
+
+/// [`Stack::splice_at_urgent_byte`].
+pub(crate) fn splice_at_urgent_byte(sk: &mut TcpSock, nonblock: bool) -> Result<usize, Error> {
+    if sk.sock_done {
+        return Ok(0);
+    }
+    if let Some(e) = sk.sk_err.take() {
+        return Err(e);
+    }
+    if sk.shutdown & shutdown::RCV != 0 {
+        return Ok(0);
+    }
+    match sk.state {
+        TcpState::Close => Err(Error::NotConn),
+        _ if nonblock => Err(Error::Again),
+        _ => Ok(0),
     }
 }
 

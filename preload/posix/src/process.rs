@@ -18,7 +18,7 @@ use crate::calls::socket::Reason;
 use crate::exec::{Image, Strings};
 use crate::file::{self, File};
 use crate::real::CloneFn;
-use crate::signals::ending;
+use crate::signals::ending::{self, End};
 use crate::stack::{self, Unavailable};
 use crate::{
     company, config, copy, fdtable, heap, inspection, log, raw, readiness::epoll, real, signals,
@@ -222,13 +222,13 @@ pub(crate) fn foreign(fd: c_int, file: &File) {
 
 /// Before the process ends, by `_exit` or by running off the end of `exit`. Once; later calls do nothing.
 pub fn before_exit() {
-    if config::loaded().is_none() || signals::in_vfork() || !ending::begin() {
+    if config::loaded().is_none() || signals::in_vfork() || !ending::begin(End::Exit) {
         return;
     }
     let _inside = signals::enter();
     let _whole = signals::cancel::Off::new();
     inspection::close();
-    undertaker::close_all();
+    undertaker::close_all(|_| false);
     stats::write();
     undertaker::take_over();
 }
@@ -249,12 +249,12 @@ pub unsafe fn before_exec(image: Image, argv: Strings, envp: Strings) {
     let _inside = signals::enter();
     let _whole = signals::cancel::Off::new();
     // SAFETY: by the caller.
-    if !unsafe { image.comes_to_pass(argv, envp) } || !ending::begin() {
+    if !unsafe { image.comes_to_pass(argv, envp) } || !ending::begin(End::Exec) {
         return;
     }
     inspection::close();
     share(|fd| !close_on_exec(fd), true);
-    undertaker::close_all();
+    undertaker::close_all(close_on_exec);
     stats::write();
     undertaker::take_over();
 }

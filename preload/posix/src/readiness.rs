@@ -8,7 +8,10 @@ use core::ffi::c_int;
 
 use libc::{pollfd, sigset_t, timespec};
 use sidewire_engine::Instant;
-use sidewire_uapi::poll::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLRDHUP};
+use sidewire_uapi::poll::{
+    POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDHUP, POLLRDNORM,
+    POLLWRBAND, POLLWRNORM,
+};
 use smallvec::SmallVec;
 
 use crate::driver::{self, Woken};
@@ -36,7 +39,8 @@ pub(crate) struct Watch {
     events: u32,
     /// Poll bits found, among those and ERR, HUP, NVAL.
     revents: u32,
-    /// The file, when it is ours.
+    /// The file, when it is ours: the one that is waited for, whatever becomes of the number meanwhile (Linux
+    /// `poll_table_entry`).
     file: Option<FileRef>,
     /// What the kernel is asked about: itself when it is the kernel's, the listener of local clients of one of ours.
     kernel: Option<c_int>,
@@ -57,6 +61,32 @@ impl Watch {
             kernel,
         }
     }
+
+    /// The file, where the number leads to it still: Linux `do_pollfd` looks the number up each time.
+    fn here(&self) -> Option<&FileRef> {
+        let file = self.file.as_ref()?;
+        fdtable::is_of(self.fd, file).then_some(file)
+    }
+
+    /// The number leads elsewhere by now, or nowhere.
+    fn astray(&self) -> bool {
+        self.file.is_some() && self.here().is_none()
+    }
+}
+
+/// The bits of the engine's that wake who waits for the poll bits `events`: Linux wakes with whole groups of them
+/// (`sock_def_readable`, `sk_stream_write_space`), of which the engine names the first.
+fn wakes(events: u32) -> u32 {
+    let mut mask = events;
+    for (group, first) in [
+        (POLLIN | POLLPRI | POLLRDNORM | POLLRDBAND, POLLIN),
+        (POLLOUT | POLLWRNORM | POLLWRBAND, POLLOUT),
+    ] {
+        if events & group != 0 {
+            mask |= first;
+        }
+    }
+    mask
 }
 
 /// A set of descriptors, being waited for.
@@ -68,6 +98,8 @@ struct Set {
     epolls: SmallVec<[epoll::Used; 1]>,
     /// Poll bits that are reported unasked: ERR and HUP for poll, none for select.
     always: u32,
+    /// Poll bits that wake, asked for or not.
+    key: u32,
     /// A number that is closed already ends the wait: Linux `max_select_fd`.
     refuses_closed: bool,
     /// Who drives while we sleep.
@@ -81,11 +113,11 @@ struct Queued<'a> {
 }
 
 impl<'a> Queued<'a> {
-    fn new(watches: &'a [Watch], waiter: &'a Waiter) -> Self {
+    fn new(watches: &'a [Watch], key: u32, waiter: &'a Waiter) -> Self {
         for w in watches {
             if let Some(file) = &w.file {
                 // SAFETY: `drop` takes it out, and the borrow keeps the waiter until then.
-                unsafe { file.wait.add(waiter, w.events | POLLERR | POLLHUP) };
+                unsafe { file.wait.add(waiter, wakes(w.events | key)) };
             }
         }
         Self { watches, waiter }
@@ -100,10 +132,19 @@ impl Drop for Queued<'_> {
     }
 }
 
+/// What [`levels`] saw.
+#[derive(Default)]
+struct Seen {
+    /// A file is ready.
+    ready: bool,
+    /// A number leads elsewhere: nothing was looked at there.
+    astray: bool,
+}
+
 /// Looks at the levels of the files of ours, after taking what the ring holds: in Linux what has arrived shows, whatever
-/// else is ready. True when one is ready. The result goes to `revents` through `found`.
-fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> bool {
-    let mut ready = false;
+/// else is ready. The result goes to `revents` through `found`.
+fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> Seen {
+    let mut seen = Seen::default();
     let mut i = 0;
     while i < watches.len() {
         let Some(first) = &watches[i].file else {
@@ -122,7 +163,13 @@ fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> 
                         if !core::ptr::eq(file.stack(), stack) {
                             break;
                         }
-                        let revents = inner.engine.poll(file.id()) & (w.events | always);
+                        let revents = match w.here() {
+                            Some(file) => inner.engine.poll(file.id()) & (w.events | always),
+                            None => {
+                                seen.astray = true;
+                                0
+                            }
+                        };
                         found(i, revents);
                         any |= revents != 0;
                         // Who asks for the end is to hear of it before it has read.
@@ -136,15 +183,15 @@ fn levels(watches: &[Watch], always: u32, mut found: impl FnMut(usize, u32)) -> 
             // What the program has not read yet comes first, when nothing else is ready: frames that wait stay with the
             // kernel, and what they would bring would only grow cold.
             let (next, any, _) = match look(inner) {
-                seen @ (_, true, true) => seen,
+                unread @ (_, true, true) => unread,
                 _ if round::poll_once(stack, inner) => look(inner),
-                seen => seen,
+                looked => looked,
             };
-            ready |= any;
+            seen.ready |= any;
             next
         });
     }
-    ready
+    seen
 }
 
 impl Set {
@@ -154,6 +201,7 @@ impl Set {
             kernel: SmallVec::new(),
             epolls: SmallVec::new(),
             always,
+            key: POLLERR | POLLHUP,
             refuses_closed: false,
             stack,
         }
@@ -175,18 +223,34 @@ impl Set {
         self.watches.push(watch);
     }
 
-    /// Levels of ours into `revents`; true when something is ready.
-    fn look(&mut self) -> bool {
+    /// Levels of ours into `revents`.
+    fn look(&mut self) -> Seen {
         if !self.epolls.is_empty() {
             let stack = self.stack;
             stack.with(|inner| round::poll_once(stack, inner));
         }
         let mut found: SmallVec<[u32; FEW]> = SmallVec::from_elem(0, self.watches.len());
-        let ready = levels(&self.watches, self.always, |i, revents| found[i] = revents);
+        let seen = levels(&self.watches, self.always, |i, revents| found[i] = revents);
         for (w, revents) in self.watches.iter_mut().zip(found) {
             w.revents = revents;
         }
-        ready
+        seen
+    }
+
+    /// What is ready now where the number of `watch` leads by now: POLLNVAL where that is nowhere.
+    fn look_elsewhere(&self, watch: &Watch) -> u32 {
+        let mut there = Self::new(self.always, self.stack);
+        there.add(watch.fd, watch.events);
+        there.look();
+        // An error is of memory only.
+        let _ = there.ask_kernel();
+        there.watches[0].revents
+    }
+
+    /// True when something is ready behind a number that leads elsewhere by now.
+    fn ready_elsewhere(&self) -> bool {
+        let mut astray = self.watches.iter().filter(|w| w.astray());
+        astray.any(|w| self.look_elsewhere(w) != 0)
     }
 
     /// Adds what the kernel's `revents` say.
@@ -194,7 +258,11 @@ impl Set {
         let kernel = self.watches.iter_mut().filter(|w| w.kernel.is_some());
         for (w, k) in kernel.zip(&mut self.kernel) {
             let revents = u32::from(k.revents as u16);
-            w.revents |= revents & (w.events | self.always | POLLNVAL);
+            // The listener of local clients may have gone with another thread's shutdown.
+            let closed = if w.file.is_none() { POLLNVAL } else { 0 };
+            if !w.astray() {
+                w.revents |= revents & (w.events | self.always | closed);
+            }
             if revents != 0 && w.revents == 0 {
                 // Only what nobody asked for, and it stays: negative numbers are passed over.
                 k.fd = !k.fd;
@@ -216,14 +284,14 @@ impl Set {
         }
     }
 
-    /// True when some are the kernel's now: the set is to be made again.
+    /// True when some are the kernel's now, or ours where they were the kernel's: the set is to be made again.
     fn moved(&self) -> bool {
         let mut moved = false;
-        for (w, file) in self
-            .watches
-            .iter()
-            .filter_map(|w| Some((w, w.file.as_ref()?)))
-        {
+        for w in &self.watches {
+            let Some(file) = &w.file else {
+                moved |= fdtable::is_ours(w.fd) && fdtable::get(w.fd).is_some();
+                continue;
+            };
             if file.moved() {
                 file.when_moved();
                 moved = true;
@@ -234,30 +302,23 @@ impl Set {
         moved
     }
 
-    /// Linux `do_poll` looks every number up again before it returns: one that another thread has closed meanwhile is
-    /// POLLNVAL, and one that it has put another file behind is that one. How many are ready.
-    fn look_for_closed(&mut self) -> usize {
-        for w in self.watches.iter_mut().filter(|w| w.file.is_some()) {
-            if fdtable::is_ours(w.fd) {
-                continue;
-            }
-            let mut there = [pollfd {
-                fd: w.fd,
-                events: w.events as i16,
-                revents: 0,
-            }];
-            if syscall::ppoll(&mut there, 0, None).is_ok() {
-                w.revents = u32::from(there[0].revents as u16);
+    /// All levels into `revents`; how many are ready. `asked`: the kernel's are in its part already.
+    fn look_at_all(&mut self, asked: bool) -> Result<usize, c_int> {
+        let seen = self.look();
+        if asked {
+            self.take_kernel();
+        } else {
+            // Before a sleep, too: it may begin with a spin, which looks at the ring only.
+            self.ask_kernel()?;
+        }
+        if seen.astray {
+            for i in 0..self.watches.len() {
+                if self.watches[i].astray() {
+                    self.watches[i].revents = self.look_elsewhere(&self.watches[i]);
+                }
             }
         }
-        self.ready()
-    }
-
-    /// True when another thread has closed a number that is ready, or put another file behind it.
-    fn replaced(&self) -> bool {
-        let replaced = |fd, file: &FileRef| !fdtable::is_of(fd, file.record());
-        let mut ready = self.watches.iter().filter(|w| w.revents != 0);
-        ready.any(|w| w.file.as_ref().is_some_and(|file| replaced(w.fd, file)))
+        Ok(self.ready())
     }
 
     fn ready(&self) -> usize {
@@ -269,30 +330,29 @@ impl Set {
     /// # Errors
     /// EINTR; what the kernel says of its descriptors. ERESTARTSYS, too, where it has to be made again.
     fn wait(&mut self, deadline: Instant) -> Result<usize, c_int> {
-        let ready = self.look();
+        let ready = self.look_at_all(false)?;
         if self.moved() {
             return Err(ERESTARTSYS);
         }
-        // Before a sleep, too: it may begin with a spin, which looks at the ring only.
-        self.ask_kernel()?;
         let closed = |w: &Watch| w.revents & POLLNVAL != 0;
         if self.refuses_closed && self.watches.iter().any(closed) {
             return Err(libc::EBADF);
         }
-        if ready || self.ready() > 0 || deadline.0 <= monotonic_ns() {
-            return Ok(self.ready());
+        if ready > 0 || deadline.0 <= monotonic_ns() {
+            return Ok(ready);
         }
         let waiter = Waiter::new();
         loop {
             let woken = {
                 // Stands in the queues before it looks at the levels: no edge is missed.
-                let _queued = Queued::new(&self.watches, &waiter);
+                let _queued = Queued::new(&self.watches, self.key, &waiter);
                 loop {
                     waiter.reset();
                     if self.moved() {
                         return Err(ERESTARTSYS);
                     }
-                    if levels(&self.watches, self.always, |_, _| {}) {
+                    let seen = levels(&self.watches, self.always, |_, _| {});
+                    if seen.ready || seen.astray && self.ready_elsewhere() {
                         break Woken::Event;
                     }
                     if signals::pending() {
@@ -308,26 +368,12 @@ impl Set {
                     }
                 }
             };
-            self.look();
-            if woken == Woken::Extra && self.epolls.is_empty() {
-                self.take_kernel();
-            } else {
-                self.ask_kernel()?;
-            }
-            let ready = self.ready();
-            match woken {
-                // Linux looks the numbers up again when it is woken.
-                _ if ready > 0 && self.replaced() => return Err(ERESTARTSYS),
-                _ if ready > 0 => return Ok(self.look_for_closed()),
-                Woken::Timeout => return Ok(self.look_for_closed()),
-                Woken::Signal if signals::handler_pending() => {
-                    return match self.look_for_closed() {
-                        0 => Err(libc::EINTR),
-                        closed => Ok(closed),
-                    };
-                }
-                Woken::Signal => return Err(ERESTARTSYS),
-                Woken::Event | Woken::Extra => {}
+            let asked = woken == Woken::Extra && self.epolls.is_empty();
+            match (self.look_at_all(asked)?, woken) {
+                (0, Woken::Signal) if signals::handler_pending() => return Err(libc::EINTR),
+                (0, Woken::Signal) => return Err(ERESTARTSYS),
+                (0, Woken::Event | Woken::Extra) => {}
+                (ready, _) => return Ok(ready),
             }
         }
     }

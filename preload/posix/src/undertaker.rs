@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
 use libc::pollfd;
-use sidewire_engine::calls::CloseCall;
 use syscalls::{Sysno, syscall};
 
+use crate::calls::close;
 use crate::descriptors::around_internal;
 use crate::driver;
 use crate::lock::MutexGuard;
@@ -40,34 +40,19 @@ pub fn working() -> bool {
 }
 
 /// Closes the sockets of this process as the end of a process closes them: without waiting, SO_LINGER or not (Linux:
-/// PF_EXITING). The descriptors stay, with nothing behind them.
-pub fn close_all() {
+/// PF_EXITING). As an exec does it, a number that `lingers` waits, one after the other, the highest first (Linux: task work).
+/// The descriptors stay, with nothing behind them.
+pub fn close_all(lingers: impl Fn(c_int) -> bool) {
     if !any() {
         return;
     }
-    fdtable::for_each(|fd| {
-        let Some(file) = fdtable::get(fd) else {
-            return;
-        };
-        let (stack, id) = (file.stack(), file.id());
-        // What another thread is sending counts as sent first.
-        let _turn = file.sending.lock();
-        stack.with(|inner| {
-            round::up_to_date(stack, inner, |inner| {
-                let (engine, mut io) = inner.split();
-                if engine.exists(id) {
-                    // A signal ends the lingering before it begins.
-                    let mut call = CloseCall::default();
-                    call.signal = true;
-                    let _ = engine.close(&mut io, id, true, &mut call);
-                }
-            });
-            // The port is the next program's.
-            if let Some(listener) = file.port.lock().listener.take() {
-                inner.holders.unlisten(listener);
-            }
-        });
-    });
+    let mut numbers = Vec::new();
+    fdtable::for_each(|fd| numbers.push(fd));
+    for fd in numbers.into_iter().rev() {
+        if let Some(file) = fdtable::get(fd) {
+            close::end_with_program(&file, lingers(fd));
+        }
+    }
 }
 
 /// True when this process has a stack of its own.

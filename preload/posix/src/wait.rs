@@ -5,6 +5,8 @@ use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::Arc;
 
+use sidewire_uapi::poll::POLLHUP;
+
 use crate::file::File;
 use crate::lock::Mutex;
 use crate::syscall;
@@ -144,6 +146,10 @@ enum Entry {
     },
 }
 
+/// A bit of a waiter's mask: of those that have it a wake-up fires one only, the first that has not been fired yet (Linux
+/// `WQ_FLAG_EXCLUSIVE`).
+pub(crate) const EXCLUSIVE: u32 = 1 << 31;
+
 /// Who waits on a file.
 #[derive(Default)]
 pub struct WaitQueue {
@@ -234,22 +240,49 @@ impl WaitQueue {
         }
     }
 
-    /// Wakes everybody whose mask meets `events`, which are marked.
+    /// Wakes everybody whose mask meets `events`, which are marked; of the exclusive ones one, or all at a change of state.
     pub fn wake(&self, file: &'static File, events: u32) {
         if self.is_empty() {
             return;
         }
+        let mut full = false;
         for e in self.entries.lock().iter() {
             match e {
-                // SAFETY: it stands in the queue whose lock we hold, so it is alive.
-                Entry::Thread { waiter, mask } if mask & events != 0 => unsafe {
-                    (**waiter).fire();
-                },
+                Entry::Thread { waiter, mask } if mask & events != 0 => {
+                    // SAFETY: it stands in the queue whose lock we hold, so it is alive.
+                    let waiter = unsafe { &**waiter };
+                    if mask & EXCLUSIVE != 0 && events & POLLHUP == 0 {
+                        if full || waiter.fired() {
+                            continue;
+                        }
+                        full = true;
+                    }
+                    waiter.fire();
+                }
                 Entry::Watcher { watcher, mask } if mask & events != 0 => {
                     watcher.notify(file, events);
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Sees that one of the exclusive waiters is fired, if there are any: something is left for it.
+    pub(crate) fn wake_next(&self) {
+        if self.is_empty() {
+            return;
+        }
+        let entries = self.entries.lock();
+        let mut exclusive = entries.iter().filter_map(|e| match e {
+            // SAFETY: as in `wake`.
+            Entry::Thread { waiter, mask } if mask & EXCLUSIVE != 0 => Some(unsafe { &**waiter }),
+            _ => None,
+        });
+        let first = exclusive.clone().next();
+        if let Some(first) = first
+            && !exclusive.any(Waiter::fired)
+        {
+            first.fire();
         }
     }
 
@@ -309,6 +342,36 @@ mod tests {
         assert!(!reader.fired() && writer.fired());
         f.wait.remove(&writer);
         assert!(f.wait.is_empty());
+    }
+
+    #[test]
+    fn of_exclusive_waiters_each_event_fires_the_next() {
+        let f = file();
+        let waiters = [const { Waiter::new() }; 3];
+        for w in &waiters {
+            // SAFETY: removed below.
+            unsafe { f.wait.add(w, 1 | EXCLUSIVE) };
+        }
+        let fired = || waiters.each_ref().map(Waiter::fired);
+        f.wait.wake(f, 1);
+        assert_eq!(fired(), [true, false, false]);
+        f.wait.wake_next();
+        assert_eq!(fired(), [true, false, false], "one is on its way");
+        f.wait.wake(f, 1);
+        assert_eq!(fired(), [true, true, false]);
+        waiters[..2].iter().for_each(|w| f.wait.remove(w));
+        f.wait.wake_next();
+        assert_eq!(fired(), [true, true, true]);
+        waiters.iter().for_each(Waiter::reset);
+        // SAFETY: removed below.
+        unsafe { f.wait.add(&waiters[0], 1 | POLLHUP | EXCLUSIVE) };
+        f.wait.wake(f, 1 | POLLHUP);
+        assert_eq!(
+            fired(),
+            [true, false, true],
+            "a change of state is everybody's"
+        );
+        waiters.iter().for_each(|w| f.wait.remove(w));
     }
 
     #[test]

@@ -480,6 +480,27 @@ fn splice_at_the_urgent_byte() {
     assert_eq!(splice(&mut peer, true), Ok(0));
 }
 
+/// Linux `tcp_splice_read` ends its sleep when something is in the queue of which it takes nothing.
+#[test]
+fn splice_asleep_at_the_urgent_byte() {
+    let mut peer = Peer::established();
+    let mut call = RecvCall::of_splice(MSG_PEEK, false);
+    assert_eq!(step(&mut peer, &mut call, 1), waits(Instant::NEVER));
+    peer.send(Seg {
+        flags: tcphdr::ACK | tcphdr::URG,
+        len: 1,
+        urg_ptr: 1,
+        ..SEND
+    });
+    assert_eq!(step(&mut peer, &mut call, 1), Step::Ready(Ok(0)));
+    let mut call = RecvCall::of_splice(MSG_PEEK, true);
+    assert_eq!(
+        step(&mut peer, &mut call, 1),
+        Step::Ready(Err(Error::Again))
+    );
+    assert_eq!(peer.recv(MSG_OOB, 1), Ok(1));
+}
+
 /// RV-25: announced, not here.
 #[test]
 fn urgent_to_come() {

@@ -19,12 +19,12 @@ use sidewire_uapi::poll::POLLIN;
 use super::address::{encode, is_v6, write_out};
 use super::handover;
 use super::socket::{Reason, adopt, count_engine, count_kernel, forget_stale};
-use super::{MOVED, Queued, answer_int, errno_of, want_in};
+use super::{MOVED, answer_int, errno_of, want_in};
 use crate::driver::{self, Woken};
 use crate::file::FileRef;
 use crate::signals::ERESTARTSYS;
 use crate::stack::Inner;
-use crate::wait::Waiter;
+use crate::wait::{EXCLUSIVE, Waiter};
 use crate::{fdtable, raw, real, round, signals, syscall};
 
 /// True when a client of a kernel listener waits.
@@ -196,13 +196,42 @@ fn open_shadow(file: &FileRef, flags: c_int) -> Result<Fd, c_int> {
         .map_err(|e| e.into_raw())
 }
 
+/// A thread that sleeps for a client, in the order in which they came (Linux `inet_csk_wait_for_connect`). It leaves the queue
+/// when it goes, and sees that another one is woken for what it leaves there.
+struct InTurn<'a> {
+    file: &'a FileRef,
+    waiter: &'a Waiter,
+    /// More clients wait.
+    more: bool,
+}
+
+impl<'a> InTurn<'a> {
+    /// To be called under the stack lock.
+    fn new(file: &'a FileRef, waiter: &'a Waiter) -> Self {
+        let mask = Events::IN | Events::ERR | Events::HUP;
+        // SAFETY: `drop` takes it out, and the borrow keeps it until then.
+        unsafe { file.wait.add(waiter, mask.bits() | EXCLUSIVE) };
+        let more = false;
+        Self { file, waiter, more }
+    }
+}
+
+impl Drop for InTurn<'_> {
+    fn drop(&mut self) {
+        self.file.wait.remove(self.waiter);
+        if self.more || self.waiter.fired() {
+            self.file.wait.wake_next();
+        }
+    }
+}
+
 /// The next client; `shadow` is there when it is one of the engine's.
 fn take(file: &FileRef, flags: c_int, shadow: &mut Option<Fd>) -> Result<Client, c_int> {
     let (stack, id) = (file.stack(), file.id());
     let nonblock = file.nonblock.load(Ordering::Relaxed);
     let mut call = AcceptCall::default();
     let waiter = Waiter::new();
-    let mut queued = None;
+    let mut queued: Option<InTurn<'_>> = None;
     let mut timed = false;
     let mut refused = None;
     loop {
@@ -210,6 +239,7 @@ fn take(file: &FileRef, flags: c_int, shadow: &mut Option<Fd>) -> Result<Client,
             if file.moved() {
                 return None;
             }
+            let woken = waiter.fired();
             waiter.reset();
             if inner.engine.poll(id) & POLLIN == 0 {
                 round::poll_once(stack, inner);
@@ -219,19 +249,22 @@ fn take(file: &FileRef, flags: c_int, shadow: &mut Option<Fd>) -> Result<Client,
                     Ok(fd) => *shadow = Some(fd),
                     Err(e) => {
                         refused = Some(e);
+                        if let Some(queued) = &mut queued {
+                            queued.more = true;
+                        }
                         return None;
                     }
                 }
             }
             let s = from_wire(inner, file, id, nonblock, &mut call);
-            if matches!(s, Step::Wait { .. }) && queued.is_none() {
-                let mask = Events::IN | Events::ERR | Events::HUP;
-                // SAFETY: `queued` takes it out before the waiter goes, which is declared before it.
-                unsafe { file.wait.add(&waiter, mask.bits()) };
-                queued = Some(Queued {
-                    file,
-                    waiter: &waiter,
-                });
+            match &mut queued {
+                // Whom another thread was quicker than stands last.
+                queued if matches!(s, Step::Wait { .. }) && (queued.is_none() || woken) => {
+                    *queued = None;
+                    *queued = Some(InTurn::new(file, &waiter));
+                }
+                Some(queued) => queued.more = inner.engine.poll(id) & POLLIN != 0,
+                None => {}
             }
             Some(s)
         });

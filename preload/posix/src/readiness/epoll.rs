@@ -397,6 +397,12 @@ impl<'a> Entered<'a> {
         unsafe { epoll.state.lock().enter(waiter) };
         Self { epoll, waiter }
     }
+
+    /// Comes anew.
+    fn again(&self) {
+        // SAFETY: as in `new`.
+        unsafe { self.epoll.state.lock().enter(self.waiter) };
+    }
 }
 
 impl Drop for Entered<'_> {
@@ -532,6 +538,7 @@ unsafe fn wait(
     let mut entered = None;
     let mut last = false;
     loop {
+        let woken = waiter.fired();
         waiter.reset();
         if max > 1 {
             // The kernel's descriptors get their turn even when ours alone would fill the answer.
@@ -563,10 +570,15 @@ unsafe fn wait(
         if signals::pending() {
             return Err(ERESTARTSYS);
         }
-        if entered.is_none() {
-            // Looks once more after it has entered: no edge is missed.
-            entered = Some(Entered::new(epoll, &waiter));
-            continue;
+        match &entered {
+            None => {
+                // Looks once more after it has entered: no edge is missed.
+                entered = Some(Entered::new(epoll, &waiter));
+                continue;
+            }
+            // For nothing: Linux takes who is woken off the list.
+            Some(entered) if woken => entered.again(),
+            Some(_) => {}
         }
         let mut extra = [pollfd {
             fd: epfd,

@@ -512,10 +512,10 @@ impl Epoll {
 }
 
 impl State {
-    /// Wakes one waiter that nobody has woken.
+    /// Wakes one waiter that nobody has woken: the one that came last (Linux `ep_poll`, which enters at the head).
     fn wake_one(&self) {
         // SAFETY: they stand on the list whose lock we hold.
-        let mut waiters = self.waiters.iter().map(|w| unsafe { &**w });
+        let mut waiters = self.waiters.iter().rev().map(|w| unsafe { &**w });
         if let Some(w) = waiters.find(|w| !w.fired()) {
             w.fire();
         }
@@ -553,11 +553,12 @@ impl State {
         }
     }
 
-    /// Enters a thread's waiter.
+    /// Enters a thread's waiter, or lets it come anew.
     ///
     /// # Safety
     /// [`State::leave`] is called before the waiter goes or moves.
     pub(super) unsafe fn enter(&mut self, waiter: &Waiter) {
+        self.leave(waiter);
         self.waiters.push(waiter);
     }
 

@@ -88,6 +88,8 @@ impl Select {
         for (fd, events) in &self.members {
             set.add(*fd, *events);
         }
+        // Linux `select_poll_one`: for all three sets.
+        set.key |= EX_SET;
         // Only once; one that is closed later counts as ready.
         set.refuses_closed = !self.begun.replace(true);
         set.wait(deadline)?;

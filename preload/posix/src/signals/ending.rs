@@ -11,22 +11,29 @@ use crate::{syscall, thread};
 /// Signals of libc's own (SIGCANCEL, SIGSETXID): setuid(2) and its kin wait until every thread has taken the second one.
 pub(crate) const LIBCS: u64 = 1 << 31 | 1 << 32;
 
-const NO: u32 = 0;
-const YES: u32 = 1;
+/// How the program ends.
+#[derive(Clone, Copy)]
+pub(crate) enum End {
+    Exit = 1,
+    /// May take long: connections that linger are waited for. When it fails, the others go on.
+    Exec = 2,
+}
 
-/// How long a thread stops at most, in nanoseconds: much longer than an end takes. The destructor of some other library,
-/// which runs behind ours, may wait for the thread.
+const NO: u32 = 0;
+
+/// How long a thread stops for an exit at most, in nanoseconds: much longer than that takes. The destructor of some other
+/// library, which runs behind ours, may wait for the thread.
 const LONGEST: u64 = 1_000_000_000;
 
-/// Whether a thread ends the program.
+/// Whether a thread ends the program, and how.
 static ENDING: AtomicU32 = AtomicU32::new(NO);
 
 /// From now on the program's other threads stop at their calls. False when this one ends the program already. Where another
 /// one does, it stops, too, until that one's exec has failed, and answers false when that takes long.
-pub(crate) fn begin() -> bool {
+pub(crate) fn begin(end: End) -> bool {
     while !ends() {
         let first = ENDING
-            .compare_exchange(NO, YES, Ordering::SeqCst, Ordering::SeqCst)
+            .compare_exchange(NO, end as u32, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok();
         if first {
             exempt(true);
@@ -84,9 +91,18 @@ pub(super) fn stop() {
 
 fn wait() {
     let before = mask(libc::SIG_SETMASK, Some(!LIBCS));
-    let end = monotonic_ns() + LONGEST;
-    while ENDING.load(Ordering::SeqCst) != NO && !ends() {
-        let _ = syscall::futex_wait(&ENDING, YES, end);
+    let begun = monotonic_ns();
+    loop {
+        let how = ENDING.load(Ordering::SeqCst);
+        if how == NO || ends() {
+            break;
+        }
+        let end = if how == End::Exec as u32 {
+            u64::MAX
+        } else {
+            begun + LONGEST
+        };
+        let _ = syscall::futex_wait(&ENDING, how, end);
         exempt(monotonic_ns() >= end);
     }
     mask(libc::SIG_SETMASK, Some(before));

@@ -1,0 +1,155 @@
+/* An exec closes what is closed on exec as close does: where SO_LINGER says so it waits, before the new program begins.
+ *
+ *   exec_lingers HOST PORT                  the peer program listens there
+ *   exec_lingers HOST PORT STAGE SINCE      by itself: what follows a stage that began SINCE
+ */
+#include "show.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
+static const char *host;
+static int port;
+
+static long milliseconds(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* A connection that is closed on exec, with more than the peer takes. */
+static int full(const char *command, int seconds)
+{
+	static char data[4 << 20];
+	struct linger linger = {.l_onoff = seconds > 0, .l_linger = seconds};
+	int fd = peer(host, port, command);
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	while (send(fd, data, sizeof data, MSG_DONTWAIT) > 0)
+		;
+	return fd;
+}
+
+static atomic_int uses;
+
+/* Nothing of the end is seen by another thread. */
+static void *uses_it(void *argument)
+{
+	char byte;
+	for (;; uses++)
+		if (recv((int)(long)argument, &byte, 1, MSG_DONTWAIT) != -1 || errno != EAGAIN) {
+			puts("seen");
+			fflush(stdout);
+			return NULL;
+		}
+}
+
+static void used(int fd)
+{
+	pthread_t thread;
+	if (pthread_create(&thread, NULL, uses_it, (void *)(long)fd))
+		errx(2, "thread");
+	while (!uses)
+		usleep(100);
+}
+
+static const char *const stages[] = {"does not linger", "lingers", "does not block", "is done before", "two of them",
+				     "while others use them", "the highest number first"};
+
+/* Where the peer program tells, for the new program as well. */
+enum { TOLD = 200 };
+
+static int be_told(void)
+{
+	struct sockaddr_in any = address("0.0.0.0", 0);
+	socklen_t length = sizeof any;
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	if (bind(fd, (struct sockaddr *)&any, sizeof any) || getsockname(fd, (struct sockaddr *)&any, &length) ||
+	    dup2(fd, TOLD) != TOLD)
+		err(2, "datagrams");
+	close(fd);
+	return ntohs(any.sin_port);
+}
+
+/* A connection whose end the peer program tells. */
+static int told_of(const char *steps, int told_port)
+{
+	char command[100];
+	snprintf(command, sizeof command, steps, told_port);
+	int fd = peer(host, port, command);
+	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	return fd;
+}
+
+static void say_told(void)
+{
+	char words[64];
+	if (recv(TOLD, words, sizeof words, 0) < 0)
+		err(2, "not told");
+	printf("%s\n", words);
+}
+
+static void prepare(int stage)
+{
+	int other;
+	switch (stage) {
+	case 0:
+		full("hold", 0);
+		break;
+	case 1:
+		full("hold", 1);
+		break;
+	case 2:
+		fcntl(full("hold", 1), F_SETFL, O_NONBLOCK);
+		break;
+	case 3:
+		full("gated", 20);
+		close(peer(host, port, "open"));
+		break;
+	case 4:
+		full("hold", 1);
+		other = dup(full("hold", 1));
+		fcntl(other, F_SETFD, FD_CLOEXEC);
+		break;
+	case 5:
+		full("hold", 2);
+		used(full("hold", 0));
+		break;
+	case 6:
+		other = be_told();
+		told_of("steps eof tell=%d", other);
+		full("hold", 1);
+		/* With unread data it ends by a RST. */
+		wait_for(told_of("steps say=x eof tell=%d", other), POLLIN);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	int stage = 0;
+	char next[16], since[32];
+	if (argc < 3)
+		return 2;
+	host = argv[1];
+	port = atoi(argv[2]);
+	if (argc == 5) {
+		stage = atoi(argv[3]);
+		printf("%s: %ld s\n", stages[stage - 1], (milliseconds() - atol(argv[4]) + 300) / 1000);
+		fflush(stdout);
+	}
+	if (stage == sizeof stages / sizeof *stages) {
+		say_told();
+		say_told();
+		echoed(peer(host, port, "echo"), "the last program's own");
+		puts("done");
+		return 0;
+	}
+	prepare(stage);
+	snprintf(next, sizeof next, "%d", stage + 1);
+	snprintf(since, sizeof since, "%ld", milliseconds());
+	execl("/proc/self/exe", argv[0], host, argv[2], next, since, (char *)NULL);
+	err(2, "exec");
+}
