@@ -41,6 +41,7 @@ scripts! {
     disconnect
     fast_retransmit_newreno
     fast_retransmit_sack
+    fastopen_synack_timer
     fin_ack_waits
     fin_retransmission
     fin_wait2_timeout
