@@ -41,6 +41,7 @@ scripts! {
     disconnect
     fast_retransmit_newreno
     fast_retransmit_sack
+    fastopen_strays
     fastopen_synack_timer
     fin_ack_waits
     fin_retransmission

@@ -15,11 +15,15 @@ use crate::rcvbuf::tcp_init_rcv_space;
 use crate::recovery::{
     tcp_enter_loss, tcp_retrans_stamp_cleanup, tcp_try_undo_recovery, tcp_update_rto_time,
 };
+use crate::reply::tcp_send_reset;
+use crate::request::check::{Checked, tcp_check_req};
 use crate::request::{init_child, openreq_child};
 use crate::segment::Segment;
-use crate::skb::{RxSkb, SKB_TRUESIZE, tcphdr};
+use crate::seq::after;
+use crate::skb::{RxSkb, SKB_TRUESIZE};
 use crate::sock::{CaState, TcpSock};
 use crate::stack::{Cx, Ehash, Io, Shared, SocketId, Stack};
+use crate::state::tcp_reset;
 use crate::timer::{
     TCP_TIMEOUT_INIT_US, TimerOutcome, tcp_init_transfer_snd, tcp_rearm_rto, tcp_reset_xmit_timer,
     tcp_update_rto_stats, tcp_write_err,
@@ -212,14 +216,28 @@ fn rtx_syn_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     }
 }
 
-/// The peer's SYN again, for a child that is born from it: its SYN-ACK was lost. True when the segment was that.
-pub(crate) fn syn_again(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) -> bool {
-    let flags = seg.flags & (tcphdr::RST | tcphdr::SYN | tcphdr::ACK);
-    let again = sk.fastopen_rsk && flags == tcphdr::SYN && seg.seq == sk.irs;
-    if again {
-        rtx_syn_ack(sk, cx);
+/// A segment before a child's handshake is over. False when it has been dealt with.
+pub(crate) fn check_child(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) -> bool {
+    let Some(req) = sk.fastopen_synack.as_mut().filter(|_| sk.fastopen_rsk) else {
+        return true;
+    };
+    match tcp_check_req(cx.sh, cx.net, cx.now, req, seg, Some(sk.snd_nxt)) {
+        Checked::SynAgain => rtx_syn_ack(sk, cx),
+        Checked::Done => {}
+        Checked::Over if seg.rst() => tcp_reset(sk, cx),
+        // No reason to end what the program may use already.
+        Checked::Over => tcp_send_reset(cx.sh, cx.net, seg),
+        Checked::Ack => {
+            if let Some((tsval, _)) = seg.opts.timestamps
+                && req.tstamp_ok
+                && !after(seg.seq, req.rcv_nxt)
+            {
+                req.ts_recent = tsval;
+            }
+            return true;
+        }
     }
-    again
+    false
 }
 
 /// The SYN-ACK of a fast-open child is due again (Linux `tcp_fastopen_synack_timer`).
