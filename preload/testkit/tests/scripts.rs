@@ -104,6 +104,7 @@ scripts! {
     time_wait
     time_wait_reset
     time_wait_reuse
+    timeout_after_undo
     tiny_mss
     ts_recent
     unconnected
