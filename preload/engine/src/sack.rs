@@ -373,7 +373,7 @@ fn tcp_sacktag_one(sk: &mut TcpSock, now: Instant, index: usize, state: &mut Sac
     if sacked.contains(Sacked::SACKED_ACKED) || !after(end_seq, sk.snd_una) {
         return;
     }
-    skb.sacked |= Sacked::SACKED_ACKED;
+    skb.sacked |= Sacked::SACKED_ACKED | Sacked::UNSORTED;
     if sacked.contains(Sacked::SACKED_RETRANS) {
         // Not marked lost: the retransmission is believed to be on its way still.
         if sacked.contains(Sacked::LOST) {
@@ -420,7 +420,7 @@ fn merge_sacked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize) -> bool {
         prev.len
     };
     let joinable = prev.sacked == skb.sacked
-        && prev.sacked == Sacked::SACKED_ACKED
+        && prev.sacked == Sacked::SACKED_ACKED | Sacked::UNSORTED
         && !prev.eor
         && prev.pure_zerocopy == skb.pure_zerocopy
         && prev.message == skb.message

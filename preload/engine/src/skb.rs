@@ -78,6 +78,9 @@ bitflags! {
         const SACKED_RETRANS = 0x02;
         /// Marked lost.
         const LOST = 0x04;
+        /// Not to be judged by RACK until it is sent again: it was SACKed or found lost (in Linux off
+        /// `tsorted_sent_queue`).
+        const UNSORTED = 0x08;
         /// Made in repair mode: never timed.
         const REPAIRED = 0x10;
         /// Retransmitted at least once.

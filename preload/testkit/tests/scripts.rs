@@ -76,6 +76,7 @@ scripts! {
     paws
     peer_shrinks_window
     quickack
+    rack_after_undo
     rack_reordering
     rack_timer
     receive_options
