@@ -15,8 +15,10 @@ use crate::skb::{Sacked, Skb};
 use crate::sock::{SackBlock, TcpSock};
 use crate::stack::Cx;
 use crate::time::Instant;
-use crate::tso::{Queue, tcp_fragment, tcp_shift_payload};
+use crate::tso::{Queue, tcp_fragment, tcp_shift_payload, tcp_skb_can_collapse};
 
+/// Bytes of a merged buffer: as many segments as 16 bits count, of the smallest size (Linux `tcp_skb_shift`).
+const MAX_MERGED: u32 = 65_535 * 8;
 /// Most blocks of a segment.
 const TCP_NUM_SACKS: usize = 4;
 
@@ -407,42 +409,54 @@ fn tcp_sacktag_one(sk: &mut TcpSock, now: Instant, index: usize, state: &mut Sac
     state.sack_delivered += pcount;
 }
 
-/// Joins a SACKed buffer to the SACKed one before it, so that a hole does not leave a buffer for each segment behind it
-/// (the purpose of Linux `tcp_shift_skb_data`). True when the buffer at `index` is gone.
+/// Joins a SACKed buffer to the SACKed one before it, so that a hole does not leave a buffer for each segment behind it,
+/// and the one behind where that closed a hole (Linux `tcp_shift_skb_data`). True when the buffer at `index` is gone.
 fn merge_sacked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize) -> bool {
-    let Some(prev) = index.checked_sub(1).and_then(|i| sk.rtx_queue.get(i)) else {
+    let Some(prev) = index.checked_sub(1) else {
         return false;
     };
-    let skb = &sk.rtx_queue[index];
-    let mss = if prev.gso_segs > 1 {
-        prev.gso_size
+    let merged = shift_sacked(sk, cx, prev);
+    if merged {
+        shift_sacked(sk, cx, prev);
+    }
+    merged
+}
+
+/// Payload bytes of a buffer's segments, but for a last short one (Linux `tcp_skb_seglen`).
+fn tcp_skb_seglen(skb: &Skb) -> u32 {
+    if skb.pcount() == 1 {
+        skb.len
     } else {
-        prev.len
+        skb.gso_size
+    }
+}
+
+/// Appends the buffer behind `index` when both are SACKed, and their segments of one size.
+fn shift_sacked(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, index: usize) -> bool {
+    let (Some(to), Some(skb)) = (sk.rtx_queue.get(index), sk.rtx_queue.get(index + 1)) else {
+        return false;
     };
-    let joinable = prev.sacked == skb.sacked
-        && prev.sacked == Sacked::SACKED_ACKED | Sacked::UNSORTED
-        && !prev.eor
-        && prev.pure_zerocopy == skb.pure_zerocopy
-        && prev.message == skb.message
-        && prev.tx_flags.is_empty()
-        && prev.len > 0
+    let mss = tcp_skb_seglen(to);
+    let pcount = skb.pcount();
+    let shiftable = to.sacked & Sacked::TAGBITS == Sacked::SACKED_ACKED
+        && skb.sacked & Sacked::TAGBITS == Sacked::SACKED_ACKED
+        && tcp_skb_can_collapse(to, skb)
+        && to.len > 0
         && skb.len > 0
-        // Whole segments of one size, and not beyond what a 16-bit count of segments takes.
-        && mss > 0
-        && prev.len.is_multiple_of(mss)
-        && (skb.gso_segs <= 1 && skb.len <= mss || skb.gso_size == mss)
-        && prev.pcount() + skb.pcount() <= u32::from(u16::MAX);
-    if !joinable {
+        && mss == tcp_skb_seglen(skb)
+        // 16 bits count a buffer's segments.
+        && to.len + skb.len < MAX_MERGED
+        && to.pcount() + pcount <= u32::from(u16::MAX);
+    if !shiftable {
         return false;
     }
-    let (len, pcount, stamp) = (skb.len, skb.pcount(), skb.skb_mstamp);
-    if !tcp_shift_payload(sk, cx, Queue::Rtx, index - 1, len) {
+    let len = skb.len;
+    if !tcp_shift_payload(sk, cx, Queue::Rtx, index, len) {
         return false;
     }
-    let prev = &mut sk.rtx_queue[index - 1];
-    prev.gso_segs = prev.pcount() + pcount;
-    prev.gso_size = mss;
-    prev.skb_mstamp = prev.skb_mstamp.max(stamp);
+    let to = &mut sk.rtx_queue[index];
+    to.gso_segs = to.pcount() + pcount;
+    to.gso_size = mss;
     true
 }
 

@@ -85,6 +85,8 @@ bitflags! {
         const REPAIRED = 0x10;
         /// Retransmitted at least once.
         const EVER_RETRANS = 0x80;
+        /// What is counted: Linux's TCPCB_TAGBITS.
+        const TAGBITS = Self::SACKED_ACKED.bits() | Self::SACKED_RETRANS.bits() | Self::LOST.bits();
     }
 }
 

@@ -88,6 +88,7 @@ scripts! {
     sack_many_holes
     sack_recovery_two_holes
     sack_reneging
+    sack_reneging_merged
     send_timeout
     shutdown_listener
     shutdown_read
