@@ -197,14 +197,27 @@ pub(crate) fn tcp_sacktag_write_queue(
         }
         blocks.push(b);
     }
-    // In the order of the queue.
-    blocks.sort_unstable_by(|a, b| (a.start_seq.wrapping_sub(b.start_seq) as i32).cmp(&0));
-    if let Some(b) = dsack {
-        tcp_sacktag_dsack(sk, b, state);
-    }
+    // In the order of the queue; a DSACK before a block that begins with it.
+    blocks.sort_unstable_by(|a, b| {
+        let order = (a.start_seq.wrapping_sub(b.start_seq) as i32).cmp(&0);
+        order.then_with(|| (Some(*b) == dsack).cmp(&(Some(*a) == dsack)))
+    });
+    let dup_at = blocks.iter().position(|b| Some(*b) == dsack);
     let cache = sk.recv_sack_cache;
-    for &b in &blocks {
-        for part in uncached(b, &cache) {
+    for (i, &b) in blocks.iter().enumerate() {
+        if Some(i) == dup_at {
+            tcp_sacktag_dsack(sk, cx, b, state);
+            continue;
+        }
+        let parts = uncached(b, &cache);
+        // Linux's walk over what is new of a block meets the DSACK inside, beside the DSACK's own one.
+        if let Some(dup) = dsack.filter(|_| Some(i + 1) == dup_at)
+            && let Some(last) = parts.last()
+            && (last.end_seq == b.end_seq || after(last.end_seq, dup.start_seq))
+        {
+            tcp_sacktag_dsack(sk, cx, dup, state);
+        }
+        for part in parts {
             tcp_sacktag_walk(sk, cx, part, b, state, rs);
         }
     }
@@ -250,22 +263,29 @@ fn remember(sk: &mut TcpSock, blocks: &Blocks) {
     }
 }
 
-/// A DSACK over buffers that are still queued: their retransmissions were for nothing.
-fn tcp_sacktag_dsack(sk: &mut TcpSock, b: SackBlock, state: &mut SackTag) {
-    for i in rtx_index(sk, b.start_seq)..sk.rtx_queue.len() {
+/// A DSACK over buffers that are still queued: their retransmissions were for nothing. What had become one buffer is cut for
+/// it, as by Linux's `tcp_sacktag_walk`, and joined again.
+fn tcp_sacktag_dsack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, b: SackBlock, state: &mut SackTag) {
+    let mut i = rtx_index(sk, b.start_seq);
+    while i < sk.rtx_queue.len() && before(sk.rtx_queue[i].seq, b.end_seq) {
+        match tcp_match_skb_to_sack(sk, cx, i, b) {
+            Match::Whole => {}
+            Match::No => {
+                i += 1;
+                continue;
+            }
+            Match::Stop => break,
+        }
         let skb = &sk.rtx_queue[i];
-        if !before(skb.seq, b.end_seq) {
-            break;
+        if skb.ever_retransmitted() {
+            if sk.undo_marker != 0 && sk.undo_retrans > 0 && after(skb.end_seq, sk.undo_marker) {
+                sk.undo_retrans = (sk.undo_retrans - skb.pcount() as i32).max(0);
+            }
+            if skb.sacked.contains(Sacked::SACKED_ACKED) && before(skb.seq, state.reord) {
+                state.reord = skb.seq;
+            }
         }
-        if !covers(b, skb) || !skb.ever_retransmitted() {
-            continue;
-        }
-        if sk.undo_marker != 0 && sk.undo_retrans > 0 && after(skb.end_seq, sk.undo_marker) {
-            sk.undo_retrans = (sk.undo_retrans - skb.pcount() as i32).max(0);
-        }
-        if skb.sacked.contains(Sacked::SACKED_ACKED) && before(skb.seq, state.reord) {
-            state.reord = skb.seq;
-        }
+        i += usize::from(!merge_sacked(sk, cx, i));
     }
 }
 

@@ -39,6 +39,7 @@ scripts! {
     delayed_ack
     delayed_fin_ack_write
     disconnect
+    dsack_of_merged
     fast_retransmit_newreno
     fast_retransmit_sack
     fastopen_strays
