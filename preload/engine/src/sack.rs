@@ -10,7 +10,7 @@ use crate::rack::tcp_rack_advance;
 use crate::rate::{RateSample, tcp_rate_skb_delivered};
 use crate::retransmit::rtx_index;
 use crate::segment::Segment;
-use crate::seq::{after, before};
+use crate::seq::{after, before, max_seq};
 use crate::skb::{Sacked, Skb};
 use crate::sock::{SackBlock, TcpSock};
 use crate::stack::Cx;
@@ -204,21 +204,31 @@ pub(crate) fn tcp_sacktag_write_queue(
     });
     let dup_at = blocks.iter().position(|b| Some(*b) == dsack);
     let cache = sk.recv_sack_cache;
+    // Where the last walk ended; `None` also behind the last buffer, where Linux begins from the start again.
+    let mut walked_to = None;
     for (i, &b) in blocks.iter().enumerate() {
         if Some(i) == dup_at {
-            tcp_sacktag_dsack(sk, cx, b, state);
+            let from = walked_to.map_or(b.start_seq, |at| max_seq(at, b.start_seq));
+            tcp_sacktag_dsack(sk, cx, b, from, state);
             continue;
         }
         let parts = uncached(b, &cache);
-        // Linux's walk over what is new of a block meets the DSACK inside, beside the DSACK's own one.
+        let Some(last) = parts.last().copied() else {
+            continue;
+        };
+        // The walk over what is new of a block meets the DSACK inside.
         if let Some(dup) = dsack.filter(|_| Some(i + 1) == dup_at)
-            && let Some(last) = parts.last()
             && (last.end_seq == b.end_seq || after(last.end_seq, dup.start_seq))
         {
-            tcp_sacktag_dsack(sk, cx, dup, state);
+            tcp_sacktag_dsack(sk, cx, dup, dup.start_seq, state);
         }
         for part in parts {
             tcp_sacktag_walk(sk, cx, part, b, state, rs);
+        }
+        if dup_at.is_some() {
+            let queue = &sk.rtx_queue;
+            let next = queue.partition_point(|s| before(s.seq, last.end_seq));
+            walked_to = queue.get(next).map(|s| s.seq);
         }
     }
     if let Some(b) = dsack {
@@ -263,10 +273,16 @@ fn remember(sk: &mut TcpSock, blocks: &Blocks) {
     }
 }
 
-/// A DSACK over buffers that are still queued: their retransmissions were for nothing. What had become one buffer is cut for
-/// it, as by Linux's `tcp_sacktag_walk`, and joined again.
-fn tcp_sacktag_dsack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, b: SackBlock, state: &mut SackTag) {
-    let mut i = rtx_index(sk, b.start_seq);
+/// A DSACK over buffers that are still queued, as far as they lie behind `from`: their retransmissions were for nothing. What
+/// had become one buffer is cut for it, as by Linux's `tcp_sacktag_walk`, and joined again.
+fn tcp_sacktag_dsack(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    b: SackBlock,
+    from: u32,
+    state: &mut SackTag,
+) {
+    let mut i = rtx_index(sk, from);
     while i < sk.rtx_queue.len() && before(sk.rtx_queue[i].seq, b.end_seq) {
         match tcp_match_skb_to_sack(sk, cx, i, b) {
             Match::Whole => {}
