@@ -385,7 +385,13 @@ fn tcp_clean_rtx_queue(
     }
     let head = sk.rtx_queue.front().map(|s| (s.sacked, s.skb_mstamp));
     match head {
-        None => tcp_chrono_stop(sk, cx, ChronoKind::Busy),
+        None => {
+            tcp_chrono_stop(sk, cx, ChronoKind::Busy);
+            // Linux: what was counted twice ends here.
+            if sk.sack_ok {
+                sk.retrans_out = 0;
+            }
+        }
         Some((sacked, _)) => {
             if sacked.contains(Sacked::SACKED_ACKED) {
                 flag |= AckFlag::SACK_RENEGING;

@@ -1,12 +1,13 @@
 //! SYN and SYN-ACK (Linux `tcp_connect`, `tcp_make_synack`; TM-1 to TM-4, TM-32, TM-33).
 
-use sidewire_wire::tcp::{TcpFlags, TcpHeader, TcpOptions};
+use sidewire_wire::ipv4::HEADER_LEN as IPV4_HEADER;
+use sidewire_wire::tcp::{HEADER_LEN as TCP_HEADER, TcpFlags, TcpHeader, TcpOptions};
 use sidewire_wire::tcp_options::FastOpen;
 
 use crate::cong::CongestionControl;
 use crate::error::Error;
 use crate::fastopen::client::tcp_send_syn_data;
-use crate::header::{Headers, IpFields, tcp_time_stamp_ts, ttl};
+use crate::header::{Headers, IpFields, dont_fragment, tcp_time_stamp_ts, ttl};
 use crate::listen::RequestSock;
 use crate::mib::Counter;
 use crate::mss::{dst_metric_advmss, net_header_len, tcp_header_len, tcp_mss_clamp, tcp_sync_mss};
@@ -22,6 +23,8 @@ use crate::timer::{TCP_TIMEOUT_INIT_US, tcp_reset_xmit_timer};
 use crate::timers::IcskPending;
 use crate::window::{tcp_full_space, tcp_initialize_rcv_mss, tcp_select_initial_window};
 
+/// What every way takes in one piece (RFC 791 §3.2).
+const IPV4_MIN_MTU: usize = 68;
 /// `tcp_ecn` of who offers ECN.
 const ECN_OFFERED: u8 = 1;
 
@@ -211,11 +214,14 @@ pub fn tcp_send_synack(
         fastopen,
         ..TcpOptions::default()
     };
+    // Linux `ip_build_and_send_pkt`: what any way takes is not to be cut, and needs no identification.
+    let total = IPV4_HEADER + TCP_HEADER + options.emitted_len();
+    let df = total <= IPV4_MIN_MTU || dont_fragment(req.pmtudisc, &req.dst.metrics);
     let ip = IpFields {
         tos: req.tos,
         ttl: ttl(req.ttl, Some(&req.dst), &sh.sysctl),
-        id: 0,
-        df: !req.dst.metrics.mtu_locked,
+        id: if df { 0 } else { req.snt_isn as u16 },
+        df,
     };
     let headers = Headers::build(&req.tuple, &ip, &tcp, &options, 0)?;
     sh.mib.inc(Counter::OutSegs);

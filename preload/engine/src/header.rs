@@ -8,7 +8,7 @@ use sidewire_wire::ipv6::Ipv6Header;
 use sidewire_wire::tcp::{TcpHeader, TcpOptions, set_checksum};
 
 use crate::mss::tcp_advertise_mss;
-use crate::net::{Dst, MAX_HEADER, Tuple};
+use crate::net::{Dst, MAX_HEADER, RouteMetrics, Tuple};
 use crate::skb::tcphdr;
 use crate::sock::TcpSock;
 use crate::sysctl::Sysctl;
@@ -19,6 +19,8 @@ const IPPROTO_TCP: u8 = 6;
 /// `IP_PMTUDISC_WANT` and `IP_PMTUDISC_DO`: the modes that set DF (Linux `ip_dont_fragment`).
 const IP_PMTUDISC_WANT: u8 = 1;
 const IP_PMTUDISC_DO: u8 = 2;
+/// The bits of the TOS byte that are ECN's.
+pub(crate) const INET_ECN_MASK: u8 = 3;
 /// Bytes that timestamps take, padding included.
 pub const TCPOLEN_TSTAMP_ALIGNED: u32 = 12;
 
@@ -119,9 +121,14 @@ pub fn ttl(opt: i16, dst: Option<&Dst>, sysctl: &Sysctl) -> u8 {
 /// True when routers are to drop what is too large for them, and to say so.
 #[must_use]
 pub fn ip_dont_fragment(sk: &TcpSock) -> bool {
-    match sk.opts.ip_mtu_discover {
+    dont_fragment(sk.opts.ip_mtu_discover, sk.route_metrics())
+}
+
+/// The same by IP_MTU_DISCOVER and the route.
+pub(crate) const fn dont_fragment(pmtudisc: u8, route: &RouteMetrics) -> bool {
+    match pmtudisc {
         IP_PMTUDISC_DO => true,
-        IP_PMTUDISC_WANT => !sk.route_metrics().mtu_locked,
+        IP_PMTUDISC_WANT => !route.mtu_locked,
         _ => false,
     }
 }

@@ -99,6 +99,8 @@ pub struct RequestSock {
     pub tos: u8,
     /// IP_TTL of the listener, −1 for the default.
     pub ttl: i16,
+    /// IP_MTU_DISCOVER of the listener.
+    pub pmtudisc: u8,
     /// SO_MARK of the listener.
     pub mark: u32,
     /// SO_PRIORITY of the listener.

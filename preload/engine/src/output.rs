@@ -24,7 +24,7 @@ use crate::rate::tcp_rate_skb_sent;
 use crate::recovery::{tcp_enter_cwr, tcp_in_cwnd_reduction};
 use crate::retransmit::tcp_schedule_loss_probe;
 use crate::seq::{after, before};
-use crate::skb::{MessageOptions, SKB_TRUESIZE, Skb, tcphdr};
+use crate::skb::{MessageOptions, SKB_TRUESIZE, Sacked, Skb, tcphdr};
 use crate::small_queue::{XmitPause, tcp_small_queue_check};
 pub use crate::sndbuf::tcp_check_space;
 use crate::sock::{TcpSock, ecn, icsk_ack, nagle};
@@ -172,6 +172,7 @@ pub(crate) fn tcp_transmit_skb(
     let sample = tcp_rate_skb_sent(sk, stamp);
     if let Some(skb) = at.get_mut(sk) {
         skb.tx = sample;
+        skb.sacked -= Sacked::UNSORTED;
         skb.ticket = match verdict {
             TxVerdict::Queued(ticket) => Some(ticket),
             _ => None,

@@ -53,7 +53,7 @@ fn tcp_rack_detect_loss(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> u32 {
     let mut timeout = 0;
     for i in 0..sk.rtx_queue.len() {
         let skb = &sk.rtx_queue[i];
-        if skb.sacked.contains(Sacked::SACKED_ACKED)
+        if skb.sacked.contains(Sacked::UNSORTED)
             || (skb.sacked.contains(Sacked::LOST) && !skb.sacked.contains(Sacked::SACKED_RETRANS))
         {
             continue;
@@ -69,6 +69,7 @@ fn tcp_rack_detect_loss(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> u32 {
         let left = tcp_rack_skb_timeout(sk, skb, reo_wnd, cx.now);
         if left <= 0 {
             tcp_mark_skb_lost(sk, cx, i);
+            sk.rtx_queue[i].sacked |= Sacked::UNSORTED;
         } else {
             timeout = timeout.max(left as u32);
         }

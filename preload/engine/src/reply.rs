@@ -4,7 +4,7 @@
 use sidewire_wire::tcp::{TcpFlags, TcpHeader, TcpOptions};
 use sidewire_wire::tcp_options::Signature;
 
-use crate::header::{Headers, IpFields, ttl};
+use crate::header::{Headers, INET_ECN_MASK, IpFields, ttl};
 use crate::mib::Counter;
 use crate::net::{Dst, FlowKey, Net, Transmit, Tuple, TxVerdict};
 use crate::segment::Segment;
@@ -23,10 +23,8 @@ pub struct BareAck {
     pub window: u16,
     /// `(tsval, tsecr)` when timestamps are on.
     pub timestamps: Option<(u32, u32)>,
-    /// IP_TOS.
+    /// TOS or traffic class.
     pub tos: u8,
-    /// IP_TTL, −1 for the default.
-    pub ttl: i16,
     /// SO_MARK.
     pub mark: u32,
     /// SO_PRIORITY.
@@ -49,7 +47,7 @@ fn send(
                 saddr: Some(tuple.local.ip()),
                 oif: 0,
                 mark: ack.mark,
-                tos: ack.tos & !3,
+                tos: ack.tos & !INET_ECN_MASK,
             })
             .ok()?,
     };
@@ -64,7 +62,8 @@ fn send(
     };
     let ip = IpFields {
         tos: ack.tos,
-        ttl: ttl(ack.ttl, Some(&dst), &sh.sysctl),
+        // Linux's control sockets send these: no IP_TTL of a socket's counts.
+        ttl: ttl(-1, Some(&dst), &sh.sysctl),
         id: 0,
         df: true,
     };
@@ -112,8 +111,7 @@ pub fn tcp_send_reset(sh: &mut Shared, net: &mut dyn Net, seg: &Segment) {
         ack_seq,
         window: 0,
         timestamps: None,
-        tos: seg.tos & !3,
-        ttl: -1,
+        tos: seg.tos & !INET_ECN_MASK,
         mark: 0,
         priority: 0,
     };

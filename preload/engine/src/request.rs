@@ -8,28 +8,29 @@ use sidewire_uapi::tcp::TcpState;
 use crate::data_queue::sk_data_ready;
 use crate::fastopen::server::tcp_try_fastopen;
 use crate::handshake::{tcp_ca_dst_init, tcp_send_synack};
-use crate::header::tcp_time_stamp_ts;
-use crate::input::{Verdict, now_s, paws_reject, tcp_oow_rate_limited, tcp_segs_in};
+use crate::header::{INET_ECN_MASK, tcp_time_stamp_ts};
+use crate::input::{Verdict, now_s, tcp_segs_in};
 use crate::isn::{secure_tcp_seq, secure_tcp_ts_off};
 use crate::listen::RequestSock;
 use crate::metrics::{MetricsKey, tcp_peer_is_proven};
 use crate::mib::Counter;
 use crate::mss::{dst_metric_advmss, tcp_header_len, tcp_mss_clamp, tcp_sync_mss};
 use crate::net::FlowKey;
-use crate::reply::{BareAck, tcp_send_bare_ack, tcp_send_reset};
+use crate::reply::tcp_send_reset;
 use crate::rtt::tcp_synack_rtt_meas;
 use crate::segment::Segment;
-use crate::seq::{after, between};
+use crate::seq::after;
 use crate::skb::tcphdr;
 use crate::sock::{TcpSock, ecn};
 use crate::sockopt::inherit;
-use crate::stack::{Cx, Ehash, Io, RequestId, Shared, SocketId, Stack, TimerOwner};
+use crate::stack::{Cx, Ehash, Io, RequestId, SocketId, Stack, TimerOwner};
 use crate::state_process::{TCPOLEN_TSTAMP_ALIGNED, tcp_rcv_state_process};
 use crate::sysctl::Sysctl;
 use crate::time::{Instant, NSEC_PER_MSEC, NSEC_PER_SEC};
 use crate::timer::{keepalive_time_when, retrans_elapsed_ms, tcp_reset_keepalive_timer};
-use crate::timewait::tcp_in_window;
 use crate::window::{tcp_full_space, tcp_initialize_rcv_mss, tcp_select_initial_window};
+
+use check::{Checked, tcp_check_req};
 
 /// First timeout of a SYN-ACK, nanoseconds (TM-1, TM-4).
 const TCP_TIMEOUT_INIT_NS: u64 = NSEC_PER_SEC;
@@ -271,74 +272,23 @@ impl Stack {
         let Some(req) = self.reqs.get_mut(id) else {
             return;
         };
-        let sysctl = &self.sh.sysctl;
-        let flags = seg.flags & (tcphdr::RST | tcphdr::SYN | tcphdr::ACK);
-        let timestamps = seg.opts.timestamps;
-        let mut paws = false;
-        let mut tsecr_reject = false;
-        if let Some((tsval, tsecr)) = timestamps {
-            if tsecr != 0 && req.tstamp_ok {
-                let (first, last) = (req.tsval(req.snt_synack), req.tsval(req.snt_synack_last));
-                tsecr_reject = !between(tsecr, first, last);
-            }
-            // When the SYN came is not kept; its last timeout says enough.
-            let age_s = tcp_reqsk_timeout_ns(req, sysctl) / NSEC_PER_SEC;
-            let stamp = now_s(io.now).saturating_sub(age_s);
-            paws = paws_reject(req.ts_recent, stamp, tsval, seg.rst(), io.now);
-        }
-
-        if seg.seq == req.rcv_isn && flags == tcphdr::SYN && !paws {
-            // The SYN again: our answer was lost.
-            let limited =
-                tcp_oow_rate_limited(&mut self.sh, seg, &mut req.last_oow_ack_time, io.now);
-            if !limited {
+        match tcp_check_req(&mut self.sh, io.net, io.now, req, seg, None) {
+            Checked::SynAgain => {
                 let at = io.now + tcp_reqsk_timeout_ns(req, &self.sh.sysctl);
                 self.rtx_syn_ack(io, id);
                 self.queue_request(id, at);
+                return;
             }
-            return;
-        }
-        let right = req
-            .rcv_nxt
-            .wrapping_add(req.rsk_rcv_wnd.min(u32::from(u16::MAX)));
-        let in_window = tcp_in_window(seg.seq, seg.end_seq, req.rcv_nxt, right);
-        if seg.rst() && !paws && !tsecr_reject && in_window && seg.seq != req.rcv_nxt {
-            // RFC 5961 §3.2: who only guesses the window does not end the handshake.
-            challenge(&mut self.sh, io, req, seg);
-            return;
-        }
-        if flags & tcphdr::ACK != 0 && seg.ack_seq != req.snt_isn.wrapping_add(1) {
-            // Not the ack of our SYN: as for a listener (RFC 9293 §3.10.7.4, "fifth").
-            if !seg.rst() {
-                tcp_send_reset(&mut self.sh, io.net, seg);
+            Checked::Done => return,
+            Checked::Over => {
+                self.sh.mib.inc(Counter::EmbryonicRsts);
+                if !seg.rst() {
+                    tcp_send_reset(&mut self.sh, io.net, seg);
+                }
+                self.drop_request(id);
+                return;
             }
-            return;
-        }
-        if paws || tsecr_reject || !in_window {
-            if !seg.rst() {
-                challenge(&mut self.sh, io, req, seg);
-            }
-            if paws {
-                self.sh.mib.inc(Counter::PAWSEstab);
-            } else if tsecr_reject {
-                self.sh.mib.inc(Counter::TSEcrRejected);
-            } else {
-                self.sh.mib.inc(Counter::OutOfWindow);
-            }
-            return;
-        }
-        let syn = flags & tcphdr::SYN != 0 && seg.seq != req.rcv_isn;
-        if flags & tcphdr::RST != 0 || syn {
-            self.sh.mib.inc(Counter::AttemptFails);
-            self.sh.mib.inc(Counter::EmbryonicRsts);
-            if flags & tcphdr::RST == 0 {
-                tcp_send_reset(&mut self.sh, io.net, seg);
-            }
-            self.drop_request(id);
-            return;
-        }
-        if flags & tcphdr::ACK == 0 {
-            return;
+            Checked::Ack => {}
         }
         let listener = req.listener;
         let (num_timeout, bare) = (req.num_timeout, seg.end_seq == req.rcv_isn.wrapping_add(1));
@@ -428,9 +378,6 @@ impl Stack {
     }
 }
 
-/// The bits of the TOS byte that are ECN's.
-const INET_ECN_MASK: u8 = 3;
-
 /// What a SYN offers and what the listener's options make of it (Linux `tcp_openreq_init`, `tcp_openreq_init_rwin`).
 fn new_request(
     sk: &TcpSock,
@@ -509,34 +456,11 @@ fn new_request(
             sk.opts.ip_tos
         },
         ttl: sk.opts.ip_ttl,
+        pmtudisc: sk.opts.ip_mtu_discover,
         mark: sk.opts.mark,
         priority: sk.opts.priority,
         held: false,
         saved_syn: None,
-    }
-}
-
-/// Acks with what the request has, unless that was done a moment ago (Linux `tcp_oow_rate_limited`).
-fn challenge(sh: &mut Shared, io: &mut Io<'_>, req: &mut RequestSock, seg: &Segment) {
-    if !tcp_oow_rate_limited(sh, seg, &mut req.last_oow_ack_time, io.now) {
-        let ack = request_ack(req, io.now);
-        let dst = req.dst;
-        tcp_send_bare_ack(sh, io.net, Some(&dst), &ack);
-    }
-}
-
-/// The ack that a handshake answers a segment out of its window with (Linux `tcp_v4_reqsk_send_ack`).
-fn request_ack(req: &RequestSock, now: Instant) -> BareAck {
-    BareAck {
-        tuple: req.tuple,
-        seq: req.snt_isn.wrapping_add(1),
-        ack_seq: req.rcv_nxt,
-        window: (req.rsk_rcv_wnd >> req.rcv_wscale).min(u32::from(u16::MAX)) as u16,
-        timestamps: req.tstamp_ok.then(|| (req.tsval(now), req.ts_recent)),
-        tos: req.tos,
-        ttl: req.ttl,
-        mark: req.mark,
-        priority: req.priority,
     }
 }
 
@@ -637,5 +561,6 @@ pub(crate) fn init_child(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, req: &RequestSoc
     }
 }
 
+pub(crate) mod check;
 #[cfg(test)]
 mod tests;

@@ -132,10 +132,8 @@ pub fn tcp_retransmit_skb(
     let pcount = skb.pcount();
     let stamp = tcp_clock_ts(sk.tcp_usec_ts, skb.skb_mstamp).max(1);
     if sent.is_ok() {
-        // An undone recovery may have left it marked as in flight twice.
-        if !skb.sacked.contains(Sacked::SACKED_RETRANS) {
-            sk.retrans_out += pcount;
-        }
+        // A copy that an undone timeout left in flight counts beside this one.
+        sk.retrans_out = sk.retrans_out.saturating_add(pcount);
         skb.sacked |= Sacked::SACKED_RETRANS | Sacked::EVER_RETRANS;
     }
     // Of the first attempt: for undo, and for giving up.

@@ -78,12 +78,15 @@ bitflags! {
         const SACKED_RETRANS = 0x02;
         /// Marked lost.
         const LOST = 0x04;
-        /// What the scoreboard says of it now (Linux `TCPCB_TAGBITS`).
-        const TAGBITS = 0x07;
+        /// Not to be judged by RACK until it is sent again: it was SACKed or found lost (in Linux off
+        /// `tsorted_sent_queue`).
+        const UNSORTED = 0x08;
         /// Made in repair mode: never timed.
         const REPAIRED = 0x10;
         /// Retransmitted at least once.
         const EVER_RETRANS = 0x80;
+        /// What is counted: Linux's TCPCB_TAGBITS.
+        const TAGBITS = Self::SACKED_ACKED.bits() | Self::SACKED_RETRANS.bits() | Self::LOST.bits();
     }
 }
 

@@ -667,7 +667,8 @@ impl TcpSock {
     #[inline]
     #[must_use]
     pub fn packets_in_flight(&self) -> u32 {
-        (self.packets_out + self.retrans_out).saturating_sub(self.sacked_out + self.lost_out)
+        let out = self.packets_out.saturating_add(self.retrans_out);
+        out.saturating_sub(self.sacked_out + self.lost_out)
     }
 
     /// First byte that the peer's window does not cover (Linux `tcp_wnd_end`).

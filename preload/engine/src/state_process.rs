@@ -40,7 +40,8 @@ pub(crate) fn tcp_rcv_state_process(
         TcpState::SynSent => return tcp_rcv_synsent_state_process(sk, cx, seg),
         _ => {}
     }
-    if fastopen::syn_again(sk, cx, seg) {
+    if !fastopen::check_child(sk, cx, seg) {
+        tcp_drop(sk, seg);
         return Verdict::Done;
     }
     read_timestamps(sk, seg);

@@ -227,6 +227,10 @@ impl IovIter for Iter {
 pub(crate) struct Wire {
     /// TCP headers and payload lengths of what was sent.
     pub(crate) sent: Vec<(Vec<u8>, u32)>,
+    /// The last frame's IP header.
+    pub(crate) ip: Vec<u8>,
+    /// Routes have `mtu lock`.
+    pub(crate) mtu_locked: bool,
     /// Nothing leads anywhere.
     pub(crate) no_route: bool,
     /// Where routes lead; 0 for the usual device.
@@ -261,6 +265,7 @@ impl Net for Wire {
             return Err(Error::NetUnreach);
         }
         let mut dst = dst();
+        dst.metrics.mtu_locked = self.mtu_locked;
         if self.oif != 0 {
             dst.oif = self.oif;
         }
@@ -271,6 +276,7 @@ impl Net for Wire {
     }
     fn transmit(&mut self, frame: &Transmit<'_>) -> TxVerdict {
         let len = frame.frags.iter().map(|f| f.len).sum();
+        self.ip = frame.headers[..frame.l4_offset].to_vec();
         self.sent
             .push((frame.headers[frame.l4_offset..].to_vec(), len));
         TxVerdict::Sent

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use sidewire_uapi::TcpState;
+use sidewire_wire::ipv4::Ipv4View;
 use sidewire_wire::tcp::{TcpFlags, TcpHeader, TcpOptions, TcpView};
 
 use crate::calls::{AcceptCall, CloseCall, ConnectCall, RecvCall};
@@ -38,6 +39,7 @@ pub(crate) struct Seg {
     pub(crate) len: u32,
     pub(crate) window: u16,
     pub(crate) urg_ptr: u16,
+    pub(crate) tos: u8,
     pub(crate) opts: Option<TcpOptions>,
 }
 
@@ -49,6 +51,7 @@ pub(crate) const SEND: Seg = Seg {
     len: 0,
     window: 30_000,
     urg_ptr: 0,
+    tos: 0,
     opts: None,
 };
 
@@ -264,6 +267,7 @@ impl Peer {
         };
         let ip = IpFields {
             ttl: 64,
+            tos: seg.tos,
             ..IpFields::default()
         };
         let headers = Headers::build(&back, &ip, &tcp, &seg.opts.unwrap_or_default(), seg.len)
@@ -321,6 +325,12 @@ impl Peer {
         let sent = self.sent();
         assert_eq!(sent.len(), 1, "{sent:?}");
         sent[0]
+    }
+
+    /// TOS, TTL and Don't Fragment of the last frame sent.
+    pub(crate) fn ip_fields(&self) -> (u8, u8, bool) {
+        let ip = Ipv4View::parse_embedded(&self.bed.wire.ip).expect("an IPv4 header");
+        (ip.tos(), ip.ttl(), ip.dont_fragment())
     }
 
     /// Lets time pass, with its timers.

@@ -58,8 +58,6 @@ pub struct TimewaitSock {
     pub dst: Option<Dst>,
     /// IP_TOS.
     pub tos: u8,
-    /// IP_TTL, −1 for the default.
-    pub ttl: i16,
     /// SO_MARK.
     pub mark: u32,
     /// SO_PRIORITY.
@@ -308,7 +306,6 @@ fn send_tw_ack(tw: &TimewaitSock, sh: &mut Shared, io: &mut Io<'_>) {
             )
         }),
         tos: tw.tos,
-        ttl: tw.ttl,
         mark: tw.mark,
         priority: tw.priority,
     };
@@ -344,7 +341,6 @@ pub(crate) fn tcp_time_wait(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, fin_wait2: bo
             deadline: cx.now + timeout,
             dst: sk.dst,
             tos: sk.opts.ip_tos,
-            ttl: sk.opts.ip_ttl,
             mark: sk.opts.mark,
             priority: sk.opts.priority,
             held: sk.held,

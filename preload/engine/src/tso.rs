@@ -198,7 +198,7 @@ pub(crate) fn tcp_tso_should_defer(
 }
 
 /// May `next` be appended to `to`, as far as the program's wishes go (Linux `tcp_skb_can_collapse`)?
-fn tcp_skb_can_collapse(to: &Skb, next: &Skb) -> bool {
+pub(crate) fn tcp_skb_can_collapse(to: &Skb, next: &Skb) -> bool {
     !to.eor && to.pure_zerocopy == next.pure_zerocopy && to.message == next.message
 }
 

@@ -39,8 +39,11 @@ scripts! {
     delayed_ack
     delayed_fin_ack_write
     disconnect
+    dsack_of_merged
     fast_retransmit_newreno
     fast_retransmit_sack
+    fastopen_strays
+    fastopen_synack_timer
     fin_ack_waits
     fin_retransmission
     fin_wait2_timeout
@@ -74,6 +77,7 @@ scripts! {
     paws
     peer_shrinks_window
     quickack
+    rack_after_undo
     rack_reordering
     rack_timer
     receive_options
@@ -85,6 +89,7 @@ scripts! {
     sack_many_holes
     sack_recovery_two_holes
     sack_reneging
+    sack_reneging_merged
     send_timeout
     shutdown_listener
     shutdown_read
@@ -102,6 +107,7 @@ scripts! {
     time_wait
     time_wait_reset
     time_wait_reuse
+    timeout_after_undo
     tiny_mss
     ts_recent
     unconnected

@@ -99,6 +99,7 @@ fn run(peer: &mut Peer, op: Op, opts: &mut Option<TcpOptions>) {
             len,
             window,
             urg_ptr,
+            tos: 0,
             opts: opts.take(),
         }),
         Op::Options(tsval, tsecr, sack) => {

@@ -7,15 +7,23 @@ use sidewire_wire::tcp_options::FastOpen;
 use super::{COOKIE_LEN, KEY_LEN, TFO_SERVER_COOKIE_NOT_REQD, TFO_SERVER_ENABLE, cookie_of};
 use crate::data_queue::sk_data_ready;
 use crate::handshake::tcp_send_synack;
+use crate::header::tcp_time_stamp_ts;
 use crate::listen::RequestSock;
 use crate::mib::Counter;
 use crate::net::Dst;
 use crate::rcvbuf::tcp_init_rcv_space;
+use crate::recovery::{
+    tcp_enter_loss, tcp_retrans_stamp_cleanup, tcp_try_undo_recovery, tcp_update_rto_time,
+};
+use crate::reply::tcp_send_reset;
+use crate::request::check::{Checked, tcp_check_req};
 use crate::request::{init_child, openreq_child};
 use crate::segment::Segment;
-use crate::skb::{RxSkb, SKB_TRUESIZE, tcphdr};
+use crate::seq::after;
+use crate::skb::{RxSkb, SKB_TRUESIZE};
 use crate::sock::{CaState, TcpSock};
 use crate::stack::{Cx, Ehash, Io, Shared, SocketId, Stack};
+use crate::state::tcp_reset;
 use crate::timer::{
     TCP_TIMEOUT_INIT_US, TimerOutcome, tcp_init_transfer_snd, tcp_rearm_rto, tcp_reset_xmit_timer,
     tcp_update_rto_stats, tcp_write_err,
@@ -208,14 +216,28 @@ fn rtx_syn_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     }
 }
 
-/// The peer's SYN again, for a child that is born from it: its SYN-ACK was lost. True when the segment was that.
-pub(crate) fn syn_again(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) -> bool {
-    let flags = seg.flags & (tcphdr::RST | tcphdr::SYN | tcphdr::ACK);
-    let again = sk.fastopen_rsk && flags == tcphdr::SYN && seg.seq == sk.irs;
-    if again {
-        rtx_syn_ack(sk, cx);
+/// A segment before a child's handshake is over. False when it has been dealt with.
+pub(crate) fn check_child(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) -> bool {
+    let Some(req) = sk.fastopen_synack.as_mut().filter(|_| sk.fastopen_rsk) else {
+        return true;
+    };
+    match tcp_check_req(cx.sh, cx.net, cx.now, req, seg, Some(sk.snd_nxt)) {
+        Checked::SynAgain => rtx_syn_ack(sk, cx),
+        Checked::Done => {}
+        Checked::Over if seg.rst() => tcp_reset(sk, cx),
+        // No reason to end what the program may use already.
+        Checked::Over => tcp_send_reset(cx.sh, cx.net, seg),
+        Checked::Ack => {
+            if let Some((tsval, _)) = seg.opts.timestamps
+                && req.tstamp_ok
+                && !after(seg.seq, req.rcv_nxt)
+            {
+                req.ts_recent = tsval;
+            }
+            return true;
+        }
     }
-    again
+    false
 }
 
 /// The SYN-ACK of a fast-open child is due again (Linux `tcp_fastopen_synack_timer`).
@@ -227,14 +249,22 @@ pub(crate) fn tcp_fastopen_synack_timer(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -
     let Some(num_timeout) = sk.fastopen_synack.as_ref().map(|r| r.num_timeout) else {
         return TimerOutcome::Alive;
     };
+    cx.sh.mib.inc(Counter::TCPTimeouts);
     if num_timeout >= max_retries {
         return tcp_write_err(sk, cx);
+    }
+    // As after a handshake that had to be repeated twice: one segment to begin with.
+    if sk.retransmits == 1 {
+        tcp_enter_loss(sk, cx);
     }
     rtx_syn_ack(sk, cx);
     if let Some(req) = &mut sk.fastopen_synack {
         req.num_timeout += 1;
     }
     tcp_update_rto_stats(sk, cx.now);
+    if sk.retrans_stamp == 0 {
+        sk.retrans_stamp = tcp_time_stamp_ts(sk, cx.now);
+    }
     let timeout = u64::from(TCP_TIMEOUT_INIT_US) << (num_timeout + 1);
     tcp_reset_xmit_timer(sk, cx, IcskPending::Retrans, timeout, false);
     TimerOutcome::Alive
@@ -243,10 +273,11 @@ pub(crate) fn tcp_fastopen_synack_timer(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -
 /// The third ack for a fast-open child (Linux `tcp_rcv_synrecv_state_fastopen`).
 pub(crate) fn tcp_rcv_synrecv_state_fastopen(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk.ca_state == CaState::Loss && sk.packets_out == 0 {
-        sk.undo_marker = 0;
+        tcp_try_undo_recovery(sk, cx);
     }
+    tcp_update_rto_time(sk, cx.now);
     sk.retransmits = 0;
-    sk.retrans_stamp = 0;
+    tcp_retrans_stamp_cleanup(sk);
     // The stack tells the listener when it settles.
     sk.fastopen_rsk = false;
     tcp_rearm_rto(sk, cx);

@@ -201,6 +201,7 @@ fn syn_ack_of_a_request() {
         dst,
         tos: 0,
         ttl: -1,
+        pmtudisc: 1,
         mark: 0,
         priority: 0,
         held: false,

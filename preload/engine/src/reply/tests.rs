@@ -47,7 +47,6 @@ fn an_ack_without_a_socket() {
         window: 30,
         timestamps: Some((40, 50)),
         tos: 0,
-        ttl: -1,
         mark: 0,
         priority: 0,
     };

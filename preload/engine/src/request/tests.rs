@@ -496,3 +496,49 @@ fn ecn_is_accepted() {
     let options = tcp_get_info(peer.sk(), now).tcpi_options;
     assert_eq!(options & info_options::ECN, info_options::ECN);
 }
+
+/// Linux's control sockets send the acks of what has no socket: no IP_TTL counts, and of the TOS the answered segment's.
+/// Nor does the window exceed that of the SYN-ACK.
+#[test]
+fn an_ack_of_a_handshake_is_none_of_the_listener() {
+    let mut peer = Peer::listening(5);
+    let listener = peer.sk();
+    listener.opts.ip_ttl = 33;
+    listener.opts.ip_tos = 0xb8;
+    listener.rcvbuf = 1 << 20;
+    let wscale = peer
+        .syn(TcpOptions {
+            wscale: Some(7),
+            ..TcpOptions::default()
+        })
+        .opts
+        .wscale
+        .expect("a shift");
+    assert_eq!(peer.ip_fields(), (0xb8, 33, true));
+    peer.send(Seg {
+        seq: PEER_ISN + 10_000_000,
+        tos: 0x4a,
+        ..SYN
+    });
+    let ack = peer.only();
+    assert_eq!((ack.flags, ack.seq), (tcphdr::ACK, peer.isn + 1));
+    assert_eq!(ack.window, 65_535 >> wscale);
+    assert_eq!(peer.ip_fields(), (0x48, 64, true));
+}
+
+/// Linux `ip_build_and_send_pkt`: what fits any way is not to be cut, though the route's `mtu lock` lets routers cut the rest.
+#[test]
+fn a_syn_ack_is_never_cut() {
+    let mut peer = Peer::listening(5);
+    peer.bed.wire.mtu_locked = true;
+    peer.syn(TcpOptions::default());
+    assert!(peer.ip_fields().2);
+    peer.send(SEND);
+    peer.accept();
+    peer.send(Seg {
+        len: 10,
+        ..peer.ack_of(1)
+    });
+    peer.pass_ms(250);
+    assert!(!peer.ip_fields().2);
+}

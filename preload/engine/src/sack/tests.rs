@@ -20,7 +20,7 @@ fn a_block_cuts_super_frames_at_segments() {
     assert_eq!(b.sk.ca_state, CaState::Disorder);
     assert_eq!(b.sk.delivered, 2);
     let t = tags(&b);
-    assert_eq!(t[1], (2, Sacked::SACKED_ACKED));
+    assert_eq!(t[1], (2, Sacked::SACKED_ACKED | Sacked::UNSORTED));
     assert_eq!(t[2], (4, Sacked::empty()));
     assert_eq!(b.sk.highest_sack, b.base + 4 * MSS);
 }
@@ -124,4 +124,22 @@ fn a_dsack_below_the_ack_undoes_a_recovery() {
     assert_eq!(b.sk.info.dsack_dups, 1);
     assert_eq!(b.sk.ca_state, CaState::Open);
     assert!(b.sk.snd_cwnd >= cwnd, "cwnd {}", b.sk.snd_cwnd);
+}
+
+/// Linux's walk over the news of a block finds what a DSACK names not yet SACKed, which is no reordering; the DSACK's own walk
+/// does, if it begins from the start: where the other one came to the end of the queue.
+#[test]
+fn a_dsack_inside_of_news_is_met_twice_at_the_end() {
+    for (end, seen) in [(9, 0), (10, 1)] {
+        let mut b = Bench::new();
+        b.write(10 * MSS);
+        for skb in &mut b.sk.rtx_queue {
+            skb.sacked |= Sacked::EVER_RETRANS;
+        }
+        b.sk.info.total_retrans = 10;
+        b.after_ms(20);
+        b.ack(0, &[((end - 1) * MSS, end * MSS), (5 * MSS, end * MSS)]);
+        assert_eq!(b.sk.sacked_out, end - 5);
+        assert_eq!((b.sk.info.dsack_dups, b.sk.info.reord_seen), (1, seen));
+    }
 }

@@ -13,7 +13,7 @@ use crate::skb::{Sacked, Skb};
 use crate::sock::{SackBlock, TcpSock};
 use crate::stack::Cx;
 use crate::time::Instant;
-use crate::tso::{Queue, skb_can_shift, tcp_fragment, tcp_shift_payload};
+use crate::tso::{Queue, skb_can_shift, tcp_fragment, tcp_shift_payload, tcp_skb_can_collapse};
 
 /// The bytes that a buffer may hold, as a 16-bit count of segments of the smallest size (Linux `TCP_MIN_GSO_SIZE`).
 const SHIFT_MAX: u32 = 65_535 * 8;
@@ -157,6 +157,9 @@ impl Walk<'_, '_, '_> {
         let sacked = self.tcp_sacktag_one(&range, dup_sack);
         let skb = &mut self.sk.rtx_queue[i];
         skb.sacked = sacked;
+        if sacked.contains(Sacked::SACKED_ACKED) {
+            skb.sacked |= Sacked::UNSORTED;
+        }
         tcp_rate_skb_delivered(&mut self.sk.first_tx_mstamp, skb, self.rs);
         if !before(range.seq, tcp_highest_sack_seq(self.sk)) {
             self.sk.highest_sack = range.end_seq;
@@ -375,9 +378,4 @@ impl Walk<'_, '_, '_> {
         }
         sacked
     }
-}
-
-/// May what follows be appended (Linux `tcp_skb_can_collapse`)?
-fn tcp_skb_can_collapse(to: &Skb, from: &Skb) -> bool {
-    !to.eor && to.pure_zerocopy == from.pure_zerocopy && to.message == from.message
 }

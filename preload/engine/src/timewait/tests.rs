@@ -256,3 +256,19 @@ fn the_remnant_answers_at_once() {
     peer.send(behind);
     assert_eq!(peer.sent(), []);
 }
+
+/// Linux's control sockets send its acks: IP_TTL is forgotten, IP_TOS is not.
+#[test]
+fn its_acks_go_by_the_ttl_of_the_route() {
+    let mut peer = Peer::fin_wait2();
+    peer.sk().opts.ip_ttl = 33;
+    peer.sk().opts.ip_tos = 0xb8;
+    let fin = Seg {
+        flags: tcphdr::FIN | tcphdr::ACK,
+        ..peer.ack_of(2)
+    };
+    peer.send(fin);
+    assert_eq!(peer.ip_fields(), (0xb8, 33, true));
+    peer.send(fin);
+    assert_eq!(peer.ip_fields(), (0xb8, 64, true));
+}
