@@ -177,7 +177,7 @@ impl Stack {
 
     /// A segment for a full socket (Linux `tcp_v4_do_rcv`).
     fn rx_sock(&mut self, io: &mut Io<'_>, id: SocketId, seg: &mut Segment) {
-        let Some((sk, mut cx)) = self.borrow(io, id) else {
+        let Some((sk, mut cx)) = self.borrow_bh(io, id) else {
             return;
         };
         if seg.ttl < sk.opts.ip_min_ttl {
@@ -234,11 +234,10 @@ impl Stack {
 
     /// The same for one socket, whose next call is not to be mixed up with what the batch made due.
     pub(crate) fn end_batch_of(&mut self, io: &mut Io<'_>, id: SocketId) {
-        if let Some((sk, mut cx)) = self.borrow(io, id)
+        if let Some((sk, mut cx)) = self.borrow_bh(io, id)
             && core::mem::take(&mut sk.in_batch)
         {
             sk.opened_hole = false;
-            cx.bh = true;
             batch_end(sk, &mut cx);
             self.settle(id);
         }
@@ -266,7 +265,7 @@ impl Stack {
             .map(|(id, _)| id)
             .collect();
         for id in stranded {
-            if let Some((sk, mut cx)) = self.borrow(io, id) {
+            if let Some((sk, mut cx)) = self.borrow_bh(io, id) {
                 sk.data_snd_check = true;
                 batch_end(sk, &mut cx);
                 self.settle(id);
@@ -276,10 +275,9 @@ impl Stack {
 
     /// Timers of a socket that are due.
     pub(crate) fn sock_timers(&mut self, io: &mut Io<'_>, id: SocketId) {
-        let Some((sk, mut cx)) = self.borrow(io, id) else {
+        let Some((sk, mut cx)) = self.borrow_bh(io, id) else {
             return;
         };
-        cx.bh = true;
         while let Some(timer) = sk.timers.take_due(cx.now) {
             match fire_timer(sk, &mut cx, timer) {
                 TimerOutcome::Alive => {}

@@ -76,7 +76,7 @@ impl Stack {
         self.sh.mib.inc(Counter::InIcmp);
         match self.ehash.get(&tuple).copied() {
             Some(Ehash::Sock(id)) => {
-                if let Some((sk, mut cx)) = self.borrow(io, id) {
+                if let Some((sk, mut cx)) = self.borrow_bh(io, id) {
                     sock_icmp(sk, &mut cx, err, packet, segment);
                     self.settle(id);
                 }

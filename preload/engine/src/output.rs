@@ -456,6 +456,73 @@ pub(crate) fn tcp_event_new_data_sent(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     tcp_check_space(sk, cx);
 }
 
+/// What bounds [`tcp_write_xmit`].
+struct Limited {
+    max_segs: u32,
+    cwnd: bool,
+    rwnd: bool,
+}
+
+/// Chooses what of the first unsent buffer goes as the next frame, and cuts it off; or says why nothing goes.
+#[inline]
+fn choose(
+    sk: &mut TcpSock,
+    cx: &mut Cx<'_, '_>,
+    mss_now: u32,
+    nonagle: u8,
+    push_one: i32,
+    limited: &mut Limited,
+) -> Result<(), Held> {
+    if tcp_pacing_check(sk, cx) {
+        return Err(Held::Pacing);
+    }
+    let mut quota = tcp_cwnd_test(sk);
+    if quota == 0 {
+        if push_one != 2 {
+            return Err(Held::Cwnd);
+        }
+        quota = 1;
+    }
+    let max_segs = limited.max_segs;
+    let quota = quota.min(max_segs);
+    tcp_grow_skb(sk, cx, quota * mss_now);
+    let Some(skb) = sk.write_queue.front_mut() else {
+        return Err(Held::Nothing);
+    };
+    let tso_segs = tcp_set_skb_tso_segs(skb, mss_now);
+    if !tcp_snd_wnd_test(sk, mss_now) {
+        limited.rwnd = true;
+        return Err(Held::Rwnd);
+    }
+    if tso_segs == 1 {
+        let last = sk.write_queue.len() == 1;
+        let nonagle = if last { nonagle } else { nagle::PUSH };
+        if !tcp_nagle_test(sk, mss_now, nonagle) {
+            return Err(if nonagle & nagle::CORK != 0 {
+                Held::Cork
+            } else {
+                Held::Nagle
+            });
+        }
+    } else if push_one == 0
+        && tcp_tso_should_defer(sk, cx, &mut limited.cwnd, &mut limited.rwnd, max_segs)
+    {
+        return Err(Held::TsoDefer);
+    }
+    let limit = if tso_segs > 1 && !tcp_urg_mode(sk) {
+        tcp_mss_split_point(sk, mss_now, quota, nonagle)
+    } else {
+        mss_now
+    };
+    let Some(skb) = sk.write_queue.front() else {
+        return Err(Held::Nothing);
+    };
+    if skb.len > limit && !tcp_fragment(sk, cx, Queue::Write, 0, limit, mss_now) {
+        return Err(Held::NoMemory);
+    }
+    Ok(())
+}
+
 /// Sends what congestion window, peer's window, Nagle and pacing let go. `push_one`: 0 as much as possible, 1 one
 /// buffer, 2 one buffer even against the congestion window (a tail loss probe).
 ///
@@ -469,12 +536,16 @@ pub fn tcp_write_xmit(
     push_one: i32,
 ) -> bool {
     let mut sent_pkts = 0;
-    let mut cwnd_limited = false;
-    let mut rwnd_limited = false;
+    let mut limited = Limited {
+        max_segs: tcp_tso_segs(sk, cx, mss_now),
+        cwnd: false,
+        rwnd: false,
+    };
     let mut held = Held::Nothing;
     let from = sk.snd_nxt;
-    let max_segs = tcp_tso_segs(sk, cx, mss_now);
-    let goes_on = sk.xmit_pause.take().is_some();
+    let pause = sk.xmit_pause.take();
+    // Before it paused it had chosen what is first in the queue now.
+    let mut chosen = pause.is_some_and(|pause| pause.goes_on);
     if push_one == 0 {
         sk.pushed_nonagle = nonagle;
     }
@@ -488,56 +559,10 @@ pub fn tcp_write_xmit(
                 tcp_set_skb_tso_segs(skb, mss_now);
             }
         } else {
-            if tcp_pacing_check(sk, cx) {
-                held = Held::Pacing;
-                break;
-            }
-            let mut quota = tcp_cwnd_test(sk);
-            if quota == 0 {
-                if push_one != 2 {
-                    held = Held::Cwnd;
-                    break;
-                }
-                quota = 1;
-            }
-            let quota = quota.min(max_segs);
-            tcp_grow_skb(sk, cx, quota * mss_now);
-            let Some(skb) = sk.write_queue.front_mut() else {
-                break;
-            };
-            let tso_segs = tcp_set_skb_tso_segs(skb, mss_now);
-            if !tcp_snd_wnd_test(sk, mss_now) {
-                rwnd_limited = true;
-                held = Held::Rwnd;
-                break;
-            }
-            if tso_segs == 1 {
-                let last = sk.write_queue.len() == 1;
-                let nonagle = if last { nonagle } else { nagle::PUSH };
-                if !tcp_nagle_test(sk, mss_now, nonagle) {
-                    held = if nonagle & nagle::CORK != 0 {
-                        Held::Cork
-                    } else {
-                        Held::Nagle
-                    };
-                    break;
-                }
-            } else if push_one == 0
-                && tcp_tso_should_defer(sk, cx, &mut cwnd_limited, &mut rwnd_limited, max_segs)
+            if !core::mem::take(&mut chosen)
+                && let Err(why) = choose(sk, cx, mss_now, nonagle, push_one, &mut limited)
             {
-                held = Held::TsoDefer;
-                break;
-            }
-            let limit = if tso_segs > 1 && !tcp_urg_mode(sk) {
-                tcp_mss_split_point(sk, mss_now, quota, nonagle)
-            } else {
-                mss_now
-            };
-            let Some(skb) = sk.write_queue.front() else {
-                break;
-            };
-            if skb.len > limit && !tcp_fragment(sk, cx, Queue::Write, 0, limit, mss_now) {
-                held = Held::NoMemory;
+                held = why;
                 break;
             }
             let truesize = sk.write_queue.front().map_or(0, |s| s.truesize);
@@ -572,12 +597,12 @@ pub fn tcp_write_xmit(
         in_flight: sk.packets_in_flight(),
         snd_wnd: sk.snd_wnd,
     });
-    if rwnd_limited {
+    if limited.rwnd {
         tcp_chrono_start(sk, cx, ChronoKind::RwndLimited);
     } else {
         tcp_chrono_stop(sk, cx, ChronoKind::RwndLimited);
     }
-    cwnd_limited |= sk.packets_in_flight() >= sk.snd_cwnd;
+    let cwnd_limited = limited.cwnd || sk.packets_in_flight() >= sk.snd_cwnd;
     let before_us = matches!(held, Held::SmallQueue | Held::Xmit(XmitError::NoSpace));
     if before_us && !cx.bh && (sk.tsq_throttled || sk.tx_blocked) {
         sk.xmit_pause = Some(XmitPause {
@@ -586,8 +611,9 @@ pub fn tcp_write_xmit(
             mss_now,
             nonagle,
             push_one,
+            goes_on: false,
         });
-    } else if sent_pkts > 0 || cwnd_limited || goes_on {
+    } else if sent_pkts > 0 || cwnd_limited || pause.is_some() {
         tcp_cwnd_validate(sk, cx, cwnd_limited);
     }
     if sent_pkts > 0 {
@@ -647,8 +673,14 @@ pub fn tcp_tx_space(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     if sk.state == TcpState::Close {
         return;
     }
-    if let Some(pause) = sk.xmit_pause.filter(|pause| pause.goes_on(sk, cx.now)) {
+    let now = cx.now;
+    let pause = sk.xmit_pause.filter(|pause| pause.lasts(sk, now));
+    if let Some(pause) = pause {
         cx.now = pause.at;
+        sk.xmit_pause = Some(XmitPause {
+            goes_on: true,
+            ..pause
+        });
         if tcp_write_xmit(sk, cx, pause.mss_now, pause.nonagle, pause.push_one) {
             tcp_check_probe_timer(sk, cx);
         }

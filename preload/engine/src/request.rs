@@ -356,7 +356,7 @@ impl Stack {
             listen.accept_queue.push_back(child_id);
         }
         self.sh.mib.inc(Counter::PassiveOpens);
-        let Some((sk, mut cx)) = self.borrow(io, child_id) else {
+        let Some((sk, mut cx)) = self.borrow_bh(io, child_id) else {
             return;
         };
         init_child(sk, &mut cx, &req);
@@ -372,7 +372,7 @@ impl Stack {
         }
         self.join_batch(child_id);
         self.settle(child_id);
-        if open && let Some((sk, mut cx)) = self.borrow(io, listener) {
+        if open && let Some((sk, mut cx)) = self.borrow_bh(io, listener) {
             sk_data_ready(sk, &mut cx);
         }
     }

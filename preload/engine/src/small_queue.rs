@@ -38,11 +38,13 @@ pub(crate) struct XmitPause {
     pub(crate) mss_now: u32,
     pub(crate) nonagle: u8,
     pub(crate) push_one: i32,
+    /// It goes on now.
+    pub(crate) goes_on: bool,
 }
 
 impl XmitPause {
     /// True when nothing came between.
-    pub(crate) fn goes_on(&self, sk: &TcpSock, now: Instant) -> bool {
+    pub(crate) fn lasts(&self, sk: &TcpSock, now: Instant) -> bool {
         self.segs_in == sk.info.segs_in && now.since(self.at) <= PAUSE_MAX_NS
     }
 }

@@ -530,6 +530,17 @@ impl Stack {
         Some((sk, cx))
     }
 
+    /// The same for what the network or a timer brought.
+    pub(crate) fn borrow_bh<'s, 'io>(
+        &'s mut self,
+        io: &'s mut Io<'io>,
+        id: SocketId,
+    ) -> Option<(&'s mut TcpSock, Cx<'s, 'io>)> {
+        let (sk, mut cx) = self.borrow(io, id)?;
+        cx.bh = true;
+        Some((sk, cx))
+    }
+
     /// Brings the tables and the heap in line with what a call did to a socket.
     pub(crate) fn settle(&mut self, id: SocketId) {
         let Some(sk) = self.socks.get_mut(id) else {

@@ -41,7 +41,7 @@ impl Stack {
             return false;
         };
         let mut ends = false;
-        if let Some((sk, mut cx)) = self.borrow(io, id) {
+        if let Some((sk, mut cx)) = self.borrow_bh(io, id) {
             match verdict {
                 TxVerdict::Dropped => dropped(sk, &mut cx, frame),
                 TxVerdict::Fault => ends = fault(sk, &cx, frame),

@@ -163,7 +163,7 @@ impl Stack {
         let id = self.socks.insert(Box::new(child));
         self.hash(req.tuple, Ehash::Sock(id));
         self.sh.mib.inc(Counter::TCPFastOpenPassive);
-        let (sk, mut cx) = self.borrow(io, id)?;
+        let (sk, mut cx) = self.borrow_bh(io, id)?;
         init_child(sk, &mut cx, &req);
         tcp_init_transfer_snd(sk, &mut cx);
         tcp_fastopen_add_skb(sk, seg);
@@ -188,7 +188,7 @@ impl Stack {
             listen.fastopen_qlen += 1;
             listen.accept_queue.push_back(id);
         }
-        let (sk, mut cx) = self.borrow(io, listener)?;
+        let (sk, mut cx) = self.borrow_bh(io, listener)?;
         sk_data_ready(sk, &mut cx);
         Some(())
     }

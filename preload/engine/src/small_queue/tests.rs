@@ -211,3 +211,21 @@ fn what_an_ack_lets_go_in_parts_has_the_times_of_the_parts() {
     assert_eq!(times(&b, 1), began);
     assert_eq!(times(&b, 2), b.now);
 }
+
+#[test]
+fn a_paused_send_goes_on_with_what_it_had_chosen() {
+    let mut b = slow();
+    b.gso(65_536, 64);
+    b.write(700);
+    b.sk.urg_mode = true;
+    b.sk.snd_up = b.base + 700;
+    b.after_ms(60);
+    b.queues();
+    b.write_with(11 * MSS, nagle::CORK);
+    while b.sk.xmit_pause.is_some() {
+        hand_over(&mut b);
+    }
+    // The tenth would be deferred, if it had not been cut off with the one before it.
+    assert_eq!(b.sk.packets_out, 9);
+    assert_eq!(b.sk.write_queue.len(), 1);
+}
