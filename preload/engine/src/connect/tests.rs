@@ -214,6 +214,20 @@ fn disconnect_leaves_the_scaling_ratio() {
     assert_eq!(peer.only().window, 65535);
 }
 
+/// And what TCP_TIMESTAMP was set to: it reads so until the next connect.
+#[test]
+fn disconnect_leaves_the_timestamp_clock() {
+    let mut peer = Peer::established();
+    peer.sk().tsoffset = 77;
+    peer.sk().tcp_usec_ts = true;
+    peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    peer.sent();
+    assert_eq!((peer.sk().tsoffset, peer.sk().tcp_usec_ts), (77, true));
+    peer.sk().sk_err = None;
+    fails(&mut peer, Error::InProgress);
+    assert!(!peer.sk().tcp_usec_ts);
+}
+
 /// A socket that was connected goes on as a fresh one.
 #[test]
 fn connect_after_disconnect() {
