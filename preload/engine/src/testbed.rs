@@ -227,6 +227,8 @@ impl IovIter for Iter {
 pub(crate) struct Wire {
     /// TCP headers and payload lengths of what was sent.
     pub(crate) sent: Vec<(Vec<u8>, u32)>,
+    /// How many these were at each flush.
+    pub(crate) flushed: Vec<usize>,
     /// Nothing leads anywhere.
     pub(crate) no_route: bool,
     /// Where routes lead; 0 for the usual device.
@@ -274,6 +276,9 @@ impl Net for Wire {
         self.sent
             .push((frame.headers[frame.l4_offset..].to_vec(), len));
         TxVerdict::Sent
+    }
+    fn flush(&mut self) {
+        self.flushed.push(self.sent.len());
     }
     fn crowded(&self) -> bool {
         self.crowded
