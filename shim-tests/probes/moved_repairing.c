@@ -125,6 +125,39 @@ static void rebuilt(enum stage stage)
 	close(fd);
 }
 
+/* An accepted connection is rebuilt on the port of its listener, which goes on. */
+static void beside_its_listener(void)
+{
+	struct tcp_repair_opt options[] = {{2, 1448}, {3, 7 | 7 << 16}, {4, 0}};
+	struct sockaddr_in local, remote;
+	socklen_t length = sizeof local;
+	int own_port, listening = listener(4, &own_port), fd = called_back(listening, host, port, own_port);
+	puts("# beside its listener");
+	echoed(fd, "first");
+	getsockname(fd, (struct sockaddr *)&local, &length);
+	getpeername(fd, (struct sockaddr *)&remote, &length);
+	repair(fd, TCP_REPAIR_ON);
+	uint32_t sent = sequence(fd, TCP_SEND_QUEUE), received = sequence(fd, TCP_RECV_QUEUE);
+	SHOW(close(fd));
+
+	fd = tcp_socket();
+	SHOW(bind(fd, (struct sockaddr *)&local, sizeof local));
+	SHOW(repair(fd, TCP_REPAIR_ON));
+	set_sequence(fd, TCP_SEND_QUEUE, sent);
+	set_sequence(fd, TCP_RECV_QUEUE, received);
+	SHOW(bind(fd, (struct sockaddr *)&local, sizeof local));
+	mode(fd);
+	SHOW(connect(fd, (struct sockaddr *)&remote, sizeof remote));
+	SHOW(setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_OPTIONS, options, sizeof options));
+	SHOW(repair(fd, TCP_REPAIR_OFF));
+	echoed(fd, "again");
+	close(fd);
+	fd = called_back(listening, host, port, own_port);
+	echoed(fd, "another");
+	close(fd);
+	close(listening);
+}
+
 /* The kernel carries what is local, which shows at the bind or at the connect. */
 static void local(int binds)
 {
@@ -152,6 +185,7 @@ int main(int argc, char **argv)
 		amid(chosen);
 	for (enum stage stage = FRESH; stage <= MOVED_NOT; stage++)
 		rebuilt(stage);
+	beside_its_listener();
 	local(0);
 	local(1);
 	puts("done");
