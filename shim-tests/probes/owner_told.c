@@ -1,5 +1,5 @@
 /* Who is told of room and of data, and who is not: SIGIO beside calls that sleep, and the edge of EPOLLOUT after polls that
- * ask for something else.
+ * ask for something else. And what the signals of F_SETSIG say.
  *
  *   owner_told HOST PORT     the peer program listens there
  */
@@ -192,6 +192,59 @@ static void room(enum look look)
 		close(other);
 }
 
+/* What the handler of a queued signal was told. */
+static struct {
+	int code, fd;
+	long band;
+} signals[8];
+static volatile sig_atomic_t signalled;
+
+static void queued_handler(int number, siginfo_t *info, void *context)
+{
+	(void)number;
+	(void)context;
+	if (signalled < 8) {
+		signals[signalled].code = info->si_code;
+		signals[signalled].fd = info->si_fd;
+		signals[signalled].band = info->si_band;
+	}
+	signalled++;
+}
+
+/* Waits for so many signals, and a moment for more. */
+static void show_signals(const char *what, int many, int fd)
+{
+	for (int i = 0; signalled < many && i < 2000; i++)
+		poll(NULL, 0, 1);
+	poll(NULL, 0, 5);
+	printf("%s: %d signals", what, (int)signalled);
+	for (int i = 0; i < signalled && i < 8; i++)
+		printf(", code %d band %#lx %s", signals[i].code, signals[i].band,
+		       signals[i].fd == fd ? "by its descriptor" : "by another");
+	puts("");
+	signalled = 0;
+}
+
+/* A FIN and an urgent byte tell more than once; the descriptor is the one by which O_ASYNC was set. */
+static void by_queued_signals(void)
+{
+	struct sigaction action = {.sa_sigaction = queued_handler, .sa_flags = SA_SIGINFO};
+	int fd = peer(host, port, "steps await say=x await urgent=u await finish await"), twin = dup(fd);
+	sigaction(SIGRTMIN, &action, NULL);
+	until_acknowledged(fd, 1);
+	fcntl(fd, F_SETFL, O_ASYNC);
+	fcntl(twin, F_SETOWN, getpid());
+	fcntl(twin, F_SETSIG, SIGRTMIN);
+	send_text(fd, ".");
+	show_signals("data", 1, fd);
+	send_text(fd, ".");
+	show_signals("urgent", 3, fd);
+	send_text(fd, ".");
+	show_signals("FIN", 2, fd);
+	close(fd);
+	close(twin);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 3)
@@ -204,6 +257,8 @@ int main(int argc, char **argv)
 	beside_sleepers();
 	for (enum look look = 0; look < LOOKS; look++)
 		room(look);
+	signal(SIGURG, SIG_IGN);
+	by_queued_signals();
 	puts("done");
 	return 0;
 }

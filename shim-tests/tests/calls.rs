@@ -98,6 +98,7 @@ fn main() -> ExitCode {
         "moved_again",
         "spawned",
         "moved_options",
+        "moved_repairing",
         "many_streams",
         "lowered_user",
         "reuse_group",

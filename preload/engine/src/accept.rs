@@ -242,6 +242,8 @@ impl Stack {
         self.free_address(id, local);
         for child in listen.accept_queue {
             self.abort(io, child);
+            // In their order, whatever ways they go.
+            io.net.flush();
         }
     }
 

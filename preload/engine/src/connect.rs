@@ -417,6 +417,10 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     sk.advmss = old.advmss;
     sk.rcv_ssthresh = old.rcv_ssthresh;
     sk.tuning.space = old.tuning.space;
+    // What the peer's segments taught; the next connection's first windows are of it.
+    sk.scaling_ratio = old.scaling_ratio;
+    sk.tsoffset = old.tsoffset;
+    sk.tcp_usec_ts = old.tcp_usec_ts;
     sk.pacing_rate = old.pacing_rate;
     sk.snd_wl1 = old.snd_wl1;
     sk.snd_wnd = old.snd_wnd;

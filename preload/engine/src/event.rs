@@ -31,5 +31,7 @@ bitflags! {
         const SIGIO_OUT = 0x8_0000;
         /// The owner is told of an error (POLL_ERR).
         const SIGIO_ERR = 0x10_0000;
+        /// [`Events::SIGIO_IN`] more than once: a FIN and an urgent byte tell twice.
+        const SIGIO_IN_AGAIN = 0x20_0000;
     }
 }

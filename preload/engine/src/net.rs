@@ -299,6 +299,8 @@ pub trait Net {
     fn route_generation(&self) -> u32;
     /// Hands a frame to the device, or puts it into a queue before it; never sleeps.
     fn transmit(&mut self, frame: &Transmit<'_>) -> TxVerdict;
+    /// What was handed over leaves before what comes, of whatever connections.
+    fn flush(&mut self) {}
     /// Nothing is heard of the peer at the end of this route: the address of its next hop may hold no longer (Linux
     /// `dst_negative_advice`).
     fn negative_advice(&mut self, _dst: &Dst, _daddr: IpAddr) {}

@@ -348,6 +348,7 @@ pub(crate) fn tcp_send_rcvq(
     let frags = copy_in(cx, iter, size)?;
     let charge = charge_rcvq(sk, size);
     sk.rmem_alloc += charge.truesize;
+    sk.info.bytes_received += size as u64;
     let mut truesize = charge.truesize;
     if charge.joined
         && let Some(last) = sk.receive_queue.back_mut()

@@ -150,6 +150,9 @@ impl Cx<'_, '_> {
         if sk.events.is_empty() {
             self.sh.ready.push(self.id);
         }
+        if (sk.events & events).contains(Events::SIGIO_IN) {
+            sk.events |= Events::SIGIO_IN_AGAIN;
+        }
         sk.events |= events;
         sk.wakes = sk.wakes.wrapping_add(1);
     }

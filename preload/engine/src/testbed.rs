@@ -231,6 +231,8 @@ pub(crate) struct Wire {
     pub(crate) ip: Vec<u8>,
     /// Routes have `mtu lock`.
     pub(crate) mtu_locked: bool,
+    /// How many these were at each flush.
+    pub(crate) flushed: Vec<usize>,
     /// Nothing leads anywhere.
     pub(crate) no_route: bool,
     /// Where routes lead; 0 for the usual device.
@@ -280,6 +282,9 @@ impl Net for Wire {
         self.sent
             .push((frame.headers[frame.l4_offset..].to_vec(), len));
         TxVerdict::Sent
+    }
+    fn flush(&mut self) {
+        self.flushed.push(self.sent.len());
     }
     fn crowded(&self) -> bool {
         self.crowded

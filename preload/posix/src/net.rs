@@ -588,6 +588,11 @@ impl Net for LinkNet {
         }
     }
 
+    fn flush(&mut self) {
+        let carried = self.lanes.drain();
+        self.keep(carried);
+    }
+
     fn in_host_queue(&mut self, ticket: TxTicket) -> HostQueue {
         if ticket.0.get() & TICKET_HELD == 0 {
             self.entrances.whereabouts(&self.lanes, ticket, self.now)

@@ -32,6 +32,7 @@ struct Fown {
     /// 0 for SIGIO, without information.
     signal: c_int,
     asynchronous: bool,
+    /// The descriptor by which that was set (Linux `fasync_struct`).
     fd: c_int,
 }
 
@@ -109,6 +110,19 @@ impl Fown {
             self.kill(signal);
         }
     }
+
+    /// What O_ASYNC asks for (Linux `kill_fasync`).
+    fn tell_async(self, events: Events) {
+        let told = BANDS.iter().filter(|(event, ..)| events.contains(*event));
+        if self.signal != 0 {
+            for (_, code, band) in told {
+                self.queue(self.signal, *code, *band);
+            }
+        } else if told.count() > usize::from(events.contains(Events::URG)) {
+            // Urgent data has a signal of its own. This one is pending once.
+            self.tell(libc::SIGIO);
+        }
+    }
 }
 
 /// Before a handler sees it: a signal that [`Fown::queue`] sent gets the code that the kernel's would have.
@@ -127,11 +141,12 @@ pub(crate) unsafe fn reveal(info: *mut siginfo_t) {
 }
 
 /// Linux's band table: `si_code` and `si_band` of each reason.
-const BANDS: [(Events, c_int, u32); 5] = [
+const BANDS: [(Events, c_int, u32); 6] = [
     (Events::URG, fcntl::POLL_PRI, POLLPRI | POLLRDBAND),
     (Events::SIGIO_ERR, fcntl::POLL_ERR, POLLERR),
     (Events::SIGIO_HUP, fcntl::POLL_HUP, POLLHUP | POLLERR),
     (Events::SIGIO_IN, fcntl::POLL_IN, POLLIN | POLLRDNORM),
+    (Events::SIGIO_IN_AGAIN, fcntl::POLL_IN, POLLIN | POLLRDNORM),
     (
         Events::SIGIO_OUT,
         fcntl::POLL_OUT,
@@ -146,22 +161,12 @@ impl Watcher for Owner {
             return;
         }
         let events = Events::from_bits_truncate(events);
+        if owner.asynchronous {
+            owner.tell_async(events);
+        }
+        // Linux's is the first, and its handler runs last: all are pending by then, and the lowest one is behind.
         if events.contains(Events::URG) {
             owner.tell(libc::SIGURG);
-        }
-        if !owner.asynchronous {
-            return;
-        }
-        for (event, code, band) in BANDS {
-            if !events.contains(event) {
-                continue;
-            }
-            // Linux kill_fasync: urgent data has a signal of its own, where the program has chosen none.
-            match owner.signal {
-                0 if event == Events::URG => {}
-                0 => owner.tell(libc::SIGIO),
-                signal => owner.queue(signal, code, band),
-            }
         }
     }
 
@@ -173,11 +178,17 @@ impl Watcher for Owner {
 
 /// The program has changed who owns `fd`, by which signal it is told, or O_ASYNC.
 pub(crate) fn changed(file: &FileRef, fd: c_int) {
-    let now = Fown::of(fd);
+    let mut now = Fown::of(fd);
     let mut owner = file.owner.lock();
     match &*owner {
-        Some(known) => *known.0.lock() = now,
-        None if now.id != 0 => {
+        Some(known) => {
+            let mut known = known.0.lock();
+            if known.asynchronous && now.asynchronous {
+                now.fd = known.fd;
+            }
+            *known = now;
+        }
+        None if now.id != 0 || now.asynchronous => {
             let new = Arc::new(Owner(Mutex::new(now)));
             *owner = Some(new.clone());
             drop(owner);

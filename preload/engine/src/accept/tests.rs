@@ -112,6 +112,26 @@ fn nobody_waits_for_ever() {
     assert!(released(&mut peer).contains(&2));
 }
 
+/// Linux `inet_csk_listen_stop` resets the oldest first; here each has left before the next.
+#[test]
+fn children_of_a_closed_listener_are_reset_in_their_order() {
+    let mut peer = Peer::listening(3);
+    for port in 1..=3 {
+        peer.tuple.remote.set_port(port);
+        peer.send(SYN);
+        peer.isn = peer.sent().pop().expect("an answer").seq;
+        peer.send(SEND);
+    }
+    let listener = peer.bed.stack.find_listener(&peer.tuple.local).unwrap();
+    let before = peer.bed.wire.sent.len();
+    peer.bed.with(|stack, io, _| stack.abort(io, listener));
+    let flushed = peer.bed.wire.flushed.iter().map(|n| n - before);
+    assert_eq!(flushed.collect::<Vec<_>>(), [1, 2, 3]);
+    let resets = peer.bed.wire.sent[before..].iter();
+    let ports = resets.map(|(header, _)| u16::from_be_bytes([header[2], header[3]]));
+    assert_eq!(ports.collect::<Vec<_>>(), [1, 2, 3]);
+}
+
 #[test]
 fn a_queue_more_than_half_full_is_crowded() {
     let mut peer = Peer::listening(3);

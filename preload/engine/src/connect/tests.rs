@@ -6,6 +6,7 @@ use sidewire_uapi::TcpState;
 
 use crate::calls::ConnectCall;
 use crate::error::Error;
+use crate::init_sock::TCP_DEFAULT_SCALING_RATIO;
 use crate::skb::tcphdr;
 use crate::stack::{Step, WaitReason};
 use crate::testpeer::{LOCAL, PEER_ISN, Peer, REMOTE, SEND, Seg};
@@ -195,6 +196,36 @@ fn disconnect_leaves_some_behind() {
     peer.send(SYN_ACK);
     assert_eq!(peer.state(), TcpState::Established);
     assert!(peer.sk().syn_data_acked);
+}
+
+/// Linux `tcp_disconnect` leaves `scaling_ratio`: the next SYN's window is of what the peer's segments have taught.
+#[test]
+fn disconnect_leaves_the_scaling_ratio() {
+    let mut peer = Peer::established();
+    peer.send(Seg { len: 1448, ..SEND });
+    peer.sent();
+    let ratio = peer.sk().scaling_ratio;
+    assert_ne!(ratio, TCP_DEFAULT_SCALING_RATIO);
+    peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    peer.sent();
+    assert_eq!(peer.sk().scaling_ratio, ratio);
+    peer.sk().sk_err = None;
+    fails(&mut peer, Error::InProgress);
+    assert_eq!(peer.only().window, 65535);
+}
+
+/// And what TCP_TIMESTAMP was set to: it reads so until the next connect.
+#[test]
+fn disconnect_leaves_the_timestamp_clock() {
+    let mut peer = Peer::established();
+    peer.sk().tsoffset = 77;
+    peer.sk().tcp_usec_ts = true;
+    peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    peer.sent();
+    assert_eq!((peer.sk().tsoffset, peer.sk().tcp_usec_ts), (77, true));
+    peer.sk().sk_err = None;
+    fails(&mut peer, Error::InProgress);
+    assert!(!peer.sk().tcp_usec_ts);
 }
 
 /// A socket that was connected goes on as a fresh one.

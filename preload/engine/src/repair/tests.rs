@@ -37,6 +37,15 @@ fn rp_1_to_rp_5_switching() {
     assert_eq!(bed.set(SOL_TCP, t::TCP_REPAIR, 1, ROOT), Err(Error::Perm));
 }
 
+/// TCP_AO_REPAIR, which is not built: a listener may not be repaired, once the value is one.
+#[test]
+fn a_listeners_signatures() {
+    let mut bed = Bed::closed();
+    bed.sk().state = TcpState::Listen;
+    let mut set = |len| bed.set_bytes(SOL_TCP, t::TCP_AO_REPAIR, &[0; 8][..len], ROOT);
+    assert_eq!([set(3), set(4)], [Err(Error::Inval), Err(Error::Perm)]);
+}
+
 #[test]
 fn rp_6_to_rp_11_queues_and_their_sequence() {
     let mut bed = Bed::closed();
@@ -147,6 +156,8 @@ fn rp_25_what_the_receive_queue_is_charged() {
         assert_eq!(bed.send(0, len), Ok(len));
         memory.push(bed.sk().rmem_alloc);
     }
+    let received = bed.sk().info.bytes_received;
+    assert_eq!(received, 1 + 100 + 576 + 577 + 1000 + 4000 + 20_000);
     assert_eq!(memory, [832, 832, 2112, 3392, 5696, 14_144, 34_880]);
     assert_eq!(bed.send(0, 8192), Ok(8192));
     assert_eq!(bed.sk().rmem_alloc, 34_880 + 8192);

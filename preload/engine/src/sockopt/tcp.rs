@@ -139,6 +139,9 @@ pub(super) fn set(
         | t::TCP_REPAIR_OPTIONS
         | t::TCP_REPAIR_WINDOW
         | t::TCP_TIMESTAMP => return repair::set(sk, cx, name, val, caps),
+        t::TCP_AO_REPAIR if sk.state == TcpState::Listen && val.len() < size_of::<i32>() => {
+            return Err(Error::Inval);
+        }
         t::TCP_AO_REPAIR if sk.state == TcpState::Listen => return Err(Error::Perm),
         _ => return Err(Error::NoProtoOpt),
     }

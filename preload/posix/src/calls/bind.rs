@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 use libc::{sockaddr, socklen_t};
 use sidewire_link::Errno;
 use sidewire_uapi::TcpState;
+use sidewire_uapi::tcp::{self, repair};
 
 use super::address::{GivenAddr, bind_shadow, is_v6, shadow_name};
 use super::socket::{Asked, Reason, to_kernel};
@@ -50,7 +51,13 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
             _ => Err(Errno::new(raw::errno())),
         }
     };
+    let repairs = file.stack().with(|i| {
+        let sk = i.engine.sock(file.id());
+        sk.is_some_and(|sk| sk.repair.on)
+    });
     let tried = match try_it() {
+        // In repair mode the port may be in use.
+        Err(Errno::EADDRINUSE) if repairs => in_repair_mode(fd, try_it),
         Err(Errno::EADDRINUSE) if port != 0 => {
             let stack = file.stack();
             match stack.with(|i| i.holders.bind_over(fd, port, try_it)) {
@@ -87,6 +94,17 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
         None => to_kernel(&file, Reason::Ipv6, Asked::Nothing),
     }
     0
+}
+
+/// Has `bind` bind `fd` while that is in repair mode, where the program may put it into that.
+fn in_repair_mode(fd: c_int, bind: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    let repair = |how: c_int| syscall::setsockopt(fd, libc::IPPROTO_TCP, tcp::TCP_REPAIR, &how);
+    let reuse = syscall::getsockopt_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+    repair(repair::ON).map_err(|_| Errno::EADDRINUSE)?;
+    let bound = bind();
+    let _ = repair(repair::OFF_NO_WP);
+    let _ = syscall::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &reuse);
+    bound
 }
 
 /// ER-48: what is bound already is EINVAL, once the address has passed. A socket of its own is asked about that, since the

@@ -11,6 +11,7 @@
 mod ended;
 mod from_peer;
 mod options;
+mod repairing;
 
 use core::ffi::c_int;
 use core::net::SocketAddr;
@@ -20,6 +21,7 @@ use sidewire_engine::event::Events;
 use sidewire_engine::header::tsval;
 use sidewire_engine::memory::{Fault, Frag};
 use sidewire_engine::net::Tuple;
+use sidewire_engine::repair::RepairQueue;
 use sidewire_engine::seq::after;
 use sidewire_engine::sock::{TcpSock, nagle, shutdown};
 use sidewire_engine::time::Instant;
@@ -33,6 +35,7 @@ use std::os::fd::AsRawFd;
 use syscalls::{Sysno, syscall};
 
 use self::from_peer::FromPeer;
+pub(super) use self::repairing::Repairing;
 use super::address::{bind_shadow, encode, is_v6, shadow_name};
 use super::socket::{Asked, Reason, to_kernel};
 use crate::file::FileRef;
@@ -77,6 +80,8 @@ struct Image {
     mute: bool,
     /// SHUT_RD of the program's.
     deaf: bool,
+    /// The program has it in repair mode, with this queue.
+    repairing: Option<RepairQueue>,
 }
 
 /// Appends the payload of `frags` behind `skip` bytes. Pages of the program's and of files may have gone.
@@ -173,6 +178,12 @@ impl Image {
             Some(fin) if after(sk.rcv_wup, fin.seq) => fin.seq,
             _ => sk.rcv_wup,
         };
+        // Nothing has come yet to a connection that TCP_REPAIR made, and TCP_REPAIR_WINDOW does not take any number.
+        let snd_wl1 = if after(sk.snd_wl1, sk.rcv_nxt.wrapping_add(sk.rcv_wnd)) {
+            sk.rcv_nxt.wrapping_sub(1)
+        } else {
+            sk.snd_wl1
+        };
         Ok(Self {
             local: sk.tuple.local,
             remote: sk.tuple.remote,
@@ -189,7 +200,7 @@ impl Image {
             maxseg: sk.opts.maxseg.into(),
             options,
             window: [
-                sk.snd_wl1,
+                snd_wl1,
                 sk.snd_wnd,
                 sk.max_window.max(sk.snd_wnd),
                 sk.rcv_wnd + sk.rcv_wup.wrapping_sub(rcv_wup),
@@ -201,6 +212,7 @@ impl Image {
             peers_fin,
             finished,
             mute,
+            repairing: sk.repair.on.then_some(sk.repair.queue),
         })
     }
 
@@ -260,7 +272,13 @@ impl Image {
         }
         syscall::setsockopt(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0)
             .map_err(|e| e.into_raw())?;
-        set(tcp::TCP_REPAIR, repair::OFF as u32)?;
+        if self.repairing.is_some() {
+            // What is sent now, a FIN too, only counts as sent.
+            queue(repair::SEND_QUEUE)?;
+        } else {
+            // The peer is not to be asked for its window: no segment of it was lost.
+            set(tcp::TCP_REPAIR, repair::OFF_NO_WP as u32)?;
+        }
         stack.with(|inner| heard(stack, inner, &self.tuple()));
         fill(fd, &self.unsent)?;
         let fin = self.peers_fin.as_ref();
@@ -274,6 +292,9 @@ impl Image {
                 // SAFETY: no pointers.
                 let _ = unsafe { syscall!(Sysno::shutdown, fd, how) };
             }
+        }
+        if let Some(chosen) = self.repairing {
+            queue(chosen as i32)?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use sidewire_engine::SocketId;
 use sidewire_engine::stack::Caps;
 use std::os::unix::fs::MetadataExt;
 
+use super::handover::Repairing;
 use crate::file::{File, FileRef};
 use crate::readiness::epoll;
 use crate::stack::{self, NetStack};
@@ -219,7 +220,13 @@ pub(super) fn forget_socket(fd: c_int) {
 pub(super) fn to_kernel(file: &FileRef, reason: Reason, asked: Asked) {
     KERNEL[reason as usize].fetch_add(1, Ordering::Relaxed);
     let record = file.record();
-    fdtable::remove_file(record, |fd| left(fd, reason, asked));
+    let repairing = Repairing::of(file);
+    fdtable::remove_file(record, |fd| {
+        if let Some(repairing) = &repairing {
+            repairing.set(fd);
+        }
+        left(fd, reason, asked);
+    });
     for w in record.wait.dissolve() {
         w.to_kernel(record);
     }
