@@ -4,13 +4,14 @@
  *   arrived HOST PORT     the peer program listens there
  */
 #include "show.h"
+#include "told.h"
 
 #include <linux/errqueue.h>
 #include <linux/net_tstamp.h>
 #include <netinet/in.h>
 
 static const char *host;
-static int port, told, told_port;
+static int port;
 
 /* A connection at which the peer program takes steps; %d in them is where it tells. */
 static int taking(const char *steps)
@@ -65,16 +66,11 @@ static void acknowledged(void)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_in any = address("0.0.0.0", 0);
-	socklen_t length = sizeof any;
 	if (argc != 3)
 		return 2;
 	host = argv[1];
 	port = atoi(argv[2]);
-	told = socket(AF_INET, SOCK_DGRAM, 0);
-	if (bind(told, (struct sockaddr *)&any, sizeof any) || getsockname(told, (struct sockaddr *)&any, &length))
-		err(2, "datagrams");
-	told_port = ntohs(any.sin_port);
+	be_told();
 
 	for (int i = 0; i < 5; i++) {
 		acknowledged();

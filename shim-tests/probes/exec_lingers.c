@@ -4,6 +4,7 @@
  *   exec_lingers HOST PORT STAGE SINCE      by itself: what follows a stage that began SINCE
  */
 #include "show.h"
+#include "told.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -62,20 +63,8 @@ static const char *const stages[] = {"does not linger", "lingers", "does not blo
 /* Where the peer program tells, for the new program as well. */
 enum { TOLD = 200 };
 
-static int be_told(void)
-{
-	struct sockaddr_in any = address("0.0.0.0", 0);
-	socklen_t length = sizeof any;
-	int fd = socket(AF_INET, SOCK_DGRAM, 0);
-	if (bind(fd, (struct sockaddr *)&any, sizeof any) || getsockname(fd, (struct sockaddr *)&any, &length) ||
-	    dup2(fd, TOLD) != TOLD)
-		err(2, "datagrams");
-	close(fd);
-	return ntohs(any.sin_port);
-}
-
 /* A connection whose end the peer program tells. */
-static int told_of(const char *steps, int told_port)
+static int told_of(const char *steps)
 {
 	char command[100];
 	snprintf(command, sizeof command, steps, told_port);
@@ -115,15 +104,18 @@ static void prepare(int stage)
 		fcntl(other, F_SETFD, FD_CLOEXEC);
 		break;
 	case 5:
-		full("hold", 2);
+		full("hold", 1);
 		used(full("hold", 0));
 		break;
 	case 6:
-		other = be_told();
-		told_of("steps eof tell=%d", other);
+		be_told();
+		if (dup2(told, TOLD) != TOLD)
+			err(2, "dup2");
+		close(told);
+		told_of("steps eof tell=%d");
 		full("hold", 1);
 		/* With unread data it ends by a RST. */
-		wait_for(told_of("steps say=x eof tell=%d", other), POLLIN);
+		wait_for(told_of("steps say=x eof tell=%d"), POLLIN);
 	}
 }
 

@@ -5,6 +5,7 @@
  */
 #include "asleep.h"
 #include "show.h"
+#include "told.h"
 
 #include <netinet/in.h>
 #include <pthread.h>
@@ -12,7 +13,7 @@
 #include <sys/select.h>
 
 static const char *host;
-static int port, told, told_port;
+static int port;
 
 /* One sleep of a thread. */
 static struct {
@@ -219,16 +220,11 @@ static void data(void)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_in any = address("0.0.0.0", 0);
-	socklen_t length = sizeof any;
 	if (argc != 3)
 		return 2;
 	host = argv[1];
 	port = atoi(argv[2]);
-	told = socket(AF_INET, SOCK_DGRAM, 0);
-	if (bind(told, (struct sockaddr *)&any, sizeof any) || getsockname(told, (struct sockaddr *)&any, &length))
-		err(2, "datagrams");
-	told_port = ntohs(any.sin_port);
+	be_told();
 
 	connection("poll", polls);
 	connection("select", selects);

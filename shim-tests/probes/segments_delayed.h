@@ -32,13 +32,7 @@ static void opened_delayed(void)
 	set_maybe(30, "TCP_NODELAY", fd, IPPROTO_TCP, TCP_NODELAY, 1);
 	connect_to_peer();
 	travel();
-	struct segment s = {.seq = e->isn, .ack = e->near_next, .flags = SYN | ACK, .window = e->window};
-	offer_options(&s, e);
-	say(e, "SYN-ACK", &s);
-	settle();
-	e->acked = e->near_next;
-	watch(fd, 0);
-	show_state(fd);
+	answer_to_syn(e);
 }
 
 /* What has come of what is in flight, in parts that do not touch, the newest first. */

@@ -4,6 +4,17 @@
 
 #include "segments_established.h"
 
+static void answer_to_syn(struct end *e)
+{
+	struct segment s = {.seq = e->isn, .ack = e->near_next, .flags = SYN | ACK, .window = e->window};
+	offer_options(&s, e);
+	say(e, "SYN-ACK", &s);
+	settle();
+	e->acked = e->near_next;
+	watch(fd, 0);
+	show_state(fd);
+}
+
 static void opened_paths(void)
 {
 	struct end *e = ends;
@@ -14,13 +25,7 @@ static void opened_paths(void)
 	offer.ecn = 0;
 	fd = new_socket();
 	connect_to_peer();
-	struct segment s = {.seq = e->isn, .ack = e->near_next, .flags = SYN | ACK, .window = e->window};
-	offer_options(&s, e);
-	say(e, "SYN-ACK", &s);
-	settle();
-	e->acked = e->near_next;
-	watch(fd, 0);
-	show_state(fd);
+	answer_to_syn(e);
 }
 
 static void ack_everything(struct end *e)
