@@ -607,6 +607,7 @@ pub fn tcp_write_xmit(
     if before_us && !cx.bh && (sk.tsq_throttled || sk.tx_blocked) {
         sk.xmit_pause = Some(XmitPause {
             at: cx.now,
+            snd_nxt: sk.snd_nxt,
             segs_in: sk.info.segs_in,
             mss_now,
             nonagle,

@@ -32,7 +32,8 @@ const PAUSE_MAX_NS: u64 = 1_000 * NSEC_PER_USEC;
 pub(crate) struct XmitPause {
     /// The time of the send.
     pub(crate) at: Instant,
-    /// What had come by then.
+    /// What had been sent by then, and what had come.
+    pub(crate) snd_nxt: u32,
     pub(crate) segs_in: u32,
     /// How it was called.
     pub(crate) mss_now: u32,
@@ -45,7 +46,9 @@ pub(crate) struct XmitPause {
 impl XmitPause {
     /// True when nothing came between.
     pub(crate) fn lasts(&self, sk: &TcpSock, now: Instant) -> bool {
-        self.segs_in == sk.info.segs_in && now.since(self.at) <= PAUSE_MAX_NS
+        self.snd_nxt == sk.snd_nxt
+            && self.segs_in == sk.info.segs_in
+            && now.since(self.at) <= PAUSE_MAX_NS
     }
 }
 

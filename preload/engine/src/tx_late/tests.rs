@@ -38,6 +38,24 @@ fn the_newest_frame_becomes_unsent() {
 }
 
 #[test]
+fn a_paused_send_does_not_go_on_with_it() {
+    let mut b = Bench::new();
+    b.gso(MSS + 40, 1);
+    b.sk.pacing_rate = 600_000;
+    b.sk.opts.max_pacing_rate = 600_000;
+    b.queues();
+    b.write(4 * MSS);
+    let now = b.now;
+    let lasts = |b: &Bench| b.sk.xmit_pause.is_some_and(|pause| pause.lasts(&b.sk, now));
+    assert!(lasts(&b));
+    b.carry();
+    let late = b.carry();
+    b.with(|sk, cx| dropped(sk, cx, &late));
+    // It is the first that is unsent now, not what was chosen.
+    assert!(!lasts(&b));
+}
+
+#[test]
 fn pacing_does_not_count_it() {
     let mut b = Bench::new();
     b.sk.opts.pacing_needed = true;
