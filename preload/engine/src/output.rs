@@ -29,6 +29,7 @@ use crate::small_queue::{XmitPause, tcp_small_queue_check};
 pub use crate::sndbuf::tcp_check_space;
 use crate::sock::{TcpSock, ecn, icsk_ack, nagle};
 use crate::stack::Cx;
+use crate::time::NSEC_PER_USEC;
 use crate::timer::{tcp_check_probe_timer, tcp_rearm_rto};
 use crate::timers::{IcskPending, Timer};
 use crate::trace::{Held, TraceStep};
@@ -546,6 +547,10 @@ pub fn tcp_write_xmit(
     let pause = sk.xmit_pause.take();
     // Before it paused it had chosen what is first in the queue now.
     let mut chosen = pause.is_some_and(|pause| pause.goes_on);
+    if !chosen && sk.lsndtime >= cx.now {
+        // Linux reads the clock here (tcp_mstamp_refresh): behind another send or a retransmission this is a later one.
+        cx.now = sk.lsndtime + NSEC_PER_USEC;
+    }
     if push_one == 0 {
         sk.pushed_nonagle = nonagle;
     }

@@ -17,7 +17,6 @@ use crate::push::{
 use crate::skb::{MAX_SKB_FRAGS, MessageOptions, SKB_TRUESIZE, Sacked, Skb, tcphdr};
 use crate::sock::{TcpSock, nagle};
 use crate::stack::{Cx, WaitReason};
-use crate::time::NSEC_PER_USEC;
 use crate::trace::TraceStep;
 use crate::zerocopy;
 
@@ -331,8 +330,6 @@ fn appended(
     } else {
         return Ok(());
     }
-    // Linux reads the clock at each push: what leaves later in the call has a later time.
-    cx.now = cx.now + NSEC_PER_USEC;
     if sk.xmit_pause.is_some() {
         return Err(flush_backlog(cx, call));
     }

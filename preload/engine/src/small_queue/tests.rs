@@ -21,6 +21,7 @@ fn two_segments_wait_before_a_slow_device() {
     b.write(2 * MSS);
     assert!(b.asked().is_empty());
     b.device_holds(2 * charge);
+    b.after_ms(1);
     assert!(b.write(4 * MSS).is_empty());
     assert_eq!(b.asked(), [2 * charge - 1]);
     // One of them is to leave, which takes the rate 3.8 ms.
@@ -39,6 +40,7 @@ fn a_device_that_stands_still_is_looked_at_less_often() {
     b.write(2 * MSS);
     b.device_holds(3 * (MSS + SKB_TRUESIZE));
     b.sk.pacing_rate = 2_000_000;
+    b.after_ms(1);
     assert!(b.write(MSS).is_empty());
     let mut waits = alloc::vec::Vec::new();
     for _ in 0..12 {
@@ -204,6 +206,7 @@ fn what_an_ack_lets_go_in_parts_has_the_times_of_the_parts() {
     b.write(6 * MSS);
     b.queues();
     b.sk.snd_cwnd = 10;
+    b.after_ms(20);
     assert_eq!(b.ack(2 * MSS, &[]).len(), 2);
     let began = b.now;
     assert_eq!(hand_over(&mut b).len(), 2);
@@ -228,4 +231,17 @@ fn a_paused_send_goes_on_with_what_it_had_chosen() {
     // The tenth would be deferred, if it had not been cut off with the one before it.
     assert_eq!(b.sk.packets_out, 9);
     assert_eq!(b.sk.write_queue.len(), 1);
+}
+
+/// As Linux reads the clock at each (tcp_mstamp_refresh), which RACK makes use of.
+#[test]
+fn what_is_sent_behind_a_retransmission_is_later() {
+    let mut b = Bench::new();
+    b.write(20 * MSS);
+    b.after_ms(20);
+    let sent = b.ack(MSS, &[(4 * MSS, 9 * MSS)]);
+    assert_eq!(b.ranges(&sent)[0].0, MSS);
+    let again = b.sk.rtx_queue.front().expect("in flight").skb_mstamp;
+    let new = b.sk.rtx_queue.back().expect("in flight").skb_mstamp;
+    assert!(again == b.now && new > again && sent.len() > 1, "{sent:?}");
 }
