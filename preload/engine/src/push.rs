@@ -135,6 +135,8 @@ pub fn tcp_push(
         nonagle,
     });
     if autocork {
+        // What the tail waits for pushes it.
+        sk.pushed_nonagle = nonagle;
         return;
     }
     output::tcp_push_pending(sk, cx, mss_now, nonagle);

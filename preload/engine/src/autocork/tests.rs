@@ -3,6 +3,7 @@ use alloc::vec::Vec;
 use sidewire_uapi::socket::{MSG_MORE, MSG_OOB};
 
 use crate::mib::Counter;
+use crate::output::{tcp_push_one, tcp_tx_space};
 use crate::push::tcp_push;
 use crate::skb::{SKB_TRUESIZE, TxFlags, UbufId};
 use crate::sock::nagle;
@@ -112,4 +113,20 @@ fn it_waits_for_nothing_smaller_than_itself() {
     b.ack(2 * MSS + 20, &[]);
     assert_eq!(send(&mut b, 10).len(), 1, "nothing is in flight");
     assert_eq!(corked(&b), 0);
+}
+
+/// MSG_MORE was an earlier call's: what has left lets the tail of this one go.
+#[test]
+fn a_tail_behind_bytes_of_msg_more_goes_when_they_have_left() {
+    let mut b = Bench::new();
+    b.queues();
+    assert!(b.write_with(100, nagle::CORK).is_empty());
+    b.queue(MSS - 100);
+    b.with(|sk, cx| tcp_push_one(sk, cx, MSS));
+    assert_eq!(b.sent().len(), 1);
+    assert!(send(&mut b, 10).is_empty());
+    assert_eq!(corked(&b), 1);
+    b.carry();
+    b.with(tcp_tx_space);
+    assert_eq!(b.sent().len(), 1);
 }
