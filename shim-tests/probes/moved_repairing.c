@@ -3,6 +3,7 @@
  *
  *   moved_repairing HOST PORT     the peer program listens there
  */
+#include "doubled.h"
 #include "show.h"
 
 #include <netinet/in.h>
@@ -10,19 +11,9 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 #include <linux/sockios.h>
-#include <sys/wait.h>
 
 static const char *host;
 static int port;
-
-static void doubled(void)
-{
-	fflush(stdout);
-	pid_t pid = fork();
-	if (pid == 0)
-		_exit(0);
-	waitpid(pid, NULL, 0);
-}
 
 static int repair(int fd, int how)
 {
