@@ -3,7 +3,7 @@
  *   exec_lingers HOST PORT                  the peer program listens there
  *   exec_lingers HOST PORT STAGE SINCE      by itself: what follows a stage that began SINCE
  */
-#include "show.h"
+#include "filled.h"
 #include "told.h"
 
 #include <fcntl.h>
@@ -21,16 +21,17 @@ static long milliseconds(void)
 	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+/* Longer than a busy host delays a program, and shorter than TOO_LONG, which no stage lingers. */
+enum { SLACK = 10, TOO_LONG = 20 };
+
 /* A connection that is closed on exec, with more than the peer takes. */
-static int full(const char *command, int seconds)
+static int full(const char *command, int lingers, int seconds)
 {
-	static char data[4 << 20];
-	struct linger linger = {.l_onoff = seconds > 0, .l_linger = seconds};
+	struct linger linger = {.l_onoff = lingers, .l_linger = seconds};
 	int fd = peer(host, port, command);
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
-	while (send(fd, data, sizeof data, MSG_DONTWAIT) > 0)
-		;
+	fill_beyond(fd);
 	return fd;
 }
 
@@ -57,8 +58,14 @@ static void used(int fd)
 		usleep(100);
 }
 
-static const char *const stages[] = {"does not linger", "lingers", "does not block", "is done before", "two of them",
-				     "while others use them", "the highest number first"};
+/* What is there before an exec, and how many seconds the exec lingers for it. */
+static const struct {
+	const char *name;
+	long seconds;
+} stages[] = {{"does not linger", 0},	    {"lingers", 1},
+	      {"does not block", 1},	    {"is done before", 0},
+	      {"two of them", 2},	    {"while others use them", 1},
+	      {"the highest number first", 1}};
 
 /* Where the peer program tells, for the new program as well. */
 enum { TOLD = 200 };
@@ -86,26 +93,26 @@ static void prepare(int stage)
 	int other;
 	switch (stage) {
 	case 0:
-		full("hold", 0);
+		full("hold", 0, TOO_LONG);
 		break;
 	case 1:
-		full("hold", 1);
+		full("hold", 1, 1);
 		break;
 	case 2:
-		fcntl(full("hold", 1), F_SETFL, O_NONBLOCK);
+		fcntl(full("hold", 1, 1), F_SETFL, O_NONBLOCK);
 		break;
 	case 3:
-		full("gated", 20);
+		full("gated", 1, TOO_LONG);
 		close(peer(host, port, "open"));
 		break;
 	case 4:
-		full("hold", 1);
-		other = dup(full("hold", 1));
+		full("hold", 1, 1);
+		other = dup(full("hold", 1, 1));
 		fcntl(other, F_SETFD, FD_CLOEXEC);
 		break;
 	case 5:
-		full("hold", 1);
-		used(full("hold", 0));
+		full("hold", 1, 1);
+		used(full("hold", 0, 0));
 		break;
 	case 6:
 		be_told();
@@ -113,10 +120,22 @@ static void prepare(int stage)
 			err(2, "dup2");
 		close(told);
 		told_of("steps eof tell=%d");
-		full("hold", 1);
+		full("hold", 1, 1);
 		/* With unread data it ends by a RST. */
 		wait_for(told_of("steps say=x eof tell=%d"), POLLIN);
 	}
+}
+
+/* A timer's grain may be missing. */
+static void say_lingered(int stage, long ms)
+{
+	long least = stages[stage].seconds * 1000, grain = 50;
+	printf("%s: ", stages[stage].name);
+	if (ms + grain < least || ms > least + SLACK * 1000)
+		printf("%ld ms\n", ms);
+	else
+		printf("%ld s\n", stages[stage].seconds);
+	fflush(stdout);
 }
 
 int main(int argc, char **argv)
@@ -129,8 +148,7 @@ int main(int argc, char **argv)
 	port = atoi(argv[2]);
 	if (argc == 5) {
 		stage = atoi(argv[3]);
-		printf("%s: %ld s\n", stages[stage - 1], (milliseconds() - atol(argv[4]) + 300) / 1000);
-		fflush(stdout);
+		say_lingered(stage - 1, milliseconds() - atol(argv[4]));
 	}
 	if (stage == sizeof stages / sizeof *stages) {
 		say_told();

@@ -3,16 +3,14 @@
  *
  *   leaves HOST PORT
  */
-#include "show.h"
+#include "filled.h"
 
 int main(int argc, char **argv)
 {
-	static char bytes[1 << 20];
 	if (argc != 3)
 		errx(2, "usage: leaves HOST PORT");
 	int port = atoi(argv[2]), blocked = peer(argv[1], port, "hold");
-	while (send(blocked, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
-		;
+	fill_beyond(blocked);
 	peer(argv[1], port, "late 60000");
 	return 0;
 }

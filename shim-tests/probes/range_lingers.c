@@ -3,7 +3,7 @@
  *   range_lingers HOST PORT     the peer program listens there
  */
 #include "asleep.h"
-#include "show.h"
+#include "filled.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -34,14 +34,12 @@ static int by_closefrom(void)
 
 static void lingers(const char *name, const char *host, int port, int (*how)(void))
 {
-	static char data[4 << 20];
 	struct linger linger = {.l_onoff = 1, .l_linger = 1};
 	pthread_t thread;
 	void *result;
 	fd = peer(host, port, "gated");
 	setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
-	while (send(fd, data, sizeof data, MSG_DONTWAIT) > 0)
-		;
+	fill_beyond(fd);
 	tid = closed = 0;
 	if (pthread_create(&thread, NULL, closes, how))
 		errx(2, "thread");
