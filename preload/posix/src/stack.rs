@@ -58,6 +58,8 @@ pub struct Inner {
     pub(crate) clock: Clock,
     /// Files open on this stack.
     pub(crate) files: usize,
+    /// When the way in was first seen to want a ring.
+    pub(crate) ring_wanted_at: Option<u64>,
 }
 
 /// Monotonic time, and the wall clock at little cost.
@@ -430,8 +432,7 @@ impl NetStack {
         if full {
             self.driver.want_tx.store(true, Ordering::Relaxed);
         }
-        let wanted = inner.source.wants_ring() || inner.crowded();
-        if wanted && !thread::own() && self.driver.turn_needed() {
+        if self.driver.turn_needed() && !thread::own() && crate::turn::wanted(inner) {
             let turn = self.turn.lock();
             if let Some(turn) = &*turn {
                 turn.open(crate::turn::several(inner));
@@ -651,6 +652,7 @@ impl NetStack {
                 holders,
                 clock: Clock::default(),
                 files: 0,
+                ring_wanted_at: None,
             }),
             driver,
             pid,

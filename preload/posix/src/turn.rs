@@ -6,7 +6,7 @@ use sidewire_link::Errno;
 use sidewire_link::packet::{MAX_SPREAD, Prepared, Turn};
 
 use crate::deferred::DeferredQueues;
-use crate::stack::{Inner, NetStack};
+use crate::stack::{Inner, NetStack, monotonic_ns};
 use crate::{syscall, thread};
 
 /// Stack of the thread, in bytes: the program's thread-local storage lies in it, too.
@@ -20,6 +20,21 @@ const MIN_NOFILE: u64 = 1024;
 /// Segments received from which on there are several at once. A process cannot end while they are being made, which takes longer
 /// than most programs that fetch some files live.
 const MUCH: u64 = 300;
+
+/// How long, in nanoseconds, the way in is in want of a ring before it is made: a process cannot end while that goes on, and
+/// then has it to give back, together some 30 ms.
+const LASTING: u64 = 20_000_000;
+
+/// True when the way in is to have a ring, or several.
+pub(crate) fn wanted(inner: &mut Inner) -> bool {
+    if inner.crowded() {
+        return true;
+    }
+    inner.source.wants_ring() && {
+        let now = monotonic_ns();
+        now - *inner.ring_wanted_at.get_or_insert(now) >= LASTING
+    }
+}
 
 /// True when the way in is to have several rings.
 pub(crate) fn several(inner: &Inner) -> bool {
