@@ -78,6 +78,47 @@ static void fork_once(void)
 	waitpid(pid, NULL, 0);
 }
 
+/* Options that are changed while there is a connection, and what is left of them when that becomes the kernel's. */
+static void changed(const char *host, int port)
+{
+	struct sockaddr_in there = address(host, port);
+	int fd = tcp_socket();
+	set(fd);
+	if (connect(fd, (struct sockaddr *)&there, sizeof there))
+		err(2, "connect");
+	option_set(fd, IPPROTO_TCP, TCP_NODELAY, 0);
+	option_set(fd, IPPROTO_TCP, TCP_CORK, 1);
+	option_set(fd, SOL_SOCKET, SO_KEEPALIVE, 0);
+	option_set(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+	option_set(fd, IPPROTO_IP, IP_TTL, 78);
+	show_all("changed", fd);
+	fork_once();
+	show_all("changed, shared", fd);
+	SHOW(option_of(fd, IPPROTO_TCP, TCP_CORK));
+	close(fd);
+}
+
+/* The same of a socket whose next connection, or whose listener, is the kernel's. */
+static void connected_anew(const char *host, int port, int listens)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+	int own_port, own = listener(1, &own_port), fd = peer(host, port, "echo");
+	struct sockaddr_in here = address("127.0.0.1", own_port);
+	set(fd);
+	if (connect(fd, &none, sizeof none))
+		err(2, "no connection any more");
+	if (listens) {
+		here.sin_port = 0;
+		if (bind(fd, (struct sockaddr *)&here, sizeof here) || listen(fd, 1))
+			err(2, "listen");
+	} else if (connect(fd, (struct sockaddr *)&here, sizeof here)) {
+		err(2, "connect to this host");
+	}
+	show_all(listens ? "listens to this host" : "connected to this host", fd);
+	close(fd);
+	close(own);
+}
+
 int main(int argc, char **argv)
 {
 	struct sockaddr_in a = address("0.0.0.0", 0);
@@ -104,6 +145,10 @@ int main(int argc, char **argv)
 	fork_once();
 	show_all("connected, shared", out);
 	close(out);
+
+	changed(argv[1], atoi(argv[2]));
+	connected_anew(argv[1], atoi(argv[2]), 0);
+	connected_anew(argv[1], atoi(argv[2]), 1);
 
 	close(fd);
 	/* With the connection alive, and in whatever state it is after it. */

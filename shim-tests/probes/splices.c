@@ -132,6 +132,23 @@ static void offsets(void)
 	SHOW(sendfile(fd, unreadable, NULL, 5));
 	SHOW(sendfile(fd, file, NULL, 300));
 	SHOW(lseek(file, 0, SEEK_CUR));
+	/* Opened to be written, for neither (mode 3), and for nothing but its name. */
+	static const int modes[] = {O_WRONLY, O_RDWR, O_ACCMODE, O_PATH, O_RDONLY};
+	char path[32];
+	snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+	for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+		int again = open(path, modes[i]);
+		off_t off = 1;
+		printf("mode %#x, %d\n", modes[i], again >= 0);
+		SHOW(sendfile(fd, again, NULL, 5));
+		SHOW(sendfile(fd, again, &off, 5));
+		SHOW(sendfile(fd, again, &off, 0));
+		close(again);
+	}
+	SHOW(fcntl(fd, F_SETFL, O_APPEND));
+	SHOW(sendfile(fd, file, NULL, 5));
+	SHOW(fcntl(fd, F_SETFL, 0));
+	SHOW(sendfile(fd, file, NULL, 5));
 	close(fd);
 }
 

@@ -24,6 +24,10 @@ pub struct File {
     pub nonblock: AtomicBool,
     /// AF_INET6: addresses are shown v4-mapped.
     pub v6: AtomicBool,
+    /// O_APPEND, with which splice and sendfile refuse it.
+    pub(crate) append: AtomicBool,
+    /// Options of the connection that the shadow has not been told of.
+    pub(crate) options_apart: AtomicBool,
     /// [`File::kernel_listener`], -1 for none.
     listener: AtomicI32,
     /// Who waits.
@@ -63,6 +67,8 @@ impl File {
             id: AtomicU64::new(0),
             nonblock: AtomicBool::new(false),
             v6: AtomicBool::new(false),
+            append: AtomicBool::new(false),
+            options_apart: AtomicBool::new(false),
             listener: AtomicI32::new(-1),
             wait: WaitQueue::new(),
             sending: Mutex::new(()),
@@ -93,6 +99,8 @@ impl File {
         file.id.store(id.data().as_ffi(), Ordering::Relaxed);
         file.nonblock.store(false, Ordering::Relaxed);
         file.v6.store(v6, Ordering::Relaxed);
+        file.append.store(false, Ordering::Relaxed);
+        file.options_apart.store(false, Ordering::Relaxed);
         file.moved.store(false, Ordering::Relaxed);
         file.splicing.store(false, Ordering::Relaxed);
         file.set_kernel_listener(None);

@@ -10,6 +10,7 @@ use sidewire_uapi::TcpState;
 use sidewire_uapi::tcp::{self, repair};
 
 use super::address::{GivenAddr, bind_shadow, is_v6, shadow_name};
+use super::handover::options;
 use super::socket::{Asked, Reason, to_kernel};
 use super::unbind::unbind_if_over;
 use super::{answer_int, errno_of, handover};
@@ -33,6 +34,7 @@ pub unsafe fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int {
     };
     let _inside = signals::enter();
     unbind_if_over(&file, fd);
+    options::bring(&file, fd);
     let busy = file.stack().with(|i| i.engine.state(file.id())) != TcpState::Close;
     if busy {
         // SAFETY: the caller's arguments.
@@ -181,6 +183,7 @@ pub fn listen(fd: c_int, backlog: c_int) -> c_int {
     if file.moved() {
         return real::listen(fd, backlog);
     }
+    options::bring(&file, fd);
     let (stack, id) = (file.stack(), file.id());
     if !stack.with(|i| i.engine.may_listen(id)) {
         // Before a port is taken for it.

@@ -18,6 +18,7 @@ use sidewire_uapi::ip::IP_LOCAL_PORT_RANGE;
 
 use super::address::{GivenAddr, SIN6_LEN_RFC2133, is_v6, shadow_name, unmapped};
 use super::bind::reuses_port;
+use super::handover::options;
 use super::shutdown::may_stop_listening;
 use super::socket::{Asked, Reason, count_engine, to_kernel};
 use super::unbind::unbind_if_over;
@@ -45,6 +46,7 @@ pub unsafe fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int
         if file.moved() {
             return Err(MOVED);
         }
+        options::bring(&file, fd);
         if prepared.is_none() {
             // SAFETY: the program's pointer.
             prepared = Some(unsafe { prepare(&file, fd, addr, len) }?);

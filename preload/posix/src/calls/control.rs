@@ -47,6 +47,8 @@ pub unsafe fn fcntl(fd: c_int, cmd: c_int, arg: usize) -> c_int {
                     let flags = arg as c_int;
                     file.nonblock
                         .store(flags & libc::O_NONBLOCK != 0, Ordering::Relaxed);
+                    file.append
+                        .store(flags & libc::O_APPEND != 0, Ordering::Relaxed);
                     if flags & libc::O_ASYNC != 0 || file.owner.lock().is_some() {
                         sigio::changed(&file, fd);
                     }

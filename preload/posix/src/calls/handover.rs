@@ -10,7 +10,7 @@
 
 mod ended;
 mod from_peer;
-mod options;
+pub(super) mod options;
 mod repairing;
 
 use core::ffi::c_int;
@@ -574,6 +574,7 @@ pub(crate) fn give(fd: c_int, why: Reason) -> Result<(), Refused> {
             return listener(&file, fd, why);
         }
         TcpState::Close => {
+            options::bring(&file, fd);
             ended::give(stack, &file, fd);
             stack.with(|_| file.set_moved());
             to_kernel(&file, why, Asked::Nothing);

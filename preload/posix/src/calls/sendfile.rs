@@ -4,6 +4,7 @@
 
 use core::cell::Cell;
 use core::ffi::c_int;
+use core::sync::atomic::Ordering;
 
 use libc::{off_t, size_t, ssize_t};
 use sidewire_engine::memory::{Fault, IovIter, MemRef, RegionKind};
@@ -76,7 +77,10 @@ unsafe fn from_file(
         // SAFETY: any bytes make a number.
         Some(unsafe { copy::read_value(offset) }.map_err(|_| libc::EFAULT)?)
     };
-    if let Err(e) = allowed(out, input, pos, count) {
+    let regular = regular_size(input);
+    if !plainly_allowed(to, regular, pos, count)
+        && let Err(e) = allowed(out, input, pos, count)
+    {
         explain::refused(to.record(), "sendfile", 0, e);
         if let Some(p) = pos {
             // SAFETY: the program gave the pointer for writing.
@@ -85,7 +89,6 @@ unsafe fn from_file(
         return Err(e);
     }
     let count = count.min(MAX_RW_COUNT);
-    let regular = regular_size(input);
     let mut pieces = Pieces::of_sendfile(to);
     let mut in_syn = pieces.connects;
     let mut buf = Vec::new();
@@ -180,6 +183,13 @@ unsafe fn from_file(
     }
 }
 
+/// True where [`allowed`] need not be asked: a file that can be read, from a position in it.
+fn plainly_allowed(to: &FileRef, regular: Option<i64>, pos: Option<i64>, count: usize) -> bool {
+    regular.is_some_and(|size| pos.is_none_or(|pos| (0..=size).contains(&pos)))
+        && count <= MAX_RW_COUNT
+        && !to.append.load(Ordering::Relaxed)
+}
+
 /// What Linux's `do_sendfile` says of descriptors, position and length, before it moves anything.
 fn allowed(out: c_int, input: c_int, pos: Option<i64>, count: usize) -> Result<(), c_int> {
     let mut at = pos.unwrap_or(0);
@@ -242,11 +252,12 @@ fn skip(fd: c_int, by: i64) {
     let _ = unsafe { syscall!(Sysno::lseek, fd, by, libc::SEEK_CUR) };
 }
 
-/// Size of a regular file; `None` for anything else, and where reads have to be aligned (O_DIRECT).
+/// Size of a regular file; `None` for anything else, where it cannot be read, and where reads have to be aligned (O_DIRECT).
 fn regular_size(fd: c_int) -> Option<i64> {
     // SAFETY: no pointers.
-    let flags = unsafe { syscall!(Sysno::fcntl, fd, libc::F_GETFL) }.unwrap_or(0);
-    if flags as c_int & libc::O_DIRECT != 0 {
+    let flags = unsafe { syscall!(Sysno::fcntl, fd, libc::F_GETFL) }.ok()? as c_int;
+    let readable = matches!(flags & libc::O_ACCMODE, libc::O_RDONLY | libc::O_RDWR);
+    if !readable || flags & (libc::O_DIRECT | libc::O_PATH) != 0 {
         return None;
     }
     // SAFETY: the kernel fills a structure of integers.

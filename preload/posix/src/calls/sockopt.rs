@@ -3,9 +3,10 @@
 //! *Engine* options depend on the connection's state. *Shadow* options are the kernel's to judge (capabilities, names of
 //! devices, what is reserved with it), and the engine is told. What the engine does not know is the shadow's, answer and
 //! errno; so is every level that is not TCP's. Values that would matter if the connection went to the kernel after all are
-//! set on both.
+//! set on both, or brought there when it does ([`options`]).
 
 use core::ffi::{c_int, c_void};
+use core::sync::atomic::Ordering;
 
 use libc::socklen_t;
 use sidewire_engine::Error;
@@ -16,7 +17,7 @@ use sidewire_uapi::tcp::{self, TcpState};
 use smallvec::SmallVec;
 
 use super::address::{encode, is_v6};
-use super::handover;
+use super::handover::{self, options};
 use super::socket::Reason;
 use super::{answer_int, caps, errno_of, zerocopy_receive};
 use crate::file::FileRef;
@@ -85,6 +86,19 @@ fn who_sets(level: c_int, name: c_int) -> Who {
         (libc::SOL_SOCKET | libc::IPPROTO_TCP | libc::IPPROTO_IP, _) => Who::Both,
         _ => Who::Shadow,
     }
+}
+
+/// Options of the engine's for which a capability counts: to ask for it is a system call.
+fn privileged(level: c_int, name: c_int) -> bool {
+    match level {
+        libc::SOL_SOCKET => matches!(name, so::SO_TXTIME),
+        libc::IPPROTO_TCP => matches!(name, tcp::TCP_REPAIR | libc::TCP_CONGESTION),
+        _ => false,
+    }
+}
+
+fn connection(state: TcpState) -> bool {
+    !matches!(state, TcpState::Close | TcpState::Listen)
 }
 
 /// Options with which the kernel carries what is not connected yet: they change the header, or how a route is found.
@@ -197,6 +211,10 @@ unsafe fn set(
     if (level, name) == (libc::IPPROTO_TCP, tcp::TCP_ULP) && !buf.starts_with(b"tls") {
         return shadow();
     }
+    let caps = || match privileged(level, name) {
+        true => caps(),
+        false => Caps::default(),
+    };
     let engine = |caps: Caps| {
         // Behind what another thread is sending.
         let _turn = file.sending.lock();
@@ -204,7 +222,8 @@ unsafe fn set(
         stack.with(|i| {
             round::up_to_date(stack, i, |i| {
                 let (engine, mut io) = i.split();
-                engine.setsockopt(&mut io, file.id(), level, name, &buf[..n], caps)
+                engine.setsockopt(&mut io, file.id(), level, name, &buf[..n], caps)?;
+                Ok(engine.state(file.id()))
             })
         })
     };
@@ -246,7 +265,11 @@ unsafe fn set(
             Ok(0)
         }
         Who::Both => match engine(caps()) {
-            Ok(()) => {
+            Ok(state) if connection(state) && options::moves(level, name) => {
+                file.options_apart.store(true, Ordering::Relaxed);
+                Ok(0)
+            }
+            Ok(_) => {
                 let errno = raw::errno();
                 let _ = shadow();
                 raw::set_errno(errno);
@@ -256,7 +279,7 @@ unsafe fn set(
             Err(e) if unknown(e) && !timestamping(level, name) => shadow_for_children(),
             Err(e) => Err(errno_of(e)),
         },
-        Who::Engine | Who::Shadow => engine(caps()).map(|()| 0).map_err(errno_of),
+        Who::Engine | Who::Shadow => engine(caps()).map(|_| 0).map_err(errno_of),
     }
 }
 

@@ -57,7 +57,9 @@ pub unsafe fn splice(
         },
         (None, Some(to)) => match PipeEnd::of(input, libc::O_WRONLY) {
             // A socket to which O_APPEND was set takes none: EINVAL.
-            Some(pipe) if !appends(out) => from_pipe(&to, &pipe, out, most, flags),
+            Some(pipe) if !to.append.load(Ordering::Relaxed) => {
+                from_pipe(&to, &pipe, out, most, flags)
+            }
             _ => Err(MOVED),
         },
         _ => Err(MOVED),
@@ -139,10 +141,6 @@ impl PipeEnd {
             }
         }
     }
-}
-
-fn appends(fd: c_int) -> bool {
-    syscall::fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_APPEND != 0)
 }
 
 /// What the socket has, as far as the pipe has room, piece by piece. Whether to wait for data is the socket's affair, to wait

@@ -1,13 +1,16 @@
-//! The options of a connection that becomes the kernel's. Those that the program set stand at the kernel's socket as a rule;
-//! those that came with the listener do not, and TCP_REPAIR takes SO_REUSEADDR away.
+//! The options of a connection that becomes the kernel's. The kernel's socket has those that the program set before there was a
+//! connection; not those that came with the listener, nor those that are set while it lasts ([`moves`]). And TCP_REPAIR takes
+//! SO_REUSEADDR away.
 
 use core::ffi::c_int;
+use core::sync::atomic::Ordering;
 
 use sidewire_engine::SocketId;
 use sidewire_uapi::socket as so;
 use sidewire_uapi::tcp;
 use syscalls::{Sysno, syscall};
 
+use crate::file::File;
 use crate::stack::Inner;
 
 /// What an option's value is.
@@ -19,7 +22,7 @@ const TIME: usize = size_of::<libc::timeval>();
 const NAME: usize = 16;
 
 /// The options, in the order in which they are set: IP_TOS sets a priority, and keepalive comes when its times are known.
-const OPTIONS: [(c_int, c_int, usize); 35] = [
+const OPTIONS: [(c_int, c_int, usize); 36] = [
     (libc::SOL_SOCKET, so::SO_REUSEADDR, INT),
     (libc::SOL_SOCKET, so::SO_BINDTOIFINDEX, INT),
     (libc::SOL_SOCKET, so::SO_MARK, INT),
@@ -49,6 +52,7 @@ const OPTIONS: [(c_int, c_int, usize); 35] = [
     (libc::IPPROTO_TCP, tcp::TCP_INQ, INT),
     (libc::IPPROTO_TCP, tcp::TCP_THIN_LINEAR_TIMEOUTS, INT),
     (libc::IPPROTO_TCP, tcp::TCP_CORK, INT),
+    (libc::IPPROTO_TCP, tcp::TCP_NODELAY, INT),
     (libc::IPPROTO_TCP, tcp::TCP_WINDOW_CLAMP, INT),
     (libc::IPPROTO_TCP, tcp::TCP_QUICKACK, INT),
     (libc::IPPROTO_TCP, tcp::TCP_KEEPIDLE, INT),
@@ -59,6 +63,22 @@ const OPTIONS: [(c_int, c_int, usize); 35] = [
 
 /// Longest value in bytes.
 const VALUE_MAX: usize = 16;
+
+/// True for an option that goes with a connection to the kernel: until then the kernel's socket need not know it, which spares a
+/// program that sets one for each answer, as TCP_CORK, a system call each time.
+pub(in crate::calls) fn moves(level: c_int, name: c_int) -> bool {
+    OPTIONS
+        .iter()
+        .any(|option| (option.0, option.1) == (level, name))
+}
+
+/// What was set while there was a connection is at the kernel's socket, too, before it is used as one that is not connected.
+pub(in crate::calls) fn bring(file: &File, fd: c_int) {
+    if file.options_apart.swap(false, Ordering::Relaxed) {
+        let values = file.stack().with(|inner| Values::of(inner, file.id()));
+        values.set(fd);
+    }
+}
 
 /// The values of [`OPTIONS`], where the engine has them.
 pub(super) struct Values([Option<[u8; VALUE_MAX]>; OPTIONS.len()]);
