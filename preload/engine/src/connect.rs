@@ -415,6 +415,7 @@ fn reset_to_fresh(sk: &mut TcpSock, sh: &crate::stack::Shared) {
     // What TCP_INFO goes on showing: Linux `tcp_disconnect` leaves it to the next connect.
     sk.pmtu_cookie = old.pmtu_cookie;
     sk.advmss = old.advmss;
+    sk.ecn_flags = old.ecn_flags;
     sk.rcv_ssthresh = old.rcv_ssthresh;
     sk.tuning.space = old.tuning.space;
     // What the peer's segments taught; the next connection's first windows are of it.

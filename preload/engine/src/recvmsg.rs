@@ -333,8 +333,9 @@ fn copy_some(
         }
         tcp_rcv_space_adjust(sk, cx.sh, cx.now);
     }
-    // In Linux the byte shares a buffer with what follows it.
-    let more_follows = used == 0 && index + 1 < sk.receive_queue.len();
+    // In Linux the byte shares a buffer with what follows it, so that this is copied in the same turn. (A FIN is not.)
+    let next = sk.receive_queue.get(index + 1);
+    let more_follows = used == 0 && room > 1 && next.is_some_and(|next| next.frag.len > 0);
     if sk.urg_data != 0 && after(sk.copied_seq, sk.urg_seq) && !more_follows {
         sk.urg_data = 0;
     }

@@ -8,6 +8,7 @@ use crate::calls::ConnectCall;
 use crate::error::Error;
 use crate::init_sock::TCP_DEFAULT_SCALING_RATIO;
 use crate::skb::tcphdr;
+use crate::sock::ecn;
 use crate::stack::{Step, WaitReason};
 use crate::testpeer::{LOCAL, PEER_ISN, Peer, REMOTE, SEND, Seg};
 use crate::time::{HZ, Instant, NSEC_PER_SEC};
@@ -212,6 +213,19 @@ fn disconnect_leaves_the_scaling_ratio() {
     peer.sk().sk_err = None;
     fails(&mut peer, Error::InProgress);
     assert_eq!(peer.only().window, 65535);
+}
+
+/// And TCPI_OPT_ECN of the last connection.
+#[test]
+fn disconnect_leaves_ecn() {
+    let mut peer = Peer::established();
+    peer.sk().ecn_flags = ecn::OK | ecn::SEEN;
+    peer.bed.with(|stack, io, id| stack.disconnect(io, id));
+    peer.sent();
+    assert_eq!(peer.sk().ecn_flags, ecn::OK | ecn::SEEN);
+    peer.sk().sk_err = None;
+    fails(&mut peer, Error::InProgress);
+    assert_eq!(peer.sk().ecn_flags, 0);
 }
 
 /// And what TCP_TIMESTAMP was set to: it reads so until the next connect.

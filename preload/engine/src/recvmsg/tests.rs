@@ -414,6 +414,26 @@ fn urgent() {
     assert_eq!(peer.recv(0, 10), Ok(1));
 }
 
+/// A receive that finds nothing but the FIN behind the urgent byte has that behind it all the same.
+#[test]
+fn urgent_byte_before_a_fin() {
+    let mut peer = Peer::established();
+    peer.send(Seg {
+        flags: tcphdr::ACK | tcphdr::URG | tcphdr::PSH,
+        len: 1,
+        urg_ptr: 1,
+        ..SEND
+    });
+    peer.send(Seg {
+        flags: tcphdr::ACK | tcphdr::FIN,
+        seq: PEER_ISN + 2,
+        ..SEND
+    });
+    assert_eq!(peer.recv(0, 10), Ok(0));
+    assert_eq!(peer.sk().urg_data, 0, "no POLLPRI");
+    assert_eq!(peer.recv(MSG_OOB, 1), Err(Error::Inval));
+}
+
 /// A copy that fails behind the urgent byte leaves that to be read, in one buffer with it or in the next.
 #[test]
 fn urgent_byte_before_a_bad_address() {
