@@ -163,11 +163,23 @@ impl Lab {
         Self::lose(netns, "ingress", every)
     }
 
+    /// Has every IP packet to `netns` of more than `bytes` lost, and nobody told: a path MTU black hole.
+    ///
+    /// # Errors
+    /// When nftables or its ingress hook is missing.
+    pub fn swallow_above_on_the_way_to(&self, netns: &Netns, bytes: u32) -> Result<()> {
+        Self::drop_where(netns, "ingress", &format!("ip length > {bytes}"))
+    }
+
     fn lose(netns: &Netns, hook: &str, every: u32) -> Result<()> {
+        let one = format!("numgen inc mod {every} {}", every - 1);
+        Self::drop_where(netns, hook, &one)
+    }
+
+    fn drop_where(netns: &Netns, hook: &str, which: &str) -> Result<()> {
         let rules = format!(
             "table netdev lab {{ chain {hook} {{ type filter hook {hook} device {DEVICE} priority 0; \
-             numgen inc mod {every} {} counter drop; }}; }}",
-            every - 1
+             {which} counter drop; }}; }}"
         );
         netns.run("nft", [rules.as_str()])?;
         Ok(())

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use shim_tests::library::Stack;
 use shim_tests::netcat::{Flavour, Part, move_file};
 use shim_tests::payload::MIB;
-use shim_tests::{Lab, Link, Need, Suite, TestResult};
+use shim_tests::{Lab, Link, Need, Offloads, Suite, TestResult};
 
 fn main() -> ExitCode {
     let mut suite = Suite::new("netcat");
@@ -32,6 +32,23 @@ fn main() -> ExitCode {
             moves(&lab, stack, Flavour::OpenBsd, part, 16 * MIB)
         });
     }
+    suite = suite.both(
+        "openbsd_client_sends_into_a_black_hole",
+        &[Need::EgressHook],
+        |stack| {
+            let lab = Lab::new(Link {
+                offloads: Offloads::Off,
+                ..Link::default()
+            })?;
+            lab.swallow_above_on_the_way_to(&lab.far, 1200)?;
+            lab.near.sysctl("net/ipv4/tcp_mtu_probing", "1")?;
+            let sends = Part {
+                listens: false,
+                sends: true,
+            };
+            moves(&lab, stack, Flavour::OpenBsd, sends, MIB)
+        },
+    );
     for part in Part::ALL {
         let name = format!("openbsd_{}_1_gib::sidewire", part.name());
         suite = suite.long(|suite| {

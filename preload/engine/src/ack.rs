@@ -9,6 +9,7 @@ use crate::cwnd::tcp_slow_start_after_idle_check;
 use crate::header::tcp_time_stamp_ts;
 use crate::input::tcp_replace_ts_recent;
 use crate::mss::tcp_sync_mss;
+use crate::mtu_probe::tcp_mtup_acked;
 use crate::pacing::tcp_update_pacing_rate;
 use crate::rack::{tcp_rack_advance, tcp_rack_update_reo_wnd};
 use crate::rate::{RateSample, tcp_rate_gen, tcp_rate_skb_delivered};
@@ -424,6 +425,7 @@ fn tcp_clean_rtx_queue(
     let rtt_update = tcp_ack_update_rtt(sk, cx, flag, seq_rtt_us, sack_rtt_us, ca_rtt_us, rs);
     if flag.intersects(AckFlag::ACKED) {
         flag |= AckFlag::SET_XMIT_TIMER;
+        tcp_mtup_acked(sk, cx);
         if sk.sack_ok {
             // A hole closed by an original: reordering.
             if before(reord, prior_fack) {

@@ -31,7 +31,7 @@ pub const FROZEN_MAX: usize = 256 << 20;
 /// What a frozen socket begins with.
 const MAGIC: [u8; 4] = *b"SWsk";
 /// Format; another number is refused.
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 /// Magic, version, length.
 const HEADER_LEN: usize = 10;
 

@@ -11,6 +11,7 @@ use crate::header::{Headers, IpFields, dont_fragment, tcp_time_stamp_ts, ttl};
 use crate::listen::RequestSock;
 use crate::mib::Counter;
 use crate::mss::{dst_metric_advmss, net_header_len, tcp_header_len, tcp_mss_clamp, tcp_sync_mss};
+use crate::mtu_probe::tcp_mtup_init;
 use crate::net::{Net, Transmit, TxVerdict};
 use crate::output::{At, XmitError, rebuild_header, tcp_init_nondata_skb, tcp_transmit_skb};
 use crate::skb::tcphdr;
@@ -39,6 +40,7 @@ pub fn tcp_connect_init(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
     sk.max_window = 0;
     let headers = net_header_len(sk);
     let mtu = sk.dst.as_ref().map_or(0, |d| d.mtu);
+    tcp_mtup_init(sk, cx);
     tcp_sync_mss(sk, cx, mtu);
     tcp_ca_dst_init(sk);
     let metrics = *sk.route_metrics();

@@ -10,6 +10,7 @@ use crate::cong::CongestionControl;
 use crate::errqueue::ErrQueue;
 use crate::event::Events;
 use crate::mss::TCP_HEADER;
+use crate::mtu_probe::MtuProbe;
 use crate::net::Tuple;
 use crate::opts::SockOpts;
 use crate::repair::RepairState;
@@ -166,6 +167,7 @@ impl TcpSock {
             tcp_wstamp_ns: Instant::ZERO,
             chrono: Chrono::default(),
             pmtu_cookie: 0,
+            mtup: MtuProbe::default(),
             retransmit_hint: None,
             highest_sack: 0,
             is_sack_reneg: false,

@@ -140,12 +140,13 @@ pub(crate) fn tcp_send_challenge_ack(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
         return;
     }
     let limit = cx.sh.sysctl.tcp_challenge_ack_limit;
-    if limit < i32::MAX as u32 {
+    // Of 0 Linux draws its random number from all that there are.
+    if limit != 0 && limit < i32::MAX as u32 {
         let second = cx.now.0 / NSEC_PER_SEC;
         if cx.sh.challenge.1 != second {
             // The random part hides the count from those who probe it.
             let half = limit.div_ceil(2);
-            let random = cx.jitter(limit.max(1));
+            let random = cx.jitter(limit);
             cx.sh.challenge = (half + random, second);
         }
         if cx.sh.challenge.0 == 0 {

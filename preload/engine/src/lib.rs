@@ -43,6 +43,7 @@ pub mod memory;
 pub mod metrics;
 pub mod mib;
 pub mod mss;
+pub mod mtu_probe;
 pub mod net;
 pub mod ofo;
 pub mod opts;

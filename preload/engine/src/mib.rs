@@ -85,6 +85,10 @@ mib! {
     TCPLossProbes,
     /// Tail loss probes that repaired the loss.
     TCPLossProbeRecovery,
+    /// Larger segments that found the path to take them (RFC 4821).
+    TCPMTUPSuccess,
+    /// Those that were lost.
+    TCPMTUPFail,
     /// Fast retransmissions.
     TCPFastRetrans,
     /// Retransmissions in slow start after a timeout.

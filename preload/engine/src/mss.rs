@@ -123,8 +123,13 @@ pub fn tcp_mtu_to_mss(sk: &TcpSock, pmtu: u32, sysctl: &Sysctl) -> u32 {
 
 /// Takes a new path MTU over; returns the MSS that follows from it.
 pub fn tcp_sync_mss(sk: &mut TcpSock, cx: &Cx<'_, '_>, pmtu: u32) -> u32 {
-    let mss = tcp_bound_to_half_wnd(sk, tcp_mtu_to_mss(sk, pmtu, &cx.sh.sysctl));
+    let sysctl = &cx.sh.sysctl;
+    sk.mtup.search_high = sk.mtup.search_high.min(pmtu);
+    let mut mss = tcp_bound_to_half_wnd(sk, tcp_mtu_to_mss(sk, pmtu, sysctl));
     sk.pmtu_cookie = pmtu;
+    if sk.mtup.enabled {
+        mss = mss.min(tcp_mtu_to_mss(sk, sk.mtup.search_low, sysctl));
+    }
     sk.mss_cache = mss;
     mss
 }

@@ -17,6 +17,7 @@ use crate::header::{Headers, ip_fields, tcp_established_options, tcp_syn_options
 use crate::memory::Frag;
 use crate::mib::Counter;
 pub use crate::mss::{tcp_current_mss, tcp_send_mss, tcp_sync_mss};
+use crate::mtu_probe::{Probed, tcp_mtu_probe};
 use crate::net::{FlowKey, Transmit, TxTime, TxVerdict};
 use crate::pacing::{tcp_pacing_check, tcp_update_skb_after_send};
 pub use crate::rate::tcp_rate_check_app_limited;
@@ -537,11 +538,6 @@ pub fn tcp_write_xmit(
     push_one: i32,
 ) -> bool {
     let mut sent_pkts = 0;
-    let mut limited = Limited {
-        max_segs: tcp_tso_segs(sk, cx, mss_now),
-        cwnd: false,
-        rwnd: false,
-    };
     let mut held = Held::Nothing;
     let from = sk.snd_nxt;
     let pause = sk.xmit_pause.take();
@@ -553,7 +549,19 @@ pub fn tcp_write_xmit(
     }
     if push_one == 0 {
         sk.pushed_nonagle = nonagle;
+        if !chosen && !sk.tx_blocked && !sk.repair.sending() {
+            match tcp_mtu_probe(sk, cx) {
+                Probed::No => {}
+                Probed::Waits => return false,
+                Probed::Sent => sent_pkts = 1,
+            }
+        }
     }
+    let mut limited = Limited {
+        max_segs: tcp_tso_segs(sk, cx, mss_now),
+        cwnd: false,
+        rwnd: false,
+    };
 
     while !sk.tx_blocked && !sk.write_queue.is_empty() {
         if sk.repair.sending() {

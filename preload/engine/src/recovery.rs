@@ -6,6 +6,7 @@ use crate::cong;
 use crate::cwnd::{tcp_current_ssthresh, tcp_set_ca_state};
 use crate::header::tcp_time_stamp;
 use crate::mib::Counter;
+use crate::mtu_probe::tcp_mtup_lost;
 use crate::output::{tcp_current_mss, tcp_push_pending};
 use crate::rack::{
     TCP_RACK_RECOVERY_THRESH, tcp_newreno_mark_lost, tcp_rack_mark_lost, tcp_rack_skb_timeout,
@@ -590,7 +591,7 @@ pub(crate) fn tcp_fastretrans_alert(
     *rexmit = Rexmit::Lost;
 }
 
-/// Open, Disorder and CWR: enters recovery when something is lost; true when nothing is.
+/// Open, Disorder and CWR: enters recovery when something is lost; true when nothing is, or only a probe of the path's MTU.
 fn disorder_or_recover(
     sk: &mut TcpSock,
     cx: &mut Cx<'_, '_>,
@@ -611,6 +612,9 @@ fn disorder_or_recover(
     tcp_identify_packet_loss(sk, cx, ack_flag);
     if sk.lost_out == 0 {
         tcp_try_to_open(sk, cx, flag);
+        return true;
+    }
+    if tcp_mtup_lost(sk, cx) {
         return true;
     }
     tcp_enter_recovery(sk, cx, ece_ack);

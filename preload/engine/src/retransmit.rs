@@ -42,6 +42,8 @@ pub(crate) fn retransmit_skb_raw(
     index: usize,
     segs: u32,
 ) -> Result<(), XmitError> {
+    // What is sent again tells nothing of the path's MTU.
+    sk.mtup.probe_size = 0;
     if skb_still_in_host_queue(sk, cx, index) {
         return Err(XmitError::Busy);
     }

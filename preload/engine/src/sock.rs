@@ -20,6 +20,7 @@ use crate::errqueue::ErrQueue;
 use crate::event::Events;
 use crate::fastopen::FastopenReq;
 use crate::listen::ListenState;
+use crate::mtu_probe::MtuProbe;
 use crate::net::{Dst, RouteMetrics, Tuple};
 use crate::opts::SockOpts;
 use crate::repair::RepairState;
@@ -472,6 +473,8 @@ pub struct TcpSock {
     pub chrono: Chrono,
     /// Path MTU that `mss_cache` was computed from (Linux `icsk_pmtu_cookie`).
     pub pmtu_cookie: u32,
+    /// The search for what the path takes.
+    pub mtup: MtuProbe,
     /// First sequence number that may be marked lost and not retransmitted (Linux `retransmit_skb_hint`).
     pub retransmit_hint: Option<u32>,
     /// End of the highest SACKed buffer; counts while `sacked_out` is not 0.

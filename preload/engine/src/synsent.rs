@@ -14,6 +14,7 @@ use crate::header::tcp_time_stamp_ts;
 use crate::input::{Verdict, now_s, paws_reject};
 use crate::mib::Counter;
 use crate::mss::{tcp_header_len, tcp_sync_mss};
+use crate::mtu_probe::tcp_mtup_init;
 use crate::output::tcp_send_ack;
 use crate::rcvbuf::tcp_init_rcv_space;
 use crate::segment::Segment;
@@ -217,6 +218,7 @@ fn crossed_syn(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, seg: &Segment) {
     sk.snd_wl1 = seg.seq;
     sk.max_window = sk.snd_wnd;
     let pmtu = sk.dst.as_ref().map_or(0, |d| d.mtu);
+    tcp_mtup_init(sk, cx);
     tcp_sync_mss(sk, cx, pmtu);
     tcp_initialize_rcv_mss(sk);
     tcp_send_synack_sk(sk, cx);

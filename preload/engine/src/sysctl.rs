@@ -80,10 +80,20 @@ pub struct Sysctl {
     pub tcp_keepalive_probes: u8,
     /// Milliseconds between two acks of segments that are out of the window.
     pub tcp_invalid_ratelimit_ms: u32,
-    /// Challenge acks a second of all sockets (RFC 5961 §7); `i32::MAX` and more is no bound.
+    /// Challenge acks a second of all sockets (RFC 5961 §7); 0, `i32::MAX` and more are no bound.
     pub tcp_challenge_ack_limit: u32,
     /// Smallest segment to send, bytes of payload and TCP options.
     pub tcp_min_snd_mss: u32,
+    /// RFC 4821: 1 where timeouts tell of a black hole, 2 always, 0 never.
+    pub tcp_mtu_probing: u8,
+    /// Bytes of payload and TCP options with which the search begins.
+    pub tcp_base_mss: u32,
+    /// The same where black holes have it begin anew, at least.
+    pub tcp_mtu_probe_floor: u32,
+    /// Bytes between what the path takes and what it does not, below which the search is over.
+    pub tcp_probe_threshold: i32,
+    /// Seconds after which it begins anew.
+    pub tcp_probe_interval_s: u32,
     /// The congestion window shrinks with each RTO without sending (RFC 2861).
     pub tcp_slow_start_after_idle: bool,
     /// The announced window may shrink when memory gets scarce.
@@ -198,6 +208,11 @@ impl Default for Sysctl {
             tcp_invalid_ratelimit_ms: 500,
             tcp_challenge_ack_limit: u32::MAX,
             tcp_min_snd_mss: 48,
+            tcp_mtu_probing: 0,
+            tcp_base_mss: 1024,
+            tcp_mtu_probe_floor: 48,
+            tcp_probe_threshold: 8,
+            tcp_probe_interval_s: 600,
             tcp_slow_start_after_idle: true,
             tcp_shrink_window: false,
             tcp_moderate_rcvbuf: true,

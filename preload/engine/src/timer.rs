@@ -11,6 +11,7 @@ use crate::fastopen;
 use crate::header::{tcp_time_stamp, tcp_time_stamp_ts};
 use crate::metrics::tcp_init_metrics;
 use crate::mib::Counter;
+use crate::mtu_probe::{tcp_mtu_probing, tcp_mtup_init};
 use crate::output::{
     At, XmitError, route_again, tcp_current_mss, tcp_event_new_data_sent, tcp_send_ack,
     tcp_send_active_reset, tcp_transmit_bare, tcp_transmit_skb, tcp_urg_mode, tcp_write_xmit,
@@ -256,6 +257,7 @@ fn tcp_write_timeout(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) -> Option<TimerOutco
         expired = sk.retransmits >= max;
     } else {
         if retransmits_timed_out(sk, cx.now, u32::from(cx.sh.sysctl.tcp_retries1), 0) {
+            tcp_mtu_probing(sk, cx);
             // The path may have changed under us.
             sk.dst = None;
         }
@@ -688,6 +690,7 @@ pub fn fire_timer(sk: &mut TcpSock, cx: &mut Cx<'_, '_>, timer: Timer) -> TimerO
 /// First values of the sender when a connection is established (the sender's part of Linux's `tcp_init_transfer`): RTO,
 /// congestion window, congestion control, send buffer.
 pub fn tcp_init_transfer_snd(sk: &mut TcpSock, cx: &mut Cx<'_, '_>) {
+    tcp_mtup_init(sk, cx);
     let _ = route_again(sk, cx);
     tcp_init_metrics(sk, cx);
     // RFC 5681: a handshake that had to be repeated twice begins with one segment.

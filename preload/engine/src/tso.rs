@@ -289,7 +289,7 @@ pub(crate) fn tcp_shift_payload(
 }
 
 /// The later timestamp request counts for both (Linux `tcp_skb_collapse_tstamp`).
-fn tcp_skb_collapse_tstamp(to: &mut Skb, next: &Skb) {
+pub(crate) fn tcp_skb_collapse_tstamp(to: &mut Skb, next: &Skb) {
     if !next.tx_flags.is_empty() {
         to.tx_flags |= next.tx_flags;
         to.tskey = next.tskey;

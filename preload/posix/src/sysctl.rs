@@ -130,6 +130,11 @@ pub(crate) fn read() -> Sysctl {
         &mut s.tcp_challenge_ack_limit,
     );
     number("ipv4/tcp_min_snd_mss", &mut s.tcp_min_snd_mss);
+    number("ipv4/tcp_mtu_probing", &mut s.tcp_mtu_probing);
+    number("ipv4/tcp_base_mss", &mut s.tcp_base_mss);
+    number("ipv4/tcp_mtu_probe_floor", &mut s.tcp_mtu_probe_floor);
+    number("ipv4/tcp_probe_threshold", &mut s.tcp_probe_threshold);
+    number("ipv4/tcp_probe_interval", &mut s.tcp_probe_interval_s);
     flag(
         "ipv4/tcp_slow_start_after_idle",
         &mut s.tcp_slow_start_after_idle,

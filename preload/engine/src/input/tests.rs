@@ -111,6 +111,15 @@ fn challenges_have_a_bound_a_second() {
         });
     }
     assert!(peer.sent().len() <= 2);
+    // Linux draws from an empty range then.
+    peer.bed.stack.sh.sysctl.tcp_challenge_ack_limit = 0;
+    for _ in 0..10 {
+        peer.send(Seg {
+            flags: tcphdr::SYN,
+            ..SEND
+        });
+    }
+    assert_eq!(peer.sent().len(), 10);
 }
 
 /// RFC 5961 §5.2: an ack older than any that could be on its way.

@@ -95,6 +95,7 @@ fn sysctl(sysctl: &mut Sysctl, name: &str, value: &str) -> Result<(), String> {
         tcp_syn_linear_timeouts tcp_retries1 tcp_retries2 tcp_orphan_retries tcp_rto_min_us
         tcp_rto_max_ms tcp_fin_timeout_s tcp_keepalive_time_s tcp_keepalive_intvl_s
         tcp_keepalive_probes tcp_invalid_ratelimit_ms tcp_challenge_ack_limit tcp_min_snd_mss
+        tcp_mtu_probing tcp_base_mss tcp_mtu_probe_floor tcp_probe_threshold tcp_probe_interval_s
         tcp_comp_sack_delay_ns tcp_comp_sack_nr tcp_fastopen tcp_pingpong_thresh ip_default_ttl
         tcp_tw_reuse_delay_ms tcp_min_rtt_wlen_s tcp_app_win;
         tcp_autocorking tcp_sack tcp_dsack tcp_window_scaling tcp_slow_start_after_idle
