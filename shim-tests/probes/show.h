@@ -63,15 +63,17 @@ static inline void send_text(int fd, const char *text)
 		err(2, "send %s", text);
 }
 
-/* A connection to the peer program (peer.c), which then does as `command` says. */
+/* A connection to the peer program (peer.c), which then does as `command` says. One send: Nagle would keep the end of two back. */
 static inline int peer(const char *host, int port, const char *command)
 {
 	struct sockaddr_in a = address(host, port);
 	int fd = tcp_socket();
+	char line[512];
+	if (snprintf(line, sizeof line, "%s\n", command) >= (int)sizeof line)
+		errx(2, "a long command");
 	if (connect(fd, (struct sockaddr *)&a, sizeof a))
 		err(2, "connect");
-	send_text(fd, command);
-	send_text(fd, "\n");
+	send_text(fd, line);
 	return fd;
 }
 

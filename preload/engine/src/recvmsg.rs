@@ -264,7 +264,13 @@ fn take_emptied(sk: &mut TcpSock, call: &mut RecvCall, peek: bool, index: &mut u
     } else {
         eat_first(sk);
     }
-    false
+    // In Linux a bare FIN shares a buffer with what is before it: the mark does not come between.
+    let next = sk.receive_queue.get(*index);
+    let ends = next.is_some_and(|next| next.fin && next.frag.len == 0);
+    if ends {
+        take_fin(sk, call, peek);
+    }
+    ends
 }
 
 /// Frees the first buffer of the receive queue (Linux `tcp_eat_recv_skb`).

@@ -434,6 +434,26 @@ fn urgent_byte_before_a_fin() {
     assert_eq!(peer.recv(MSG_OOB, 1), Err(Error::Inval));
 }
 
+/// The FIN stands where the urgent byte was announced: it is read with what is before it, and no mark is left.
+#[test]
+fn urgent_byte_in_place_of_a_fin() {
+    let mut peer = Peer::established();
+    peer.send(Seg {
+        flags: tcphdr::ACK | tcphdr::URG | tcphdr::PSH,
+        len: 10,
+        urg_ptr: 11,
+        ..SEND
+    });
+    peer.send(Seg {
+        flags: tcphdr::ACK | tcphdr::FIN,
+        seq: PEER_ISN + 11,
+        ..SEND
+    });
+    assert_eq!(peer.recv(0, 100), Ok(10));
+    assert_eq!(peer.sk().copied_seq, PEER_ISN + 12);
+    assert_eq!(peer.recv(0, 100), Ok(0));
+}
+
 /// A copy that fails behind the urgent byte leaves that to be read, in one buffer with it or in the next.
 #[test]
 fn urgent_byte_before_a_bad_address() {
